@@ -1,0 +1,30 @@
+"""Where two encodings of the same bytes stand at the same place."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def shared_boundaries(ends_a: np.ndarray, ends_b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The positions at which both encodings have covered the same number of bytes.
+
+    A boundary belongs to the last token that ends there: after a token of no bytes (SentencePiece's dummy space on
+    its own) the model has read more, and what it predicts next is text again.
+
+    Args:
+        ends_a: [n] bytes covered after each token, not decreasing.
+        ends_b: [m] the same for the other encoding.
+
+    Returns:
+        Two [k] int64 arrays, ascending: ends_a[first] == ends_b[second], every common value once.
+    """
+    last_a, last_b = _last_of_each(ends_a), _last_of_each(ends_b)
+    _, in_a, in_b = np.intersect1d(ends_a[last_a], ends_b[last_b], assume_unique=True, return_indices=True)
+    return last_a[in_a], last_b[in_b]
+
+
+def _last_of_each(ends: np.ndarray) -> np.ndarray:
+    """[k] the last position of every distinct value."""
+    if not len(ends):
+        return np.zeros(0, dtype=np.int64)
+    return np.flatnonzero(np.append(ends[1:] != ends[:-1], True))

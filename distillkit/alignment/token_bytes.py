@@ -1,0 +1,377 @@
+"""What every token spells, in UTF-8 bytes: the common ground of two tokenizers.
+
+Strings of the vocabulary do not compare (`Ġthe` is never `▁the`) and character offsets break inside multi-byte
+characters, so everything that relates tokens to text starts from the bytes found here, and every encoding is checked
+against the text that it is said to spell.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from typing import Any
+
+import numpy as np
+
+from distillkit.errors import PreconditionError
+
+# Texts that go to the tokenizer in one call: enough to use its threads, few enough to hold its bookkeeping.
+_BATCH = 512
+_BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+# Normalisers that change letters, so that what a token spells is not what the text said.
+_LOSSY_NORMALIZERS = {"Lowercase", "StripAccents", "BertNormalizer"}
+_KNOWN_DECODERS = {"ByteLevel", "Metaspace", "Replace", "ByteFallback", "Fuse", "Strip"}
+
+
+class InexactEncoding(Exception):  # noqa: N818 - a property of one text that the caller counts, not a failure
+    """The tokens do not spell the text byte for byte; the text cannot be aligned and has to be dropped."""
+
+
+@dataclass(frozen=True)
+class TokenBytes:
+    """The bytes of every token of one tokenizer.
+
+    Attributes:
+        pieces: by id, the bytes that the token adds to a text; None for special and unused ids.
+        leading_space: the tokenizer puts a space that is not in the text in front of it (SentencePiece's dummy
+            prefix, GPT-2's add_prefix_space).
+        specials: the special tokens, id -> content.
+        shadowed: ids whose bytes another token spells too, which is the one that the tokenizer writes: byte-fallback
+            tokens with an ordinary twin (`<0x2C>` beside `,`), and duplicates.
+        bos_id, eos_id: None where there is no such token.
+    """
+
+    pieces: tuple[bytes | None, ...]
+    leading_space: bool = False
+    specials: Mapping[int, str] = field(default_factory=dict)
+    shadowed: frozenset[int] = frozenset()
+    bos_id: int | None = None
+    eos_id: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.pieces)
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """[V] int64: bytes of each token, -1 where `pieces` is None."""
+        return np.fromiter((-1 if piece is None else len(piece) for piece in self.pieces), np.int64, len(self.pieces))
+
+    @cached_property
+    def ids_by_bytes(self) -> dict[bytes, int]:
+        """Bytes -> the id that the tokenizer writes for them."""
+        ids: dict[bytes, int] = {}
+        for index, piece in enumerate(self.pieces):
+            if piece and index not in self.shadowed:
+                ids.setdefault(piece, index)
+        return ids
+
+    def is_token(self, index: int) -> bool:
+        """True where the id means something: ordinary or special, not a hole and not padding."""
+        return 0 <= index < len(self.pieces) and (self.pieces[index] is not None or index in self.specials)
+
+
+@dataclass(frozen=True, eq=False)
+class Encoding:
+    """One text as tokens, without special tokens.
+
+    Attributes:
+        ids: the tokens.
+        ends: [len(ids)] int64, UTF-8 bytes of the text covered after each token; not decreasing.
+        dummy_space: the first token starts with a space that is not in the text (it counts for no byte).
+    """
+
+    ids: list[int]
+    ends: np.ndarray
+    dummy_space: bool = False
+
+
+def token_bytes(tokenizer: Any) -> TokenBytes:
+    """Find out what every token of a transformers tokenizer spells.
+
+    Understands byte-level BPE, SentencePiece (BPE and unigram, fast or slow, with or without byte fallback) and
+    tiktoken-style tokenizers that carry their own table.
+
+    Raises:
+        PreconditionError: the bytes cannot be known (WordPiece, lowercasing, end-of-word marks, an unknown kind).
+    """
+    encoding = _tiktoken_encoding(tokenizer)
+    specials = _special_tokens(tokenizer)
+    if encoding is not None:
+        pieces, fallback = _tiktoken_pieces(tokenizer, encoding), frozenset()
+    elif getattr(tokenizer, "backend_tokenizer", None) is not None:
+        pieces, fallback = _backend_pieces(tokenizer)
+    elif getattr(tokenizer, "sp_model", None) is not None:
+        pieces, fallback = _sentencepiece_pieces(tokenizer)
+    elif isinstance(getattr(tokenizer, "byte_decoder", None), dict):
+        pieces, fallback = {i: _from_byte_alphabet(piece) for piece, i in tokenizer.get_vocab().items()}, frozenset()
+    else:
+        raise _unknowable(tokenizer, "its kind is not known")
+    for index, token in _added_tokens(tokenizer).items():
+        if not token.special:
+            pieces.setdefault(index, token.content.encode())
+    size = max([-1, *pieces, *specials]) + 1
+    table = tuple(None if index in specials else pieces.get(index) for index in range(size))
+    eos_id = tokenizer.eos_token_id
+    if eos_id is None:
+        eos_id = getattr(tokenizer, "eod_id", None)  # Qwen-1 names its end of text so, and declares no EOS.
+    return TokenBytes(
+        pieces=table,
+        leading_space=_writes_leading_space(tokenizer, table),
+        specials=specials,
+        shadowed=_shadowed(tokenizer, table, fallback),
+        bos_id=tokenizer.bos_token_id,
+        eos_id=eos_id,
+    )
+
+
+def encode_text(tokenizer: Any, table: TokenBytes, text: str) -> Encoding:
+    """Encode one text without special tokens; a special token's name inside the text is ordinary text.
+
+    Raises:
+        InexactEncoding: the tokens do not spell the text (an unknown character, a normaliser that changed it, a
+            special token that this tokenizer cannot write as text, a lone surrogate).
+    """
+    data = _utf8(text)
+    return _checked(table, _token_ids(tokenizer, [text])[0], data)
+
+
+def encode_batch(tokenizer: Any, table: TokenBytes, texts: Sequence[str]) -> list[Encoding | None]:
+    """`encode_text` for many texts at once; None where it would raise `InexactEncoding`."""
+    encodings: list[Encoding | None] = []
+    for start in range(0, len(texts), _BATCH):
+        batch: list[tuple[str, bytes] | None] = []
+        for text in texts[start : start + _BATCH]:
+            try:
+                batch.append((text, _utf8(text)))
+            except InexactEncoding:
+                batch.append(None)
+        ids = iter(_token_ids(tokenizer, [entry[0] for entry in batch if entry is not None]))
+        for entry in batch:
+            try:
+                encodings.append(None if entry is None else _checked(table, next(ids), entry[1]))
+            except InexactEncoding:
+                encodings.append(None)
+    return encodings
+
+
+def common_ids(a: TokenBytes, b: TokenBytes) -> np.ndarray:
+    """[min(len(a), len(b))] bool: ids that mean the same in both, special tokens included.
+
+    A hole, a padded id, and a special token that is another one on the other side are False. End of text is end of
+    text by whatever name.
+    """
+
+    def same(index: int) -> bool:
+        if not (a.is_token(index) and b.is_token(index)) or a.pieces[index] != b.pieces[index]:
+            return False
+        both_end = index == a.eos_id == b.eos_id
+        return both_end or a.pieces[index] is not None or a.specials.get(index) == b.specials.get(index)
+
+    size = min(len(a), len(b))
+    return np.fromiter((same(index) for index in range(size)), bool, size)
+
+
+def same_vocabulary(a: TokenBytes, b: TokenBytes) -> bool:
+    """True if every id that spells bytes on either side spells the same bytes on both.
+
+    Sizes may differ: special, unused and padded ids (None) agree with None and with what lies beyond the other's
+    end. So a text encoded by one can be read by the other, token by token.
+    """
+    shorter, longer = sorted((a.pieces, b.pieces), key=len)
+    excess = longer[len(shorter) :]
+    return longer[: len(shorter)] == shorter and all(piece is None for piece in excess) and a.shadowed == b.shadowed
+
+
+# What the tokenizer is made of
+
+
+@cache
+def _byte_alphabet() -> dict[int, int]:
+    """GPT-2's map from characters to bytes, as a table for `str.translate`.
+
+    Characters below U+0100 that are not in the alphabet become U+FFFF, so that encoding to latin-1 fails on them.
+    """
+    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    table = dict.fromkeys(range(256), 65535) | {byte: byte for byte in printable}
+    others = (byte for byte in range(0x100) if byte not in set(printable))
+    return table | {0x100 + position: byte for position, byte in enumerate(others)}
+
+
+def _from_byte_alphabet(piece: str) -> bytes:
+    try:
+        return piece.translate(_byte_alphabet()).encode("latin-1")
+    except UnicodeEncodeError:
+        return piece.encode()  # As the ByteLevel decoder does with a token that is not written in its alphabet.
+
+
+def _from_sentencepiece(piece: str, space_marks: Iterable[str], byte_fallback: bool) -> bytes:
+    if byte_fallback and (match := _BYTE_PIECE.fullmatch(piece)):
+        return bytes([int(match[1], 16)])
+    for mark in space_marks:
+        piece = piece.replace(mark, " ")
+    return piece.encode()
+
+
+def _added_tokens(tokenizer: Any) -> Mapping[int, Any]:
+    return getattr(tokenizer, "added_tokens_decoder", {})
+
+
+def _special_tokens(tokenizer: Any) -> dict[int, str]:
+    named = dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
+    return named | {index: token.content for index, token in _added_tokens(tokenizer).items() if token.special}
+
+
+def _tiktoken_encoding(tokenizer: Any) -> Any | None:
+    """The tiktoken `Encoding` inside a tokenizer (Qwen-1: `.tokenizer`, Kimi: `.model`), or None."""
+    candidates = (getattr(tokenizer, name, None) for name in ("tokenizer", "model", "encoder"))
+    return next((found for found in candidates if callable(getattr(found, "encode_ordinary", None))), None)
+
+
+def _tiktoken_pieces(tokenizer: Any, encoding: Any) -> dict[int, bytes]:
+    ranks = getattr(tokenizer, "mergeable_ranks", None) or getattr(encoding, "_mergeable_ranks", None)
+    if not ranks:
+        raise _unknowable(tokenizer, "it does not show its table of bytes")
+    return {index: piece for piece, index in ranks.items()}
+
+
+def _sentencepiece_pieces(tokenizer: Any) -> tuple[dict[int, bytes], frozenset[int]]:
+    # By the tokenizer's ids, not the model's: several classes shift them.
+    model = tokenizer.sp_model
+    pieces: dict[int, bytes] = {}
+    fallback: set[int] = set()
+    for piece, index in tokenizer.get_vocab().items():
+        position = model.piece_to_id(piece)
+        if model.id_to_piece(position) != piece or model.is_control(position) or model.is_unknown(position):
+            continue
+        if model.is_byte(position):
+            fallback.add(index)
+        if not model.is_unused(position):
+            pieces[index] = _from_sentencepiece(piece, "▁", model.is_byte(position))
+    return pieces, frozenset(fallback)
+
+
+def _backend_pieces(tokenizer: Any) -> tuple[dict[int, bytes], frozenset[int]]:
+    backend = tokenizer.backend_tokenizer
+    normalizers = list(_components(backend.normalizer))
+    splitters = list(_components(backend.pre_tokenizer))
+    decoders = list(_components(backend.decoder))
+    kind = type(backend.model).__name__
+    lossy = _LOSSY_NORMALIZERS & {part["type"] for part in normalizers}
+    strange = {part["type"] for part in decoders} - _KNOWN_DECODERS
+    if kind == "WordPiece" or strange:
+        raise _unknowable(tokenizer, f"it is made of words ({', '.join(sorted(strange)) or kind}), not of bytes")
+    if lossy:
+        raise _unknowable(tokenizer, f"it changes the text ({', '.join(sorted(lossy))})")
+    marks = (getattr(backend.model, name, None) for name in ("continuing_subword_prefix", "end_of_word_suffix"))
+    if any(marks):
+        raise _unknowable(tokenizer, "it marks the parts of words")
+    vocabulary = backend.get_vocab(with_added_tokens=False)
+    everything = [*normalizers, *splitters, *decoders]
+    if any(part["type"] == "ByteLevel" for part in everything):
+        return {index: _from_byte_alphabet(piece) for piece, index in vocabulary.items()}, frozenset()
+    spaces = {part["replacement"] for part in everything if part["type"] == "Metaspace"}
+    spaces |= {
+        part["pattern"].get("String", "") for part in decoders if part["type"] == "Replace" and part["content"] == " "
+    }
+    if not spaces - {""}:
+        raise _unknowable(tokenizer, "it keeps no trace of white space")
+    byte_fallback = any(part["type"] == "ByteFallback" for part in decoders) or bool(
+        getattr(backend.model, "byte_fallback", False)
+    )
+    pieces = {i: _from_sentencepiece(piece, spaces - {""}, byte_fallback) for piece, i in vocabulary.items()}
+    fallback = {i for piece, i in vocabulary.items() if byte_fallback and _BYTE_PIECE.fullmatch(piece)}
+    return pieces, frozenset(fallback)
+
+
+def _components(component: Any) -> Iterator[dict[str, Any]]:
+    """The parts of a normaliser, pre-tokenizer or decoder of the `tokenizers` library, sequences unfolded."""
+    if component is None:
+        return
+    waiting = [json.loads(component.__getstate__())]
+    while waiting:
+        part = waiting.pop(0)
+        nested = [value for name in ("normalizers", "pretokenizers", "decoders") for value in part.get(name, ())]
+        if part["type"] == "Sequence":
+            waiting = [*nested, *waiting]
+        else:
+            yield part
+
+
+def _shadowed(tokenizer: Any, table: Sequence[bytes | None], fallback: frozenset[int]) -> frozenset[int]:
+    twins: dict[bytes, list[int]] = {}
+    for index, piece in enumerate(table):
+        if piece:
+            twins.setdefault(piece, []).append(index)
+    shadowed: set[int] = set()
+    for piece, ids in twins.items():
+        if len(ids) == 1:
+            continue
+        ordinary = [index for index in ids if index not in fallback] or ids
+        written = ordinary[0]
+        if len(ordinary) > 1:
+            text = piece.decode(errors="ignore")
+            written = next((index for index in _token_ids(tokenizer, [text])[0] if index in ordinary), written)
+        shadowed |= set(ids) - {written}
+    return frozenset(shadowed)
+
+
+def _writes_leading_space(tokenizer: Any, table: Sequence[bytes | None]) -> bool:
+    # Asked of the tokenizer itself: the setting hides in half a dozen places (scheme, prefix, legacy behaviour).
+    for letter in "ae1.":
+        ids = _token_ids(tokenizer, [letter])[0]
+        spelled = b"".join(table[index] or b"?" for index in ids if index < len(table))
+        if spelled in (letter.encode(), b" " + letter.encode()):
+            return spelled[:1] == b" "
+    return False
+
+
+def _unknowable(tokenizer: Any, why: str) -> PreconditionError:
+    return PreconditionError(
+        f"the bytes of the tokens of {type(tokenizer).__name__} cannot be known: {why}",
+        hint="use --box-type black, which needs only the text that the teacher writes",
+    )
+
+
+# Encoding
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise InexactEncoding(f"the text is not Unicode: {error}") from error
+
+
+def _token_ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    if not texts:
+        return []
+    encoding = _tiktoken_encoding(tokenizer)
+    if encoding is not None:
+        return [encoding.encode_ordinary(text) for text in texts]
+    # Added tokens that are not special are still found by fast tokenizers; they count with their text.
+    return tokenizer(
+        texts,
+        add_special_tokens=False,
+        split_special_tokens=True,
+        padding=False,
+        truncation=False,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        verbose=False,
+    )["input_ids"]
+
+
+def _checked(table: TokenBytes, ids: list[int], data: bytes) -> Encoding:
+    if any(index >= len(table) for index in ids):
+        raise InexactEncoding("a token beyond the vocabulary")
+    lengths = table.lengths[np.asarray(ids, dtype=np.int64)]
+    if (lengths < 0).any():
+        raise InexactEncoding("a special or unknown token inside the text")
+    spelled = b"".join(table.pieces[index] or b"" for index in ids)
+    dummy_space = spelled != data
+    if dummy_space and not (table.leading_space and spelled == b" " + data):
+        raise InexactEncoding("the tokens do not spell the text")
+    return Encoding(ids, np.maximum(np.cumsum(lengths) - int(dummy_space), 0), dummy_space)

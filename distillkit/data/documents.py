@@ -1,0 +1,197 @@
+"""The configuration's `dataset` or `dataset_path` -> clean documents: which source is meant, and reading it."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from distillkit.console import Console
+from distillkit.data.files import KNOWN_SUFFIXES, file_kind, find_files, folder_documents, hash_files
+from distillkit.data.notes import ReadingNotes
+from distillkit.data.python_docs import python_docs_fingerprint, python_documents
+from distillkit.data.sampling import bounded_sample
+from distillkit.data.standard_sets import (
+    PYTHON_DOCS,
+    SPLITS,
+    DatasetEntry,
+    find_entry,
+    known_names,
+    parse_hub_reference,
+)
+from distillkit.data.types import Document, DocumentSet
+from distillkit.errors import UsageError
+from distillkit.parameters import Parameters
+
+__all__ = ["Document", "DocumentSet", "changed_sources", "check_source", "load_documents", "source_fingerprint"]
+
+# Known only once a source has been read; `changed_sources` passes over them.
+RESOLVED_KEYS = ("commit", "text sha256")
+
+_SMALLEST_SECTION = 8192
+# A generous number of UTF-8 bytes for a token: 4 is usual for English.
+_BYTES_PER_TOKEN = 8
+_SMALLEST_BUDGET = 64 << 20
+
+
+def load_documents(config: Parameters, console: Console) -> DocumentSet:
+    """Read the texts that the configuration names.
+
+    Memory is bounded: of a source with far more text than `sample_size` examples need, an even, repeatable sample is
+    kept (local files are read to their end, sets on the Hub as far as needed), and the notes say so.
+
+    Raises:
+        UsageError: the source does not exist, or its content cannot be used.
+        PreconditionError: it is out of reach: no network, an unknown or closed data set.
+    """
+    notes = ReadingNotes()
+    section_bytes = max(_SMALLEST_SECTION, _BYTES_PER_TOKEN * config.max_length)
+    budget = text_budget(config)
+    path = local_path(config)
+    if path is not None:
+        source = find_files(path, notes)
+        fingerprint = hash_files(source)
+        splits = {
+            split: bounded_sample(
+                folder_documents(
+                    source, names, text_column=config.text_column, section_bytes=section_bytes, notes=notes,
+                    console=console,
+                ), budget, config.seed, split, notes,
+            )
+            for split, names in source.by_split().items()
+        }  # fmt: skip
+        if "all" not in splits:
+            notes.remark("files named after splits: " + ", ".join(f"{k} {len(v):,}" for k, v in splits.items()))
+        description = f"{path} ({len(source.files)} files)" if len(source.files) > 1 else str(path)
+    elif _is_python_docs(config):
+        documents = list(python_documents(section_bytes, notes, console))
+        fingerprint = python_docs_fingerprint() | {"text sha256": _text_sha256(documents)}
+        splits = {"all": documents}
+        description = f"the documentation of {fingerprint['python-docs']}"
+    else:
+        from distillkit.data.hub import load_hub_documents
+
+        entry = hub_entry(config)
+        description = f"{entry.reference()} on the Hugging Face Hub"
+        splits, commit = load_hub_documents(entry, budget, section_bytes, config.seed, notes, console)
+        fingerprint = _entry_fingerprint(entry) | {"commit": commit}
+    if not any(splits.values()):
+        said = "; ".join(notes.lines())
+        raise UsageError(f"{description}: no text in it" + (f" ({said})" if said else " (it is empty or blank)"))
+    return DocumentSet(description, splits, fingerprint, notes.lines())
+
+
+def check_source(config: Parameters) -> None:
+    """Refuse a source that cannot be right, without reading it and without network.
+
+    Raises:
+        UsageError: the path does not exist or holds nothing of a known format, or the name is unknown or malformed.
+    """
+    path = local_path(config)
+    if path is not None:
+        find_files(path, ReadingNotes())
+    elif not _is_python_docs(config):
+        hub_entry(config)
+
+
+def source_fingerprint(config: Parameters) -> dict[str, str]:
+    """What the texts depend on, as far as it can be told without network and without reading more than the files.
+
+    For files, their names and sha256; for the Hub, id, configuration, column and revision as configured; for
+    `python-docs`, the interpreter.
+
+    Raises:
+        UsageError: the path does not exist or holds nothing that can be read.
+    """
+    path = local_path(config)
+    if path is not None:
+        return hash_files(find_files(path, ReadingNotes()))
+    if _is_python_docs(config):
+        return python_docs_fingerprint()
+    return _entry_fingerprint(hub_entry(config))
+
+
+def changed_sources(stored: Mapping[str, str], current: Mapping[str, str]) -> list[str]:
+    """What differs between the fingerprint of a `DocumentSet` and a later `source_fingerprint`, in words."""
+    changes = []
+    for key in sorted(stored.keys() | current.keys()):
+        if key in RESOLVED_KEYS or stored.get(key) == current.get(key):
+            continue
+        if key not in current:
+            changes.append(f"{key} is gone")
+        elif key not in stored:
+            changes.append(f"{key} is new")
+        else:
+            short = len(current[key]) < 64
+            changes.append(f"{key} was {stored[key]}, is {current[key]}" if short else f"{key} has changed")
+    return changes
+
+
+def _is_python_docs(config: Parameters) -> bool:
+    return config.dataset == PYTHON_DOCS and PYTHON_DOCS not in config.datasets
+
+
+def local_path(config: Parameters) -> str | None:
+    """The file or folder that is meant, None if the source is a named data set or lies on the Hub."""
+    if config.dataset_path is not None:
+        return config.dataset_path
+    name = config.dataset
+    if name in known_names(config):
+        return None
+    starts = ("./", "../", "/", "~", ".\\", "..\\", "\\")
+    looks_like_path = (
+        name in (".", "..") or name.startswith(starts) or Path(name).is_absolute() or file_kind(Path(name)) is not None
+    )
+    return name if looks_like_path or os.path.exists(name) else None  # noqa: PTH110 - never raises, unlike Path.exists
+
+
+def hub_entry(config: Parameters) -> DatasetEntry:
+    """The Hub data set that `config.dataset` names.
+
+    Raises:
+        UsageError: it is neither the name of a data set nor of the form of a Hub id.
+    """
+    entry = find_entry(config)
+    if entry is None:
+        name = config.dataset
+        choices = f"known: {', '.join(known_names(config))}; or a path ({', '.join(KNOWN_SUFFIXES)}); or a Hub id"
+        close = difflib.get_close_matches(name, known_names(config), n=1, cutoff=0.75)
+        entry = parse_hub_reference(name)
+        if entry is None:
+            raise UsageError(f"--dataset '{name}' is neither a data set nor a path nor a Hub id", hint=choices)
+        if close and "/" not in name:
+            raise UsageError(f"unknown data set '{name}'", hint=f"did you mean '{close[0]}'? {choices}")
+    return replace(entry, column=config.text_column) if config.text_column is not None else entry
+
+
+def text_budget(config: Parameters) -> int:
+    """How many bytes of text are kept at most of each split: several times what `sample_size` examples can need.
+
+    A power of two, so that a few examples more do not change what is read.
+    """
+    examples = config.sample_size + 2 * (config.held_out_size or 0)
+    need = 4 * examples * config.max_length * _BYTES_PER_TOKEN
+    return max(_SMALLEST_BUDGET, 1 << (need - 1).bit_length())
+
+
+def _entry_fingerprint(entry: DatasetEntry) -> dict[str, str]:
+    parts = {
+        "id": entry.id, "config": entry.config or "default", "column": entry.column or "found by itself",
+        "revision": entry.revision or "main",
+    }  # fmt: skip
+    if entry.splits:
+        parts["splits"] = ", ".join(f"{ours}={entry.splits[ours]}" for ours in SPLITS if ours in entry.splits)
+    if entry.articles:
+        parts["articles"] = "yes"
+    return parts
+
+
+def _text_sha256(documents: Iterable[Document]) -> str:
+    digest = hashlib.sha256()
+    for document in documents:
+        digest.update(document.text.encode("utf-8"))
+        digest.update(b"\0")
+    return digest.hexdigest()

@@ -1,0 +1,218 @@
+"""Documents to examples: pieces of at most so many tokens, the same bytes encoded for both models, rows aligned."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from distillkit.alignment.boundaries import shared_boundaries
+from distillkit.alignment.bpm import AlignedRows, aligned_rows
+from distillkit.alignment.token_bytes import Encoding
+from distillkit.data.reading import Reader
+from distillkit.data.types import Document
+from distillkit.interrupts import check_interrupted
+
+_DOCUMENTS_AT_ONCE = 64
+# Less than this teaches nothing: the first token would be the only one with a context.
+_FEWEST_TOKENS = 2
+_WHITE_SPACE = re.compile(rb"\s")
+
+
+@dataclass
+class Example:
+    """One text or piece of a text, read by both models. Rows: the row at r predicts token r + 1."""
+
+    document: int
+    text: str
+    bytes: int
+    ends_text: bool
+    student_ids: list[int]
+    teacher_ids: list[int]
+    student_tokens: int
+    teacher_tokens: int
+    rows: AlignedRows | None = None
+
+
+@dataclass
+class BuildNotes:
+    """What happened while building: texts that a tokenizer cannot spell, and those with too little in them."""
+
+    inexact: int = 0
+    too_short: int = 0
+
+
+class ExampleBuilder:
+    """Cuts documents where both tokenizers have a boundary, and encodes each piece for both.
+
+    Args:
+        student: how the student reads.
+        teacher: how the teacher reads; None where it has the student's tokenizer.
+        align: whether rows of the two are to be paired (white box across tokenizers).
+    """
+
+    def __init__(self, student: Reader, teacher: Reader | None, *, align: bool) -> None:
+        self.student = student
+        self.teacher = teacher
+        self.align = align and teacher is not None
+        self.notes = BuildNotes()
+
+    def build(self, documents: Iterable[Document], wanted: int | None = None) -> Iterator[Example]:
+        """Examples of the documents in their order, at most `wanted`."""
+        produced = self._all(documents)
+        return produced if wanted is None else islice(produced, wanted)
+
+    def _all(self, documents: Iterable[Document]) -> Iterator[Example]:
+        remaining = iter(documents)
+        number = 0
+        while chunk := list(islice(remaining, _DOCUMENTS_AT_ONCE)):
+            check_interrupted()
+            cut = self._cut_all([document.text for document in chunk])
+            pieces: list[tuple[int, str, bool]] = []
+            for offset, (document, texts) in enumerate(zip(chunk, cut, strict=True)):
+                last = len(texts) - 1
+                pieces += [(number + offset, text, index == last and document.ends_text) for index, text in enumerate(texts)]
+            number += len(chunk)
+            yield from self._encode(pieces)
+
+    # --- cutting ---
+
+    def _cut_all(self, texts: list[str]) -> list[list[str]]:
+        students = self.student.encode(texts)
+        teachers = self.teacher.encode(texts) if self.teacher else students
+        pieces = []
+        for text, student, teacher in zip(texts, students, teachers, strict=True):
+            if student is None or teacher is None:
+                self.notes.inexact += 1
+                pieces.append([])
+            else:
+                pieces.append(self._cut(text, student, teacher if self.teacher else None))
+        return pieces
+
+    def _cut(self, text: str, student: Encoding, teacher: Encoding | None, tighter: int = 0) -> list[str]:
+        limits = [(student.ends, max(1, self.student.limit - tighter))]
+        if teacher is not None and self.teacher is not None:
+            limits.append((teacher.ends, max(1, self.teacher.limit - tighter)))
+        if all(len(ends) <= limit for ends, limit in limits):
+            return [text]
+        raw = text.encode("utf-8")
+        allowed = student.ends if teacher is None else student.ends[shared_boundaries(student.ends, teacher.ends)[0]]
+        allowed = np.unique(allowed[(allowed > 0) & (allowed < len(raw))])
+        whole_characters = np.array([(raw[end] & 0xC0) != 0x80 for end in allowed], dtype=bool)
+        allowed = allowed[whole_characters] if len(allowed) else allowed
+        at_words = allowed[[_WHITE_SPACE.match(raw, int(end)) is not None for end in allowed]] if len(allowed) else allowed
+        pieces, begin = [], 0
+        while begin < len(raw):
+            reach = len(raw)
+            for ends, limit in limits:
+                first = int(np.searchsorted(ends, begin, side="right"))
+                reach = min(reach, int(ends[min(first + limit, len(ends)) - 1]))
+            if reach < len(raw):
+                reach = _last_cut(begin, reach, at_words, allowed, raw)
+            piece = raw[begin:reach].decode("utf-8").strip()
+            if piece:
+                pieces.append(piece)
+            begin = reach
+        return pieces
+
+    # --- encoding ---
+
+    def _encode(self, pieces: list[tuple[int, str, bool]], tighter: int = 0) -> Iterator[Example]:
+        texts = [text for _, text, _ in pieces]
+        students = self.student.encode(texts)
+        teachers = self.teacher.encode(texts) if self.teacher else students
+        for (document, text, ends), student, teacher in zip(pieces, students, teachers, strict=True):
+            if student is None or teacher is None:
+                self.notes.inexact += 1
+                continue
+            if len(student.ids) < _FEWEST_TOKENS:
+                self.notes.too_short += 1
+                continue
+            teacher_limit = self.teacher.limit if self.teacher else self.student.limit
+            if len(student.ids) > self.student.limit or len(teacher.ids) > teacher_limit:
+                # Alone a piece can take a few tokens more than inside its document: cut it again, a little tighter.
+                tighter += 2 + max(len(student.ids) - self.student.limit, len(teacher.ids) - teacher_limit)
+                again = self._cut(text, student, teacher if self.teacher else None, tighter)
+                last = len(again) - 1
+                yield from self._encode([(document, part, ends and index == last) for index, part in enumerate(again)], tighter)
+                continue
+            yield self._example(document, text, ends, student, teacher)
+
+    def _example(self, document: int, text: str, ends: bool, student: Encoding, teacher: Encoding) -> Example:
+        reader = self.teacher or self.student
+        rows = None
+        if self.align:
+            rows = aligned_rows(
+                student, teacher, text.encode("utf-8"),
+                student_start=self.student.start_id is not None, teacher_start=reader.start_id is not None,
+                student_has_eos=ends and self.student.end_id is not None,
+                teacher_has_eos=ends and reader.end_id is not None,
+            )  # fmt: skip
+        return Example(
+            document=document, text=text, bytes=len(text.encode("utf-8")), ends_text=ends,
+            student_ids=self.student.with_specials(student.ids, ends), teacher_ids=reader.with_specials(teacher.ids, ends),
+            student_tokens=len(student.ids), teacher_tokens=len(teacher.ids), rows=rows,
+        )  # fmt: skip
+
+
+def _last_cut(begin: int, reach: int, at_words: np.ndarray, allowed: np.ndarray, raw: bytes) -> int:
+    """Where a piece that begins at `begin` and must not go past `reach` ends: between words if that keeps it at least
+    half as long, else at any shared boundary, else between any two characters."""
+    for candidates, least in ((at_words, begin + (reach - begin) // 2), (allowed, begin)):
+        index = int(np.searchsorted(candidates, reach, side="right")) - 1
+        if index >= 0 and candidates[index] > least:
+            return int(candidates[index])
+    cut = reach
+    while cut > begin and (raw[cut] & 0xC0) == 0x80:
+        cut -= 1
+    if cut > begin:
+        return cut
+    cut = reach
+    while cut < len(raw) and (raw[cut] & 0xC0) == 0x80:
+        cut += 1
+    return cut
+
+
+_SCHEMA = pa.schema(
+    [
+        ("id", pa.int64()),
+        ("document", pa.int64()),
+        ("text", pa.large_string()),
+        ("bytes", pa.int64()),
+        ("ends_text", pa.bool_()),
+        ("student_ids", pa.list_(pa.int32())),
+        ("teacher_ids", pa.list_(pa.int32())),
+        ("student_tokens", pa.int32()),
+        ("teacher_tokens", pa.int32()),
+        ("student_rows", pa.list_(pa.int32())),
+        ("teacher_rows", pa.list_(pa.int32())),
+    ]
+)
+
+
+def save_examples(examples: Sequence[Example], folder: Path) -> None:
+    """Write examples as an Arrow data set that `datasets.load_from_disk` reads memory-mapped."""
+    from datasets import Dataset
+
+    empty = np.zeros(0, dtype=np.int32)
+    columns = {
+        "id": range(len(examples)),
+        **{name: [getattr(example, name) for example in examples] for name in _SCHEMA.names if name in Example.__dataclass_fields__},
+        "student_rows": [example.rows.student_rows if example.rows else empty for example in examples],
+        "teacher_rows": [example.rows.teacher_rows if example.rows else empty for example in examples],
+    }
+    table = pa.table({name: pa.array(columns[name], type=_SCHEMA.field(name).type) for name in _SCHEMA.names})
+    Dataset(table).save_to_disk(str(folder))
+
+
+def load_examples(folder: Path) -> Any:
+    """The data set written by `save_examples`."""
+    from datasets import load_from_disk
+
+    return load_from_disk(str(folder))

@@ -1,0 +1,203 @@
+"""Local files and folders -> documents."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from distillkit.console import Console, format_bytes
+from distillkit.data.notes import ReadingNotes
+from distillkit.data.rows import row_documents
+from distillkit.data.sections import stream_sections
+from distillkit.data.tables import table_rows
+from distillkit.data.text_decoding import decode_blocks, open_bytes
+from distillkit.data.types import Document
+from distillkit.errors import UsageError
+
+_TEXT_SUFFIXES = (".txt", ".md")
+_TABLE_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+KNOWN_SUFFIXES = _TEXT_SUFFIXES + _TABLE_SUFFIXES
+_SUFFIXES_IN_WORDS = ", ".join(KNOWN_SUFFIXES) + " (each also as .gz)"
+
+_SPLIT_NAMES = {
+    "train": "train", "training": "train",
+    "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+
+
+def file_kind(path: Path) -> str | None:
+    """The format that the name of a file tells ("txt", "csv", …; `.gz` is looked through), None if it is not known."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] == ".gz":
+        suffixes.pop()
+    return suffixes[-1][1:] if suffixes and suffixes[-1] in KNOWN_SUFFIXES else None
+
+
+def standard_split_name(name: str) -> str | None:
+    """ "dev" -> "validation"; None for what is no usual name of a split."""
+    return _SPLIT_NAMES.get(name.lower())
+
+
+@dataclass(frozen=True)
+class SourceFiles:
+    """The files that a path stands for.
+
+    Attributes:
+        root: what the names are relative to.
+        files: name (with "/" between folders) -> path, sorted by name.
+    """
+
+    root: Path
+    files: dict[str, Path]
+
+    def by_split(self) -> dict[str, list[str]]:
+        """The names by split, if files or top folders are called train, validation, test; else all under "all".
+
+        A folder that mixes such names with others is not taken to be split.
+        """
+        splits: dict[str, list[str]] = {}
+        for name in self.files:
+            parts = name.split("/")
+            split = standard_split_name(parts[0].split(".")[0])
+            if split is None:
+                return {"all": list(self.files)}
+            splits.setdefault(split, []).append(name)
+        return splits if len(splits) > 1 and "train" in splits else {"all": list(self.files)}
+
+
+def find_files(path_text: str, notes: ReadingNotes) -> SourceFiles:
+    """The readable files of a path: the file itself, or what a folder holds, recursively.
+
+    Hidden files, files of unknown formats and links that lead out of the folder are left out, and noted.
+
+    Raises:
+        UsageError: the path does not exist, is of an unknown format, or holds nothing that can be read.
+    """
+    path = Path(path_text).expanduser()
+    try:
+        exists = path.exists()
+    except (OSError, ValueError) as error:
+        raise UsageError(f"'{path_text}' is not a usable path ({error})") from error
+    if not exists:
+        raise UsageError(f"no such file or folder: {path_text}", hint=_similar_path(path))
+    if path.is_dir():
+        return _folder_files(path, path_text, notes)
+    if not path.is_file():
+        raise UsageError(f"{path_text} is not an ordinary file")
+    if file_kind(path) is None:
+        raise UsageError(f"{path_text}: unknown format", hint=f"known: {_SUFFIXES_IN_WORDS}; rename plain text to .txt")
+    return SourceFiles(path.parent, {path.name: path})
+
+
+def _similar_path(path: Path) -> str:
+    try:
+        siblings = [entry.name for entry in path.parent.iterdir()]
+    except OSError:
+        return f"the folder {path.parent} does not exist either; give the path from the current folder or a full one"
+    close = difflib.get_close_matches(path.name, siblings, n=1)
+    if close:
+        return f"did you mean {path.parent / close[0]}?"
+    return "give the path from the current folder or a full one"
+
+
+def _folder_files(folder: Path, path_text: str, notes: ReadingNotes) -> SourceFiles:
+    root = folder.resolve()
+    found: dict[str, Path] = {}
+    links: dict[str, Path] = {}
+    unknown = 0
+    unknown_example = ""
+    for parent, folders, names in os.walk(folder, onerror=_refuse_unreadable):
+        visible = [name for name in folders if not name.startswith(".")]
+        notes.count("hidden files and folders left out", len(folders) - len(visible))
+        linked_folders = [name for name in visible if Path(parent, name).is_symlink()]
+        notes.count("links to folders not followed", len(linked_folders))
+        folders[:] = sorted(set(visible) - set(linked_folders))
+        for name in names:
+            path = Path(parent, name)
+            if name.startswith("."):
+                notes.count("hidden files and folders left out")
+            elif file_kind(path) is None:
+                unknown += 1
+                unknown_example = min(unknown_example or name, name)
+            elif path.is_symlink():
+                links[path.relative_to(folder).as_posix()] = path
+            elif path.is_file():
+                found[path.relative_to(folder).as_posix()] = path
+    targets = {path.resolve() for path in found.values()}
+    for name, path in sorted(links.items()):
+        target = path.resolve()
+        if not target.is_relative_to(root) or not target.is_file():
+            notes.count("links that lead out of the folder or nowhere not followed")
+        elif target not in targets:
+            targets.add(target)
+            found[name] = path
+    if unknown:
+        notes.count(f"files of other formats left out (such as {unknown_example})", unknown)
+    if not found:
+        left_out = "; ".join(notes.lines())
+        raise UsageError(
+            f"{path_text}: the folder holds no file that can be read" + (f" ({left_out})" if left_out else ""),
+            hint=f"known formats: {_SUFFIXES_IN_WORDS}",
+        )
+    return SourceFiles(folder, dict(sorted(found.items())))
+
+
+def _refuse_unreadable(error: OSError) -> None:
+    raise UsageError(f"{error.filename}: cannot be read ({error.strerror})") from error
+
+
+def hash_files(source: SourceFiles) -> dict[str, str]:
+    """The sha256 of every file, by its name."""
+    digests = {}
+    for name, path in source.files.items():
+        digest = hashlib.sha256()
+        try:
+            with path.open("rb") as stream:
+                while block := stream.read(1 << 20):
+                    digest.update(block)
+        except OSError as error:
+            raise UsageError(f"{name}: cannot be read ({error.strerror or error})") from error
+        digests[name] = digest.hexdigest()
+    return digests
+
+
+def file_documents(
+    path: Path, name: str, *, text_column: str | None, section_bytes: int, notes: ReadingNotes
+) -> Iterator[Document]:
+    """The documents of one file: sections of a text, rows of a table (cut into sections where they are long).
+
+    Raises:
+        UsageError: the file cannot be used; the message names file, line and byte, or row and column.
+    """
+    kind = file_kind(path)
+    if kind is None:
+        raise UsageError(f"{name}: unknown format", hint=f"known: {_SUFFIXES_IN_WORDS}")
+    if f".{kind}" in _TEXT_SUFFIXES:
+        with open_bytes(path, name) as stream:
+            for section in stream_sections(decode_blocks(stream, name, notes), section_bytes):
+                yield Document(section.text, f"{name}:{section.line}", section.is_last)
+    else:
+        yield from row_documents(table_rows(path, kind, name, text_column, notes), section_bytes, notes)
+
+
+def folder_documents(
+    source: SourceFiles,
+    names: list[str],
+    *,
+    text_column: str | None,
+    section_bytes: int,
+    notes: ReadingNotes,
+    console: Console,
+) -> Iterator[Document]:
+    """The documents of several files, one file after another; no document spans two files."""
+    total = sum(source.files[name].stat().st_size for name in names)
+    with console.progress(f"reading {format_bytes(total)} of text", total=len(names), unit="files") as progress:
+        for name in names:
+            path = source.files[name]
+            yield from file_documents(path, name, text_column=text_column, section_bytes=section_bytes, notes=notes)
+            progress.advance()

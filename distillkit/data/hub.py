@@ -1,0 +1,327 @@
+"""Data sets on the Hugging Face Hub -> documents.
+
+Only files are read, never code. Of a Parquet file, the one column with the text is asked for by byte ranges, so that
+pictures or sound beside it are not downloaded. Reading stops when there is enough text.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from distillkit.console import Console, format_bytes
+from distillkit.data import hub_cache
+from distillkit.data.files import KNOWN_SUFFIXES, file_kind, standard_split_name
+from distillkit.data.hub_cache import HubTexts
+from distillkit.data.hub_errors import explain, is_offline, is_unreachable, reason
+from distillkit.data.notes import ReadingNotes
+from distillkit.data.rows import Row, article_documents, row_documents
+from distillkit.data.sampling import bounded_sample
+from distillkit.data.sections import stream_sections
+from distillkit.data.standard_sets import DatasetEntry
+from distillkit.data.tables import parquet_column, table_rows
+from distillkit.data.text_decoding import decode_blocks, open_bytes
+from distillkit.data.types import Document
+from distillkit.errors import DistillkitError, PreconditionError, UsageError
+from distillkit.interrupts import check_interrupted
+
+_ATTEMPTS = 4
+_FIRST_WAIT_SECONDS = 1.0
+_TIMEOUT_SECONDS = 20.0
+# Plain text comes in pieces of this size from here; they are cut into sections afterwards.
+_TEXT_PIECE_BYTES = 1 << 16
+
+_Result = TypeVar("_Result")
+
+
+def load_hub_documents(
+    entry: DatasetEntry, budget: int, section_bytes: int, seed: int, notes: ReadingNotes, console: Console
+) -> tuple[dict[str, list[Document]], str]:
+    """The documents of a Hub data set by split, and the commit that they are from.
+
+    Args:
+        budget: bytes of text after which reading a split stops.
+        section_bytes: longer rows are cut.
+
+    Raises:
+        PreconditionError: the data set is unknown, closed, or out of reach without a copy on this machine.
+        UsageError: the configuration, split or column does not exist.
+    """
+    with _quiet_libraries():
+        try:
+            texts = _load_texts(entry, budget, notes, console)
+        except DistillkitError:
+            raise
+        except Exception as error:
+            known = explain(error, entry)
+            if known is None:
+                raise
+            raise known from error
+    if texts.nulls:
+        notes.count("rows without text left out", texts.nulls)
+    if texts.unused_splits:
+        notes.remark("splits not used: " + ", ".join(texts.unused_splits))
+    if not texts.complete:
+        notes.remark(f"more text on the Hub than is needed: about the first {format_bytes(budget)} of a split are used")
+    turn_into = article_documents if entry.articles else row_documents
+    return {
+        split: bounded_sample(turn_into(iter(rows), section_bytes, notes), budget, seed, split, notes)
+        for split, rows in texts.splits.items()
+    }, texts.commit
+
+
+def _load_texts(entry: DatasetEntry, budget: int, notes: ReadingNotes, console: Console) -> HubTexts:
+    """From the Hub, or what is on this machine if the Hub is out of reach."""
+    try:
+        commit = _retrying(lambda: _find_commit(entry), entry, console)
+        texts = hub_cache.load_cached(entry, commit, budget)
+        if texts is not None:
+            console.info(f"{entry.reference()}: the copy on this machine is up to date")
+            return texts
+        source = _retrying(lambda: _resolve(entry, entry.id, commit), entry, console)
+        texts = _read_files(entry, source, commit, budget, notes, console)
+    except Exception as error:
+        if isinstance(error, DistillkitError) or not (is_unreachable(error) or is_offline(error)):
+            raise
+        texts = _load_local_copy(entry, budget, notes, console)
+        if texts is None:
+            raise
+        remark = f"{reason(error)}: the copy of {entry.id} on this machine is used (commit {texts.commit[:12]})"
+        console.warn(remark)
+        notes.remark(remark)
+        return texts
+    hub_cache.store(entry, texts, budget)
+    return texts
+
+
+def _retrying(action: Callable[[], _Result], entry: DatasetEntry, console: Console) -> _Result:
+    """The result of `action`, tried again a few times while the Hub gives no usable answer."""
+    for attempt in range(_ATTEMPTS):
+        check_interrupted()
+        try:
+            return action()
+        except Exception as error:
+            if attempt == _ATTEMPTS - 1 or is_offline(error) or not is_unreachable(error):
+                raise
+            wait = _FIRST_WAIT_SECONDS * 2**attempt
+            console.info(f"{entry.id}: {reason(error)}; trying again in {wait:.0f} s")
+            time.sleep(wait)
+    raise AssertionError("unreachable")
+
+
+def _find_commit(entry: DatasetEntry) -> str:
+    from huggingface_hub import HfApi
+
+    commit = HfApi().dataset_info(entry.id, revision=entry.revision, timeout=_TIMEOUT_SECONDS).sha
+    if not commit:
+        raise PreconditionError(f"data set {entry.id}: the Hub names no commit for it")
+    return commit
+
+
+def _resolve(entry: DatasetEntry, source: str, commit: str | None) -> Mapping[str, list[str]]:
+    """The data files by split ("hf://…" or local paths) of a repository, or of a local copy of one."""
+    from datasets import load_dataset_builder
+
+    builder = load_dataset_builder(source, name=entry.config, revision=commit)
+    data_files = builder.config.data_files
+    if data_files is None:
+        # `datasets` fell back to what it had prepared earlier, because the Hub failed on the way.
+        raise ConnectionError(f"{entry.id} could not be looked up on the Hub")
+    return {str(split): list(files) for split, files in data_files.items()}
+
+
+def _choose_splits(available: Iterable[str], entry: DatasetEntry) -> tuple[dict[str, list[str]], list[str]]:
+    """Our splits -> theirs, and those of theirs that are not used."""
+    names = list(available)
+    if entry.splits:
+        for theirs in entry.splits.values():
+            if theirs not in names:
+                raise UsageError(f"data set {entry.id}: no split '{theirs}'; splits: {', '.join(names)}")
+        chosen = {ours: [theirs] for ours, theirs in entry.splits.items()}
+    else:
+        chosen = {}
+        for theirs in names:
+            ours = standard_split_name(theirs)
+            if ours is not None:
+                chosen.setdefault(ours, []).append(theirs)
+        if "train" not in chosen:
+            return {"all": names}, []
+    used = {theirs for group in chosen.values() for theirs in group}
+    return chosen, [name for name in names if name not in used]
+
+
+def _read_files(
+    entry: DatasetEntry,
+    source: Mapping[str, list[str]],
+    commit: str,
+    budget: int,
+    notes: ReadingNotes,
+    console: Console,
+) -> HubTexts:
+    chosen, unused = _choose_splits(source, entry)
+    texts = HubTexts(commit, entry.column, unused_splits=unused)
+    total = sum(len(source[theirs]) for group in chosen.values() for theirs in group)
+    with console.progress(f"reading {entry.reference()}", total=total, unit="files") as progress:
+        for ours, group in chosen.items():
+            files = [(theirs, file) for theirs in group for file in source[theirs]]
+            # If a part is enough, it should not be the part that happens to come first.
+            random.Random(commit).shuffle(files)
+            rows, size = texts.splits.setdefault(ours, []), 0
+            for theirs, file in files:
+                place = (
+                    f"{entry.id}[{theirs}]" if len(source[theirs]) == 1 else f"{entry.id}[{theirs}/{Path(file).name}]"
+                )
+                for number, text in _file_texts(file, place, texts, notes, entry, console):
+                    check_interrupted()
+                    if size > budget:
+                        texts.complete = False
+                        break
+                    if text is None:
+                        texts.nulls += 1
+                    else:
+                        rows.append(Row(text, f"{place}:{number}"))
+                        size += len(text)
+                progress.advance(text=format_bytes(size))
+    return texts
+
+
+def _file_texts(
+    file: str, place: str, texts: HubTexts, notes: ReadingNotes, entry: DatasetEntry, console: Console
+) -> Iterator[tuple[int, str | None]]:
+    """Number and text of each row of a data file on the Hub or of a local copy."""
+    kind = file_kind(Path(file))
+    if kind == "parquet" and not file.endswith(".gz"):
+        yield from _parquet_texts(file, place, texts, entry, console)
+        return
+    if kind is None:
+        raise PreconditionError(
+            f"data set {entry.id}: {Path(file).name} is of a format that is not read",
+            hint=f"known: {', '.join(KNOWN_SUFFIXES)}; convert it and give it with --dataset-path",
+        )
+    path = Path(_retrying(lambda: _download(file), entry, console)) if file.startswith("hf://") else Path(file)
+    if kind in ("txt", "md"):
+        with open_bytes(path, place) as stream:
+            for section in stream_sections(decode_blocks(stream, place, notes), _TEXT_PIECE_BYTES):
+                yield section.line, section.text
+    else:
+        for row in table_rows(path, kind, place, texts.column, notes):
+            yield int(row.origin.rpartition(":")[2]), row.text
+
+
+def _parquet_texts(
+    file: str, place: str, texts: HubTexts, entry: DatasetEntry, console: Console
+) -> Iterator[tuple[int, str | None]]:
+    import pyarrow
+    from pyarrow.parquet import ParquetFile
+
+    with _retrying(lambda: _open(file), entry, console) as stream:
+        try:
+            parquet = _retrying(lambda: ParquetFile(stream), entry, console)
+            texts.column = parquet_column(parquet.schema_arrow, texts.column, place)
+            number = 0
+            for group in range(parquet.num_row_groups):
+                # One request: the bytes of this column in this group of rows.
+                table = _retrying(lambda i=group: parquet.read_row_group(i, columns=[texts.column]), entry, console)
+                for batch in table.column(0).chunks:
+                    for text in batch.to_pylist():
+                        number += 1
+                        yield number, text
+        except (pyarrow.ArrowException, UnicodeDecodeError) as error:
+            raise PreconditionError(f"{place}: not a sound Parquet file ({str(error).splitlines()[0]})") from error
+
+
+def _open(file: str) -> Any:
+    """A local file, or one on the Hub of which exactly those bytes are fetched that are read."""
+    from huggingface_hub import HfFileSystem
+
+    if not file.startswith("hf://"):
+        return Path(file).open("rb")
+    return HfFileSystem().open(file.removeprefix("hf://"), "rb", cache_type="none")
+
+
+def _download(file: str) -> str:
+    """A whole file of the Hub, into the Hub's cache."""
+    from huggingface_hub import hf_hub_download
+
+    match = re.fullmatch(r"hf://datasets/(.+?)@([^/]+)/(.+)", file)
+    if match is None:
+        raise PreconditionError(f"{file} is not a file of a data set")
+    return hf_hub_download(match[1], match[3], revision=match[2], repo_type="dataset")
+
+
+def _load_local_copy(entry: DatasetEntry, budget: int, notes: ReadingNotes, console: Console) -> HubTexts | None:
+    """What this machine has: read earlier by this program, downloaded to the Hub's cache, or prepared by `datasets`."""
+    texts = hub_cache.load_latest_cached(entry)
+    if texts is not None:
+        return texts
+    import huggingface_hub
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = huggingface_hub.snapshot_download(
+            entry.id, repo_type="dataset", revision=entry.revision, local_files_only=True
+        )
+    except (LocalEntryNotFoundError, OSError, ValueError):
+        return _load_prepared(entry, budget)
+    try:
+        source = _resolve(entry, folder, None)
+    except (OSError, ValueError):
+        # Only some of its files were downloaded.
+        return _load_prepared(entry, budget)
+    return _read_files(entry, source, Path(folder).name, budget, notes, console)
+
+
+def _load_prepared(entry: DatasetEntry, budget: int) -> HubTexts | None:
+    """What `datasets.load_dataset` prepared on this machine, if anything."""
+    import datasets
+
+    try:
+        prepared = datasets.load_dataset(entry.id, entry.config)
+    except (OSError, ValueError):
+        return None
+    chosen, unused = _choose_splits(map(str, prepared), entry)
+    texts = HubTexts("prepared by datasets", entry.column, unused_splits=unused)
+    for ours, group in chosen.items():
+        rows, size = texts.splits.setdefault(ours, []), 0
+        for theirs in group:
+            part = prepared[theirs]
+            texts.column = parquet_column(part.features.arrow_schema, texts.column, entry.id)
+            for number, text in enumerate(part[texts.column], 1):
+                if size > budget:
+                    texts.complete = False
+                    break
+                if text is None:
+                    texts.nulls += 1
+                else:
+                    rows.append(Row(text, f"{entry.id}[{theirs}]:{number}"))
+                    size += len(text)
+    return texts
+
+
+@contextlib.contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Our own progress and warnings speak; those of the libraries are silent meanwhile."""
+    import datasets
+    import huggingface_hub
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    levels = datasets.logging.get_verbosity(), huggingface_hub.logging.get_verbosity()
+    had_bars, hub_had_bars = datasets.is_progress_bar_enabled(), not are_progress_bars_disabled()
+    datasets.logging.set_verbosity_error()
+    huggingface_hub.logging.set_verbosity_error()
+    datasets.disable_progress_bars()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        datasets.logging.set_verbosity(levels[0])
+        huggingface_hub.logging.set_verbosity(levels[1])
+        if had_bars:
+            datasets.enable_progress_bars()
+        if hub_had_bars:
+            enable_progress_bars()

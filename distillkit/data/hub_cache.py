@@ -1,0 +1,151 @@
+"""Texts read from the Hub, kept on this machine: the column that was read, not the files it came from.
+
+Lies beside the Hub's own cache (`$HF_HOME/distillkit`), a folder per data set and commit that is written whole or not
+at all and never changed, so that a run without network finds what an earlier one read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from distillkit.data.rows import Row
+from distillkit.data.standard_sets import DatasetEntry
+
+_FORMAT = 1
+_DESCRIPTION = "source.json"
+
+
+@dataclass
+class HubTexts:
+    """The rows of a data set on the Hub.
+
+    Attributes:
+        commit: the commit that they were read from.
+        column: the column that they were read from, None where files of plain text were read.
+        complete: False where reading stopped because there was enough.
+        splits: rows by split ("all", or "train", "validation", "test"), nulls left out.
+        nulls: how many rows held no text.
+        unused_splits: official splits of names that mean nothing here.
+    """
+
+    commit: str
+    column: str | None = None
+    complete: bool = True
+    splits: dict[str, list[Row]] = field(default_factory=dict)
+    nulls: int = 0
+    unused_splits: list[str] = field(default_factory=list)
+
+
+def cache_folder(entry: DatasetEntry) -> Path:
+    """Where the texts of a data set are kept; another column or configuration is another folder."""
+    from huggingface_hub import constants
+
+    depends_on = [_FORMAT, entry.config, entry.column, sorted((entry.splits or {}).items())]
+    digest = hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()[:12]
+    return Path(constants.HF_HOME) / "distillkit" / "datasets" / f"{entry.id.replace('/', '--')}--{digest}"
+
+
+def _folder_name(commit: str, budget: int | None) -> str:
+    return f"{commit}-{'complete' if budget is None else budget}"
+
+
+def load_cached(entry: DatasetEntry, commit: str, budget: int) -> HubTexts | None:
+    """What an earlier run read of this commit, if it would be read again just so."""
+    folder = cache_folder(entry)
+    return _read(folder / _folder_name(commit, None)) or _read(folder / _folder_name(commit, budget))
+
+
+def load_latest_cached(entry: DatasetEntry) -> HubTexts | None:
+    """What was read last of the revision that the entry asks for, for a machine that cannot ask the Hub."""
+    try:
+        folders = sorted(cache_folder(entry).iterdir(), key=lambda folder: folder.stat().st_mtime, reverse=True)
+    except OSError:
+        return None
+    for folder in folders:
+        description = _describe(folder)
+        if description and entry.revision in (description["revision"], description["commit"]):
+            texts = _read(folder)
+            if texts is not None:
+                return texts
+    return None
+
+
+def store(entry: DatasetEntry, texts: HubTexts, budget: int) -> None:
+    """Keep what was read."""
+    import pyarrow
+    from pyarrow import parquet
+
+    folder = cache_folder(entry)
+    target = folder / _folder_name(texts.commit, None if texts.complete else budget)
+    folder.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
+    try:
+        files = {}
+        for split, rows in texts.splits.items():
+            table = pyarrow.table(
+                {
+                    "origin": [row.origin for row in rows],
+                    "text": pyarrow.array([row.text for row in rows], "large_string"),
+                }
+            )
+            parquet.write_table(table, made / f"{split}.parquet", compression="zstd")
+            files[split] = _sha256(made / f"{split}.parquet")
+        description = {
+            "format": _FORMAT, "id": entry.id, "config": entry.config, "revision": entry.revision,
+            "commit": texts.commit, "column": texts.column, "complete": texts.complete, "nulls": texts.nulls,
+            "unused_splits": texts.unused_splits, "files": files,
+        }  # fmt: skip
+        (made / _DESCRIPTION).write_text(json.dumps(description, indent=2), encoding="utf-8")
+        # mkdtemp makes folders that only this user can read; a cache may be shared by a group.
+        made.chmod(folder.stat().st_mode & 0o777)
+        shutil.rmtree(target, ignore_errors=True)
+        made.replace(target)
+    except BaseException:
+        shutil.rmtree(made, ignore_errors=True)
+        raise
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        digest = hashlib.sha256()
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _describe(folder: Path) -> dict[str, Any] | None:
+    try:
+        description = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return description if isinstance(description, dict) and description.get("format") == _FORMAT else None
+
+
+def _read(folder: Path) -> HubTexts | None:
+    """The texts of a folder; None if it is not there or not whole, in which case they are fetched again."""
+    from pyarrow import parquet
+
+    description = _describe(folder)
+    if description is None:
+        return None
+    splits: dict[str, list[Row]] = {}
+    for split, digest in description["files"].items():
+        path = folder / f"{split}.parquet"
+        if not path.is_file() or _sha256(path) != digest:
+            return None
+        table = parquet.read_table(path)
+        origins: Iterable[str] = table["origin"].to_pylist()
+        splits[split] = [Row(text, origin) for text, origin in zip(table["text"].to_pylist(), origins, strict=True)]
+    os.utime(folder)
+    return HubTexts(
+        commit=description["commit"], column=description["column"], complete=description["complete"], splits=splits,
+        nulls=description["nulls"], unused_splits=description["unused_splits"],
+    )  # fmt: skip

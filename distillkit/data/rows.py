@@ -1,0 +1,63 @@
+"""Rows of a table -> documents."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from distillkit.data.cleaning import clean_text
+from distillkit.data.notes import ReadingNotes
+from distillkit.data.sections import byte_length, cut_sections
+from distillkit.data.types import Document
+
+# ` = Title = `, ` = = Section = = `: as many marks on the right as on the left.
+_HEADING = re.compile(r"(=(?: =)*) [^=\s].* \1", re.DOTALL)
+
+
+class Row(NamedTuple):
+    """One text of a table and where it stands ("people.csv:12")."""
+
+    text: str
+    origin: str
+
+
+def row_documents(rows: Iterable[Row], section_bytes: int, notes: ReadingNotes) -> Iterator[Document]:
+    """A document for each row that is not blank; a long row becomes several, "…:7", "…:7#2" and so on."""
+    for row in rows:
+        text = clean_text(row.text)
+        if not text:
+            notes.count("blank rows left out")
+        elif byte_length(text) <= section_bytes:
+            yield Document(text, row.origin)
+        else:
+            yield from _sections(text, row.origin, section_bytes)
+
+
+def article_documents(rows: Iterable[Row], section_bytes: int, notes: ReadingNotes) -> Iterator[Document]:
+    """A document for each article of a set whose rows are lines of articles: its rows, without blanks and headings.
+
+    A title (a heading with one mark) begins a new article; a long article becomes several documents.
+    """
+    lines: list[str] = []
+    origin = ""
+    for row in rows:
+        text = clean_text(row.text).strip()
+        heading = _HEADING.fullmatch(text)
+        if heading:
+            notes.count("headings left out")
+        elif not text:
+            notes.count("blank rows left out")
+        else:
+            origin = origin or row.origin
+            lines.append(text)
+        if heading and heading[1] == "=" and lines:
+            yield from _sections("\n".join(lines), origin, section_bytes)
+            lines, origin = [], ""
+    if lines:
+        yield from _sections("\n".join(lines), origin, section_bytes)
+
+
+def _sections(text: str, origin: str, section_bytes: int) -> Iterator[Document]:
+    for number, section in enumerate(cut_sections(text, section_bytes), 1):
+        yield Document(section.text, origin if number == 1 else f"{origin}#{number}", section.is_last)

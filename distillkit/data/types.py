@@ -1,0 +1,38 @@
+"""What passes between the readers and the splitting of texts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text that is never shared between splits.
+
+    Attributes:
+        text: clean, not empty, LF line ends.
+        origin: where it is from: "grimm.txt:120", "Salesforce/wikitext[train]:57", "python-docs:topics/assert".
+        ends_text: True where the text ends with this document; False where a longer text was cut.
+    """
+
+    text: str
+    origin: str
+    ends_text: bool = True
+
+
+@dataclass
+class DocumentSet:
+    """The texts of one source.
+
+    Attributes:
+        description: the source in words, for people.
+        splits: {"all": …} where the source has no official split, otherwise some of "train", "validation", "test".
+        fingerprint: what the texts depend on; see `source_fingerprint`, whose keys it has, and
+            those that are known only after reading.
+        notes: what should be said to the user.
+    """
+
+    description: str
+    splits: dict[str, list[Document]]
+    fingerprint: dict[str, str]
+    notes: list[str] = field(default_factory=list)

@@ -1,0 +1,33 @@
+"""The held-out texts as one model reads them, ready to be scored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from distillkit.data.reading import Reader
+from distillkit.evaluation.bits_per_byte import ScoredText
+
+Side = Literal["student", "teacher"]
+
+
+def scored_texts(examples: Iterable[Mapping[str, Any]], reader: Reader, side: Side) -> list[ScoredText]:
+    """What `score` needs for the examples of a held-out part.
+
+    Every token of the text is scored; start and end tokens are not, so that models with and without them compare. A
+    model that has no start token cannot predict a text's first token: that token and its bytes are left out for it.
+    """
+    texts = []
+    for example in examples:
+        ids, tokens = example[f"{side}_ids"], example[f"{side}_tokens"]
+        first, size = 1, example["bytes"]
+        if reader.start_id is None:
+            size -= _first_token_bytes(reader, example["text"])
+        last = tokens + (reader.start_id is not None)
+        texts.append(ScoredText(ids=ids, first=first, last=last, bytes=size, document=example["document"]))
+    return texts
+
+
+def _first_token_bytes(reader: Reader, text: str) -> int:
+    encoding = reader.encode([text])[0]
+    return int(encoding.ends[0]) if encoding is not None and len(encoding.ends) else 0

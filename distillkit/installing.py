@@ -1,0 +1,60 @@
+"""Installing libraries that a configuration needs, with pip or uv, into the running interpreter's environment."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+
+from packaging.requirements import Requirement
+
+from distillkit.console import Console
+from distillkit.errors import PreconditionError
+
+
+def is_satisfied(requirement: str) -> bool:
+    """Whether a requirement such as `gguf>=0.17` is installed in a version that fits."""
+    wanted = Requirement(requirement)
+    try:
+        return wanted.specifier.contains(metadata.version(wanted.name), prereleases=True)
+    except metadata.PackageNotFoundError:
+        return False
+
+
+def install_command(requirements: Sequence[str]) -> list[str] | None:
+    """The command that installs into this environment; None where there is neither pip nor uv."""
+    if importlib.util.find_spec("pip") is not None:
+        return [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", *requirements]
+    uv = shutil.which("uv")
+    return [uv, "pip", "install", "--python", sys.executable, *requirements] if uv else None
+
+
+def install(requirements: Sequence[str], console: Console) -> None:
+    """Install what is missing.
+
+    Raises:
+        PreconditionError: there is no installer, or it failed; its last line is in the message.
+    """
+    words = " ".join(f"'{requirement}'" for requirement in requirements)
+    command = install_command(requirements)
+    if command is None:
+        raise PreconditionError(
+            f"{words} must be installed, and there is neither pip nor uv here", hint=f"install it yourself: pip install {words}"
+        )
+    with console.progress(f"installing {' '.join(requirements)}", unit="packages"):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
+        reason = next((line for line in reversed(lines) if "error" in line.lower()), lines[-1] if lines else "no output")
+        raise PreconditionError(
+            f"installing {words} failed: {reason.strip()}",
+            hint=f"install it yourself: pip install {words}; --no-install-deps skips this",
+        )
+    importlib.invalidate_caches()
+    missing = [requirement for requirement in requirements if not is_satisfied(requirement)]
+    if missing:
+        raise PreconditionError(f"{missing[0]} is still missing after its installation", hint=f"pip install {words}")

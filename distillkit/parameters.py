@@ -1,0 +1,138 @@
+"""Every parameter, declared once.
+
+The Python signature, the command line options, the environment variables, the preset and configuration keys, the
+tables and the reference pages are all derived from the fields of `Parameters`; `tests/unit/test_parameters_agree.py`
+proves that they agree. The words that explain each field are in `help_texts/`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+BoxType = Literal["white", "black"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+LearningRateSchedule = Literal["linear", "cosine", "constant"]
+QualityGate = Literal["improved", "not-worse", "off"]
+
+GROUPS = ("models", "data", "distillation", "training", "output", "extras", "advanced")
+
+
+@dataclass(frozen=True)
+class ParameterFacts:
+    """What is known of a parameter besides its type and default.
+
+    Attributes:
+        group: the heading under which it is listed, one of `GROUPS`.
+        low, high: the documented range, inclusive; lifted by `allow_out_of_range`.
+        examples: values worth showing.
+        affects: the first stage whose result depends on it; later stages follow from that. None: no result does.
+        on_command_line: False for what only a configuration file can express.
+    """
+
+    group: str
+    low: float | None = None
+    high: float | None = None
+    examples: tuple[str, ...] = ()
+    affects: str | None = None
+    on_command_line: bool = True
+
+
+def parameter(default: Any, group: str, **facts: Any) -> Any:
+    metadata = {"facts": ParameterFacts(group=group, **facts)}
+    if isinstance(default, dict):
+        return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """The configuration of one run: the 26 parameters of `distill_models()`, then the advanced ones."""
+
+    teacher_model: str = parameter("gpt2-xl", "models", affects="prepare-data", examples=("gpt2-xl", "gpt2-medium", "gpt2", "Qwen/Qwen-1_8B", "microsoft/DialoGPT-large"))
+    student_model: str = parameter("arnir0/Tiny-LLM", "models", affects="prepare-data", examples=("arnir0/Tiny-LLM", "distilgpt2", "gpt2", "gpt2-medium", "teacher:6"))
+    box_type: BoxType = parameter("white", "models", affects="prepare-data")
+    teacher_model_path: str | None = parameter(None, "models", affects="prepare-data", examples=("./models/gpt2-xl",))
+    student_model_path: str | None = parameter(None, "models", affects="prepare-data", examples=("./models/tiny-llm",))
+
+    dataset: str = parameter("wikitext", "data", affects="prepare-data", examples=("wikitext", "pokemon", "python-docs", "./texts.jsonl"))
+    dataset_path: str | None = parameter(None, "data", affects="prepare-data", examples=("./texts.txt",))
+    sample_size: int = parameter(1000, "data", low=100, high=50_000, affects="prepare-data", examples=("500", "5000"))
+    max_length: int = parameter(256, "data", low=64, high=4096, affects="prepare-data", examples=("128", "512"))
+
+    temperature: float = parameter(2.0, "distillation", low=1.0, high=10.0, affects="distill", examples=("1.0", "3.0"))
+    alpha: float = parameter(0.7, "distillation", low=0.0, high=1.0, affects="distill", examples=("0.5", "0.9"))
+    beta: float = parameter(0.3, "distillation", low=0.0, high=1.0, affects="distill", examples=("0.5", "0.1"))
+
+    epochs: int = parameter(2, "training", low=1, high=20, affects="distill", examples=("1", "5"))
+    batch_size: int = parameter(8, "training", low=1, high=128, affects="distill", examples=("2", "32"))
+    learning_rate: float = parameter(5e-5, "training", low=1e-6, high=1e-3, affects="distill", examples=("1e-4", "4e-4"))
+    no_cuda: bool = parameter(False, "training", affects="distill")
+
+    output_dir: str = parameter("./output", "output", examples=("./experiments",))
+    folder_name: str | None = parameter(None, "output", examples=("gpt2_to_tiny_experiment_1",))
+    checkpoint_interval: int = parameter(50, "output", low=1, high=1000, affects="distill", examples=("25", "200"))
+    save_metrics: bool = parameter(True, "output")
+    save_plot: bool = parameter(True, "output")
+    save_best_model: bool = parameter(True, "output", affects="distill")
+
+    skip_validation: bool = parameter(False, "extras")
+    install_deps: bool = parameter(True, "extras")
+    run_tests: bool = parameter(False, "extras")
+    skip_demo: bool = parameter(True, "extras")
+
+    allow_out_of_range: bool = parameter(False, "advanced")
+    trust_remote_code: bool = parameter(False, "advanced")
+    text_column: str | None = parameter(None, "advanced", affects="prepare-data", examples=("text", "body"))
+    held_out_size: int | None = parameter(None, "advanced", low=20, high=10_000, affects="prepare-data", examples=("200",))
+    seed: int = parameter(42, "advanced", low=0, high=2**31 - 1, affects="prepare-data", examples=("1", "1234"))
+    gradient_accumulation: int = parameter(1, "advanced", low=1, high=1024, affects="distill", examples=("4",))
+    precision: Precision = parameter("auto", "advanced", affects="distill")
+    lr_schedule: LearningRateSchedule = parameter("linear", "advanced", affects="distill")
+    warmup_fraction: float = parameter(0.05, "advanced", low=0.0, high=0.5, affects="distill", examples=("0.1",))
+    quality_gate: QualityGate = parameter("not-worse", "advanced")
+    datasets: dict[str, dict[str, Any]] = parameter({}, "advanced", affects="prepare-data", on_command_line=False)
+
+
+@functools.cache
+def fields() -> dict[str, dataclasses.Field[Any]]:
+    """Every declared field by name, in the order of the declaration."""
+    return {field.name: field for field in dataclasses.fields(Parameters)}
+
+
+@functools.cache
+def types() -> Mapping[str, Any]:
+    """The type of every parameter by name."""
+    return typing.get_type_hints(Parameters)
+
+
+def facts(name: str) -> ParameterFacts:
+    """The `ParameterFacts` of one parameter; KeyError for an unknown name."""
+    return fields()[name].metadata["facts"]
+
+
+def default(name: str) -> Any:
+    """The default value of one parameter."""
+    field = fields()[name]
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
+
+
+def choices(name: str) -> tuple[str, ...]:
+    """The closed set of values of a parameter, empty where it is open."""
+    return typing.get_args(types()[name]) if typing.get_origin(types()[name]) is Literal else ()
+
+
+def flag(name: str) -> str:
+    """`sample_size` -> `--sample-size`."""
+    return "--" + name.replace("_", "-")
+
+
+def core_names() -> tuple[str, ...]:
+    """The 26 parameters that `distill_models()` promises, without the advanced ones."""
+    return tuple(name for name in fields() if facts(name).group != "advanced")

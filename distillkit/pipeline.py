@@ -1,0 +1,258 @@
+"""Which stages run, which are skipped, which are refused; used by the command line and by `distill_models()` alike."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from distillkit import parameters as declared
+from distillkit.config import Layer, ResolvedConfig
+from distillkit.console import Console, format_duration
+from distillkit.errors import DistillkitError, PreconditionError
+from distillkit.folder_names import check_folder_name, new_folder_name
+from distillkit.interrupts import graceful_signals
+from distillkit.parameters import Parameters
+from distillkit.rundir import RunDirectory, find_run
+from distillkit.stages import STAGES, StageResult, load_stage
+
+# What a run may gain later without being another run.
+MAY_GROW = "epochs"
+
+
+@dataclass
+class Outcome:
+    """What happened to each stage: "complete", "skipped" (it was complete already) or "off" (not asked for)."""
+
+    run: RunDirectory
+    stages: dict[str, str] = field(default_factory=dict)
+    gate_failure: str | None = None
+
+
+def wanted_stages(config: Parameters) -> list[str]:
+    """The stages of a whole `distill`, in order."""
+    stages = ["check-env", "prepare-data", "distill"]
+    if not config.skip_validation:
+        stages.append("validate")
+    if not config.skip_demo:
+        stages.append("demo")
+    if config.save_plot:
+        stages.append("plot")
+    return stages
+
+
+def continue_command(run: RunDirectory | Path, stage: str | None = None) -> str:
+    """The shell command that goes on with a run: the whole of it, or one stage."""
+    path = run.path if isinstance(run, RunDirectory) else run
+    return f"distillkit {stage or 'distill'} --run {shlex.quote(str(path))}"
+
+
+# --- which run -------------------------------------------------------------------------------------------------------
+
+
+def open_run(resolve_with: Callable[[Layer | None], ResolvedConfig], run: str | None, output_dir: str) -> tuple[RunDirectory, ResolvedConfig]:
+    """The existing run that `--run` names (None: the newest), with its configuration under what is given now."""
+    found = find_run(run, Path(output_dir).expanduser())
+    base = Layer("this run", {**found.manifest.config})
+    return found, resolve_with(base)
+
+
+def target_folder(resolved: ResolvedConfig) -> Path:
+    """Where a run with this configuration goes."""
+    config = resolved.parameters
+    output_dir = Path(config.output_dir).expanduser()
+    if config.folder_name is not None:
+        return output_dir / check_folder_name(config.folder_name)
+    teacher = config.teacher_model_path or config.teacher_model
+    student = config.student_model_path or config.student_model
+    return output_dir / new_folder_name(output_dir, teacher, student, config.box_type, config.dataset_path or config.dataset)
+
+
+def create_or_continue(resolved: ResolvedConfig) -> RunDirectory:
+    """The run directory of this configuration: a new one, or an existing one of the same folder name."""
+    folder = target_folder(resolved)
+    if folder.is_symlink() or (folder.parent.exists() and not _is_inside(folder, folder.parent)):
+        raise PreconditionError(f"{folder} is a link that leads elsewhere", hint="choose another --folder-name", exit_code=2)
+    if (folder / "manifest.json").exists():
+        return RunDirectory.open(folder)
+    return RunDirectory.create(folder, resolved)
+
+
+def _is_inside(path: Path, parent: Path) -> bool:
+    return path.resolve().parent == parent.resolve()
+
+
+def config_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """`batch_size: 8 -> 4` for each parameter on which results depend; more epochs are no difference."""
+    found = []
+    for name in declared.fields():
+        if declared.facts(name).affects is None or old.get(name) == new.get(name):
+            continue
+        before, after = old.get(name), new.get(name)
+        if name == MAY_GROW and isinstance(before, int) and isinstance(after, int) and after > before:
+            continue
+        found.append(f"{name}: {before} -> {after}")
+    return found
+
+
+def adopt_config(run: RunDirectory, resolved: ResolvedConfig, *, force: bool, can_change: bool) -> None:
+    """Make `resolved` the configuration of the run.
+
+    Raises:
+        PreconditionError: results of the run depend on something that differs, and `force` was not given.
+    """
+    new = {**resolved.as_dict(), "output_dir": run.manifest.config.get("output_dir"), "folder_name": run.manifest.config.get("folder_name")}
+    differences = config_differences(run.manifest.config, new)
+    if differences and not (force and can_change):
+        raise PreconditionError(
+            f"{run.path} was made with another configuration ({'; '.join(differences)})",
+            hint="use the same values, start another run with a new --folder-name, or start this one anew with "
+            "distillkit distill --force",
+        )
+    if new != run.manifest.config:
+        run.manifest.config = new
+        run.manifest.sources = {
+            name: run.manifest.sources.get(name, label) if label == "this run" else label
+            for name, label in resolved.sources.items()
+        }
+        run.save_config()
+        run.save()
+
+
+# --- which stages ----------------------------------------------------------------------------------------------------
+
+
+def stage_inputs(stage: str, config: Parameters, run: RunDirectory) -> dict[str, str]:
+    """Everything that the result of a stage depends on, as name to value or fingerprint."""
+    values = dataclasses.asdict(config)
+    inputs = {
+        name: json.dumps(values[name], sort_keys=True)
+        for name in declared.fields()
+        if declared.facts(name).affects == stage
+    }
+    for earlier in STAGES[stage].after:
+        record = run.record(earlier)
+        inputs[f"result of {earlier}"] = record.fingerprint() if record else "missing"
+    module = load_stage(stage)
+    if hasattr(module, "extra_inputs"):
+        inputs.update(module.extra_inputs(config, run))
+    return inputs
+
+
+def _changed(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    return sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
+
+
+def _only_more_epochs(old: Mapping[str, str], new: Mapping[str, str], changed: list[str]) -> bool:
+    return changed == [MAY_GROW] and json.loads(new[MAY_GROW]) > json.loads(old[MAY_GROW])
+
+
+def needs_run(stage: str, config: Parameters, run: RunDirectory, inputs: Mapping[str, str], force: bool) -> str | None:
+    """Why a stage has to run now, or None where its complete result still holds.
+
+    Raises:
+        PreconditionError: what it was made from has changed, and redoing it would discard work: --force is needed.
+    """
+    record = run.record(stage)
+    if record is None:
+        return "not done yet"
+    if force:
+        return "forced"
+    changed = _changed(record.inputs, inputs)
+    if changed and not STAGES[stage].cheap and not _only_more_epochs(record.inputs, inputs, changed):
+        raise PreconditionError(
+            f"{stage} was made from something else; changed since: {', '.join(changed)}",
+            hint=f"redo it with {continue_command(run, stage)} --force",
+        )
+    if record.status != "complete":
+        return f"it was {record.status}" if record.status != "running" else "it was cut off"
+    if changed:
+        return f"changed: {', '.join(changed)}"
+    problem = run.output_problem(stage)
+    if problem is not None:
+        if STAGES[stage].cheap:
+            return problem
+        raise PreconditionError(f"the result of {stage} is damaged: {problem}", hint=f"redo it with {continue_command(run, stage)} --force")
+    return None
+
+
+def require_earlier_stages(stage: str, run: RunDirectory) -> None:
+    """Raise PreconditionError unless everything that `stage` reads is complete and unchanged."""
+    for earlier in STAGES[stage].after:
+        record = run.record(earlier)
+        if record is None or record.status != "complete":
+            state = "has not run yet" if record is None else f"is {record.status}"
+            raise PreconditionError(f"{stage} needs {earlier}, which {state}", hint=f"run: {continue_command(run, earlier)}")
+        problem = run.output_problem(earlier)
+        if problem is not None:
+            raise PreconditionError(
+                f"{stage} needs the result of {earlier}, but {problem}", hint=f"redo it: {continue_command(run, earlier)} --force"
+            )
+
+
+def run_stage(
+    stage: str, config: Parameters, run: RunDirectory, console: Console, *, force: bool = False, options: Mapping[str, Any] | None = None
+) -> tuple[str, StageResult | None]:
+    """Run one stage if it has to run, and record what it did. Returns ("complete" | "skipped", its result)."""
+    require_earlier_stages(stage, run)
+    inputs = stage_inputs(stage, config, run)
+    inputs.update({f"option {name}": json.dumps(value) for name, value in (options or {}).items() if value})
+    reason = needs_run(stage, config, run, inputs, force)
+    if reason is None:
+        console.info(f"{stage}: already complete and nothing it depends on changed, skipped (--force redoes it)")
+        return "skipped", None
+    console.heading(stage if reason in ("not done yet", "forced") else f"{stage} ({reason})")
+    anew = force and run.record(stage) is not None
+    run.begin_stage(stage, inputs)
+    began = time.monotonic()
+    try:
+        result: StageResult = load_stage(stage).run(config, run, console, anew=anew, **(options or {}))
+    except BaseException as error:
+        words = error.message if isinstance(error, DistillkitError) else f"{type(error).__name__}: {error}"
+        run.fail_stage(stage, words)
+        raise
+    seconds = time.monotonic() - began
+    run.finish_stage(stage, result.outputs, {**result.metrics, "seconds": round(seconds, 3)})
+    console.success(f"{stage}: {result.summary} ({format_duration(seconds)})")
+    return "complete", result
+
+
+def run_pipeline(
+    resolved: ResolvedConfig,
+    run: RunDirectory,
+    stages: list[str],
+    console: Console,
+    *,
+    force: bool = False,
+    anew: bool = False,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Outcome:
+    """Run `stages` on a run directory, in order, under its lock.
+
+    Args:
+        force: redo these stages though they are complete.
+        anew: with `force`, the configuration may change too.
+        options: stage name to keyword options of that stage alone.
+
+    Raises:
+        DistillkitError: a stage failed; the run can be continued.
+        Interrupted: a signal arrived; the run can be continued.
+    """
+    outcome = Outcome(run)
+    with run.locked(), graceful_signals():
+        adopt_config(run, resolved, force=force, can_change=anew)
+        for stage in stages:
+            stage_options = (options or {}).get(stage)
+            state, result = run_stage(stage, resolved.parameters, run, console, force=force, options=stage_options)
+            outcome.stages[stage] = state
+            if result is not None and result.gate_failure:
+                outcome.gate_failure = result.gate_failure
+            if state == "skipped" and stage == "validate":
+                record = run.record(stage)
+                outcome.gate_failure = record.metrics.get("gate_failure") if record else None
+    return outcome

@@ -1,0 +1,171 @@
+"""check-env: is everything here that this configuration needs? Installs what is missing; self-tests on request."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from distillkit.console import Console, format_bytes
+from distillkit.errors import PreconditionError
+from distillkit.installing import install, is_satisfied
+from distillkit.manifest import library_versions
+from distillkit.models.references import ModelReference, parse_student_reference, parse_teacher_reference
+from distillkit.models.requirements import required_libraries
+from distillkit.parameters import Parameters
+from distillkit.rundir import RunDirectory
+from distillkit.stages import StageResult
+from distillkit.training.precision import best_device, choose_compute, cpu_has_bf16, has_bf16
+
+_HUB_TIMEOUT_SECONDS = 5.0
+
+
+def extra_inputs(config: Parameters, run: RunDirectory) -> dict[str, str]:
+    """The environment itself: another machine or another library version is checked anew."""
+    libraries = {f"library {name}": version for name, version in library_versions().items()}
+    return {
+        **libraries,
+        "interpreter": sys.executable,
+        "device": str(best_device(config.no_cuda)),
+        "models": f"{config.teacher_model_path or config.teacher_model} / {config.student_model_path or config.student_model}",
+        "self-tests": str(config.run_tests),
+    }
+
+
+def run(config: Parameters, run: RunDirectory, console: Console, *, anew: bool = False) -> StageResult:
+    """Check, and note the findings in the manifest."""
+    findings = check(config, console)
+    run.manifest.versions = {**library_versions(), **findings["libraries"]}
+    run.manifest.device = findings["device"]
+    device = findings["device"]
+    tests = f", {findings['self_tests']} self-tests passed" if findings["self_tests"] else ""
+    summary = f"{device['name']}, {device['precision']}, {format_bytes(device['memory_available'])} of memory free{tests}"
+    return StageResult([], {name: findings[name] for name in ("hub", "self_tests")}, summary)
+
+
+def check(config: Parameters, console: Console) -> dict[str, Any]:
+    """Everything that check-env finds, shown as a table and returned.
+
+    Raises:
+        PreconditionError: a library is missing and may not or cannot be installed, or the hub is needed and there is
+            no way to it.
+        DistillkitError: a self-test failed.
+    """
+    references = [parse_teacher_reference(config), parse_student_reference(config)]
+    hub = _hub_state()
+    libraries = _provide_libraries(config, references, console)
+    device = _device_facts(config)
+    output = _existing_parent(Path(config.output_dir).expanduser())
+    disk = shutil.disk_usage(output)
+    passed = 0
+    if config.run_tests:
+        from distillkit.selftests import run_self_tests
+
+        passed = run_self_tests(console)
+    rows = [
+        ("python", f"{platform.python_version()} ({platform.system()} {platform.machine()})"),
+        *library_versions().items(),
+        *((name, version) for name, version in libraries.items()),
+        ("device", device["name"]),
+        ("bf16", "yes" if device["bf16"] else "no (fp32 is used)"),
+        ("used here", f"{device['type']}, {device['precision']}, {device['threads']} threads"),
+        ("memory", f"{format_bytes(device['memory_available'])} free of {format_bytes(device['memory_total'])}"),
+        ("disk", f"{format_bytes(disk.free)} free at {output}"),
+        ("model hub", hub),
+    ]
+    if passed:
+        rows.append(("self-tests", f"{passed} passed"))
+    console.table("Environment", ["what", "found"], rows)
+    return {
+        "libraries": libraries,
+        "versions": library_versions(),
+        "device": device,
+        "disk_free": disk.free,
+        "hub": hub,
+        "self_tests": passed,
+    }
+
+
+def _provide_libraries(config: Parameters, references: list[ModelReference], console: Console) -> dict[str, str]:
+    from importlib import metadata
+
+    from packaging.requirements import Requirement
+
+    needed = sorted({library for reference in references for library in required_libraries(reference)})
+    missing = [library for library in needed if not is_satisfied(library)]
+    if missing and not config.install_deps:
+        words = " ".join(f"'{library}'" for library in missing)
+        raise PreconditionError(
+            f"this configuration needs {words}, which is not installed",
+            hint=f"pip install {words}, or let --install-deps do it",
+        )
+    if missing:
+        install(missing, console)
+        console.info(f"installed: {', '.join(missing)}")
+    names = [Requirement(library).name for library in needed]
+    return {name: metadata.version(name) for name in names}
+
+
+def _device_facts(config: Parameters) -> dict[str, Any]:
+    device = best_device(config.no_cuda)
+    compute = choose_compute(config)
+    memory = psutil.virtual_memory()
+    facts: dict[str, Any] = {
+        "type": device.type,
+        "name": platform.processor() or platform.machine(),
+        "precision": {torch.bfloat16: "bf16", torch.float16: "fp16", None: "fp32"}[compute.autocast],
+        "bf16": has_bf16(device),
+        "cpu_bf16": cpu_has_bf16(),
+        "threads": torch.get_num_threads(),
+        "cores": psutil.cpu_count(logical=False) or os.cpu_count() or 1,
+        "memory_total": memory.total,
+        "memory_available": memory.available,
+    }
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        facts |= {"name": torch.cuda.get_device_name(device), "memory_total": total, "memory_available": free}
+        facts["gpus"] = torch.cuda.device_count()
+    elif device.type == "cpu":
+        facts["name"] = _processor_name()
+    return facts
+
+
+def _processor_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _hub_state() -> str:
+    """`reachable in 0.12 s`, `offline (HF_HUB_OFFLINE is set)` or `not reachable`; never with credentials in it."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    if constants.is_offline_mode():
+        return "offline (HF_HUB_OFFLINE is set): only the cache is used"
+    began = time.monotonic()
+    try:
+        get_session().get(f"{constants.ENDPOINT}/api/models?limit=1", timeout=_HUB_TIMEOUT_SECONDS)
+    except Exception as error:
+        # Any transport may be behind the session: whatever it raises, the hub was not reached, and that is the finding.
+        return f"not reachable ({type(error).__name__}): paths, the cache and --preset quickstart still work"
+    return f"reachable in {time.monotonic() - began:.2f} s"
+
+
+def _existing_parent(path: Path) -> Path:
+    path = path.absolute()
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
+
+

@@ -1,0 +1,232 @@
+"""distill: the teacher's part, then the student's training, then the best and the final student.
+
+Writes checkpoints/, student/best, student/final, metrics.jsonl and metrics.json; for black box teacher/generated.jsonl.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import set_seed
+
+from distillkit.console import Console, format_bytes, format_duration
+from distillkit.data.batching import DistillationCollator
+from distillkit.data.examples import load_examples
+from distillkit.errors import DistillkitError, Interrupted
+from distillkit.evaluation.bits_per_byte import score
+from distillkit.evaluation.held_out import scored_texts
+from distillkit.interrupts import check_interrupted, pending
+from distillkit.data.reading import Readers
+from distillkit.models.pair import ModelPair, open_pair
+from distillkit.parameters import Parameters
+from distillkit.rundir import RunDirectory
+from distillkit.stages import StageResult
+from distillkit.storage import files_below, fingerprint_of, remove_tree, write_json
+from distillkit.teachers.white_box import WhiteBoxTeacher
+from distillkit.teachers.writing import teacher_writing
+from distillkit.training import checkpoints
+from distillkit.training.arguments import total_steps, training_arguments
+from distillkit.training.export import export_student
+from distillkit.training.memory import explained_memory_errors, peak_memory_bytes
+from distillkit.training.metrics_log import MetricsLog
+from distillkit.training.objectives import BytePrefix, build_objective, needs_teacher
+from distillkit.training.precision import Compute, choose_compute
+from distillkit.training.trainer import DistillTrainer, Progress
+
+
+def run(config: Parameters, run: RunDirectory, console: Console, *, anew: bool = False) -> StageResult:
+    """Train the student, from the newest committed checkpoint if there is one."""
+    if anew:
+        for folder in (run.checkpoints, run.student, run.teacher):
+            remove_tree(folder)
+    fingerprint = checkpoint_fingerprint(config, run)
+    found = checkpoints.newest_valid(run.checkpoints, fingerprint)
+    for words in found.passed_over:
+        console.warn(f"ignored checkpoint {words}")
+
+    compute = choose_compute(config)
+    pair = open_pair(config, run, console)
+    readers = pair.readers(config, console)
+    with explained_memory_errors():
+        examples, teacher = _teacher_part(config, run, pair, readers, compute, console)
+        student = pair.load_student(console)
+        _check_disk(config, run, student)
+        figures = _train(config, run, pair, readers, compute, student, teacher, examples, found.path, fingerprint, console)
+
+    if config.save_metrics:
+        write_json(run.path / "metrics.json", figures)
+    outputs = [path for path in files_below(run.student) if path.name != "README.md"]
+    outputs += [path for path in (run.path / "metrics.json", run.path / "metrics.jsonl", run.teacher / "generated.jsonl") if path.is_file()]
+    train, best = figures["train"], figures["best"]
+    summary = (
+        f"{train['steps']:,} steps, {train['tokens']:,} tokens in {format_duration(train['seconds'])} "
+        f"({train['tokens_per_second']:,.0f} tokens/s); best held-out score {best['bits_per_byte']:.4f} bits per byte at step {best['step']}"
+    )
+    return StageResult(outputs, figures, summary)
+
+
+def checkpoint_fingerprint(config: Parameters, run: RunDirectory) -> str:
+    """What a checkpoint belongs to: every input of this stage but the number of epochs, which may grow."""
+    record = run.record("distill")
+    inputs = dict(record.inputs) if record else {}
+    return fingerprint_of({name: value for name, value in inputs.items() if name != "epochs"})
+
+
+# --- the teacher's part ----------------------------------------------------------------------------------------------
+
+
+def _teacher_part(
+    config: Parameters, run: RunDirectory, pair: ModelPair, readers: Readers, compute: Compute, console: Console
+) -> tuple[list[dict[str, Any]], WhiteBoxTeacher | None]:
+    """The examples to train on, and the teacher where its logits are needed (white box)."""
+    start = 0 if readers.student.start_id is None else 1
+    stored = load_examples(run.data / "train")
+    if config.box_type == "white":
+        columns = ["id", "student_ids", "teacher_ids", "student_rows", "teacher_rows"]
+        rows = [{**row, "first_target": start} for row in stored.select_columns(columns).to_list()]
+        if not needs_teacher(config.box_type, config.alpha):
+            console.info("alpha is 0: the teacher is not needed, this is plain fine-tuning")
+            return rows, None
+        return rows, WhiteBoxTeacher(pair.load_teacher(compute.teacher, console), compute)
+    true_rows = stored.select_columns(["id", "student_ids"]).to_list() if config.beta > 0 else []
+    true_examples = [{**row, "first_target": start, "teacher_text": False} for row in true_rows]
+    if config.alpha == 0:
+        console.info("alpha is 0: the teacher does not write anything, this is plain fine-tuning")
+        return true_examples, None
+    written = teacher_writing(config, run, pair, readers, compute, stored, console)
+    return true_examples + written, None
+
+
+# --- training --------------------------------------------------------------------------------------------------------
+
+
+def _train(
+    config: Parameters,
+    run: RunDirectory,
+    pair: ModelPair,
+    readers: Readers,
+    compute: Compute,
+    student: nn.Module,
+    teacher: WhiteBoxTeacher | None,
+    examples: Sequence[dict[str, Any]],
+    checkpoint: Path | None,
+    fingerprint: str,
+    console: Console,
+) -> dict[str, Any]:
+    same = bool(pair.same_tokenizer)
+    objective = build_objective(config, teacher.logits if teacher else None, readers, same_tokenizer=same)
+    progress = Progress.load(checkpoint) if checkpoint else Progress()
+    resumed_step = int(checkpoint.name.removeprefix("step-")) if checkpoint else 0
+    log = MetricsLog(run.path / "metrics.jsonl" if config.save_metrics else None, resumed_step)
+    set_seed(config.seed)
+    run.checkpoints.mkdir(parents=True, exist_ok=True)
+    steps = total_steps(config, len(examples))
+    if checkpoint:
+        console.info(f"continuing from step {resumed_step} of {steps}")
+    with console.progress("training", total=steps, unit="steps", completed=resumed_step) as display:
+        trainer = DistillTrainer(
+            model=student,
+            args=training_arguments(config, compute, run.checkpoints, len(examples)),
+            train_dataset=_Rows(examples),
+            data_collator=DistillationCollator(white_box=teacher is not None, aligned=not same),
+            objective=objective,
+            alpha=config.alpha,
+            beta=config.beta,
+            lengths=[len(example["student_ids"]) for example in examples],
+            held_out_score=_held_out_score(run, readers, compute),
+            fingerprint=fingerprint,
+            on_best=_keep_best(run, pair, config) if config.save_best_model else None,
+            metrics_log=log,
+            progress=progress,
+            display=display,
+        )
+        if teacher is not None:
+            trainer.count_teacher(teacher)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    number = pending()
+    if number is not None and trainer.state.global_step < trainer.state.max_steps:
+        raise Interrupted(number, f"stopped after step {trainer.state.global_step} of {steps}; it is saved")
+    final = trainer.accelerator.unwrap_model(trainer.model)
+    export_student(run.student / "final", final, pair, config)
+    check_interrupted()
+    return _figures(trainer, teacher, objective)
+
+
+class _Rows(torch.utils.data.Dataset[dict[str, Any]]):
+    """Examples in memory; token lists are small beside the models."""
+
+    def __init__(self, rows: Sequence[dict[str, Any]]) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.rows[index]
+
+
+def _held_out_score(run: RunDirectory, readers: Readers, compute: Compute) -> Callable[[nn.Module], float]:
+    """Bits per byte of the validation part. Not interruptible: a step that is scored is also saved."""
+    texts = scored_texts(load_examples(run.data / "validation"), readers.student, "student")
+
+    def held_out(model: nn.Module) -> float:
+        value = score(model, texts, device=compute.device, autocast_dtype=compute.autocast, interruptible=False).bits_per_byte
+        if not math.isfinite(value):
+            raise DistillkitError(f"the held-out score became {value}", hint="lower --learning-rate")
+        return value
+
+    return held_out
+
+
+def _keep_best(run: RunDirectory, pair: ModelPair, config: Parameters) -> Callable[[nn.Module, int, float], None]:
+    def keep(model: nn.Module, step: int, bits_per_byte: float) -> None:
+        export_student(run.student / "best", model, pair, config)
+
+    return keep
+
+
+def _check_disk(config: Parameters, run: RunDirectory, student: nn.Module) -> None:
+    """Refuse to begin what cannot be finished: each checkpoint holds the weights and two moments in fp32."""
+    weights = sum(parameter.numel() * 4 for parameter in student.parameters())
+    needed = weights * (3 * (checkpoints.KEEP + 1) + 2 + (1 if config.save_best_model else 0))
+    existing = sum(path.stat().st_size for path in files_below(run.checkpoints)) if run.checkpoints.is_dir() else 0
+    free = shutil.disk_usage(run.path).free + existing
+    if free < needed:
+        raise DistillkitError(
+            f"{run.path}: {format_bytes(needed)} of disk are needed for checkpoints and students, {format_bytes(free)} are free",
+            hint="free some space, or choose another --output-dir",
+        )
+
+
+def _figures(trainer: DistillTrainer, teacher: WhiteBoxTeacher | None, objective: object) -> dict[str, Any]:
+    progress = trainer.progress
+    seconds = trainer.seconds_so_far()
+    figures: dict[str, Any] = {
+        "train": {
+            "steps": trainer.state.global_step,
+            "tokens": progress.tokens,
+            "seconds": round(seconds, 3),
+            "tokens_per_second": round(progress.tokens / max(seconds, 1e-9), 2),
+            "peak_memory_bytes": peak_memory_bytes(),
+        },
+        "best": {"step": trainer.state.best_global_step, "bits_per_byte": trainer.state.best_metric},
+    }
+    if teacher is not None:
+        tokens, spent = trainer.teacher_totals()
+        figures["teacher_pass"] = {
+            "tokens": tokens,
+            "seconds": round(spent, 3),
+            "tokens_per_second": round(tokens / max(spent, 1e-9), 2),
+            "cache_bytes": 0,
+        }
+    if isinstance(objective, BytePrefix) and objective.rows:
+        figures["alignment"] = {"mass_mapped": objective.mapped / objective.rows, "rows": objective.rows}
+    return figures
+
+

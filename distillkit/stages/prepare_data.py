@@ -1,0 +1,156 @@
+"""prepare-data: texts -> split -> the same bytes encoded for both models -> aligned rows.
+
+Writes data/train, data/validation, data/test (Arrow), data/stats.json and data/models.json.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from distillkit.alignment.bpm import BytePrefixMap
+from distillkit.alignment.token_bytes import same_vocabulary
+from distillkit.console import Console, format_bytes
+from distillkit.data.documents import load_documents, source_fingerprint
+from distillkit.data.examples import Example, ExampleBuilder, save_examples
+from distillkit.data.reading import Reader
+from distillkit.data.splitting import split_documents
+from distillkit.errors import UsageError
+from distillkit.models.pair import locate_pair
+from distillkit.parameters import Parameters
+from distillkit.rundir import RunDirectory
+from distillkit.stages import StageResult
+from distillkit.storage import files_below, write_folder, write_json
+
+# Below this the teacher reaches too little of the text to be worth its time.
+_LOW_COVERAGE = 0.5
+
+
+def extra_inputs(config: Parameters, run: RunDirectory) -> dict[str, str]:
+    """The content of local files."""
+    return {f"data {name}": value for name, value in source_fingerprint(config).items()}
+
+
+def held_out_size(config: Parameters) -> int:
+    """Examples in the validation part, and as many in the test part."""
+    return config.held_out_size or min(500, max(50, config.sample_size // 10))
+
+
+def run(config: Parameters, run: RunDirectory, console: Console, *, anew: bool = False) -> StageResult:
+    """Locate the models (downloading them if need be), read the texts, build the examples."""
+    pair = locate_pair(config, console)
+    readers = pair.readers(config, console)
+    documents = load_documents(config, console)
+    held_out = held_out_size(config)
+    split = split_documents(documents, seed=config.seed, max_length=config.max_length, held_out_size=held_out)
+    for note in [*documents.notes, *split.notes]:
+        console.info(note)
+
+    same = same_tokenizer(readers.student, readers.teacher)
+    white = config.box_type == "white"
+    builder = ExampleBuilder(readers.student, None if same else readers.teacher, align=white and not same)
+    parts = {"test": held_out, "validation": held_out, "train": config.sample_size}
+    examples: dict[str, list[Example]] = {}
+    with console.progress("encoding", total=sum(parts.values()), unit="examples") as progress:
+        for part, wanted in parts.items():
+            examples[part] = []
+            for example in builder.build(getattr(split, part), wanted):
+                examples[part].append(example)
+                progress.advance()
+    _check_amounts(config, documents.description, examples, console)
+    _say_losses(builder, console)
+
+    stats: dict[str, Any] = {
+        "source": documents.description,
+        "fingerprint": documents.fingerprint,
+        "same_tokenizer": same,
+        "max_length": {"student": readers.student.limit, "teacher": readers.teacher.limit},
+        "splits": {part: _counts(built) for part, built in examples.items()},
+        "dropped": {"inexact": builder.notes.inexact, "too_short": builder.notes.too_short},
+        "notes": [*documents.notes, *split.notes],
+    }
+    if white and not same:
+        stats["alignment"] = _alignment_figures(examples["train"], readers.student, readers.teacher)
+        _say_alignment(stats["alignment"], console)
+
+    def fill(folder: Any) -> None:
+        for part, built in examples.items():
+            save_examples(built, folder / part)
+        write_json(folder / "stats.json", stats)
+        write_json(folder / "models.json", pair.record())
+
+    write_folder(run.data, fill)
+    run.manifest.models = pair.record()
+    train = stats["splits"]["train"]
+    kind = "same tokenizer" if same else "different tokenizers"
+    summary = (
+        f"{train['examples']:,} examples to train on ({format_bytes(train['bytes'])}, {train['student_tokens']:,} tokens), "
+        f"{len(examples['validation'])} to choose by, {len(examples['test'])} to judge by; {kind}"
+    )
+    metrics = {"examples": {part: len(built) for part, built in examples.items()}, "same_tokenizer": same}
+    return StageResult(files_below(run.data), metrics | {"alignment": stats.get("alignment")}, summary)
+
+
+def same_tokenizer(student: Reader, teacher: Reader) -> bool:
+    """Whether every id means the same bytes to both, whatever the sizes of their vocabularies."""
+    if student.table is None or teacher.table is None:
+        return False
+    return same_vocabulary(student.table, teacher.table) and student.start_id == teacher.start_id
+
+
+def _check_amounts(config: Parameters, source: str, examples: dict[str, list[Example]], console: Console) -> None:
+    for part, built in examples.items():
+        if not built:
+            raise UsageError(
+                f"{source}: not enough text for the {part} part",
+                hint="use more text, or lower --max-length, --sample-size or --held-out-size",
+            )
+    found = len(examples["train"])
+    if found < config.sample_size:
+        console.warn(f"{source} gives {found:,} training examples, fewer than sample_size {config.sample_size:,}: all are used")
+
+
+def _say_losses(builder: ExampleBuilder, console: Console) -> None:
+    if builder.notes.inexact:
+        console.warn(f"{builder.notes.inexact:,} texts were dropped: a tokenizer cannot spell them byte for byte")
+    if builder.notes.too_short:
+        console.info(f"{builder.notes.too_short:,} texts were left out: they have fewer than two tokens")
+
+
+def _counts(examples: Sequence[Example]) -> dict[str, int]:
+    return {
+        "examples": len(examples),
+        "documents": len({example.document for example in examples}),
+        "bytes": sum(example.bytes for example in examples),
+        "student_tokens": sum(example.student_tokens for example in examples),
+        "teacher_tokens": sum(example.teacher_tokens for example in examples),
+    }
+
+
+def _alignment_figures(examples: Sequence[Example], student: Reader, teacher: Reader) -> dict[str, Any]:
+    """Coverage over the training part. `mass_mapped` is the share of teacher tokens met in the text that have a student
+    token; the share of the teacher's probability is measured while training (metrics.json)."""
+    rows = [example.rows for example in examples if example.rows is not None]
+    if student.table is None or teacher.table is None:
+        raise UsageError("alignment needs token bytes", hint="use --box-type black")
+    prefix_map = BytePrefixMap.build(teacher.table, student.table)
+    mapped = prefix_map.student_ids.ne(prefix_map.residual_id).numpy()
+    text_ids = [token for example in examples for token in example.teacher_ids if teacher.table.pieces[token] is not None]
+    return {
+        "method": "byte-prefix marginalisation",
+        "positions_aligned": sum(item.positions_aligned for item in rows) / max(1, sum(item.positions for item in rows)),
+        "bytes_aligned": sum(item.bytes_aligned for item in rows) / max(1, sum(item.bytes for item in rows)),
+        "mass_mapped": float(mapped[text_ids].mean()) if text_ids else 0.0,
+    }
+
+
+def _say_alignment(figures: dict[str, Any], console: Console) -> None:
+    words = (
+        f"the tokenizers differ: the teacher guides {100 * figures['positions_aligned']:.1f} % of the student's tokens "
+        f"({100 * figures['bytes_aligned']:.1f} % of the bytes)"
+    )
+    console.info(words)
+    if figures["positions_aligned"] < _LOW_COVERAGE:
+        console.warn(f"{words}: that is little; --box-type black does not depend on it")
+
+

@@ -1,0 +1,62 @@
+"""`transformers.TrainingArguments` for a configuration, with a note of every default that is changed."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+from transformers import TrainingArguments
+
+from distillkit.parameters import Parameters
+from distillkit.training.precision import Compute
+
+# A line per step up to this many steps; then thinned out, because each line costs a synchronisation with the device.
+_LINES = 2000
+
+
+def total_steps(config: Parameters, examples: int) -> int:
+    """Optimizer steps of the whole training, as the Trainer counts them."""
+    batches = math.ceil(examples / config.batch_size)
+    return math.ceil(batches / config.gradient_accumulation) * config.epochs
+
+
+def training_arguments(config: Parameters, compute: Compute, folder: Path, examples: int) -> TrainingArguments:
+    """Arguments of the Trainer.
+
+    Args:
+        folder: where checkpoints go.
+        examples: training examples.
+    """
+    steps = total_steps(config, examples)
+    return TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=config.epochs,
+        per_device_train_batch_size=config.batch_size,
+        gradient_accumulation_steps=config.gradient_accumulation,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type=config.lr_schedule,
+        warmup_steps=round(config.warmup_fraction * steps),
+        optim="adamw_torch",
+        max_grad_norm=1.0,
+        bf16=compute.autocast is torch.bfloat16,
+        fp16=compute.autocast is torch.float16,
+        use_cpu=compute.device.type == "cpu",
+        seed=config.seed,
+        data_seed=config.seed,
+        logging_strategy="steps",
+        logging_steps=max(1, steps // _LINES),
+        logging_nan_inf_filter=False,  # the Trainer would log NaN as 0 and go on
+        eval_strategy="steps",
+        eval_steps=config.checkpoint_interval,
+        eval_on_start=True,
+        metric_for_best_model="eval_bits_per_byte",
+        greater_is_better=False,
+        save_strategy="steps",
+        save_steps=config.checkpoint_interval,
+        dataloader_pin_memory=compute.device.type == "cuda",
+        remove_unused_columns=False,  # the objective needs them all
+        disable_tqdm=True,
+        report_to=[],
+        skip_memory_metrics=True,
+    )

@@ -1,0 +1,114 @@
+"""Checkpoints that count only once they are whole.
+
+`checkpoints/step-50/` is valid through its COMMITTED.json alone: name, size and SHA-256 of every file (optimizer,
+scheduler and random states included) and the fingerprint of the configuration and data it belongs to. That file is
+written last; older checkpoints go only afterwards. What has no such file, or does not match it, is never loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distillkit.errors import PreconditionError
+from distillkit.storage import TEMPORARY_PREFIX, file_records, files_below, records_problem, remove_tree, write_json
+
+COMMIT_FILE = "COMMITTED.json"
+KEEP = 2
+# Without these a resumed run would silently differ from an undisturbed one.
+REQUIRED = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "progress.json")
+
+_NAME = re.compile(r"step-(\d+)")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What looking for a checkpoint gave: the newest valid one, and why each newer one was passed over."""
+
+    path: Path | None
+    passed_over: tuple[str, ...]
+
+
+def checkpoint_folder(root: Path, step: int) -> Path:
+    return root / f"step-{step}"
+
+
+def commit(folder: Path, step: int, fingerprint: str) -> None:
+    """Write COMMITTED.json into a folder whose files are all there and synced."""
+    content = {"step": step, "fingerprint": fingerprint, "files": file_records(folder, files_below(folder))}
+    write_json(folder / COMMIT_FILE, content)
+
+
+def _steps(root: Path) -> list[tuple[int, Path]]:
+    """(step, folder) of everything that looks like a checkpoint, newest first; links are not ours."""
+    if not root.is_dir():
+        return []
+    found = []
+    for path in root.iterdir():
+        match = _NAME.fullmatch(path.name)
+        if match and path.is_dir() and not path.is_symlink():
+            found.append((int(match.group(1)), path))
+    return sorted(found, reverse=True)
+
+
+def read_commit(folder: Path) -> dict[str, Any] | None:
+    """The content of COMMITTED.json, or None where there is none that can be read."""
+    try:
+        content = json.loads((folder / COMMIT_FILE).read_text(encoding="utf-8"))
+        return content if isinstance(content["files"], list) and isinstance(content["fingerprint"], str) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def problem(folder: Path) -> str | None:
+    """Why a checkpoint cannot be resumed from, or None."""
+    content = read_commit(folder)
+    if content is None:
+        return "it was not committed"
+    names = {record["path"] for record in content["files"]}
+    missing = [name for name in REQUIRED if name not in names]
+    if missing:
+        return f"{missing[0]} is not part of it"
+    return records_problem(folder, content["files"])
+
+
+def newest_valid(root: Path, fingerprint: str) -> Found:
+    """The newest checkpoint to resume from.
+
+    Raises:
+        PreconditionError: there are checkpoints but none is whole, or the whole one belongs to another configuration
+            or other data. A fresh start must be asked for.
+    """
+    passed_over: list[str] = []
+    for _, folder in _steps(root):
+        reason = problem(folder)
+        if reason is not None:
+            passed_over.append(f"{folder.name}: {reason}")
+            continue
+        content = read_commit(folder)
+        if content is None or content["fingerprint"] != fingerprint:
+            raise PreconditionError(
+                f"{folder} belongs to another configuration or other data", hint="start anew with --force"
+            )
+        return Found(folder, tuple(passed_over))
+    committed = [words for words in passed_over if not words.endswith("it was not committed")]
+    if committed:
+        raise PreconditionError(
+            f"no checkpoint in {root} can be resumed from ({'; '.join(passed_over)})", hint="start anew with --force"
+        )
+    return Found(None, tuple(passed_over))
+
+
+def prune(root: Path, keep: int = KEEP) -> None:
+    """Delete what is older than the newest `keep` committed checkpoints, and what was never committed."""
+    kept = 0
+    for _, folder in _steps(root):
+        if read_commit(folder) is None or kept >= keep:
+            remove_tree(folder)
+        else:
+            kept += 1
+    for path in root.glob(f"{TEMPORARY_PREFIX}*"):
+        remove_tree(path)

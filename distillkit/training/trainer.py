@@ -1,0 +1,258 @@
+"""`DistillTrainer`: a transformers.Trainer with a distillation objective, a token-weighted held-out score, and
+checkpoints that count only once they are committed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import ExportableState, TrainerControl, TrainerState
+
+from distillkit.console import ProgressHandle
+from distillkit.data.batching import LengthGroupedSampler
+from distillkit.errors import DistillkitError
+from distillkit.interrupts import pending
+from distillkit.storage import write_folder
+from distillkit.teachers.white_box import WhiteBoxTeacher
+from distillkit.training import checkpoints
+from distillkit.training.metrics_log import MetricsLog
+from distillkit.training.objectives import Objective
+
+PROGRESS_FILE = "progress.json"
+
+
+@dataclass
+class Progress:
+    """What a resumed run must not forget, besides what the Trainer keeps.
+
+    Attributes:
+        tokens: student target tokens trained on so far.
+        seconds: wall time of training so far.
+        teacher_tokens, teacher_seconds: the same for the teacher's forward passes.
+    """
+
+    tokens: int = 0
+    seconds: float = 0.0
+    teacher_tokens: int = 0
+    teacher_seconds: float = 0.0
+
+    @classmethod
+    def load(cls, checkpoint: Path) -> Progress:
+        return cls(**json.loads((checkpoint / PROGRESS_FILE).read_text(encoding="utf-8")))
+
+    def save(self, folder: Path) -> None:
+        (folder / PROGRESS_FILE).write_text(json.dumps(dataclasses.asdict(self)), encoding="utf-8")
+
+
+class DistillTrainer(Trainer):
+    """Trains a student on α · soft + β · hard.
+
+    The loss of an optimizer step is the sum over all its unmasked targets divided once by their number, over
+    micro-batches and processes alike, so that accumulation does not change it.
+
+    Args:
+        objective: computes the terms of a micro-batch.
+        alpha, beta: their weights.
+        lengths: tokens of each training example, for batches of like lengths.
+        held_out_score: the model to bits per byte on the validation part.
+        fingerprint: what checkpoints belong to.
+        on_best: called with the model, the step and the score whenever the held-out score is the best so far.
+        metrics_log, progress: where figures go.
+        display: the progress display.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        args: TrainingArguments,
+        objective: Objective,
+        alpha: float,
+        beta: float,
+        lengths: list[int],
+        held_out_score: Callable[[nn.Module], float],
+        fingerprint: str,
+        on_best: Callable[[nn.Module, int, float], None] | None,
+        metrics_log: MetricsLog,
+        progress: Progress,
+        display: ProgressHandle,
+        **kwargs: Any,
+    ) -> None:
+        # Every GPU gets its own process; without a launcher the Trainer would fall back to nn.DataParallel.
+        args._n_gpu = min(args.n_gpu, 1)
+        super().__init__(model=model, args=args, **kwargs)
+        self.objective = objective
+        self.alpha, self.beta = alpha, beta
+        self.lengths = lengths
+        self.held_out_score = held_out_score
+        self.fingerprint = fingerprint
+        self.on_best = on_best
+        self.metrics_log = metrics_log
+        self.progress = progress
+        self.display = display
+        self.loss_is_scaled_for_ga = True
+        self._seconds_before = progress.seconds
+        self._began = time.monotonic()
+        self._soft_sum = self._hard_sum = 0.0
+        self._steps_summed = 0
+        self._teacher: WhiteBoxTeacher | None = None
+        self.add_callback(_Schedule())
+
+    def count_teacher(self, teacher: WhiteBoxTeacher) -> None:
+        """Carry the teacher's counters over from an interrupted attempt and keep them in the checkpoints."""
+        self._teacher = teacher
+        teacher.tokens, teacher.seconds = self.progress.teacher_tokens, self.progress.teacher_seconds
+
+    def teacher_totals(self) -> tuple[int, float]:
+        """Tokens and seconds of the teacher's forward passes so far."""
+        return (self._teacher.tokens, self._teacher.seconds) if self._teacher else (0, 0.0)
+
+    # --- data ---
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int]:
+        return LengthGroupedSampler(self.lengths, self.args.train_batch_size, self.args.seed)
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
+        targets = torch.stack([batch["targets"] for batch in batch_samples]).sum().to(device)
+        if self.args.world_size > 1:
+            targets = self.accelerator.gather(targets).sum()
+        return targets
+
+    # --- loss ---
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """(α·Σ soft + β·Σ hard) / N of one micro-batch, N being the targets of the whole optimizer step.
+
+        Raises:
+            DistillkitError: the loss is not finite; nothing of this step reaches the weights.
+        """
+        outputs = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False)
+        terms = self.objective(outputs.logits, inputs)
+        count = torch.as_tensor(num_items_in_batch if num_items_in_batch is not None else inputs["targets"])
+        divisor = count.to(terms.soft_sum.device).clamp(min=1)
+        soft, hard = terms.soft_sum / divisor, terms.hard_sum / divisor
+        # DDP averages gradients over processes, whereas the sum has already been divided by the global count.
+        loss = (self.alpha * soft + self.beta * hard) * self.accelerator.num_processes
+        if not torch.isfinite(loss):
+            raise self._not_finite("loss", float(loss), inputs)
+        self._soft_sum += soft.item()
+        self._hard_sum += hard.item()
+        self.progress.tokens += int(inputs["targets"])
+        self._batch_ids = inputs["example_ids"]
+        return (loss, outputs) if return_outputs else loss
+
+    def _not_finite(self, what: str, value: float, inputs: Mapping[str, torch.Tensor]) -> DistillkitError:
+        examples = ", ".join(str(number) for number in inputs["example_ids"].tolist())
+        return DistillkitError(
+            f"the {what} became {value} at step {self.state.global_step + 1} "
+            f"(learning rate {self._get_learning_rate():.3g}, training examples {examples})",
+            hint="lower --learning-rate, or use --precision fp32; the last checkpoint is untouched",
+        )
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        # With fp16 the scaler meets infinite gradients on purpose and skips the step.
+        if norm is not None and self.accelerator.scaler is None and not math.isfinite(float(norm)):
+            raise self._not_finite("gradient norm", float(norm), {"example_ids": self._batch_ids})
+        return norm
+
+    # --- figures ---
+
+    def seconds_so_far(self) -> float:
+        """Wall time of training, attempts that were interrupted included up to their last checkpoint."""
+        return self._seconds_before + time.monotonic() - self._began
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the loss terms, and write the line to metrics.jsonl."""
+        if "loss" in logs:
+            steps = max(1, self.state.global_step - self._steps_summed)
+            logs = {**logs, "soft_loss": self._soft_sum / steps, "hard_loss": self._hard_sum / steps}
+            self._soft_sum = self._hard_sum = 0.0
+            self._steps_summed = self.state.global_step
+            line = {
+                "step": self.state.global_step,
+                "epoch": round(float(self.state.epoch or 0), 6),
+                **{name: logs[name] for name in ("loss", "soft_loss", "hard_loss", "learning_rate", "grad_norm") if name in logs},
+                "tokens": self.progress.tokens,
+                "seconds": round(self.seconds_so_far(), 3),
+            }
+            self.metrics_log.append(line)
+            speed = self.progress.tokens / max(self.seconds_so_far(), 1e-9)
+            self.display.update(loss=logs["loss"], **{"tok/s": speed})
+        elif "eval_bits_per_byte" in logs:
+            self.metrics_log.append({"step": self.state.global_step, **logs})
+            self.display.update(bpb=logs["eval_bits_per_byte"])
+        super().log(logs, start_time)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Held-out bits per byte: token-weighted sums over documents, not a mean of batch means."""
+        value = self.held_out_score(self.accelerator.unwrap_model(self.model))
+        metrics = {"eval_bits_per_byte": value}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        is_best = super()._determine_best_metric(metrics, trial)
+        if is_best:
+            self.state.best_global_step = self.state.global_step
+            if self.on_best is not None:
+                self.on_best(self.accelerator.unwrap_model(self.model), self.state.global_step, metrics["eval_bits_per_byte"])
+        return is_best
+
+    # --- checkpoints ---
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        root, step = Path(str(self.args.output_dir)), self.state.global_step
+        final = checkpoints.checkpoint_folder(root, step)
+        if checkpoints.problem(final) is None:
+            return
+
+        def fill(folder: Path) -> None:
+            self.save_model(str(folder), _internal_call=True)
+            self._save_optimizer_and_scheduler(str(folder))
+            self._save_scaler(str(folder))
+            self._save_rng_state(str(folder))
+            for exportable in self._exportable():
+                self.state.stateful_callbacks[type(exportable).__name__] = exportable.state()
+            self.state.save_to_json(str(folder / "trainer_state.json"))
+            self.progress.seconds = self.seconds_so_far()
+            self.progress.teacher_tokens, self.progress.teacher_seconds = self.teacher_totals()
+            self.progress.save(folder)
+            checkpoints.commit(folder, step, self.fingerprint)
+
+        write_folder(final, fill)
+        checkpoints.prune(root)
+
+    def _exportable(self) -> Iterator[ExportableState]:
+        for candidate in [*self.callback_handler.callbacks, self.control]:
+            if isinstance(candidate, ExportableState):
+                yield candidate
+
+
+class _Schedule(TrainerCallback):
+    """Advances the display, ends with a score and a checkpoint, and stops for a signal after committing."""
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        if state.global_step >= state.max_steps:
+            control.should_evaluate = control.should_save = True
+        if pending() is not None:
+            control.should_save = control.should_training_stop = True
+        return control

@@ -1,0 +1,80 @@
+"""Writes that leave either the old or the new state."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from distillkit import storage
+from distillkit.errors import DistillkitError
+
+
+def test_write_json_refuses_nan(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="Out of range"):
+        storage.write_json(tmp_path / "a.json", {"x": float("nan")})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_write_folder_replaces_whole(tmp_path: Path) -> None:
+    final = tmp_path / "student"
+    storage.write_folder(final, lambda folder: [(folder / name).write_text("1") for name in ("a", "b")])
+    storage.write_folder(final, lambda folder: (folder / "a").write_text("2"))
+    assert {path.name: path.read_text() for path in final.iterdir()} == {"a": "2"}
+    assert [path.name for path in tmp_path.iterdir()] == ["student"]
+
+
+def test_write_folder_keeps_old_on_failure(tmp_path: Path) -> None:
+    final = tmp_path / "student"
+    storage.write_folder(final, lambda folder: (folder / "a").write_text("1"))
+
+    def fail(folder: Path) -> None:
+        (folder / "a").write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(DistillkitError, match="no space left"):
+        storage.write_folder(final, fail)
+    assert (final / "a").read_text() == "1"
+    assert [path.name for path in tmp_path.iterdir()] == ["student"]
+
+
+def test_full_disk_names_path_and_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "a.bin"
+    target.write_bytes(b"old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DistillkitError, match=r"a\.bin.*5 bytes"):
+        storage.write_bytes(target, b"12345")
+    assert target.read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_links_are_not_followed(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "precious").write_text("x")
+    link = tmp_path / "link"
+    link.symlink_to(outside)
+    storage.remove_tree(link)
+    assert (outside / "precious").exists()
+    assert not link.exists()
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "inside").symlink_to(outside)
+    assert storage.files_below(folder) == []
+
+
+def test_records_notice_every_change(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"one")
+    records = storage.file_records(tmp_path, [tmp_path / "a"])
+    assert storage.records_problem(tmp_path, records) is None
+    (tmp_path / "a").write_bytes(b"two")
+    assert "changed" in str(storage.records_problem(tmp_path, records))
+    (tmp_path / "a").write_bytes(b"three")
+    assert "bytes" in str(storage.records_problem(tmp_path, records))
+    (tmp_path / "a").unlink()
+    assert "missing" in str(storage.records_problem(tmp_path, records))
