@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
@@ -31,17 +31,52 @@ app = typer.Typer(
 ALL_PARAMETERS = command_line_names()
 
 # Typer reads these annotations at run time, also on Python 3.10.
-Preset = Annotated[Optional[str], typer.Option("--preset", "-p", help="start from a preset; see: distillkit presets", rich_help_panel=PANEL_RUN)]  # noqa: UP045
-ConfigFile = Annotated[Optional[Path], typer.Option("--config", "-c", help="YAML file of parameters, for example a run's config.yaml", rich_help_panel=PANEL_RUN)]  # noqa: UP045
-Run = Annotated[Optional[str], typer.Option("--run", "-r", help="run directory to work on", show_default="the newest run", rich_help_panel=PANEL_RUN)]  # noqa: UP045
-ContinuedRun = Annotated[Optional[str], typer.Option("--run", "-r", help="run directory to continue", show_default="a new run", rich_help_panel=PANEL_RUN)]  # noqa: UP045
+Preset = Annotated[
+    str | None,
+    typer.Option("--preset", "-p", help="start from a preset; see: distillkit presets", rich_help_panel=PANEL_RUN),
+]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", "-c", help="YAML file of parameters, for example a run's config.yaml", rich_help_panel=PANEL_RUN
+    ),
+]
+Run = Annotated[
+    str | None,
+    typer.Option(
+        "--run", "-r", help="run directory to work on", show_default="the newest run", rich_help_panel=PANEL_RUN
+    ),
+]
+ContinuedRun = Annotated[
+    str | None,
+    typer.Option("--run", "-r", help="run directory to continue", show_default="a new run", rich_help_panel=PANEL_RUN),
+]
 Force = Annotated[bool, typer.Option("--force", "-f", help="redo what is complete already", rich_help_panel=PANEL_RUN)]
-Only = Annotated[bool, typer.Option("--only", help="run this stage alone, nothing before or after it", rich_help_panel=PANEL_RUN)]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="show the plan: parameters, stages, memory, disk, time; change nothing", rich_help_panel=PANEL_RUN)]
-Json = Annotated[bool, typer.Option("--json", help="one JSON object on stdout and nothing else there", rich_help_panel=PANEL_RUN)]
+Only = Annotated[
+    bool, typer.Option("--only", help="run this stage alone, nothing before or after it", rich_help_panel=PANEL_RUN)
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="show the plan: parameters, stages, memory, disk, time; change nothing",
+        rich_help_panel=PANEL_RUN,
+    ),
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="one JSON object on stdout and nothing else there", rich_help_panel=PANEL_RUN)
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="only warnings and errors", rich_help_panel=PANEL_RUN)]
-Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an error", envvar="DISTILLKIT_DEBUG", rich_help_panel=PANEL_RUN)]
-OutputDir = Annotated[str, typer.Option("--output-dir", help="where the runs are", envvar="DISTILLKIT_OUTPUT_DIR", rich_help_panel=PANEL_RUN)]
+Debug = Annotated[
+    bool,
+    typer.Option(
+        "--debug", help="show the traceback of an error", envvar="DISTILLKIT_DEBUG", rich_help_panel=PANEL_RUN
+    ),
+]
+OutputDir = Annotated[
+    str,
+    typer.Option("--output-dir", help="where the runs are", envvar="DISTILLKIT_OUTPUT_DIR", rich_help_panel=PANEL_RUN),
+]
 
 
 def _version(wanted: bool) -> None:
@@ -52,7 +87,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _app(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="show the version")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="show the version")
+    ] = False,
 ) -> None:
     """Distil a large causal language model into a small one."""
 
@@ -87,7 +124,9 @@ def check_env(
     given: Mapping[str, Any],
     preset: Preset = None,
     config: ConfigFile = None,
-    run: Annotated[Optional[str], typer.Option("--run", "-r", help="record the result in this run", rich_help_panel=PANEL_RUN)] = None,  # noqa: UP045
+    run: Annotated[
+        str | None, typer.Option("--run", "-r", help="record the result in this run", rich_help_panel=PANEL_RUN)
+    ] = None,
     force: Force = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -137,7 +176,15 @@ def validate(
 @app.command("demo")
 def demo(
     *,
-    prompt: Annotated[Optional[list[str]], typer.Option("--prompt", help="a text to continue; may be repeated", rich_help_panel=PANEL_RUN, show_default="held-out texts")] = None,  # noqa: UP045
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--prompt",
+            help="a text to continue; may be repeated",
+            rich_help_panel=PANEL_RUN,
+            show_default="held-out texts",
+        ),
+    ] = None,
     run: Run = None,
     output_dir: OutputDir = "./output",
     force: Force = False,
@@ -166,7 +213,7 @@ def plot(
 
 @app.command("params")
 def params(
-    name: Annotated[Optional[str], typer.Argument(help="a parameter, for its whole description")] = None,  # noqa: UP045
+    name: Annotated[str | None, typer.Argument(help="a parameter, for its whole description")] = None,
     lang: Annotated[str, typer.Option("--lang", help="en or ru", envvar="DISTILLKIT_LANG")] = "en",
     json: Json = False,
 ) -> None:
@@ -178,8 +225,8 @@ def params(
 
 @app.command("presets")
 def presets(
-    action: Annotated[Optional[str], typer.Argument(help="'show' prints one preset")] = None,  # noqa: UP045
-    name: Annotated[Optional[str], typer.Argument(help="the preset")] = None,  # noqa: UP045
+    action: Annotated[str | None, typer.Argument(help="'show' prints one preset")] = None,
+    name: Annotated[str | None, typer.Argument(help="the preset")] = None,
     json: Json = False,
 ) -> None:
     """List the presets, or print one: distillkit presets show NAME."""
@@ -230,7 +277,11 @@ def main(arguments: Sequence[str]) -> int:
     except DistillkitError as error:
         return _report(error, console, json_wanted and not getattr(error, "reported", False))
     except MemoryError as error:
-        return _report(DistillkitError(f"out of memory {error}".strip(), hint="lower --batch-size or --max-length"), console, json_wanted)
+        return _report(
+            DistillkitError(f"out of memory {error}".strip(), hint="lower --batch-size or --max-length"),
+            console,
+            json_wanted,
+        )
     except Exception as error:
         if debug:
             traceback.print_exc()
@@ -247,5 +298,3 @@ def _report(error: DistillkitError, console: Console, json_wanted: bool, next_co
         run = getattr(error, "run", None)
         Console(json_output=True).json({**report, "run": str(run) if run else None, "continue": next_command})
     return error.exit_code
-
-

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
@@ -43,10 +43,10 @@ def parameter_option(name: str) -> inspect.Parameter:
     if declared.types()[name] is bool:
         opposite = "--cuda" if name == "no_cuda" else flag.replace("--", "--no-", 1)
         option = typer.Option(f"{flag}/{opposite}", **common)
-        annotation: Any = Annotated[Optional[bool], option]  # noqa: UP045 - typer reads it at run time on Python 3.10
+        annotation: Any = Annotated[bool | None, option]
     else:
         option = typer.Option(flag, metavar=_metavar(name), **common)
-        annotation = Annotated[Optional[str], option]  # noqa: UP045
+        annotation = Annotated[str | None, option]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 

@@ -17,7 +17,7 @@ from distillkit.results import read_result, result_rows
 from distillkit.rundir import RunDirectory, list_runs
 
 
-class GateReported(QualityGateError):
+class GateReportedError(QualityGateError):
     """The quality gate failed, and the JSON object has been printed already."""
 
     reported = True
@@ -78,20 +78,28 @@ def _report(command: str, outcome: pipeline.Outcome, console: Console) -> None:
         }
     )
     if outcome.gate_failure:
-        raise GateReported(outcome.gate_failure, hint="see validation.json; --quality-gate off only reports the verdict")
+        raise GateReportedError(
+            outcome.gate_failure, hint="see validation.json; --quality-gate off only reports the verdict"
+        )
 
 
-def execute(request: Request, console: Console, stages: list[str] | None = None, *, whole: bool = False) -> pipeline.Outcome | None:
+def execute(
+    request: Request, console: Console, stages: list[str] | None = None, *, whole: bool = False
+) -> pipeline.Outcome | None:
     """Resolve, open or create the run, and run `stages` (None: all that a `distill` runs). None after a dry run."""
     if request.run is not None:
-        run, resolved = pipeline.open_run(request.resolve, None if request.run == "latest" else request.run, _output_dir(request))
+        run, resolved = pipeline.open_run(
+            request.resolve, None if request.run == "latest" else request.run, _output_dir(request)
+        )
     else:
         resolved, run = request.resolve(), None
     wanted = stages or pipeline.wanted_stages(resolved.parameters)
     if request.dry_run:
         from distillkit.planning import show_plan
 
-        show_plan(resolved, run.path if run else pipeline.target_folder(resolved), run, wanted, console, force=request.force)
+        show_plan(
+            resolved, run.path if run else pipeline.target_folder(resolved), run, wanted, console, force=request.force
+        )
         return None
     show_parameters(resolved, console)
     _check_paths_exist(resolved)
@@ -156,7 +164,13 @@ def run_check_env(request: Request, console: Console) -> None:
 
 
 def run_later_stage(
-    stage: str, run: str | None, output_dir: str, given: Mapping[str, Any], force: bool, console: Console, options: Mapping[str, Any]
+    stage: str,
+    run: str | None,
+    output_dir: str,
+    given: Mapping[str, Any],
+    force: bool,
+    console: Console,
+    options: Mapping[str, Any],
 ) -> None:
     """`distillkit validate | demo | plot`: on a run whose training is complete."""
     request = Request(given, environment={})
@@ -174,7 +188,9 @@ def show_result(run: RunDirectory, console: Console) -> None:
     result = read_result(run)
     rows = result_rows(result)
     if rows:
-        console.table("Result", ["", "bits per byte", "perplexity", "parameters"], rows, numeric=(1, 2, 3), to_stdout=True)
+        console.table(
+            "Result", ["", "bits per byte", "perplexity", "parameters"], rows, numeric=(1, 2, 3), to_stdout=True
+        )
     if result.verdict_words:
         console.data(result.verdict_words)
     if result.student_path is not None:
@@ -236,5 +252,3 @@ def show_runs(output_dir: str, console: Console) -> None:
     else:
         console.table(f"Runs in {output_dir}", ["run", "training", "bits per byte", "created"], rows, to_stdout=True)
     console.json({"output_dir": output_dir, "runs": objects})
-
-

@@ -76,9 +76,7 @@ class ResolvedConfig:
         values = self.as_dict()
         core = set(declared.core_names())
         return [
-            (name, values[name], self.sources[name])
-            for name in values
-            if name in core or self.sources[name] != DEFAULT
+            (name, values[name], self.sources[name]) for name in values if name in core or self.sources[name] != DEFAULT
         ]
 
 
@@ -167,7 +165,7 @@ def coerce(name: str, value: Any, where: str) -> Any:
         return None
     wants_bool = declared.types()[name] is bool
     try:
-        if isinstance(value, bool) != wants_bool and (isinstance(value, bool) or isinstance(value, float | int)):
+        if isinstance(value, bool) != wants_bool and isinstance(value, bool | float | int):
             # pydantic would read `true` as 1, and 1 as true.
             raise ValueError
         if isinstance(value, str):
@@ -185,7 +183,9 @@ def coerce(name: str, value: Any, where: str) -> Any:
 
 
 def _from_environment(environment: Mapping[str, str], notes: list[str]) -> dict[str, str]:
-    known = {ENVIRONMENT_PREFIX + name.upper(): name for name in declared.fields() if declared.facts(name).on_command_line}
+    known = {
+        ENVIRONMENT_PREFIX + name.upper(): name for name in declared.fields() if declared.facts(name).on_command_line
+    }
     found: dict[str, str] = {}
     for variable, value in sorted(environment.items()):
         if not variable.startswith(ENVIRONMENT_PREFIX) or variable in OTHER_VARIABLES:
@@ -200,7 +200,11 @@ def _from_environment(environment: Mapping[str, str], notes: list[str]) -> dict[
 
 def _settle_paths(values: dict[str, Any], sources: dict[str, str], rank: dict[str, int]) -> None:
     """A path wins over a name; a name from a higher layer wins over a path from a lower one; both at once conflict."""
-    pairs = (("teacher_model", "teacher_model_path"), ("student_model", "student_model_path"), ("dataset", "dataset_path"))
+    pairs = (
+        ("teacher_model", "teacher_model_path"),
+        ("student_model", "student_model_path"),
+        ("dataset", "dataset_path"),
+    )
     for name, path in pairs:
         if values[path] is None or rank[name] < 0:
             continue
@@ -235,7 +239,9 @@ def range_words(name: str) -> str:
 def _check_values(values: Mapping[str, Any], sources: Mapping[str, str]) -> None:
     for name, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):
-            raise UsageError(f"{name}: {value} is not a finite number ({sources[name]})", hint=f"use {declared.flag(name)}")
+            raise UsageError(
+                f"{name}: {value} is not a finite number ({sources[name]})", hint=f"use {declared.flag(name)}"
+            )
     for name, possible, wanted in _IMPOSSIBLE:
         value = values[name]
         if value is not None and not possible(value):

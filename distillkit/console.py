@@ -19,7 +19,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
 from rich.console import Console as RichConsole
-from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
 from rich.table import Table
 from rich.text import Text
@@ -252,7 +251,7 @@ class Console:
         to_stdout: bool = False,
     ) -> None:
         """A table: aligned columns in a terminal and in a log alike. `numeric` columns are aligned to the right."""
-        if self.quiet and not to_stdout or (to_stdout and self.json_output):
+        if (self.quiet and not to_stdout) or (to_stdout and self.json_output):
             return
         target = self._out if to_stdout else self._err
         table = Table(title=Text(sanitize(title)), title_justify="left", title_style="bold", box=None, pad_edge=False)
@@ -261,7 +260,13 @@ class Console:
             table.add_column(Text(sanitize(name)), justify=justify, overflow="fold", header_style="dim")
         for row in rows:
             table.add_row(*(Text(format_value(cell)) for cell in row))
-        target.print(Padding(table, (1, 0)))
+        with target.capture() as captured:
+            target.print(table)
+        # Rich fills every line to the width with blanks, which logs and copied text do not want.
+        lines = [line.rstrip() for line in captured.get().split("\n")]
+        stream = self._out_stream if to_stdout else self._err_stream
+        stream.write("\n" + "\n".join(lines).rstrip() + "\n\n")
+        stream.flush()
 
     @contextlib.contextmanager
     def progress(

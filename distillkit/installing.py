@@ -43,13 +43,16 @@ def install(requirements: Sequence[str], console: Console) -> None:
     command = install_command(requirements)
     if command is None:
         raise PreconditionError(
-            f"{words} must be installed, and there is neither pip nor uv here", hint=f"install it yourself: pip install {words}"
+            f"{words} must be installed, and there is neither pip nor uv here",
+            hint=f"install it yourself: pip install {words}",
         )
     with console.progress(f"installing {' '.join(requirements)}", unit="packages"):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
-        reason = next((line for line in reversed(lines) if "error" in line.lower()), lines[-1] if lines else "no output")
+        reason = next(
+            (line for line in reversed(lines) if "error" in line.lower()), lines[-1] if lines else "no output"
+        )
         raise PreconditionError(
             f"installing {words} failed: {reason.strip()}",
             hint=f"install it yourself: pip install {words}; --no-install-deps skips this",
@@ -58,3 +61,25 @@ def install(requirements: Sequence[str], console: Console) -> None:
     missing = [requirement for requirement in requirements if not is_satisfied(requirement)]
     if missing:
         raise PreconditionError(f"{missing[0]} is still missing after its installation", hint=f"pip install {words}")
+
+
+def provide(requirements: Sequence[str], what: str, console: Console, *, allowed: bool) -> None:
+    """See that `requirements` are installed.
+
+    Args:
+        what: what needs them, for the message.
+        allowed: whether they may be installed now (`install_deps`).
+
+    Raises:
+        PreconditionError: one is missing and may not or cannot be installed.
+    """
+    missing = [requirement for requirement in requirements if not is_satisfied(requirement)]
+    if not missing:
+        return
+    words = " ".join(f"'{requirement}'" for requirement in missing)
+    if not allowed:
+        raise PreconditionError(
+            f"{what} needs {words}, which is not installed", hint=f"pip install {words}, or let --install-deps do it"
+        )
+    install(missing, console)
+    console.info(f"installed: {', '.join(missing)}")

@@ -53,13 +53,25 @@ def parameter(default: Any, group: str, **facts: Any) -> Any:
 class Parameters:
     """The configuration of one run: the 26 parameters of `distill_models()`, then the advanced ones."""
 
-    teacher_model: str = parameter("gpt2-xl", "models", affects="prepare-data", examples=("gpt2-xl", "gpt2-medium", "gpt2", "Qwen/Qwen-1_8B", "microsoft/DialoGPT-large"))
-    student_model: str = parameter("arnir0/Tiny-LLM", "models", affects="prepare-data", examples=("arnir0/Tiny-LLM", "distilgpt2", "gpt2", "gpt2-medium", "teacher:6"))
+    teacher_model: str = parameter(
+        "gpt2-xl",
+        "models",
+        affects="prepare-data",
+        examples=("gpt2-xl", "gpt2-medium", "gpt2", "Qwen/Qwen-1_8B", "microsoft/DialoGPT-large"),
+    )
+    student_model: str = parameter(
+        "arnir0/Tiny-LLM",
+        "models",
+        affects="prepare-data",
+        examples=("arnir0/Tiny-LLM", "distilgpt2", "gpt2", "gpt2-medium", "teacher:6"),
+    )
     box_type: BoxType = parameter("white", "models", affects="prepare-data")
     teacher_model_path: str | None = parameter(None, "models", affects="prepare-data", examples=("./models/gpt2-xl",))
     student_model_path: str | None = parameter(None, "models", affects="prepare-data", examples=("./models/tiny-llm",))
 
-    dataset: str = parameter("wikitext", "data", affects="prepare-data", examples=("wikitext", "pokemon", "python-docs", "./texts.jsonl"))
+    dataset: str = parameter(
+        "wikitext", "data", affects="prepare-data", examples=("wikitext", "pokemon", "python-docs", "./texts.jsonl")
+    )
     dataset_path: str | None = parameter(None, "data", affects="prepare-data", examples=("./texts.txt",))
     sample_size: int = parameter(1000, "data", low=100, high=50_000, affects="prepare-data", examples=("500", "5000"))
     max_length: int = parameter(256, "data", low=64, high=4096, affects="prepare-data", examples=("128", "512"))
@@ -70,7 +82,9 @@ class Parameters:
 
     epochs: int = parameter(2, "training", low=1, high=20, affects="distill", examples=("1", "5"))
     batch_size: int = parameter(8, "training", low=1, high=128, affects="distill", examples=("2", "32"))
-    learning_rate: float = parameter(5e-5, "training", low=1e-6, high=1e-3, affects="distill", examples=("1e-4", "4e-4"))
+    learning_rate: float = parameter(
+        5e-5, "training", low=1e-6, high=1e-3, affects="distill", examples=("1e-4", "4e-4")
+    )
     no_cuda: bool = parameter(False, "training", affects="distill")
 
     output_dir: str = parameter("./output", "output", examples=("./experiments",))
@@ -88,7 +102,9 @@ class Parameters:
     allow_out_of_range: bool = parameter(False, "advanced")
     trust_remote_code: bool = parameter(False, "advanced")
     text_column: str | None = parameter(None, "advanced", affects="prepare-data", examples=("text", "body"))
-    held_out_size: int | None = parameter(None, "advanced", low=20, high=10_000, affects="prepare-data", examples=("200",))
+    held_out_size: int | None = parameter(
+        None, "advanced", low=20, high=10_000, affects="prepare-data", examples=("200",)
+    )
     seed: int = parameter(42, "advanced", low=0, high=2**31 - 1, affects="prepare-data", examples=("1", "1234"))
     gradient_accumulation: int = parameter(1, "advanced", low=1, high=1024, affects="distill", examples=("4",))
     precision: Precision = parameter("auto", "advanced", affects="distill")

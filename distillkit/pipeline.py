@@ -55,7 +55,9 @@ def continue_command(run: RunDirectory | Path, stage: str | None = None) -> str:
 # --- which run -------------------------------------------------------------------------------------------------------
 
 
-def open_run(resolve_with: Callable[[Layer | None], ResolvedConfig], run: str | None, output_dir: str) -> tuple[RunDirectory, ResolvedConfig]:
+def open_run(
+    resolve_with: Callable[[Layer | None], ResolvedConfig], run: str | None, output_dir: str
+) -> tuple[RunDirectory, ResolvedConfig]:
     """The existing run that `--run` names (None: the newest), with its configuration under what is given now."""
     found = find_run(run, Path(output_dir).expanduser())
     base = Layer("this run", {**found.manifest.config})
@@ -70,14 +72,18 @@ def target_folder(resolved: ResolvedConfig) -> Path:
         return output_dir / check_folder_name(config.folder_name)
     teacher = config.teacher_model_path or config.teacher_model
     student = config.student_model_path or config.student_model
-    return output_dir / new_folder_name(output_dir, teacher, student, config.box_type, config.dataset_path or config.dataset)
+    return output_dir / new_folder_name(
+        output_dir, teacher, student, config.box_type, config.dataset_path or config.dataset
+    )
 
 
 def create_or_continue(resolved: ResolvedConfig) -> RunDirectory:
     """The run directory of this configuration: a new one, or an existing one of the same folder name."""
     folder = target_folder(resolved)
     if folder.is_symlink() or (folder.parent.exists() and not _is_inside(folder, folder.parent)):
-        raise PreconditionError(f"{folder} is a link that leads elsewhere", hint="choose another --folder-name", exit_code=2)
+        raise PreconditionError(
+            f"{folder} is a link that leads elsewhere", hint="choose another --folder-name", exit_code=2
+        )
     if (folder / "manifest.json").exists():
         return RunDirectory.open(folder)
     return RunDirectory.create(folder, resolved)
@@ -106,7 +112,11 @@ def adopt_config(run: RunDirectory, resolved: ResolvedConfig, *, force: bool, ca
     Raises:
         PreconditionError: results of the run depend on something that differs, and `force` was not given.
     """
-    new = {**resolved.as_dict(), "output_dir": run.manifest.config.get("output_dir"), "folder_name": run.manifest.config.get("folder_name")}
+    new = {
+        **resolved.as_dict(),
+        "output_dir": run.manifest.config.get("output_dir"),
+        "folder_name": run.manifest.config.get("folder_name"),
+    }
     differences = config_differences(run.manifest.config, new)
     if differences and not (force and can_change):
         raise PreconditionError(
@@ -177,7 +187,9 @@ def needs_run(stage: str, config: Parameters, run: RunDirectory, inputs: Mapping
     if problem is not None:
         if STAGES[stage].cheap:
             return problem
-        raise PreconditionError(f"the result of {stage} is damaged: {problem}", hint=f"redo it with {continue_command(run, stage)} --force")
+        raise PreconditionError(
+            f"the result of {stage} is damaged: {problem}", hint=f"redo it with {continue_command(run, stage)} --force"
+        )
     return None
 
 
@@ -187,16 +199,25 @@ def require_earlier_stages(stage: str, run: RunDirectory) -> None:
         record = run.record(earlier)
         if record is None or record.status != "complete":
             state = "has not run yet" if record is None else f"is {record.status}"
-            raise PreconditionError(f"{stage} needs {earlier}, which {state}", hint=f"run: {continue_command(run, earlier)}")
+            raise PreconditionError(
+                f"{stage} needs {earlier}, which {state}", hint=f"run: {continue_command(run, earlier)}"
+            )
         problem = run.output_problem(earlier)
         if problem is not None:
             raise PreconditionError(
-                f"{stage} needs the result of {earlier}, but {problem}", hint=f"redo it: {continue_command(run, earlier)} --force"
+                f"{stage} needs the result of {earlier}, but {problem}",
+                hint=f"redo it: {continue_command(run, earlier)} --force",
             )
 
 
 def run_stage(
-    stage: str, config: Parameters, run: RunDirectory, console: Console, *, force: bool = False, options: Mapping[str, Any] | None = None
+    stage: str,
+    config: Parameters,
+    run: RunDirectory,
+    console: Console,
+    *,
+    force: bool = False,
+    options: Mapping[str, Any] | None = None,
 ) -> tuple[str, StageResult | None]:
     """Run one stage if it has to run, and record what it did. Returns ("complete" | "skipped", its result)."""
     require_earlier_stages(stage, run)

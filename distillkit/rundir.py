@@ -109,7 +109,9 @@ class RunDirectory:
 
     def save_config(self) -> None:
         """Write config.yaml, which feeds `--config` and reproduces the run."""
-        values = {name: value for name, value in self.manifest.config.items() if name not in ("folder_name", "output_dir")}
+        values = {
+            name: value for name, value in self.manifest.config.items() if name not in ("folder_name", "output_dir")
+        }
         header = f"# distillkit {self.manifest.distillkit}: reproduces this run with  distillkit distill --config config.yaml\n"
         write_bytes(self.path / "config.yaml", (header + dump_yaml(values)).encode("utf-8"))
 
@@ -192,7 +194,9 @@ def find_run(run: str | None, output_dir: Path) -> RunDirectory:
         try:
             return RunDirectory.open(output_dir / check_folder_name(name))
         except UsageError as error:
-            raise PreconditionError(f"{pointer} is corrupt: {error.message}", hint="name the run with --run DIR") from error
+            raise PreconditionError(
+                f"{pointer} is corrupt: {error.message}", hint="name the run with --run DIR"
+            ) from error
     if "\0" in run:
         raise UsageError("--run: a path cannot contain a NUL character", hint="see: distillkit runs")
     direct = Path(run).expanduser()

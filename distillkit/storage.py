@@ -29,7 +29,8 @@ def explained_write_errors(path: Path, bytes_needed: int | None = None) -> Itera
                 f"no space left while writing {path}{needed}", hint="free some space, or choose another --output-dir"
             ) from error
         raise DistillkitError(
-            f"cannot write {path}: {error.strerror or error}", hint="check the folder's permissions, or choose another --output-dir"
+            f"cannot write {path}: {error.strerror or error}",
+            hint="check the folder's permissions, or choose another --output-dir",
         ) from error
 
 

@@ -60,7 +60,9 @@ def read_yaml_mapping(path: Path, what: str) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f", line {mark.line + 1}" if mark is not None else ""
-        raise UsageError(f"{what} {str(path)!r}{where}: {error.problem or error.context}", hint="mend the file") from error
+        raise UsageError(
+            f"{what} {str(path)!r}{where}: {error.problem or error.context}", hint="mend the file"
+        ) from error
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UsageError(f"{what} {str(path)!r} is not valid YAML: {reason}", hint="mend the file") from error

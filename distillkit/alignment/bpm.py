@@ -7,8 +7,6 @@ from one vocabulary to the other, so a target costs one scatter of V_t numbers a
 Shapes: N rows, U the teacher's columns, V the student's columns (heads may be wider than their tokenizers).
 """
 
-# ruff: noqa: N803 - the capitals at the end of a name are its shape
-
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -66,16 +64,13 @@ class BytePrefixMap:
         ids = student.ids_by_bytes
         longest = max(map(len, ids), default=0)
 
-        def first_token(piece: bytes | None) -> int:
-            for end in range(min(len(piece or b""), longest), 0, -1):
-                if piece is not None and (found := ids.get(piece[:end])) is not None:
-                    return found
-            return len(student)
+        def first_token(piece: bytes) -> int:
+            prefixes = (piece[:end] for end in range(min(len(piece), longest), 0, -1))
+            return next((ids[prefix] for prefix in prefixes if prefix in ids), len(student))
 
-        student_ids = torch.tensor([first_token(piece) for piece in teacher.pieces], dtype=torch.long)
+        student_ids = torch.tensor([first_token(piece or b"") for piece in teacher.pieces], dtype=torch.long)
         if teacher.eos_id is not None:
-            known = map_eos and student.eos_id is not None
-            student_ids[teacher.eos_id] = student.eos_id if known and student.eos_id is not None else len(student)
+            student_ids[teacher.eos_id] = len(student) if student.eos_id is None or not map_eos else student.eos_id
         return cls(student_ids, len(student))
 
     def to(self, device: torch.device) -> BytePrefixMap:

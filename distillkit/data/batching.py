@@ -118,5 +118,7 @@ class DistillationCollator:
 
 
 def _flat_rows(examples: Sequence[Mapping[str, Any]], column: str, width: int) -> torch.Tensor:
-    rows = [torch.as_tensor(example[column], dtype=torch.long) + index * width for index, example in enumerate(examples)]
+    rows = [
+        torch.as_tensor(example[column], dtype=torch.long) + index * width for index, example in enumerate(examples)
+    ]
     return torch.cat(rows) if rows else torch.zeros(0, dtype=torch.long)

@@ -17,6 +17,7 @@ from distillkit.data.sampling import bounded_sample
 from distillkit.data.standard_sets import (
     PYTHON_DOCS,
     SPLITS,
+    STANDARD_SETS,
     DatasetEntry,
     find_entry,
     known_names,
@@ -164,6 +165,9 @@ def hub_entry(config: Parameters) -> DatasetEntry:
             raise UsageError(f"--dataset '{name}' is neither a data set nor a path nor a Hub id", hint=choices)
         if close and "/" not in name:
             raise UsageError(f"unknown data set '{name}'", hint=f"did you mean '{close[0]}'? {choices}")
+        for standard in STANDARD_SETS.values():
+            if standard.id == entry.id:
+                entry = replace(standard, config=entry.config or standard.config, revision=entry.revision)
     return replace(entry, column=config.text_column) if config.text_column is not None else entry
 
 

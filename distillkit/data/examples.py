@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
+import random
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -55,31 +57,50 @@ class ExampleBuilder:
         student: how the student reads.
         teacher: how the teacher reads; None where it has the student's tokenizer.
         align: whether rows of the two are to be paired (white box across tokenizers).
+        seed: which pieces of a long document are taken.
     """
 
-    def __init__(self, student: Reader, teacher: Reader | None, *, align: bool) -> None:
+    def __init__(self, student: Reader, teacher: Reader | None, *, align: bool, seed: int) -> None:
         self.student = student
         self.teacher = teacher
         self.align = align and teacher is not None
+        self.seed = seed
         self.notes = BuildNotes()
 
-    def build(self, documents: Iterable[Document], wanted: int | None = None) -> Iterator[Example]:
-        """Examples of the documents in their order, at most `wanted`."""
-        produced = self._all(documents)
-        return produced if wanted is None else islice(produced, wanted)
+    def build(self, documents: Sequence[Document], wanted: int) -> Iterator[Example]:
+        """At most `wanted` examples, spread evenly over the documents.
 
-    def _all(self, documents: Iterable[Document]) -> Iterator[Example]:
-        remaining = iter(documents)
-        number = 0
-        while chunk := list(islice(remaining, _DOCUMENTS_AT_ONCE)):
+        Of a long document random pieces are taken, only as many as are needed: many documents say more of a language,
+        and of a score's uncertainty, than many pieces of few.
+        """
+        each = max(1, math.ceil(wanted / max(1, len(documents))))
+        built = 0
+        left: list[tuple[int, str, bool]] = []
+        for start in range(0, len(documents), _DOCUMENTS_AT_ONCE):
             check_interrupted()
-            cut = self._cut_all([document.text for document in chunk])
-            pieces: list[tuple[int, str, bool]] = []
-            for offset, (document, texts) in enumerate(zip(chunk, cut, strict=True)):
+            now: list[tuple[int, str, bool]] = []
+            chunk = documents[start : start + _DOCUMENTS_AT_ONCE]
+            for number, texts in enumerate(self._cut_all([document.text for document in chunk]), start):
                 last = len(texts) - 1
-                pieces += [(number + offset, text, index == last and document.ends_text) for index, text in enumerate(texts)]
-            number += len(chunk)
-            yield from self._encode(pieces)
+                ends = documents[number].ends_text
+                pieces = [(number, text, ends and index == last) for index, text in enumerate(texts)]
+                random.Random(f"{self.seed}/{number}").shuffle(pieces)
+                now += pieces[:each]
+                left += pieces[each:]
+            for example in self._encode(now):
+                yield example
+                built += 1
+                if built == wanted:
+                    return
+        # Some documents were too short to give their part: the others give more.
+        random.Random(self.seed).shuffle(left)
+        for start in range(0, len(left), _DOCUMENTS_AT_ONCE):
+            check_interrupted()
+            for example in self._encode(left[start : start + _DOCUMENTS_AT_ONCE]):
+                yield example
+                built += 1
+                if built == wanted:
+                    return
 
     # --- cutting ---
 
@@ -106,7 +127,9 @@ class ExampleBuilder:
         allowed = np.unique(allowed[(allowed > 0) & (allowed < len(raw))])
         whole_characters = np.array([(raw[end] & 0xC0) != 0x80 for end in allowed], dtype=bool)
         allowed = allowed[whole_characters] if len(allowed) else allowed
-        at_words = allowed[[_WHITE_SPACE.match(raw, int(end)) is not None for end in allowed]] if len(allowed) else allowed
+        at_words = (
+            allowed[[_WHITE_SPACE.match(raw, int(end)) is not None for end in allowed]] if len(allowed) else allowed
+        )
         pieces, begin = [], 0
         while begin < len(raw):
             reach = len(raw)
@@ -140,7 +163,9 @@ class ExampleBuilder:
                 tighter += 2 + max(len(student.ids) - self.student.limit, len(teacher.ids) - teacher_limit)
                 again = self._cut(text, student, teacher if self.teacher else None, tighter)
                 last = len(again) - 1
-                yield from self._encode([(document, part, ends and index == last) for index, part in enumerate(again)], tighter)
+                yield from self._encode(
+                    [(document, part, ends and index == last) for index, part in enumerate(again)], tighter
+                )
                 continue
             yield self._example(document, text, ends, student, teacher)
 
@@ -203,12 +228,17 @@ def save_examples(examples: Sequence[Example], folder: Path) -> None:
     empty = np.zeros(0, dtype=np.int32)
     columns = {
         "id": range(len(examples)),
-        **{name: [getattr(example, name) for example in examples] for name in _SCHEMA.names if name in Example.__dataclass_fields__},
+        **{
+            name: [getattr(example, name) for example in examples]
+            for name in _SCHEMA.names
+            if name in Example.__dataclass_fields__
+        },
         "student_rows": [example.rows.student_rows if example.rows else empty for example in examples],
         "teacher_rows": [example.rows.teacher_rows if example.rows else empty for example in examples],
     }
     table = pa.table({name: pa.array(columns[name], type=_SCHEMA.field(name).type) for name in _SCHEMA.names})
-    Dataset(table).save_to_disk(str(folder))
+    with _no_bars():
+        Dataset(table).save_to_disk(str(folder))
 
 
 def load_examples(folder: Path) -> Any:
@@ -216,3 +246,17 @@ def load_examples(folder: Path) -> Any:
     from datasets import load_from_disk
 
     return load_from_disk(str(folder))
+
+
+@contextlib.contextmanager
+def _no_bars() -> Iterator[None]:
+    """The bars of `datasets` would break into our own display."""
+    from datasets import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    disabled = are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not disabled:
+            enable_progress_bars()

@@ -130,7 +130,8 @@ def _folder_files(folder: Path, path_text: str, notes: ReadingNotes) -> SourceFi
                 found[path.relative_to(folder).as_posix()] = path
     targets = {path.resolve() for path in found.values()}
     for name, path in sorted(links.items()):
-        target = path.resolve()
+        # Unlike Path.resolve, this does not raise on links that lead in a circle.
+        target = Path(os.path.realpath(path))
         if not target.is_relative_to(root) or not target.is_file():
             notes.count("links that lead out of the folder or nowhere not followed")
         elif target not in targets:

@@ -18,7 +18,7 @@ from distillkit.console import Console, format_bytes
 from distillkit.data import hub_cache
 from distillkit.data.files import KNOWN_SUFFIXES, file_kind, standard_split_name
 from distillkit.data.hub_cache import HubTexts
-from distillkit.data.hub_errors import explain, is_offline, is_unreachable, reason
+from distillkit.data.hub_errors import explain
 from distillkit.data.notes import ReadingNotes
 from distillkit.data.rows import Row, article_documents, row_documents
 from distillkit.data.sampling import bounded_sample
@@ -28,6 +28,7 @@ from distillkit.data.tables import parquet_column, table_rows
 from distillkit.data.text_decoding import decode_blocks, open_bytes
 from distillkit.data.types import Document
 from distillkit.errors import DistillkitError, PreconditionError, UsageError
+from distillkit.hub_answers import is_offline, is_unreachable, reason
 from distillkit.interrupts import check_interrupted
 
 _ATTEMPTS = 4
@@ -91,11 +92,13 @@ def _load_texts(entry: DatasetEntry, budget: int, notes: ReadingNotes, console: 
         texts = _load_local_copy(entry, budget, notes, console)
         if texts is None:
             raise
-        remark = f"{reason(error)}: the copy of {entry.id} on this machine is used (commit {texts.commit[:12]})"
-        console.warn(remark)
-        notes.remark(remark)
+        notes.remark(f"{reason(error)}: the copy of {entry.id} on this machine is used (commit {texts.commit[:12]})")
         return texts
-    hub_cache.store(entry, texts, budget)
+    try:
+        hub_cache.store(entry, texts, budget)
+    except OSError as error:
+        # A full disk or a read-only cache costs the next run a download, not this one its texts.
+        notes.remark(f"the texts of {entry.id} could not be kept for the next run ({error.strerror or error})")
     return texts
 
 
@@ -246,12 +249,12 @@ def _open(file: str) -> Any:
 
 def _download(file: str) -> str:
     """A whole file of the Hub, into the Hub's cache."""
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import HfApi
 
     match = re.fullmatch(r"hf://datasets/(.+?)@([^/]+)/(.+)", file)
     if match is None:
         raise PreconditionError(f"{file} is not a file of a data set")
-    return hf_hub_download(match[1], match[3], revision=match[2], repo_type="dataset")
+    return HfApi().hf_hub_download(match[1], match[3], revision=match[2], repo_type="dataset")
 
 
 def _load_local_copy(entry: DatasetEntry, budget: int, notes: ReadingNotes, console: Console) -> HubTexts | None:
@@ -278,14 +281,19 @@ def _load_local_copy(entry: DatasetEntry, budget: int, notes: ReadingNotes, cons
 
 def _load_prepared(entry: DatasetEntry, budget: int) -> HubTexts | None:
     """What `datasets.load_dataset` prepared on this machine, if anything."""
-    import datasets
+    import datasets.config
 
+    was_offline = datasets.config.HF_HUB_OFFLINE
+    # Otherwise it asks the Hub again, with retries of its own that take a minute.
+    datasets.config.HF_HUB_OFFLINE = True
     try:
         prepared = datasets.load_dataset(entry.id, entry.config)
     except (OSError, ValueError):
         return None
+    finally:
+        datasets.config.HF_HUB_OFFLINE = was_offline
     chosen, unused = _choose_splits(map(str, prepared), entry)
-    texts = HubTexts("prepared by datasets", entry.column, unused_splits=unused)
+    texts = HubTexts("unknown", entry.column, unused_splits=unused)
     for ours, group in chosen.items():
         rows, size = texts.splits.setdefault(ours, []), 0
         for theirs in group:

@@ -50,7 +50,7 @@ def split_documents(
     Args:
         seed: decides the random part.
         max_length: tokens of an example; a source of few documents is cut finer, down to about one example each.
-        held_out_size: examples wanted in each held-out split; None for a tenth of the text.
+        held_out_size: examples that each held-out split must hold; it gets a tenth of the text at least.
 
     Raises:
         UsageError: there are too few documents for three splits.
@@ -96,9 +96,11 @@ def _size(documents: Sequence[Document]) -> int:
 
 def _held_out_bytes(total: int, held_out_size: int | None, max_length: int) -> int:
     """How much text each held-out split gets."""
+    share = int(total * _HELD_OUT_SHARE)
     if held_out_size is None:
-        return int(total * _HELD_OUT_SHARE)
-    return min(held_out_size * max_length * _BYTES_PER_TOKEN, int(total * _LARGEST_HELD_OUT_SHARE))
+        return share
+    # More text than the examples fill lets them come from more documents.
+    return min(max(share, held_out_size * max_length * _BYTES_PER_TOKEN), int(total * _LARGEST_HELD_OUT_SHARE))
 
 
 def _take(documents: Sequence[Document], wanted: int, *, at_most: int) -> tuple[list[Document], list[Document]]:

@@ -7,6 +7,7 @@ would train the student on it.
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import shutil
 import tempfile
@@ -135,7 +136,7 @@ def csv_rows(stream: IO[bytes], name: str, wanted: str | None, notes: ReadingNot
     delimiter = "\t" if tabs else _delimiter(header_line)
     previous_limit = csv.field_size_limit(LONGEST_ROW)
     try:
-        reader = csv.reader(_chained(header_line, lines), delimiter=delimiter, strict=True)
+        reader = csv.reader(itertools.chain((header_line,), lines), delimiter=delimiter, strict=True)
         header: list[str] = []
         column = ""
         row, last_line = 0, skipped_lines
@@ -167,11 +168,6 @@ def csv_rows(stream: IO[bytes], name: str, wanted: str | None, notes: ReadingNot
             yield Row(_csv_text(cells[header.index(column)], f"{where}, column '{column}'"), f"{name}:{first_line}")
     finally:
         csv.field_size_limit(previous_limit)
-
-
-def _chained(first: str, rest: Iterable[str]) -> Iterator[str]:
-    yield first
-    yield from rest
 
 
 def _csv_column(header: Sequence[str], cells: Sequence[str], wanted: str | None, name: str) -> str:

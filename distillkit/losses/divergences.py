@@ -4,8 +4,6 @@ Shapes: N rows, V columns. Both arguments are log-probabilities (each row sums t
 write the function and add a line to `DIVERGENCES`.
 """
 
-# ruff: noqa: N803, N806 - the capitals at the end of a name are its shape
-
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -8,8 +8,6 @@ position of the flattened [B·T] logits; row r predicts the token at r + 1, and 
 that shift is made.
 """
 
-# ruff: noqa: N803, N806 - the capitals at the end of a name are its shape
-
 from __future__ import annotations
 
 import math

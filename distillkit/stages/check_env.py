@@ -7,15 +7,16 @@ import platform
 import shutil
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
+from packaging.requirements import Requirement
 
 from distillkit.console import Console, format_bytes
-from distillkit.errors import PreconditionError
-from distillkit.installing import install, is_satisfied
+from distillkit.installing import provide
 from distillkit.manifest import library_versions
 from distillkit.models.references import ModelReference, parse_student_reference, parse_teacher_reference
 from distillkit.models.requirements import required_libraries
@@ -46,7 +47,9 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, anew: bool =
     run.manifest.device = findings["device"]
     device = findings["device"]
     tests = f", {findings['self_tests']} self-tests passed" if findings["self_tests"] else ""
-    summary = f"{device['name']}, {device['precision']}, {format_bytes(device['memory_available'])} of memory free{tests}"
+    summary = (
+        f"{device['name']}, {device['precision']}, {format_bytes(device['memory_available'])} of memory free{tests}"
+    )
     return StageResult([], {name: findings[name] for name in ("hub", "self_tests")}, summary)
 
 
@@ -70,7 +73,7 @@ def check(config: Parameters, console: Console) -> dict[str, Any]:
 
         passed = run_self_tests(console)
     rows = [
-        ("python", f"{platform.python_version()} ({platform.system()} {platform.machine()})"),
+        ("system", f"{platform.system()} {platform.release()} {platform.machine()}"),
         *library_versions().items(),
         *((name, version) for name, version in libraries.items()),
         ("device", device["name"]),
@@ -94,21 +97,8 @@ def check(config: Parameters, console: Console) -> dict[str, Any]:
 
 
 def _provide_libraries(config: Parameters, references: list[ModelReference], console: Console) -> dict[str, str]:
-    from importlib import metadata
-
-    from packaging.requirements import Requirement
-
     needed = sorted({library for reference in references for library in required_libraries(reference)})
-    missing = [library for library in needed if not is_satisfied(library)]
-    if missing and not config.install_deps:
-        words = " ".join(f"'{library}'" for library in missing)
-        raise PreconditionError(
-            f"this configuration needs {words}, which is not installed",
-            hint=f"pip install {words}, or let --install-deps do it",
-        )
-    if missing:
-        install(missing, console)
-        console.info(f"installed: {', '.join(missing)}")
+    provide(needed, "this configuration", console, allowed=config.install_deps)
     names = [Requirement(library).name for library in needed]
     return {name: metadata.version(name) for name in names}
 
@@ -167,5 +157,3 @@ def _existing_parent(path: Path) -> Path:
     while not path.exists() and path != path.parent:
         path = path.parent
     return path
-
-

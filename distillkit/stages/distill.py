@@ -18,11 +18,11 @@ from transformers import set_seed
 from distillkit.console import Console, format_bytes, format_duration
 from distillkit.data.batching import DistillationCollator
 from distillkit.data.examples import load_examples
+from distillkit.data.reading import Readers
 from distillkit.errors import DistillkitError, Interrupted
 from distillkit.evaluation.bits_per_byte import score
 from distillkit.evaluation.held_out import scored_texts
 from distillkit.interrupts import check_interrupted, pending
-from distillkit.data.reading import Readers
 from distillkit.models.pair import ModelPair, open_pair
 from distillkit.parameters import Parameters
 from distillkit.rundir import RunDirectory
@@ -57,12 +57,18 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, anew: bool =
         examples, teacher = _teacher_part(config, run, pair, readers, compute, console)
         student = pair.load_student(console)
         _check_disk(config, run, student)
-        figures = _train(config, run, pair, readers, compute, student, teacher, examples, found.path, fingerprint, console)
+        figures = _train(
+            config, run, pair, readers, compute, student, teacher, examples, found.path, fingerprint, console
+        )
 
     if config.save_metrics:
         write_json(run.path / "metrics.json", figures)
     outputs = [path for path in files_below(run.student) if path.name != "README.md"]
-    outputs += [path for path in (run.path / "metrics.json", run.path / "metrics.jsonl", run.teacher / "generated.jsonl") if path.is_file()]
+    outputs += [
+        path
+        for path in (run.path / "metrics.json", run.path / "metrics.jsonl", run.teacher / "generated.jsonl")
+        if path.is_file()
+    ]
     train, best = figures["train"], figures["best"]
     summary = (
         f"{train['steps']:,} steps, {train['tokens']:,} tokens in {format_duration(train['seconds'])} "
@@ -176,7 +182,9 @@ def _held_out_score(run: RunDirectory, readers: Readers, compute: Compute) -> Ca
     texts = scored_texts(load_examples(run.data / "validation"), readers.student, "student")
 
     def held_out(model: nn.Module) -> float:
-        value = score(model, texts, device=compute.device, autocast_dtype=compute.autocast, interruptible=False).bits_per_byte
+        value = score(
+            model, texts, device=compute.device, autocast_dtype=compute.autocast, interruptible=False
+        ).bits_per_byte
         if not math.isfinite(value):
             raise DistillkitError(f"the held-out score became {value}", hint="lower --learning-rate")
         return value
@@ -228,5 +236,3 @@ def _figures(trainer: DistillTrainer, teacher: WhiteBoxTeacher | None, objective
     if isinstance(objective, BytePrefix) and objective.rows:
         figures["alignment"] = {"mass_mapped": objective.mapped / objective.rows, "rows": objective.rows}
     return figures
-
-

@@ -48,7 +48,9 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, anew: bool =
 
     same = same_tokenizer(readers.student, readers.teacher)
     white = config.box_type == "white"
-    builder = ExampleBuilder(readers.student, None if same else readers.teacher, align=white and not same)
+    builder = ExampleBuilder(
+        readers.student, None if same else readers.teacher, align=white and not same, seed=config.seed
+    )
     parts = {"test": held_out, "validation": held_out, "train": config.sample_size}
     examples: dict[str, list[Example]] = {}
     with console.progress("encoding", total=sum(parts.values()), unit="examples") as progress:
@@ -107,7 +109,9 @@ def _check_amounts(config: Parameters, source: str, examples: dict[str, list[Exa
             )
     found = len(examples["train"])
     if found < config.sample_size:
-        console.warn(f"{source} gives {found:,} training examples, fewer than sample_size {config.sample_size:,}: all are used")
+        console.warn(
+            f"{source} gives {found:,} training examples, fewer than sample_size {config.sample_size:,}: all are used"
+        )
 
 
 def _say_losses(builder: ExampleBuilder, console: Console) -> None:
@@ -135,10 +139,13 @@ def _alignment_figures(examples: Sequence[Example], student: Reader, teacher: Re
         raise UsageError("alignment needs token bytes", hint="use --box-type black")
     prefix_map = BytePrefixMap.build(teacher.table, student.table)
     mapped = prefix_map.student_ids.ne(prefix_map.residual_id).numpy()
-    text_ids = [token for example in examples for token in example.teacher_ids if teacher.table.pieces[token] is not None]
+    text_ids = [
+        token for example in examples for token in example.teacher_ids if teacher.table.pieces[token] is not None
+    ]
     return {
         "method": "byte-prefix marginalisation",
-        "positions_aligned": sum(item.positions_aligned for item in rows) / max(1, sum(item.positions for item in rows)),
+        "positions_aligned": sum(item.positions_aligned for item in rows)
+        / max(1, sum(item.positions for item in rows)),
         "bytes_aligned": sum(item.bytes_aligned for item in rows) / max(1, sum(item.bytes for item in rows)),
         "mass_mapped": float(mapped[text_ids].mean()) if text_ids else 0.0,
     }
@@ -152,5 +159,3 @@ def _say_alignment(figures: dict[str, Any], console: Console) -> None:
     console.info(words)
     if figures["positions_aligned"] < _LOW_COVERAGE:
         console.warn(f"{words}: that is little; --box-type black does not depend on it")
-
-

@@ -58,7 +58,9 @@ class WrittenExamples:
     dropped: int
 
 
-def written_examples(continuations: Sequence[Continuation], prompts: Sequence[Prompt], student: Reader) -> WrittenExamples:
+def written_examples(
+    continuations: Sequence[Continuation], prompts: Sequence[Prompt], student: Reader
+) -> WrittenExamples:
     """Encode prompt and continuation together; tokens that spell any of the continuation are targets."""
     by_index = {prompt.index: prompt for prompt in prompts}
     rows: list[dict[str, Any]] = []

@@ -112,3 +112,8 @@ def prune(root: Path, keep: int = KEEP) -> None:
             kept += 1
     for path in root.glob(f"{TEMPORARY_PREFIX}*"):
         remove_tree(path)
+
+
+def newest(root: Path) -> Path | None:
+    """The newest committed checkpoint, whatever it belongs to."""
+    return next((folder for _, folder in _steps(root) if read_commit(folder) is not None), None)

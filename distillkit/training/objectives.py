@@ -11,7 +11,13 @@ from torch import Tensor
 from distillkit.alignment.bpm import BytePrefixMap
 from distillkit.alignment.token_bytes import common_ids
 from distillkit.data.reading import Readers
-from distillkit.losses.objective import IGNORED, DistillationTerms, cross_vocabulary_terms, hard_terms, same_vocabulary_terms
+from distillkit.losses.objective import (
+    IGNORED,
+    DistillationTerms,
+    cross_vocabulary_terms,
+    hard_terms,
+    same_vocabulary_terms,
+)
 from distillkit.parameters import Parameters
 
 Logits = Callable[[Mapping[str, Tensor]], Tensor]
@@ -87,7 +93,9 @@ class BlackBox:
         return DistillationTerms(written.hard_sum, true.hard_sum, written.hard_rows, true.hard_rows)
 
 
-def build_objective(config: Parameters, teacher_logits: Logits | None, readers: Readers, *, same_tokenizer: bool) -> Objective:
+def build_objective(
+    config: Parameters, teacher_logits: Logits | None, readers: Readers, *, same_tokenizer: bool
+) -> Objective:
     """The objective of a configuration.
 
     Args:
@@ -110,5 +118,3 @@ def build_objective(config: Parameters, teacher_logits: Logits | None, readers: 
 def needs_teacher(box_type: str, alpha: float) -> bool:
     """Whether a white-box run has to run the teacher at all."""
     return box_type == "white" and alpha > 0
-
-

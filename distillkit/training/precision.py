@@ -31,14 +31,15 @@ class Compute:
         formats = {torch.bfloat16: "bf16", torch.float16: "fp16", None: "fp32"}
         return f"{self.device.type}, {formats[self.autocast]}"
 
-    @contextlib.contextmanager
-    def autocasting(self) -> Iterator[None]:
-        """The autocast context of this run; nothing in fp32."""
-        if self.autocast is None:
+
+@contextlib.contextmanager
+def autocasting(device: torch.device, dtype: torch.dtype | None) -> Iterator[None]:
+    """torch.autocast on `device`, or nothing where `dtype` is None."""
+    if dtype is None:
+        yield
+    else:
+        with torch.autocast(device.type, dtype=dtype):
             yield
-        else:
-            with torch.autocast(self.device.type, dtype=self.autocast):
-                yield
 
 
 def cpu_has_bf16() -> bool:

@@ -187,7 +187,11 @@ class DistillTrainer(Trainer):
             line = {
                 "step": self.state.global_step,
                 "epoch": round(float(self.state.epoch or 0), 6),
-                **{name: logs[name] for name in ("loss", "soft_loss", "hard_loss", "learning_rate", "grad_norm") if name in logs},
+                **{
+                    name: logs[name]
+                    for name in ("loss", "soft_loss", "hard_loss", "learning_rate", "grad_norm")
+                    if name in logs
+                },
                 "tokens": self.progress.tokens,
                 "seconds": round(self.seconds_so_far(), 3),
             }
@@ -212,7 +216,9 @@ class DistillTrainer(Trainer):
         if is_best:
             self.state.best_global_step = self.state.global_step
             if self.on_best is not None:
-                self.on_best(self.accelerator.unwrap_model(self.model), self.state.global_step, metrics["eval_bits_per_byte"])
+                self.on_best(
+                    self.accelerator.unwrap_model(self.model), self.state.global_step, metrics["eval_bits_per_byte"]
+                )
         return is_best
 
     # --- checkpoints ---

@@ -27,7 +27,11 @@ from distillkit.alignment.token_bytes import (
 )
 from distillkit.errors import PreconditionError
 
-CORPUS = ["the cat sat on the mat, and the dog sat on the log.", "where there is a will there is a way", "naïve café"] * 4
+CORPUS = [
+    "the cat sat on the mat, and the dog sat on the log.",
+    "where there is a will there is a way",
+    "naïve café",
+] * 4
 NASTY = [
     "the cat",
     " the cat",
@@ -101,9 +105,7 @@ def slow_sentencepiece(tmp_path, **options):
     )
     path = tmp_path / "tokenizer.model"
     path.write_bytes(model.getvalue())
-    return SentencePieceBackend(
-        vocab_file=str(path), unk_token="<unk>", bos_token="<s>", eos_token="</s>", **options
-    )
+    return SentencePieceBackend(vocab_file=str(path), unk_token="<unk>", bos_token="<s>", eos_token="</s>", **options)
 
 
 class TiktokenStyle(PreTrainedTokenizer):
@@ -355,6 +357,11 @@ def test_equal_sizes_are_not_the_same_vocabulary():
     swapped = list(pieces)
     swapped[-1], swapped[-2] = swapped[-2], swapped[-1]
     assert not same_vocabulary(TokenBytes(pieces), TokenBytes(tuple(swapped)))
+
+
+def test_another_choice_among_twins_is_another_vocabulary():
+    first = TokenBytes((b",", b","), shadowed=frozenset({0}))
+    assert not same_vocabulary(first, TokenBytes((b",", b","), shadowed=frozenset({1})))
 
 
 def test_common_ids_leave_out_holes_padding_and_other_specials():

@@ -48,8 +48,22 @@ def test_masks_go_by_length_not_by_token_id() -> None:
 
 def test_rows_point_into_the_flattened_batch() -> None:
     examples = [
-        {"id": 0, "student_ids": [1, 2, 3], "teacher_ids": [9, 8], "student_rows": [0, 2], "teacher_rows": [0, 1], "first_target": 1},
-        {"id": 1, "student_ids": [1] * 9, "teacher_ids": [9] * 3, "student_rows": [8], "teacher_rows": [2], "first_target": 1},
+        {
+            "id": 0,
+            "student_ids": [1, 2, 3],
+            "teacher_ids": [9, 8],
+            "student_rows": [0, 2],
+            "teacher_rows": [0, 1],
+            "first_target": 1,
+        },
+        {
+            "id": 1,
+            "student_ids": [1] * 9,
+            "teacher_ids": [9] * 3,
+            "student_rows": [8],
+            "teacher_rows": [2],
+            "first_target": 1,
+        },
     ]
     batch = DistillationCollator(white_box=True, aligned=True)(examples)
     assert batch["input_ids"].shape == (2, 16)

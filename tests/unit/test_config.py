@@ -168,7 +168,25 @@ def test_unknown_variable_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["../x", "/abs", "a/b", "a\0b", "CON", "nul.txt", "x" * 300, "-rf", ".hidden", "", " a", "a\nb", "latest", "a:b", "ä" * 80, "a."]
+    "name",
+    [
+        "../x",
+        "/abs",
+        "a/b",
+        "a\0b",
+        "CON",
+        "nul.txt",
+        "x" * 300,
+        "-rf",
+        ".hidden",
+        "",
+        " a",
+        "a\nb",
+        "latest",
+        "a:b",
+        "ä" * 80,
+        "a.",
+    ],
 )
 def test_bad_folder_names(name: str) -> None:
     with pytest.raises(UsageError):

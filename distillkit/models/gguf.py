@@ -1,0 +1,79 @@
+"""GGUF models, converted once into a safetensors folder of the cache: taking one apart takes 15 seconds and more."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distillkit.console import Console
+from distillkit.errors import PreconditionError
+from distillkit.models.quiet import quiet_transformers
+from distillkit.models.wheels import cache_folder
+from distillkit.storage import file_records, files_below, records_problem, sha256_of, write_folder, write_json
+
+_FORMAT = 1
+_COMPLETE = "converted.json"
+
+
+def converted_folder(gguf: Path, console: Console) -> Path:
+    """The folder with the dequantised weights (fp32) and the tokenizer of a GGUF file.
+
+    Raises:
+        PreconditionError: the file is no GGUF model that transformers can read.
+        DistillkitError: the cache cannot be written.
+    """
+    folder = cache_folder() / "gguf" / f"{sha256_of(gguf)[:32]}-v{_FORMAT}"
+    if _is_complete(folder):
+        return folder
+    with console.progress(f"converting {gguf.name}", unit="steps", total=2) as progress:
+        try:
+            model, tokenizer = _load(gguf)
+        except (ImportError, MemoryError):
+            raise
+        except Exception as error:
+            # The reader raises whatever its parsing stumbles over; for the user it is a file that cannot be read.
+            raise PreconditionError(
+                f"{gguf} cannot be read as a GGUF model: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
+                hint="is the file complete, and its architecture known to transformers?",
+            ) from error
+        progress.advance()
+
+        def fill(target: Path) -> None:
+            with quiet_transformers():
+                model.save_pretrained(str(target))
+                tokenizer.save_pretrained(str(target))
+            write_json(target / _COMPLETE, file_records(target, files_below(target)))
+
+        write_folder(folder, fill)
+        progress.advance()
+    return folder
+
+
+def _is_complete(folder: Path) -> bool:
+    try:
+        records = json.loads((folder / _COMPLETE).read_text(encoding="utf-8"))
+        return records_problem(folder, records) is None
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _load(gguf: Path) -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    # The reader draws a bar of its own on stderr, which nothing switches off.
+    with quiet_transformers(), contextlib.redirect_stderr(io.StringIO()):
+        model = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
+    # Dequantised, it is an ordinary model: without this, transformers refuses to save it.
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.hf_quantizer = None
+    model.is_quantized = False
+    if hasattr(model, "quantization_method"):
+        model.quantization_method = None
+    return model, tokenizer

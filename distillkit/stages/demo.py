@@ -1,0 +1,112 @@
+"""demo: what teacher, student before and student after make of the same beginnings, side by side.
+
+Writes demo.json.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from distillkit.console import Console, sanitize
+from distillkit.data.examples import load_examples
+from distillkit.data.reading import Reader
+from distillkit.errors import UsageError
+from distillkit.interrupts import check_interrupted
+from distillkit.models.pair import open_pair
+from distillkit.parameters import Parameters
+from distillkit.rundir import RunDirectory
+from distillkit.stages import StageResult
+from distillkit.storage import write_json
+from distillkit.training.precision import Compute, autocasting, choose_compute
+
+PROMPTS = 3
+PROMPT_BYTES = 120
+NEW_TOKENS = 48
+# Cautious sampling: greedy decoding makes every small model loop, which shows nothing of what it knows.
+TEMPERATURE, TOP_P = 0.7, 0.9
+_LONGEST_PROMPT = 20_000
+
+
+def run(
+    config: Parameters, run: RunDirectory, console: Console, *, anew: bool = False, prompts: Sequence[str] = ()
+) -> StageResult:
+    """Let the three models continue the prompts (held-out texts unless some are given)."""
+    if any(len(prompt) > _LONGEST_PROMPT or not prompt.strip() for prompt in prompts):
+        raise UsageError("--prompt: a prompt is empty or longer than 20 000 characters", hint="give a sentence or two")
+    compute = choose_compute(config)
+    pair = open_pair(config, run, console)
+    readers = pair.readers(config, console)
+    beginnings = list(prompts) or _held_out_beginnings(run)
+    loaders = {
+        "teacher": (lambda: pair.load_teacher(compute.teacher, console), readers.teacher),
+        "before": (lambda: pair.load_student(console), readers.student),
+        "after": (lambda: pair.load_trained_student(run.best_student, console), readers.student),
+    }
+    written: dict[str, list[str]] = {}
+    with console.progress("writing", total=len(loaders) * len(beginnings), unit="texts") as progress:
+        for name, (load, reader) in loaders.items():
+            model = load().to(compute.device).eval()
+            written[name] = []
+            for prompt in beginnings:
+                check_interrupted()
+                written[name].append(continue_text(model, reader, prompt, compute, config.seed))
+                progress.advance()
+            del model
+            gc.collect()
+    texts = [
+        {"prompt": prompt, **{name: written[name][index] for name in loaders}}
+        for index, prompt in enumerate(beginnings)
+    ]
+    write_json(
+        run.path / "demo.json", {"temperature": TEMPERATURE, "top_p": TOP_P, "seed": config.seed, "texts": texts}
+    )
+    rows = [row for text in texts for row in _rows(text)]
+    console.table("Demo", ["who", "text"], rows, to_stdout=True)
+    return StageResult([run.path / "demo.json"], {"prompts": len(texts)}, f"{len(texts)} prompts, written by all three")
+
+
+def _rows(text: dict[str, str]) -> list[tuple[str, str]]:
+    names = {"prompt": "prompt", "teacher": "teacher", "before": "student before", "after": "student after"}
+    return [(label, sanitize(text[name]).strip()) for name, label in names.items()] + [("", "")]
+
+
+def _held_out_beginnings(run: RunDirectory) -> list[str]:
+    """The beginnings of a few held-out texts, cut between words."""
+    beginnings: list[str] = []
+    documents: set[int] = set()
+    for example in load_examples(run.data / "test"):
+        text: str = example["text"]
+        if example["document"] in documents or len(text) < 2 * PROMPT_BYTES:
+            continue
+        documents.add(example["document"])
+        beginnings.append(text[:PROMPT_BYTES].rsplit(maxsplit=1)[0])
+        if len(beginnings) == PROMPTS:
+            break
+    return beginnings or [
+        example["text"][:PROMPT_BYTES] for example in load_examples(run.data / "test").select(range(1))
+    ]
+
+
+def continue_text(model: nn.Module, reader: Reader, prompt: str, compute: Compute, seed: int) -> str:
+    """What a model writes after `prompt`, as text, escape sequences stripped."""
+    tokenizer: Any = reader.tokenizer
+    ids = reader.with_specials(tokenizer(prompt, add_special_tokens=False)["input_ids"], ends=False)[-reader.limit :]
+    inputs = torch.tensor([ids], device=compute.device)
+    # The teacher's weights are in the format that it computes in already.
+    dtype = compute.autocast if next(model.parameters()).dtype == torch.float32 else None
+    torch.manual_seed(seed)
+    with torch.inference_mode(), autocasting(compute.device, dtype):
+        output = model.generate(  # pyright: ignore[reportCallIssue]
+            input_ids=inputs, attention_mask=torch.ones_like(inputs), max_new_tokens=NEW_TOKENS, do_sample=True,
+            temperature=TEMPERATURE, top_p=TOP_P, top_k=0,
+            pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0,
+        )  # fmt: skip
+    # Decoded together with the prompt: SentencePiece drops the space before the first word that it decodes.
+    whole = tokenizer.decode(output[0], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    beginning = tokenizer.decode(output[0][: len(ids)], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return sanitize(whole.removeprefix(beginning))

@@ -1,0 +1,45 @@
+"""plot: the loss terms, the held-out score, the learning rate, and before/after against the teacher."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from distillkit.console import Console
+from distillkit.errors import PreconditionError
+from distillkit.parameters import Parameters
+from distillkit.plots import draw_plots
+from distillkit.rundir import RunDirectory
+from distillkit.stages import StageResult
+from distillkit.storage import sha256_of
+from distillkit.training import checkpoints
+from distillkit.training.metrics_log import read_metrics
+
+
+def extra_inputs(config: Parameters, run: RunDirectory) -> dict[str, str]:
+    """The validation's figures, which are drawn where they are there."""
+    path = run.path / "validation.json"
+    return {"validation.json": sha256_of(path) if path.is_file() else "missing"}
+
+
+def run(config: Parameters, run: RunDirectory, console: Console, *, anew: bool = False) -> StageResult:
+    """Draw plots/*.png and plots/*.svg."""
+    metrics = read_metrics(run.path / "metrics.jsonl") or _from_checkpoint(run)
+    path = run.path / "validation.json"
+    validation = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    run.plots.mkdir(exist_ok=True)
+    drawn = draw_plots(metrics, validation, run.plots, title=run.path.name)
+    if not drawn:
+        raise PreconditionError(
+            "there are no figures to draw", hint=f"train first: distillkit distill --run {run.path}"
+        )
+    pictures = sorted({picture.stem for picture in drawn})
+    return StageResult(drawn, {"plots": pictures}, f"{', '.join(pictures)} in {run.plots}")
+
+
+def _from_checkpoint(run: RunDirectory) -> list[dict[str, Any]]:
+    """Without save_metrics there is no metrics.jsonl; the newest checkpoint carries the same lines."""
+    newest = checkpoints.newest(run.checkpoints)
+    if newest is None:
+        return []
+    return json.loads((newest / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]

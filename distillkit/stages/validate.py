@@ -1,0 +1,155 @@
+"""validate: teacher, student before and student after on texts that neither training nor selection has seen.
+
+Writes validation.json and puts the figures into the students' model cards.
+"""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from distillkit.alignment.bpm import BytePrefixMap
+from distillkit.alignment.token_bytes import common_ids
+from distillkit.console import Console
+from distillkit.data.examples import load_examples
+from distillkit.data.reading import Readers
+from distillkit.evaluation.agreement import Agreement, PairedText, agreement
+from distillkit.evaluation.bits_per_byte import Scores, score
+from distillkit.evaluation.bootstrap import gap_closed, paired_bootstrap, verdict
+from distillkit.evaluation.held_out import scored_texts
+from distillkit.evaluation.speed import generation_speed, model_size
+from distillkit.losses.objective import restrict_columns, temper
+from distillkit.models.pair import ModelPair, open_pair
+from distillkit.parameters import Parameters
+from distillkit.rundir import RunDirectory
+from distillkit.stages import StageResult
+from distillkit.storage import write_json
+from distillkit.training.export import write_card
+from distillkit.training.precision import Compute, choose_compute
+
+
+def extra_inputs(config: Parameters, run: RunDirectory) -> dict[str, str]:
+    """The gate is part of the outcome."""
+    return {"quality_gate": config.quality_gate, "no_cuda": str(config.no_cuda), "precision": config.precision}
+
+
+def run(config: Parameters, run: RunDirectory, console: Console, *, anew: bool = False) -> StageResult:
+    """Score the three models, compare them, decide."""
+    compute = choose_compute(config)
+    pair = open_pair(config, run, console)
+    readers = pair.readers(config, console)
+    test = load_examples(run.data / "test").to_list()
+
+    figures: dict[str, dict[str, Any]] = {}
+    scores: dict[str, Scores] = {}
+    with console.progress("validating", total=4, unit="measurements") as progress:
+        teacher = pair.load_teacher(compute.teacher, console).to(compute.device).eval()
+        scores["teacher"], figures["teacher"] = _measure(teacher, test, readers, "teacher", compute)
+        progress.advance()
+        students: dict[str, nn.Module] = {
+            "before": pair.load_student(console), "after": pair.load_trained_student(run.best_student, console)
+        }  # fmt: skip
+        for name, student in students.items():
+            scores[name], figures[name] = _measure(student.to(compute.device).eval(), test, readers, "student", compute)
+            progress.advance()
+        for name, found in _agreement(pair, readers, teacher, students, test, compute).items():
+            figures[name]["teacher_agreement"] = found.top1
+            figures[name]["teacher_kl"] = found.kl
+        progress.advance()
+    del teacher, students
+    gc.collect()
+
+    interval = paired_bootstrap(scores["before"], scores["after"], seed=config.seed)
+    decision = verdict(interval)
+    closed = gap_closed(*(scores[name].bits_per_byte for name in ("teacher", "before", "after")))
+    ci95 = None if interval.low is None or interval.high is None else [interval.low, interval.high]
+    content = {
+        **figures,
+        "gap_closed": closed,
+        "gain": {"bits_per_byte": interval.estimate, "ci95": ci95},
+        "verdict": decision,
+        "documents": len({example["document"] for example in test}),
+        "examples": len(test),
+        "bytes": sum(example["bytes"] for example in test),
+        "student": run.best_student.relative_to(run.path).as_posix(),
+    }
+    write_json(run.path / "validation.json", content)
+    gate = _gate_failure(config, decision)
+    metrics = {"verdict": decision, "gap_closed": closed, "gain": content["gain"], "gate_failure": gate}
+    # The figures are those of the student that was measured; another one's card says nothing of them.
+    write_card(run.best_student, pair, config, content)
+    words = (
+        f"{figures['before']['bits_per_byte']:.4f} -> {figures['after']['bits_per_byte']:.4f} bits per byte, {decision}"
+    )
+    return StageResult([run.path / "validation.json"], metrics, words, gate_failure=gate)
+
+
+def _gate_failure(config: Parameters, decision: str) -> str | None:
+    if config.quality_gate == "off" or decision == "improved":
+        return None
+    if decision == "inconclusive" and config.quality_gate == "not-worse":
+        return None
+    return f"quality gate {config.quality_gate!r}: the student is {'worse than' if decision == 'worse' else 'not shown to be better than'} before"
+
+
+def _measure(
+    model: nn.Module, examples: list[dict[str, Any]], readers: Readers, role: str, compute: Compute
+) -> tuple[Scores, dict[str, Any]]:
+    reader = readers.teacher if role == "teacher" else readers.student
+    side = "teacher" if role == "teacher" else "student"
+    # The teacher's weights are already in the format that it computes in.
+    autocast = None if role == "teacher" else compute.autocast
+    scores = score(model, scored_texts(examples, reader, side), device=compute.device, autocast_dtype=autocast)
+    prompt = examples[0][f"{side}_ids"][:16]
+    speed = generation_speed(model, prompt, device=compute.device, autocast_dtype=autocast)
+    size = model_size(model)
+    return scores, {
+        "bits_per_byte": scores.bits_per_byte,
+        "perplexity": scores.perplexity,
+        "tokens": int(scores.tokens.sum()),
+        "generated_tokens_per_second": speed,
+        "parameters": size.parameters,
+        "size_bytes": size.bytes,
+    }
+
+
+def _agreement(
+    pair: ModelPair,
+    readers: Readers,
+    teacher: nn.Module,
+    students: dict[str, nn.Module],
+    examples: list[dict[str, Any]],
+    compute: Compute,
+) -> dict[str, Agreement]:
+    """Where it is defined: the same tokenizer, or rows that the alignment pairs; {} for black box across tokenizers."""
+    student_table, teacher_table = readers.student.table, readers.teacher.table
+    if student_table is None or teacher_table is None:
+        return {}
+    if pair.same_tokenizer:
+        common = torch.from_numpy(common_ids(teacher_table, student_table)).to(compute.device)
+
+        def log_target(teacher_logits: Tensor, columns: int) -> Tensor:
+            return temper(restrict_columns(teacher_logits, common, columns), 1.0)
+    else:
+        prefix_map = BytePrefixMap.build(teacher_table, student_table).to(compute.device)
+
+        def log_target(teacher_logits: Tensor, columns: int) -> Tensor:
+            return prefix_map.project(teacher_logits, columns).log_target
+
+    pairs = [_paired(example, bool(pair.same_tokenizer)) for example in examples]
+    pairs = [item for item in pairs if len(item.student_rows)]
+    if not pairs:
+        return {}
+    return agreement(
+        teacher, students, pairs, log_target=log_target, device=compute.device, autocast_dtype=compute.autocast
+    )
+
+
+def _paired(example: dict[str, Any], same: bool) -> PairedText:
+    if same:
+        rows = list(range(len(example["student_ids"]) - 1))
+        return PairedText(example["student_ids"], example["student_ids"], rows, rows)
+    return PairedText(example["student_ids"], example["teacher_ids"], example["student_rows"], example["teacher_rows"])

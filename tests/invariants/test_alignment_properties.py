@@ -1,0 +1,189 @@
+"""Properties of the alignment that must hold for any vocabularies and any text."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distillkit.alignment.bpm import BytePrefixMap, aligned_rows
+from distillkit.alignment.token_bytes import Encoding, TokenBytes
+from distillkit.losses.objective import cross_vocabulary_terms, same_vocabulary_terms
+
+SPACES = b" \t\n\r\v\f"
+# Few letters, so that pieces overlap; white space and multi-byte characters among them.
+TEXT = st.text(st.sampled_from("ab \n\té😀\u0301"), max_size=25) | st.text(max_size=15)
+SOME_BYTES = st.binary(min_size=1, max_size=3) | TEXT.map(str.encode).filter(bool)
+
+
+@st.composite
+def vocabularies(draw, complete: bool = True) -> TokenBytes:
+    """Two specials (0: EOS), byte tokens (all of them if `complete`), then pieces, in part spelling the same."""
+    pieces = draw(st.lists(SOME_BYTES | st.sampled_from([b" the", b"ab", b" a", b"  "]), max_size=12))
+    single = [bytes([byte]) for byte in range(256)] if complete else []
+    table = [None, None, *single, *pieces]
+    seen: set[bytes] = set()
+    shadowed = set()
+    for index in reversed(range(len(table))):  # The last of several counts, so lowest-id-wins would be noticed.
+        piece = table[index]
+        if piece is not None and piece in seen:
+            shadowed.add(index)
+        seen |= {piece} if piece is not None else set()
+    return TokenBytes(tuple(table), draw(st.booleans()), {0: "</s>", 1: "<s>"}, frozenset(shadowed), 1, 0)
+
+
+def random_tokens(table: TokenBytes, text: bytes, seed: int) -> Encoding:
+    """Any segmentation of the text: what holds for it holds for a real tokenizer's."""
+    random = np.random.default_rng(seed)
+    dummy_space = table.leading_space and bool(text)
+    rest = (b" " if dummy_space else b"") + text
+    ids: list[int] = []
+    while rest:
+        fitting = [index for index, piece in enumerate(table.pieces) if piece and rest.startswith(piece)]
+        ids.append(int(random.choice(fitting)))
+        rest = rest[len(table.pieces[ids[-1]] or b"") :]
+    ends = np.cumsum([len(table.pieces[index] or b"") for index in ids], dtype=np.int64)
+    return Encoding(ids, np.maximum(ends - int(dummy_space), 0), dummy_space)
+
+
+def read_after(table: TokenBytes, encoding: Encoding, count: int) -> bytes:
+    return b"".join(table.pieces[index] or b"" for index in encoding.ids[:count])
+
+
+def reference_rows(s_table, student, t_table, teacher, text, s_start, t_start, s_eos, t_eos):
+    """The definition, spelled with bytes and two nested loops."""
+    found = []
+    for i in range(0 if s_start else 1, len(student.ids) + 1):
+        for j in range(0 if t_start else 1, len(teacher.ids) + 1):
+            s_read = read_after(s_table, student, i)
+            t_read = read_after(t_table, teacher, j)
+            # Consumed bytes of the text: the dummy space is none of them.
+            s_done = max(len(s_read) - student.dummy_space, 0)
+            t_done = max(len(t_read) - teacher.dummy_space, 0)
+            if s_done != t_done:
+                continue
+            if s_done in student.ends[i:] or t_done in teacher.ends[j:]:
+                continue  # A later token ends here too.
+            if i == len(student.ids) and j == len(teacher.ids):
+                if s_eos and t_eos:
+                    found.append((i + s_start - 1, j + t_start - 1))
+                continue
+            s_rest = ((b" " if student.dummy_space else b"") + text)[len(s_read) :]
+            t_rest = ((b" " if teacher.dummy_space else b"") + text)[len(t_read) :]
+            if s_rest != t_rest:
+                continue
+            if len(s_rest) > 1 and s_rest[0] in SPACES and s_rest[1] in SPACES:
+                continue
+            s_next, t_next = s_table.pieces[student.ids[i]], t_table.pieces[teacher.ids[j]]
+            if t_next.startswith(s_next):
+                found.append((i + s_start - 1, j + t_start - 1))
+    return found
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    s_table=vocabularies(),
+    t_table=vocabularies(),
+    text=TEXT.map(str.encode),
+    seed=st.integers(0, 2**31),
+    flags=st.tuples(*[st.booleans()] * 4),
+)
+def test_aligned_rows_are_those_of_the_definition(s_table, t_table, text, seed, flags):
+    student, teacher = random_tokens(s_table, text, seed), random_tokens(t_table, text, seed + 1)
+    names = ("student_start", "teacher_start", "student_has_eos", "teacher_has_eos")
+    found = aligned_rows(student, teacher, text, **dict(zip(names, flags, strict=True)))
+    pairs = list(zip(found.student_rows.tolist(), found.teacher_rows.tolist(), strict=True))
+    assert pairs == reference_rows(s_table, student, t_table, teacher, text, *flags)
+    assert pairs == sorted(pairs)
+    assert len(set(pairs)) == len(pairs) == found.positions_aligned <= found.positions
+    assert 0 <= found.bytes_aligned <= found.bytes <= len(text)
+    student_inputs = flags[0] + len(student.ids) + flags[2]
+    # A row predicts the next input, so the last one is out of bounds for a target.
+    assert all(0 <= row < student_inputs - 1 for row in found.student_rows)
+
+
+@settings(max_examples=60, deadline=None)
+@given(table=vocabularies(), text=TEXT.map(str.encode), seed=st.integers(0, 2**31))
+def test_a_text_against_itself_lacks_only_the_runs_of_white_space(table, text, seed):
+    encoding = random_tokens(table, text, seed)
+    found = aligned_rows(
+        encoding, encoding, text, student_start=True, teacher_start=True, student_has_eos=True, teacher_has_eos=True
+    )
+    assert found.student_rows.tolist() == found.teacher_rows.tolist()
+    masked = set(range(len(encoding.ids) + 1)) - set(found.student_rows.tolist())
+    written = (b" " if encoding.dummy_space else b"") + text
+    for row in masked:
+        following = written[len(read_after(table, encoding, row)) :][:2]
+        # A dummy space that is a token of its own belongs to the row after it.
+        alone = encoding.dummy_space and row == 0 and encoding.ends[0] == 0
+        assert alone or (len(following) == 2 and all(byte in SPACES for byte in following))
+
+
+@settings(max_examples=60, deadline=None)
+@given(teacher=vocabularies(), student=vocabularies(complete=False), seed=st.integers(0, 2**31))
+def test_projection_against_brute_force(teacher, student, seed):
+    logits = torch.randn(3, len(teacher), dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) * 4
+    probabilities = torch.softmax(logits, -1)
+    expected = torch.zeros(3, len(student), dtype=torch.float64)
+    residual = torch.zeros(3, dtype=torch.float64)
+    for index, piece in enumerate(teacher.pieces):
+        prefixes = [
+            (len(candidate), position)
+            for position, candidate in enumerate(student.pieces)
+            if candidate and piece and piece.startswith(candidate) and position not in student.shadowed
+        ]
+        if index == teacher.eos_id:
+            expected[:, student.eos_id] += probabilities[:, index]
+        elif prefixes:
+            expected[:, max(prefixes)[1]] += probabilities[:, index]
+        else:
+            residual += probabilities[:, index]
+    found = BytePrefixMap.build(teacher, student).project(logits)
+    torch.testing.assert_close(found.residual, residual)
+    kept = found.log_target.exp() * (1 - found.residual)[:, None]
+    torch.testing.assert_close(kept, expected)
+    assert torch.equal(found.log_target.isneginf(), expected == 0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(teacher=vocabularies(), student=vocabularies(), seed=st.integers(0, 2**31), scale=st.sampled_from([0.1, 3, 30]))
+def test_mass_is_conserved(teacher, student, seed, scale):
+    logits = torch.randn(4, len(teacher), generator=torch.Generator().manual_seed(seed)) * scale
+    found = BytePrefixMap.build(teacher, student).project(logits)
+    mapped = (found.log_target.double().exp().sum(-1) * (1 - found.residual.double())).tolist()
+    assert mapped == pytest.approx((1 - found.residual.double()).tolist(), abs=1e-6)
+    # With all bytes in the student only the special tokens (one of them EOS) can be residual.
+    start = torch.softmax(logits.double(), -1)[:, 1].tolist()
+    assert found.residual.tolist() == pytest.approx(start, abs=1e-6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(table=vocabularies(), seed=st.integers(0, 2**31), temperature=st.sampled_from([1.0, 2.0, 7.0]))
+def test_identical_tokenizers_make_it_plain_kl(table, seed, temperature):
+    # Shadowed duplicates give their mass to their twin: the identity is for tokenizers without them.
+    table = TokenBytes(tuple(dict.fromkeys(table.pieces[1:])), False, {0: "</s>"}, eos_id=0)
+    mapping = BytePrefixMap.build(table, table)
+    assert mapping.student_ids.tolist() == list(range(len(table)))
+
+    generator = torch.Generator().manual_seed(seed)
+    size = len(table)
+    teacher = torch.randn(1, 6, size, dtype=torch.float64, generator=generator) * 3
+    base = torch.randn(1, 6, size, dtype=torch.float64, generator=generator)
+    labels = torch.randint(0, size, (1, 6), generator=generator)
+    index = torch.arange(5)
+    results = []
+    for projected in (False, True):
+        student = base.clone().requires_grad_()
+        if projected:
+            target = mapping.project(teacher.flatten(0, 1)[index])
+            assert target.residual.abs().max() == 0
+            terms = cross_vocabulary_terms(student, labels, index, target.log_target, temperature=temperature)
+        else:
+            common = torch.ones(size, dtype=torch.bool)
+            terms = same_vocabulary_terms(student, labels, teacher, common, temperature=temperature)
+        (terms.soft_sum + terms.hard_sum).backward()
+        results.append((terms.soft_sum.detach(), terms.hard_sum.detach(), student.grad))
+    for plain, through_bytes in zip(*results, strict=True):
+        torch.testing.assert_close(through_bytes, plain, rtol=1e-10, atol=1e-12)
