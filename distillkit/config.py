@@ -72,12 +72,10 @@ class ResolvedConfig:
         return dataclasses.asdict(self.parameters)
 
     def rows(self) -> list[tuple[str, Any, str]]:
-        """(name, value, source) for the parameter table; advanced ones only where they were set."""
+        """(name, value, source) for the parameter table; advanced ones only where they differ from the default."""
         values = self.as_dict()
-        core = set(declared.core_names())
-        return [
-            (name, values[name], self.sources[name]) for name in values if name in core or self.sources[name] != DEFAULT
-        ]
+        shown = [name for name in values if name in declared.core_names() or values[name] != declared.default(name)]
+        return [(name, values[name], self.sources[name]) for name in shown]
 
 
 def resolve(

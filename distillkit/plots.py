@@ -21,6 +21,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, fontManager
 from matplotlib.ft2font import FT2Font
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from distillkit.console import sanitize
@@ -33,11 +34,13 @@ GRID = "#e3e3e3"
 BLUE, ORANGE, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#8f4a7a"
 
 DPI = 160
-LONGEST_TITLE = 60
+WIDEST_TITLE = 490  # points: the width of the narrowest axes
+_MOST_LETTERS = 200
 # More points than this are drawn faint, with their moving average on top.
 MOST_RAW_POINTS = 200
 _LARGEST = 1e100
 
+_TITLE_POINTS = 10
 _FONT = "DejaVu Sans"  # comes with matplotlib, so that every machine draws the same letters
 _NAMES = {"before": "student before", "after": "student after", "teacher": "teacher"}
 
@@ -81,10 +84,10 @@ def draw_plots(
 
 def _loss(metrics: Sequence[Mapping[str, Any]], heading: str) -> Figure | None:
     total, soft, hard = (_series(metrics, name) for name in ("loss", "soft_loss", "hard_loss"))
-    series = [("total", total, BLUE, "-", "o"), ("hard: true tokens", hard, ORANGE, "--", "s")]
-    # Without a teacher's distribution (black box) the soft term is nothing but zeros.
+    series = [("total", total, BLUE, "-", "o"), ("hard: the true tokens", hard, ORANGE, "--", "s")]
+    # Plain fine-tuning (alpha 0) has no soft term: its column is nothing but zeros.
     if np.any(soft[1]):
-        series.insert(1, ("soft: teacher", soft, GREEN, "-.", "^"))
+        series.insert(1, ("soft: what the teacher says", soft, GREEN, "-.", "^"))
     if not any(len(points[0]) for _, points, *_ in series):
         return None
     figure, (axes,) = _card("Training loss", heading)
@@ -297,13 +300,13 @@ def _own_style() -> Iterator[None]:
 
 def _card(name: str, heading: str, rows: int = 1) -> tuple[Figure, list[Axes]]:
     """A figure with the picture's name and the run's below each other, and its axes from top to bottom."""
-    figure = Figure(figsize=(8, 4.8 if rows == 1 else 5.6), dpi=DPI, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)  # pyright: ignore[reportOptionalMemberAccess]
+    figure = Figure(figsize=(8, 4.8 if rows == 1 else 5.6), dpi=DPI)
+    figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
     all_axes = figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0].tolist()
     all_axes[0].set_title(name, loc="left", fontsize=13, fontweight="bold", pad=26 if heading else 10)
     all_axes[0].annotate(
         heading, (0, 1), xytext=(0, 9), xycoords="axes fraction", textcoords="offset points", color=FAINT_INK,
-        ha="left", va="bottom", fontsize=10,
+        ha="left", va="bottom", fontsize=_TITLE_POINTS,
     )  # fmt: skip
     return figure, all_axes
 
@@ -314,7 +317,7 @@ def _finish(axes: Axes, label: str, *, step_label: bool = True) -> None:
         axes.set_xlabel("optimizer step")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(lambda step, _: f"{step:,.0f}")
-    axes.yaxis.set_major_formatter(_Ticks(_tick))
+    axes.yaxis.set_major_formatter(FuncFormatter(_tick) if axes.get_yscale() == "log" else _Ticks(_tick))
     axes.margins(x=0.03, y=0.1)
     last = axes.dataLim.x1
     # The origin is where the student began; a single line at step 0 still needs a width.
@@ -331,12 +334,24 @@ def _legend(figure: Figure, axes: Axes, columns: int = 3, heading: str | None = 
 
 
 def _printable(text: str) -> str:
-    """A stranger's text on one short line, in letters that the font has."""
+    """A stranger's text on one line that fits on a card, in letters that the font has."""
+    font = FT2Font(fontManager.findfont(FontProperties(family=_FONT)))
+    known = font.get_charmap()
     line = " ".join(sanitize(text).split())
-    if len(line) > LONGEST_TITLE:
-        line = line[: LONGEST_TITLE - 1].rstrip() + "…"
-    known = FT2Font(fontManager.findfont(FontProperties(family=_FONT))).get_charmap()
-    return "".join(letter if ord(letter) in known else "□" for letter in line)
+    line = "".join(letter if ord(letter) in known else "□" for letter in line)
+    font.set_size(_TITLE_POINTS, 72)
+    shown, kept = line, min(len(line), _MOST_LETTERS)
+    while len(shown) > _MOST_LETTERS or _width(shown, font) > WIDEST_TITLE:
+        # Both ends tell runs apart: the models at the beginning, the moment at the end.
+        kept -= 1
+        shown = f"{line[: kept - kept // 2].rstrip()}…{line[len(line) - kept // 2 :].lstrip()}"
+    return shown
+
+
+def _width(line: str, font: FT2Font) -> float:
+    """The width of a line in points."""
+    font.set_text(line)
+    return font.get_width_height()[0] / 64  # in 26.6 fixed point
 
 
 def _png(figure: Figure) -> bytes:

@@ -1,93 +1,155 @@
-"""How much a student agrees with its teacher: the same first choice, and the divergence of their distributions."""
+"""How closely students follow the teacher: the same first choice, and KL(teacher ‖ student), row by row.
+
+The teacher runs once, however many students (before, after, control) are compared with it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from distillkit.console import ProgressHandle
+from distillkit.errors import DistillkitError
+from distillkit.evaluation.batched_forward import (
+    batch_logits,
+    batches_by_length,
+    default_batch_tokens,
+    measuring,
+    rows_at_once,
+)
 from distillkit.interrupts import check_interrupted
 from distillkit.losses.divergences import forward_kl
-from distillkit.training.precision import autocasting
 
-_ROWS_AT_ONCE = 256
-
-# [N, V_t] teacher logits and the student's number of columns -> [N, V_s] log-probabilities in the student's tokens.
 LogTarget = Callable[[Tensor, int], Tensor]
+"""(teacher logits [N, U], V) -> [N, V] log-probabilities over the student's V columns, -inf where the teacher has no
+say; a row that is -inf throughout has no target and is left out. For the same tokenizer: `restrict_columns` and
+`temper`; across tokenizers: `BytePrefixMap.project`."""
 
 
 @dataclass(frozen=True)
 class PairedText:
-    """One text as both models read it, and the rows that speak of the same next bytes (row r predicts token r + 1)."""
+    """One text as both models read it. Row r predicts token r + 1; `student_rows` and `teacher_rows` are pairs."""
 
     student_ids: Sequence[int]
     teacher_ids: Sequence[int]
     student_rows: Sequence[int]
     teacher_rows: Sequence[int]
 
+    def __post_init__(self) -> None:
+        if len(self.student_rows) != len(self.teacher_rows):
+            raise ValueError(f"{len(self.student_rows)} rows of the student, {len(self.teacher_rows)} of the teacher")
+        for ids, rows in ((self.student_ids, self.student_rows), (self.teacher_ids, self.teacher_rows)):
+            if len(rows) and not 0 <= min(rows) <= max(rows) < len(ids):
+                raise ValueError(f"rows {min(rows)} to {max(rows)} of a text of {len(ids)} tokens")
+
 
 @dataclass(frozen=True)
 class Agreement:
-    """Over all paired rows.
+    """A student beside its teacher.
 
     Attributes:
-        top1: share of rows on which the most probable token is the same.
-        kl: mean KL(teacher ‖ student) in nats per row.
-        rows: how many rows were compared.
+        top1: share of rows on which both give the most probability to the same token; None without rows.
+        kl: mean KL(teacher ‖ student) in nats per row; None without rows.
+        rows: rows that have a target.
     """
 
-    top1: float
-    kl: float
+    top1: float | None
+    kl: float | None
     rows: int
 
 
-@torch.inference_mode()
+@dataclass
+class _Sums:
+    same: int = 0
+    kl: float = 0.0
+    rows: int = 0
+
+
 def agreement(
     teacher: nn.Module,
     students: Mapping[str, nn.Module],
-    texts: Sequence[PairedText],
+    pairs: Iterable[PairedText],
     *,
     log_target: LogTarget,
     device: torch.device,
     autocast_dtype: torch.dtype | None = None,
+    batch_tokens: int | None = None,
+    progress: ProgressHandle | None = None,
+    interruptible: bool = True,
 ) -> dict[str, Agreement]:
-    """Compare each student with the teacher, which runs once. Models are in evaluation mode and on `device`.
+    """Compare every student with the teacher on the paired rows.
 
-    Rows without any target (the teacher's whole mass has no token of the student) are left out.
+    Means are over rows, not over texts or batches. The student's softmax is over all its columns.
+
+    Args:
+        teacher, students: causal language models on `device`; their training modes are restored.
+        autocast_dtype: the format of the students' matrix products; the teacher computes in that of its weights.
+        batch_tokens: tokens per batch and model, padding included; default: as many as have half a gigabyte of logits
+            of the teacher and one student.
+        progress: advanced by the number of texts compared.
+        interruptible: whether a signal may end it between two batches.
 
     Raises:
+        DistillkitError: the divergence is not a finite number.
         Interrupted: a signal arrived.
     """
-    same = dict.fromkeys(students, 0)
-    divergence = dict.fromkeys(students, 0.0)
-    rows = 0
-    for text in texts:
-        check_interrupted()
-        teacher_logits = _logits(teacher, text.teacher_ids, text.teacher_rows, device, None)
-        student_logits = {
-            name: _logits(student, text.student_ids, text.student_rows, device, autocast_dtype)
-            for name, student in students.items()
-        }
-        for start in range(0, len(text.student_rows), _ROWS_AT_ONCE):
-            part = slice(start, start + _ROWS_AT_ONCE)
-            for position, (name, logits) in enumerate(student_logits.items()):
-                target = log_target(teacher_logits[part].float(), logits.shape[-1])
-                possible = target.amax(-1) > -torch.inf
-                target, log_probabilities = target[possible], torch.log_softmax(logits[part].float(), -1)[possible]
-                same[name] += int((target.argmax(-1) == log_probabilities.argmax(-1)).sum())
-                divergence[name] += float(forward_kl(target, log_probabilities).sum(dtype=torch.float64))
-                rows += len(target) if position == 0 else 0
-    if not rows:
-        return {}
-    return {name: Agreement(same[name] / rows, divergence[name] / rows, rows) for name in students}
+    pairs = [pair for pair in pairs if len(pair.student_rows)]
+    sums = {name: _Sums() for name in students}
+    lengths = [max(len(pair.student_ids), len(pair.teacher_ids)) for pair in pairs]
+    batches = batches_by_length(lengths, batch_tokens or default_batch_tokens(teacher, *list(students.values())[:1]))
+    with measuring(teacher, *students.values()):
+        for batch in batches:
+            if interruptible:
+                check_interrupted()
+            members = [pairs[index] for index in batch]
+            teacher_logits = batch_logits(teacher, [pair.teacher_ids for pair in members], device, None)
+            teacher_rows = _flat_rows([pair.teacher_rows for pair in members], teacher_logits)
+            for name, student in students.items():
+                logits = batch_logits(student, [pair.student_ids for pair in members], device, autocast_dtype)
+                rows = _flat_rows([pair.student_rows for pair in members], logits)
+                _add(sums[name], teacher_logits, teacher_rows, logits, rows, log_target)
+                del logits  # Or it would still be held while the next student computes.
+                if not math.isfinite(sums[name].kl):
+                    raise DistillkitError(
+                        f"the divergence of the student {name!r} from the teacher became {sums[name].kl}",
+                        hint="use --precision fp32",
+                    )
+            if progress is not None:
+                progress.advance(len(members))
+    return {name: _means(total) for name, total in sums.items()}
 
 
-def _logits(
-    model: nn.Module, ids: Sequence[int], rows: Sequence[int], device: torch.device, autocast_dtype: torch.dtype | None
-) -> Tensor:
-    """[len(rows), V] logits of one text at some rows."""
-    with autocasting(device, autocast_dtype):
-        logits = model(input_ids=torch.tensor([list(ids)], device=device), use_cache=False).logits[0]
-    return logits.index_select(0, torch.as_tensor(list(rows), dtype=torch.long, device=device))
+def _flat_rows(rows: Sequence[Sequence[int]], logits_btv: Tensor) -> Tensor:
+    """[R] indices into the flattened [B·T] rows."""
+    width = logits_btv.shape[1]
+    parts = [torch.as_tensor(part, dtype=torch.long) + index * width for index, part in enumerate(rows)]
+    return torch.cat(parts).to(logits_btv.device)
+
+
+def _add(
+    sums: _Sums, teacher_btu: Tensor, teacher_rows: Tensor, student_btv: Tensor, rows: Tensor, log_target: LogTarget
+) -> None:
+    columns = student_btv.shape[-1]
+    # Of each row the teacher's logits, their softmax, the target, and two or three temporaries are held.
+    chunk = rows_at_once(teacher_btu.shape[-1] + columns)
+    flat_teacher, flat_student = teacher_btu.flatten(0, 1), student_btv.flatten(0, 1)
+    for teacher_part, part in zip(teacher_rows.split(chunk), rows.split(chunk), strict=True):
+        target = log_target(flat_teacher.index_select(0, teacher_part), columns)
+        student = flat_student.index_select(0, part)
+        student = student if student.dtype == torch.float64 else student.float()
+        has_target = target.amax(-1) != -math.inf  # NaN counts as one, so that it is noticed.
+        target, student = target[has_target], student.log_softmax(-1)[has_target]
+        sums.same += int((target.argmax(-1) == student.argmax(-1)).sum())
+        sums.kl += float(forward_kl(target, student).cpu().double().sum())
+        sums.rows += len(target)
+
+
+def _means(sums: _Sums) -> Agreement:
+    if not sums.rows:
+        return Agreement(None, None, 0)
+    # Rounding can leave the divergence of equal distributions a hair below zero.
+    return Agreement(sums.same / sums.rows, max(0.0, sums.kl / sums.rows), sums.rows)

@@ -1,9 +1,14 @@
-"""Bits per byte: the only scale that is fair between tokenizers. Σ negative log-likelihood / (ln 2 · UTF-8 bytes)."""
+"""Bits per byte of texts under a model: Σ NLL / (ln 2 · UTF-8 bytes).
+
+The only scale on which models with different tokenizers can be compared: tokens differ in size, bytes do not. Sums are
+kept per document, because documents are what the bootstrap draws.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,25 +16,27 @@ import torch
 from torch import Tensor, nn
 
 from distillkit.console import ProgressHandle
-from distillkit.data.batching import attention_mask, pad_right
 from distillkit.errors import DistillkitError
+from distillkit.evaluation.batched_forward import (
+    batch_logits,
+    batches_by_length,
+    default_batch_tokens,
+    measuring,
+    rows_at_once,
+)
 from distillkit.interrupts import check_interrupted
-from distillkit.training.precision import autocasting
-
-# Rows whose [rows, V] log-probabilities are held in fp32 at once: 256 × 50 000 × 4 bytes = 51 MB.
-_ROWS_AT_ONCE = 256
-_TOKENS_AT_ONCE = 2048
 
 
 @dataclass(frozen=True)
 class ScoredText:
-    """One context: the model reads `ids`, and ids[first:last] are scored.
+    """One context of a model, and the part of it that counts.
 
     Attributes:
-        ids: start token (if any), text, end token (if any).
-        first, last: the scored tokens; first >= 1, since nothing predicts the first token.
+        ids: what the model reads, start and end tokens included.
+        first, last: the tokens ids[first:last] are scored, each from all before it. `first` is at least 1: nothing
+            predicts the first token. Nothing is scored if `last` is not greater.
         bytes: UTF-8 bytes that the scored tokens spell.
-        document: the unit that the bootstrap draws; several texts may be pieces of one document.
+        document: the document that the text is a piece of.
     """
 
     ids: Sequence[int]
@@ -38,15 +45,22 @@ class ScoredText:
     bytes: int
     document: int
 
+    def __post_init__(self) -> None:
+        if self.first < 1 or self.last > len(self.ids) or self.bytes < 0:
+            raise ValueError(f"tokens {self.first} to {self.last} of {len(self.ids)} cannot be scored")
+        if self.bytes and self.last <= self.first:
+            raise ValueError(f"{self.bytes} bytes, but no token that spells them")
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Scores:
-    """Sums per document, in the order of `documents`.
+    """Sums per document; D documents.
 
     Attributes:
-        documents: [D] document numbers, ascending.
-        nll: [D] float64, Σ negative log-likelihood in nats.
-        bytes, tokens: [D] int64, what was scored.
+        documents: [D] int64, ascending.
+        nll: [D] float64, negative log-likelihood of the scored tokens in nats.
+        bytes: [D] int64, UTF-8 bytes of the scored tokens.
+        tokens: [D] int64, scored tokens.
     """
 
     documents: np.ndarray
@@ -56,106 +70,109 @@ class Scores:
 
     @property
     def bits_per_byte(self) -> float:
-        """Over all documents: a ratio of sums. NaN where there are no bytes."""
-        size = int(self.bytes.sum())
-        return float(self.nll.sum()) / (math.log(2) * size) if size else math.nan
+        """Σ NLL / (ln 2 · Σ bytes).
+
+        Raises:
+            DistillkitError: not one byte was scored.
+        """
+        return float(self.nll.sum()) / (math.log(2) * self._total(self.bytes))
 
     @property
     def perplexity(self) -> float:
-        """Per token of the model's own tokenizer: not comparable between tokenizers."""
-        tokens = int(self.tokens.sum())
-        return math.exp(min(float(self.nll.sum()) / tokens, 700.0)) if tokens else math.nan
+        """exp(Σ NLL / Σ tokens) per token of this model; the largest float where that overflows (JSON has no infinity).
+
+        Raises:
+            DistillkitError: not one token was scored.
+        """
+        mean = float(self.nll.sum()) / self._total(self.tokens)
+        return math.exp(mean) if mean < math.log(sys.float_info.max) else sys.float_info.max
+
+    @staticmethod
+    def _total(counts: np.ndarray) -> int:
+        total = int(counts.sum())
+        if total == 0:
+            raise DistillkitError(
+                "the held-out texts have nothing that can be scored",
+                hint="give more or longer texts, or raise --held-out-size",
+            )
+        return total
 
 
 def score(
     model: nn.Module,
-    texts: Sequence[ScoredText],
+    texts: Iterable[ScoredText],
     *,
     device: torch.device,
     autocast_dtype: torch.dtype | None = None,
-    tokens_at_once: int = _TOKENS_AT_ONCE,
+    batch_tokens: int | None = None,
     progress: ProgressHandle | None = None,
     interruptible: bool = True,
 ) -> Scores:
-    """Score texts with a model, each in a context of its own.
+    """Score texts. In fp32 the result does not depend on the batches (to 1e-5 per text); bf16 rounds by shape.
 
-    The softmax is over all columns of the model's head, padding of its vocabulary included: that is the distribution
-    that the model really has. Batches are of like lengths, padded to the right and masked by length; the result does
-    not depend on them.
+    The softmax is over all columns of the head, also those that no token has (padded vocabularies): probability put
+    there is lost, and the score shows it.
 
     Args:
-        tokens_at_once: padded tokens of a batch, at the most (at least one text).
-        progress: advanced by one per text.
-        interruptible: False where leaving in the middle would lose a step that is done.
+        model: a causal language model on `device`; its training mode is restored.
+        autocast_dtype: the format of matrix products; None for that of the weights.
+        batch_tokens: tokens per batch, padding included; default: as many as have half a gigabyte of logits. Beyond
+            the model's own output only a small chunk of rows is ever held in fp32.
+        progress: advanced by the number of texts scored.
+        interruptible: whether a signal may end it between two batches.
 
     Raises:
-        DistillkitError: a likelihood is not finite; names the document.
+        DistillkitError: a text has no finite likelihood.
         Interrupted: a signal arrived.
     """
-    numbers = np.array(sorted({text.document for text in texts}), dtype=np.int64)
-    index_of = {int(number): index for index, number in enumerate(numbers)}
-    nll = np.zeros(len(numbers))
-    sizes, tokens = np.zeros(len(numbers), dtype=np.int64), np.zeros(len(numbers), dtype=np.int64)
-    was_training = model.training
-    model.eval()
-    try:
-        for batch in _batches(texts, tokens_at_once):
+    texts = list(texts)
+    # What comes after the last row in use changes nothing before it.
+    read = [text.ids[: text.last - 1] if text.last > text.first else () for text in texts]
+    nll = np.zeros(len(texts))
+    scored = [index for index, ids in enumerate(read) if len(ids)]
+    batches = batches_by_length([len(read[index]) for index in scored], batch_tokens or default_batch_tokens(model))
+    with measuring(model):
+        for batch in batches:
             if interruptible:
                 check_interrupted()
-            values = _nll(model, [texts[position] for position in batch], device, autocast_dtype)
-            for position, value in zip(batch, values, strict=True):
-                text = texts[position]
-                if not math.isfinite(value):
+            members = [scored[index] for index in batch]
+            logits = batch_logits(model, [read[index] for index in members], device, autocast_dtype)
+            nll[members] = _nll(logits, [texts[index] for index in members])
+            for index in members:
+                if not math.isfinite(nll[index]):
                     raise DistillkitError(
-                        f"the likelihood of held-out document {text.document} is {value}",
-                        hint="the model's weights may be damaged, or its numbers overflow: --precision fp32",
+                        f"the negative log-likelihood of a text of document {texts[index].document} became {nll[index]}",
+                        hint="use --precision fp32; if this happened in training, lower --learning-rate too",
                     )
-                row = index_of[text.document]
-                nll[row] += value
-                sizes[row] += text.bytes
-                tokens[row] += max(0, text.last - text.first)
             if progress is not None:
-                progress.advance(len(batch))
-    finally:
-        model.train(was_training)
-    return Scores(numbers, nll, sizes, tokens)
+                progress.advance(len(members))
+    return _by_document(texts, nll)
 
 
-def _batches(texts: Sequence[ScoredText], tokens_at_once: int) -> list[list[int]]:
-    """Positions of texts, grouped by length, longest first: what does not fit fails at once, not at the end."""
-    order = sorted(range(len(texts)), key=lambda position: (-len(texts[position].ids), position))
-    batches: list[list[int]] = []
-    for position in order:
-        if batches and len(texts[batches[-1][0]].ids) * (len(batches[-1]) + 1) <= tokens_at_once:
-            batches[-1].append(position)
-        else:
-            batches.append([position])
-    return batches
-
-
-@torch.inference_mode()
-def _nll(
-    model: nn.Module, texts: Sequence[ScoredText], device: torch.device, autocast_dtype: torch.dtype | None
-) -> list[float]:
-    """Σ NLL in nats of each text."""
-    rows = [text.ids for text in texts]
-    input_ids = pad_right(rows, 0, multiple=1)
-    mask = attention_mask(rows, input_ids.shape[1])
-    with autocasting(device, autocast_dtype):
-        logits = model(input_ids=input_ids.to(device), attention_mask=mask.to(device), use_cache=False).logits
-    values = []
+def _nll(logits_btv: Tensor, texts: Sequence[ScoredText]) -> np.ndarray:
+    """[B] float64: Σ -log p of the scored tokens of each text of a batch."""
+    width, columns = logits_btv.shape[1:]
+    rows, targets, owners = [], [], []
     for index, text in enumerate(texts):
         # Row r predicts token r + 1.
-        targets = input_ids[index, text.first : text.last].to(device)
-        predictions = logits[index, text.first - 1 : text.last - 1]
-        values.append(
-            sum(
-                _cross_entropy(part, goal)
-                for part, goal in zip(predictions.split(_ROWS_AT_ONCE), targets.split(_ROWS_AT_ONCE), strict=True)
-            )
-        )
-    return [float(value) for value in values]
+        rows.append(torch.arange(text.first - 1, text.last - 1) + index * width)
+        targets.append(torch.as_tensor(text.ids[text.first : text.last], dtype=torch.long))
+        owners.append(np.full(text.last - text.first, index))
+    flat, device = logits_btv.flatten(0, 1), logits_btv.device
+    values: list[np.ndarray] = []
+    chunk = rows_at_once(columns)
+    for part, target in zip(torch.cat(rows).split(chunk), torch.cat(targets).split(chunk), strict=True):
+        logits = flat.index_select(0, part.to(device))
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        chosen = logits.gather(1, target.to(device)[:, None])[:, 0]
+        values.append((logits.logsumexp(-1) - chosen).cpu().double().numpy())
+    return np.bincount(np.concatenate(owners), weights=np.concatenate(values), minlength=len(texts))
 
 
-def _cross_entropy(logits_NV: Tensor, targets_N: Tensor) -> float:
-    return float(nn.functional.cross_entropy(logits_NV.float(), targets_N, reduction="sum")) if len(targets_N) else 0.0
+def _by_document(texts: Sequence[ScoredText], nll: np.ndarray) -> Scores:
+    documents, where = np.unique(np.array([text.document for text in texts], dtype=np.int64), return_inverse=True)
+    bytes_ = np.zeros(len(documents), dtype=np.int64)
+    tokens = np.zeros(len(documents), dtype=np.int64)
+    np.add.at(bytes_, where, np.array([text.bytes for text in texts], dtype=np.int64))
+    np.add.at(tokens, where, np.array([max(0, text.last - text.first) for text in texts], dtype=np.int64))
+    return Scores(documents, np.bincount(where, weights=nll, minlength=len(documents)), bytes_, tokens)

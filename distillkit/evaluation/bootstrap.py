@@ -1,8 +1,10 @@
-"""Is the student really better? A paired bootstrap over documents (Efron & Tibshirani 1993), and the verdict."""
+"""Whether a student improved: a paired bootstrap over documents, and the verdict drawn from its interval."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
@@ -11,61 +13,95 @@ from distillkit.evaluation.bits_per_byte import Scores
 
 Verdict = Literal["improved", "inconclusive", "worse"]
 
-_DRAWS_AT_ONCE = 250
+_COUNTS_AT_ONCE = 1 << 22
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A gain with its confidence interval; without bounds where there are too few documents to tell."""
+    """A gain and how sure it is.
+
+    Attributes:
+        estimate: the gain on all documents, bits per byte.
+        low, high: the interval; None where there are too few documents for one.
+        level: how often such intervals hold the true gain.
+        documents: documents that were drawn from.
+    """
 
     estimate: float
     low: float | None
     high: float | None
+    level: float
+    documents: int
 
 
-def paired_bootstrap(before: Scores, after: Scores, *, seed: int, draws: int = 5000, level: float = 0.95) -> Interval:
-    """The gain in bits per byte (before - after), and the interval that resampled documents give it.
+def fewest_documents(level: float) -> int:
+    """With fewer documents no interval of this level exists.
 
-    Both models are scored on the same documents, which are drawn together: what is hard for both cancels out. Every
-    draw is a ratio of sums, as the score itself is.
+    A student that is not better in truth wins, or loses, on each of n documents by chance with probability 2·2⁻ⁿ;
+    until that is below 1 - level (6 documents for 95 %), no outcome whatever would be evidence.
+    """
+    return math.ceil(1 - math.log2(1 - level))
 
-    Args:
-        before, after: of the same documents.
-        level: of the interval, by percentiles.
+
+def paired_bootstrap(before: Scores, after: Scores, *, seed: int, samples: int = 5000, level: float = 0.95) -> Interval:
+    """The interval of `before - after` in bits per byte; positive means that the student gained.
+
+    Each sample draws as many documents as there are, with replacement, the same ones for both sides, and takes the
+    difference of the ratios of sums, as on the whole set. The interval is between percentiles, which are moved
+    outwards for few documents as in Hesterberg (2015, arXiv 1411.5279, "expanded percentile interval"): plain
+    percentiles of 20 documents hold the truth in only about 91 % of cases instead of 95 %.
 
     Raises:
-        ValueError: the documents are not the same.
+        ValueError: the two sides are of different documents.
     """
     if not np.array_equal(before.documents, after.documents):
-        raise ValueError("the scores are of different documents")
+        raise ValueError("before and after are scores of different documents")
+    if not 0 < level < 1:
+        raise ValueError(f"a level of {level}")
     estimate = before.bits_per_byte - after.bits_per_byte
-    count = len(before.documents)
-    if count < 2:
-        return Interval(estimate, None, None)
+    used = (before.bytes > 0) & (after.bytes > 0)
+    count = int(used.sum())
+    if count < fewest_documents(level):
+        return Interval(estimate, None, None, level, count)
+    columns = np.stack([before.nll, before.bytes, after.nll, after.bytes], axis=1)[used]
     generator = np.random.default_rng(seed)
-    gains = []
-    for start in range(0, draws, _DRAWS_AT_ONCE):
-        drawn = generator.integers(0, count, size=(min(_DRAWS_AT_ONCE, draws - start), count))
-        gains.append(_drawn_bits(before, drawn) - _drawn_bits(after, drawn))
-    low, high = np.quantile(np.concatenate(gains), [(1 - level) / 2, (1 + level) / 2])
-    return Interval(estimate, float(low), float(high))
+    gains: list[np.ndarray] = []
+    remaining = samples
+    while remaining:
+        drawn = min(remaining, max(1, _COUNTS_AT_ONCE // count))
+        # How often each document is drawn says as much as which were drawn, in one matrix product.
+        times = generator.multinomial(count, np.full(count, 1 / count), size=drawn)
+        sums = times @ columns
+        gains.append((sums[:, 0] / sums[:, 1] - sums[:, 2] / sums[:, 3]) / math.log(2))
+        remaining -= drawn
+    tail = _expanded_tail((1 - level) / 2, count)
+    low, high = np.quantile(np.concatenate(gains), [tail, 1 - tail])
+    return Interval(estimate, float(low), float(high), level, count)
 
 
-def _drawn_bits(scores: Scores, drawn: np.ndarray) -> np.ndarray:
-    """[draws] bits per byte of resampled documents, [draws, D] indices."""
-    sizes = scores.bytes[drawn].sum(1)
-    return scores.nll[drawn].sum(1) / (np.log(2) * np.maximum(sizes, 1))
+def _expanded_tail(tail: float, count: int) -> float:
+    """Φ(-√(n/(n-1)) · t): undoes that a bootstrap of n documents is too narrow by √((n-1)/n) and ignores Student's t."""
+    freedom = count - 1
+    z = -NormalDist().inv_cdf(tail)
+    # Student's quantile from the normal one (Abramowitz & Stegun 26.7.5): to 0.003 at the fewest documents.
+    t = z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+    t += (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * freedom**3)
+    return NormalDist().cdf(-math.sqrt(count / freedom) * t)
 
 
 def gap_closed(teacher: float, before: float, after: float) -> float | None:
-    """(before - after) / (before - teacher) in bits per byte; None where the student was not behind the teacher."""
-    return (before - after) / (before - teacher) if before > teacher else None
+    """(before - after) / (before - teacher), all in bits per byte: 1 means as good as the teacher.
+
+    None where the teacher is no better than the student before: there is no gap.
+    """
+    gap = before - teacher
+    return (before - after) / gap if math.isfinite(gap) and gap > 0 else None
 
 
-def verdict(gain: Interval) -> Verdict:
-    """ "improved" or "worse" only if the interval excludes zero."""
-    if gain.low is not None and gain.low > 0:
+def verdict(interval: Interval) -> Verdict:
+    """Says "improved" or "worse" only if the interval excludes zero."""
+    if interval.low is not None and interval.low > 0:
         return "improved"
-    if gain.high is not None and gain.high < 0:
+    if interval.high is not None and interval.high < 0:
         return "worse"
     return "inconclusive"

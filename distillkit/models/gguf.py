@@ -69,11 +69,9 @@ def _load(gguf: Path) -> tuple[Any, Any]:
     with quiet_transformers(), contextlib.redirect_stderr(io.StringIO()):
         model = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
-    # Dequantised, it is an ordinary model: without this, transformers refuses to save it.
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    model.hf_quantizer = None
-    model.is_quantized = False
-    if hasattr(model, "quantization_method"):
-        model.quantization_method = None
+    # Dequantised, it is an ordinary model; left as it is, transformers refuses to save it.
+    plain: Any = model
+    del plain.config.quantization_config
+    plain.hf_quantizer, plain.is_quantized = None, False
+    vars(plain).pop("quantization_method", None)
     return model, tokenizer

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +148,7 @@ def _explained(error: BaseException, repo_id: str, revision: str | None, role: s
     return error
 
 
-def _bar_class(progress: ProgressHandle) -> type[tqdm[Any]]:
+def _bar_class(progress: ProgressHandle) -> Any:
     """A tqdm class whose byte bars move our display; file counts stay silent."""
     lock = threading.Lock()
 
@@ -173,17 +172,3 @@ def _bar_class(progress: ProgressHandle) -> type[tqdm[Any]]:
             return None
 
     return Bar
-
-
-@contextlib.contextmanager
-def silent_hub() -> Iterator[None]:
-    """Hub and transformers print no progress bars of their own inside the block."""
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-
-    disabled = are_progress_bars_disabled()
-    disable_progress_bars()
-    try:
-        yield
-    finally:
-        if not disabled:
-            enable_progress_bars()

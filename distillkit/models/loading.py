@@ -234,7 +234,7 @@ def load_model(
     name = located.reference.text
     try:
         with quiet_transformers():
-            model, report = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 str(located.folder), dtype=dtype, trust_remote_code=trust_remote_code, local_files_only=True,
                 use_safetensors=True, output_loading_info=True,
             )  # fmt: skip
@@ -247,6 +247,7 @@ def load_model(
                 f"{name} is no causal language model: {architecture}", hint="name another model"
             ) from error
         raise
+    model, report = loaded
     missing = sorted(report.get("missing_keys", ()))
     if missing:
         raise PreconditionError(

@@ -79,7 +79,7 @@ def keep_layers(model: nn.Module, layers: int | Sequence[int]) -> nn.Module:
         # The key-value cache is addressed by this number.
         for module in block.modules():
             if hasattr(module, "layer_idx"):
-                module.layer_idx = position  # pyright: ignore[reportAttributeAccessIssue]
+                setattr(module, "layer_idx", position)  # noqa: B010 - a number, not the tensor that torch expects
     _cut_config(pruned.config, kept, total)
     return pruned
 

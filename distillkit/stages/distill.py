@@ -24,6 +24,7 @@ from distillkit.evaluation.bits_per_byte import score
 from distillkit.evaluation.held_out import scored_texts
 from distillkit.interrupts import check_interrupted, pending
 from distillkit.models.pair import ModelPair, open_pair
+from distillkit.models.quiet import quiet_transformers
 from distillkit.parameters import Parameters
 from distillkit.rundir import RunDirectory
 from distillkit.stages import StageResult
@@ -140,10 +141,12 @@ def _train(
             model=student,
             args=training_arguments(config, compute, run.checkpoints, len(examples)),
             train_dataset=_Rows(examples),
+            eval_dataset=_Rows(()),  # `evaluate` scores the validation part itself; the Trainer only asks for one
             data_collator=DistillationCollator(white_box=teacher is not None, aligned=not same),
             objective=objective,
             alpha=config.alpha,
             beta=config.beta,
+            schedule=config.lr_schedule,
             lengths=[len(example["student_ids"]) for example in examples],
             held_out_score=_held_out_score(run, readers, compute),
             fingerprint=fingerprint,
@@ -154,7 +157,8 @@ def _train(
         )
         if teacher is not None:
             trainer.count_teacher(teacher)
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        with quiet_transformers():
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     number = pending()
     if number is not None and trainer.state.global_step < trainer.state.max_steps:
         raise Interrupted(number, f"stopped after step {trainer.state.global_step} of {steps}; it is saved")

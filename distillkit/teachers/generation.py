@@ -1,26 +1,34 @@
-"""Black box: a local causal language model continues prompts, and every text is kept as a line of generated.jsonl.
+"""Black box: a local causal language model continues prompts; every continuation goes to a JSONL file at once.
 
-The texts are a function of the model, the prompts, the sampling settings and the seed: each batch draws from a generator
-of its own, so that an interrupted and resumed generation writes the very file that an undisturbed one writes.
+What a batch contains and the random numbers that it draws depend on the settings and the number of the batch alone, so
+an interrupted generation that is continued writes the same bytes as an undisturbed one. The settings lie beside the
+file in `<name>.settings.json`; a file from other settings is never continued.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from distillkit.console import Console
-from distillkit.errors import PreconditionError
+from distillkit.console import Console, ProgressHandle
+from distillkit.errors import DistillkitError, PreconditionError
 from distillkit.interrupts import check_interrupted
-from distillkit.storage import explained_write_errors, fingerprint_of, write_bytes
-from distillkit.teachers.continuation_filter import judge
+from distillkit.models.decoding import Decoding, choose_tokens
+from distillkit.storage import explained_write_errors, fingerprint_of, write_json
+from distillkit.teachers.continuation_filter import ContinuationFilter
+
+# Of the lines and of how they come about; raised when either changes, the filter's judgement included.
+_FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -28,9 +36,9 @@ class Prompt:
     """The beginning of a text.
 
     Attributes:
-        index: of the training example that it is from.
-        text: its characters.
-        ids: as the teacher reads it, with a start token.
+        index: names it among the prompts.
+        text: what it says.
+        ids: the same as the teacher reads it, start token included; not empty.
         bytes: UTF-8 bytes of `text`.
     """
 
@@ -46,14 +54,14 @@ class Continuation:
 
     Attributes:
         index: of the prompt.
-        prompt, text: the characters of both.
-        tokens: how many tokens were written, an end token not counted.
-        finish: "eos" where the teacher ended the text, "length" where it was cut.
-        kept, reason: whether it is trained on, and why not.
+        text: the continuation without the prompt.
+        tokens: how many tokens it was written in, the ending one not counted.
+        finish: "eos" where the teacher ended the text, "length" where it was cut off.
+        kept: whether it is worth learning.
+        reason: why not (`continuation_filter.Reason`).
     """
 
     index: int
-    prompt: str
     text: str
     tokens: int
     finish: str
@@ -67,156 +75,298 @@ def generate_continuations(
     prompts: Sequence[Prompt],
     *,
     output: Path,
-    max_new_tokens: Sequence[int],
-    temperature: float,
-    top_p: float,
+    max_new_tokens: int | Sequence[int],
+    temperature: float = 1.0,
+    top_p: float = 0.95,
     seed: int,
     batch_size: int,
     device: torch.device,
     console: Console,
     model_fingerprint: str,
 ) -> list[Continuation]:
-    """Continue every prompt once; what `output` already holds of the same job is not written again.
+    """Continue every prompt once, or go on where an earlier attempt with the same settings was cut off.
 
     Args:
-        model: in evaluation mode, on `device`.
-        output: generated.jsonl; its first line says which job it belongs to.
-        max_new_tokens: for each prompt; a batch writes as much as its longest allowance and is cut per prompt.
-        temperature, top_p: of sampling; 1 and 1 are the model's own distribution.
+        model: a causal language model on `device`, in evaluation mode.
+        tokenizer: its tokenizer; PAD and EOS are not needed. Every special token ends a text: none can be read.
+        output: the JSONL file; its folder exists. One line per prompt, in the order of the batches:
+            {index, prompt, continuation, tokens, finish, kept, reason}.
+        max_new_tokens: for all prompts or for each; prompt and new tokens must fit into the model's context.
+        temperature: divides the logits; 0 for greedy decoding.
+        top_p: the share of probability that is sampled from.
+        batch_size: prompts per batch, of like lengths.
+        model_fingerprint: of weights and tokenizer.
 
     Returns:
-        One continuation per prompt, in the order in which they were written.
+        The continuations in the order of `prompts`, dropped ones included.
 
     Raises:
-        PreconditionError: `output` belongs to another job.
-        DistillkitError: it cannot be written.
-        Interrupted: a signal arrived; all finished batches are kept.
+        PreconditionError: the file is from other settings.
+        DistillkitError: out of memory, disk full, or logits that are no numbers; what is written stays.
+        Interrupted: a signal arrived; what is written stays.
     """
-    job = {
+    room = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else list(max_new_tokens)
+    if len(room) != len(prompts) or not all(tokens > 0 for tokens in room):
+        raise ValueError("one positive number of new tokens per prompt is needed")
+    if temperature < 0 or not 0 < top_p <= 1 or batch_size < 1:
+        raise ValueError(f"temperature {temperature}, top_p {top_p}, batch_size {batch_size}")
+    # Longest first: what does not fit into memory is known at once, and the time left is no underestimate.
+    order = sorted(range(len(prompts)), key=lambda number: (-len(prompts[number].ids), -room[number], number))
+    settings = {
+        "format": _FORMAT,
         "model": model_fingerprint,
-        "prompts": fingerprint_of([[prompt.index, list(prompt.ids)] for prompt in prompts]),
-        "room": fingerprint_of(list(max_new_tokens)),
-        "temperature": temperature, "top_p": top_p, "seed": seed, "batch_size": batch_size,
-    }  # fmt: skip
-    # Prompts of like length together: little padding, and long ones show first that memory does not suffice.
-    order = sorted(range(len(prompts)), key=lambda position: (-len(prompts[position].ids), position))
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    written = _reusable(output, job, [len(batch) for batch in batches], console)
-    seen = {continuation.text.strip() for continuation in written if continuation.kept}
-    done = len(written)
-    with console.progress("the teacher writes", total=len(prompts), unit="texts", completed=done) as progress:
-        first = 0
-        for number, batch in enumerate(batches):
-            first += len(batch)
-            if first <= done:
-                continue
-            check_interrupted()
-            chosen = [prompts[position] for position in batch]
-            room = [max_new_tokens[position] for position in batch]
-            rows = _sample(model, tokenizer, chosen, room, temperature, top_p, seed, number, device)
-            continuations = [
-                _continuation(tokenizer, prompt, ids, cut, seen)
-                for prompt, (ids, cut) in zip(chosen, rows, strict=True)
-            ]
-            _append(output, [asdict(continuation) for continuation in continuations])
+        "prompts": _prompts_fingerprint(prompts, room),
+        "temperature": float(temperature),
+        "top_p": float(top_p),
+        "seed": seed,
+        "batch_size": batch_size,
+    }
+    file = _OutputFile(output, settings, [prompts[number] for number in order], batch_size, console)
+    judge = ContinuationFilter()
+    for done, number in zip(file.reused, order, strict=False):
+        if done.kept:
+            judge.remember(prompts[number].text, done.text)
+
+    written = list(file.reused)
+    writer = _Writer(model, tokenizer, temperature, top_p, device)
+    with console.progress("the teacher writes", len(prompts), unit="texts", completed=len(written)) as progress:
+        for begin in range(len(written), len(order), batch_size):
+            numbers = order[begin : begin + batch_size]
+            batch = [prompts[number] for number in numbers]
+            generator = torch.Generator(device).manual_seed(_batch_seed(seed, begin // batch_size))
+            texts = writer.write(batch, [room[number] for number in numbers], generator, progress)
+            continuations = []
+            for prompt, (text, tokens, finish) in zip(batch, texts, strict=True):
+                reason = judge.judge(prompt.text, text)
+                continuations.append(Continuation(prompt.index, text, tokens, finish, reason is None, reason))
+            file.append(batch, continuations)
             written += continuations
-            progress.advance(len(batch))
-    return written
+            progress.advance(len(batch), kept=sum(continuation.kept for continuation in written))
+    return [continuation for _, continuation in sorted(zip(order, written, strict=True), key=lambda pair: pair[0])]
 
 
-# --- sampling --------------------------------------------------------------------------------------------------------
+def _batch_seed(seed: int, batch: int) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed}/{batch}".encode()).digest()[:8], "big") >> 1
 
 
-def _sample(
-    model: nn.Module, tokenizer: Any, prompts: Sequence[Prompt], room: Sequence[int], temperature: float, top_p: float,
-    seed: int, number: int, device: torch.device,
-) -> list[tuple[list[int], bool]]:  # fmt: skip
-    """(new token ids without the end token, whether they were cut) of each prompt of a batch."""
-    longest = max(len(prompt.ids) for prompt in prompts)
-    # Decoding goes on at the right end, so padding goes to the left; the mask hides it, whatever its id.
-    ids = torch.zeros(len(prompts), longest, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for row, prompt in enumerate(prompts):
-        ids[row, longest - len(prompt.ids) :] = torch.tensor(list(prompt.ids))
-        mask[row, longest - len(prompt.ids) :] = 1
-    end = tokenizer.eos_token_id
-    generator_seed = int(fingerprint_of([seed, number])[:15], 16)
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), torch.inference_mode():
-        torch.manual_seed(generator_seed)
-        output: Tensor = model.generate(  # pyright: ignore[reportCallIssue]
-            input_ids=ids.to(device), attention_mask=mask.to(device), do_sample=True, temperature=temperature,
-            top_p=top_p, top_k=0, max_new_tokens=max(room), use_cache=True, num_return_sequences=1,
-            pad_token_id=end if end is not None else 0, eos_token_id=end,
-        )  # fmt: skip
-    rows = []
-    for new, allowed in zip(output[:, longest:].tolist(), room, strict=True):
-        ended = new.index(end) if end is not None and end in new else None
-        length = len(new) if ended is None else ended
-        rows.append((new[: min(length, allowed)], ended is None or ended > allowed))
-    return rows
+def _prompts_fingerprint(prompts: Sequence[Prompt], room: Sequence[int]) -> str:
+    return fingerprint_of(
+        [
+            (prompt.index, prompt.text, list(map(int, prompt.ids)), tokens)
+            for prompt, tokens in zip(prompts, room, strict=True)
+        ]
+    )
 
 
-def _continuation(tokenizer: Any, prompt: Prompt, ids: list[int], cut: bool, seen: set[str]) -> Continuation:
-    text = _decoded_after(tokenizer, prompt, ids)
-    reason = judge(text, seen)
-    return Continuation(prompt.index, prompt.text, text, len(ids), "length" if cut else "eos", reason is None, reason)
+# --- writing ---------------------------------------------------------------------------------------------------------
 
 
-def _decoded_after(tokenizer: Any, prompt: Prompt, ids: list[int]) -> str:
-    """The new characters. Decoded together with the prompt, because SentencePiece drops the space before the first
-    word that it decodes; a character that was cut in two at the end is left out."""
-    options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
-    beginning = tokenizer.decode(list(prompt.ids), **options)
-    whole = tokenizer.decode([*prompt.ids, *ids], **options)
-    text = whole[len(beginning) :] if whole.startswith(beginning) else tokenizer.decode(ids, **options)
-    return text.rstrip("\ufffd")
+class _Writer:
+    """Lets the model write the continuations of a batch of prompts."""
+
+    def __init__(
+        self, model: nn.Module, tokenizer: Any, temperature: float, top_p: float, device: torch.device
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.temperature = temperature
+        self.top_p = top_p
+        self.device = device
+        self.endings = _ending_ids(model, tokenizer)
+        # Heads are often wider than the vocabulary: the rest are no tokens.
+        self.vocabulary = max(
+            len(tokenizer), 1 + max(tokenizer.get_vocab().values(), default=0), 1 + max(self.endings, default=0)
+        )
+
+    def write(
+        self, prompts: Sequence[Prompt], room: Sequence[int], generator: torch.Generator, progress: ProgressHandle
+    ) -> list[tuple[str, int, str]]:
+        """(text, tokens, finish) of each prompt's continuation."""
+        try:
+            with torch.inference_mode():
+                ids, finishes = self._sample([prompt.ids for prompt in prompts], room, generator, progress)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            # The CPU allocator has no exception class of its own.
+            own = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+            if not own and "DefaultCPUAllocator" not in str(error) and "MPS backend out of memory" not in str(error):
+                raise
+            raise DistillkitError(
+                f"out of memory while the teacher wrote {len(prompts)} texts at once",
+                hint="lower --batch-size or --max-length",
+            ) from error
+        return [
+            (self._text(prompt.ids, new), len(new), finish)
+            for prompt, new, finish in zip(prompts, ids, finishes, strict=True)
+        ]
+
+    def _sample(
+        self,
+        prompts: Sequence[Sequence[int]],
+        room: Sequence[int],
+        generator: torch.Generator,
+        progress: ProgressHandle,
+    ) -> tuple[list[list[int]], list[str]]:
+        texts = Decoding(self.model, prompts, self.device)
+        new: list[list[int]] = [[] for _ in prompts]
+        finishes = [""] * len(prompts)
+        for step in range(max(room)):
+            # Nothing of an unfinished batch is on disk, so it can be left at any token.
+            check_interrupted()
+            logits = texts.logits()
+            chosen = choose_tokens(self._allowed(logits), self.temperature, self.top_p, generator)
+            for row, token in enumerate(chosen.tolist()):
+                if finishes[row]:
+                    continue
+                if token in self.endings:
+                    finishes[row] = "eos"
+                    continue
+                new[row].append(token)
+                if len(new[row]) == room[row]:
+                    finishes[row] = "length"
+            if all(finishes):
+                break
+            texts.append(chosen, torch.tensor([not finish for finish in finishes], device=self.device))
+            progress.update(token=f"{step + 1}/{max(room)}")
+        return new, finishes
+
+    def _allowed(self, logits_bv: Tensor) -> Tensor:
+        logits = logits_bv.float()
+        logits[:, self.vocabulary :] = -torch.inf
+        # Drawing from them would end in an error of the device that names no cause.
+        if not bool(torch.isfinite(logits.amax(-1)).all()):
+            raise DistillkitError("the teacher's logits are not numbers", hint="use --precision fp32")
+        return logits
+
+    def _text(self, prompt: Sequence[int], new: Sequence[int]) -> str:
+        # Decoded together: alone, SentencePiece would drop the space in front of the first word, and a character whose
+        # bytes are spread over two tokens would be lost.
+        whole = self._decode([*prompt, *new])
+        beginning = self._decode(list(prompt))
+        cut = next(
+            (at for at, pair in enumerate(zip(whole, beginning, strict=False)) if pair[0] != pair[1]), len(beginning)
+        )
+        # What the last tokens leave of a character that was cut off.
+        return whole[cut:].rstrip("\ufffd")
+
+    def _decode(self, ids: list[int]) -> str:
+        return self.tokenizer.decode(
+            [int(index) for index in ids], skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+
+
+def _ending_ids(model: nn.Module, tokenizer: Any) -> frozenset[int]:
+    """Every token that ends a text: what tokenizer and model call EOS, and all other special tokens. Chat models end
+    plain text with other tokens than their EOS, and a text that goes on after one is two texts."""
+    config: Any = getattr(model, "generation_config", None) or model.config
+    of_model = getattr(config, "eos_token_id", None)
+    found = [*(of_model if isinstance(of_model, (list, tuple)) else [of_model]), tokenizer.eos_token_id]
+    return frozenset(int(index) for index in [*found, *tokenizer.all_special_ids] if index is not None)
 
 
 # --- the file --------------------------------------------------------------------------------------------------------
 
 
-def _line(value: Mapping[str, Any]) -> bytes:
-    return (json.dumps(value, ensure_ascii=False) + "\n").encode("utf-8", "replace")
+class _OutputFile:
+    """The JSONL file, which grows by whole batches.
 
+    Attributes:
+        reused: what whole batches of an earlier attempt have written.
+    """
 
-def _append(output: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    content = b"".join(_line(row) for row in rows)
-    with explained_write_errors(output, len(content)), output.open("ab") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
+    def __init__(
+        self, path: Path, settings: dict[str, Any], prompts: Sequence[Prompt], batch_size: int, console: Console
+    ) -> None:
+        self.path = path
+        self.reused: list[Continuation] = []
+        settings_path = path.with_suffix(".settings.json")
+        if path.is_file():
+            _check_settings(path, settings_path, settings)
+            size = path.stat().st_size
+            self.reused, end = _whole_batches(path, prompts, batch_size)
+            if end < size:
+                console.info(f"{path.name}: {size - end:,} bytes of an unfinished batch are dropped and written again")
+                with explained_write_errors(path):
+                    os.truncate(path, end)
+            if self.reused:
+                console.info(f"{path.name}: {len(self.reused):,} of {len(prompts):,} texts are already written")
+        else:
+            # First the settings: lines without them could not be trusted.
+            write_json(settings_path, settings)
+            with explained_write_errors(path):
+                path.touch()
 
-
-def _reusable(output: Path, job: Mapping[str, Any], batch_sizes: Sequence[int], console: Console) -> list[Continuation]:
-    """The continuations of complete batches that `output` holds; a torn tail is cut off the file."""
-    if not output.exists():
-        write_bytes(output, _line({"job": job}))
-        return []
-    lines = output.read_bytes().split(b"\n")
-    complete, torn = lines[:-1], lines[-1]
-    rows: list[Continuation] = []
-    try:
-        header = json.loads(complete[0]) if complete else {}
-    except ValueError:
-        header = {}
-    if not isinstance(header, dict) or header.get("job") != dict(job):
-        raise PreconditionError(
-            f"{output} holds texts of another job (another teacher, other prompts or settings)",
-            hint="write them anew with --force",
+    def append(self, prompts: Sequence[Prompt], continuations: Sequence[Continuation]) -> None:
+        """Add the lines of a batch: afterwards all of them are on the disk, or none."""
+        lines = "".join(_line(prompt, done) for prompt, done in zip(prompts, continuations, strict=True)).encode(
+            "utf-8"
         )
-    for line in complete[1:]:
-        try:
-            rows.append(Continuation(**json.loads(line)))
-        except (ValueError, TypeError):
-            torn = line
-            break
-    kept = 0
-    for size in batch_sizes:
-        if kept + size > len(rows):
-            break
-        kept += size
-    if torn or kept < len(rows):
-        console.info(f"{output.name}: an unfinished batch of an interrupted attempt was dropped")
-        write_bytes(output, _line({"job": job}) + b"".join(_line(asdict(row)) for row in rows[:kept]))
-    return rows[:kept]
+        with explained_write_errors(self.path, len(lines)):
+            before = self.path.stat().st_size
+            try:
+                with self.path.open("ab") as stream:
+                    stream.write(lines)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.truncate(self.path, before)
+                raise
+
+
+def _line(prompt: Prompt, done: Continuation) -> str:
+    fields = dataclasses.asdict(done)
+    line = {"index": fields.pop("index"), "prompt": prompt.text, "continuation": fields.pop("text"), **fields}
+    return json.dumps(line, ensure_ascii=False) + "\n"
+
+
+def _check_settings(path: Path, settings_path: Path, settings: dict[str, Any]) -> None:
+    hint = "--force lets the teacher write anew"
+    try:
+        found = json.loads(settings_path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PreconditionError(
+            f"{path} cannot be continued: its settings in {settings_path.name} cannot be read", hint=hint
+        ) from error
+    if found == settings:
+        return
+    found = found if isinstance(found, dict) else {}
+    # Fingerprints say nothing to a reader; that they differ does.
+    different = [
+        name if name in ("model", "prompts", "format") else f"{name} {found.get(name)} instead of {value}"
+        for name, value in settings.items()
+        if found.get(name) != value
+    ]
+    raise PreconditionError(f"{path} was written with other settings: {', '.join(different)}", hint=hint)
+
+
+def _whole_batches(path: Path, prompts: Sequence[Prompt], batch_size: int) -> tuple[list[Continuation], int]:
+    """The continuations of the batches that are completely written, and the byte at which they end."""
+    reused: list[Continuation] = []
+    whole = end = position = 0
+    with path.open("rb") as stream:
+        for prompt, line in zip(prompts, stream, strict=False):
+            done = _parse(line, prompt)
+            if done is None:
+                break
+            reused.append(done)
+            position += len(line)
+            if len(reused) % batch_size == 0 or len(reused) == len(prompts):
+                whole, end = len(reused), position
+    return reused[:whole], end
+
+
+def _parse(line: bytes, prompt: Prompt) -> Continuation | None:
+    """The continuation that a line holds; None if it is torn or not this prompt's."""
+    try:
+        fields = json.loads(line.decode("utf-8")) if line.endswith(b"\n") else None
+        if (
+            not isinstance(fields, dict)
+            or fields.pop("prompt", None) != prompt.text
+            or fields.get("index") != prompt.index
+        ):
+            return None
+        done = Continuation(text=fields.pop("continuation", None), **fields)
+    except (ValueError, TypeError):
+        return None
+    valid = isinstance(done.text, str) and isinstance(done.tokens, int) and isinstance(done.kept, bool)
+    return done if valid and done.finish in ("eos", "length") else None

@@ -35,7 +35,6 @@ def training_arguments(config: Parameters, compute: Compute, folder: Path, examp
         per_device_train_batch_size=config.batch_size,
         gradient_accumulation_steps=config.gradient_accumulation,
         learning_rate=config.learning_rate,
-        lr_scheduler_type=config.lr_schedule,
         warmup_steps=round(config.warmup_fraction * steps),
         optim="adamw_torch",
         max_grad_norm=1.0,

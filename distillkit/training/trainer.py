@@ -4,6 +4,7 @@ checkpoints that count only once they are committed."""
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import time
@@ -14,7 +15,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ExportableState, TrainerControl, TrainerState
 
 from distillkit.console import ProgressHandle
@@ -53,6 +55,20 @@ class Progress:
         (folder / PROGRESS_FILE).write_text(json.dumps(dataclasses.asdict(self)), encoding="utf-8")
 
 
+def schedule_factor(schedule: str, warmup: int, total: int, step: int) -> float:
+    """What the learning rate is multiplied by at a step, counted from 0.
+
+    It rises over `warmup` steps and then falls towards zero, linearly or as half a cosine. Unlike the library's
+    schedules neither the first nor the last step is spent on a learning rate of zero.
+    """
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    done = (step - warmup) / max(1, total - warmup)
+    if schedule == "constant":
+        return 1.0
+    return max(0.0, 1 - done) if schedule == "linear" else 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
 class DistillTrainer(Trainer):
     """Trains a student on α · soft + β · hard.
 
@@ -62,6 +78,7 @@ class DistillTrainer(Trainer):
     Args:
         objective: computes the terms of a micro-batch.
         alpha, beta: their weights.
+        schedule: "linear", "cosine" or "constant", after the warm-up.
         lengths: tokens of each training example, for batches of like lengths.
         held_out_score: the model to bits per byte on the validation part.
         fingerprint: what checkpoints belong to.
@@ -78,6 +95,7 @@ class DistillTrainer(Trainer):
         objective: Objective,
         alpha: float,
         beta: float,
+        schedule: str,
         lengths: list[int],
         held_out_score: Callable[[nn.Module], float],
         fingerprint: str,
@@ -92,6 +110,7 @@ class DistillTrainer(Trainer):
         super().__init__(model=model, args=args, **kwargs)
         self.objective = objective
         self.alpha, self.beta = alpha, beta
+        self.schedule = schedule
         self.lengths = lengths
         self.held_out_score = held_out_score
         self.fingerprint = fingerprint
@@ -105,7 +124,8 @@ class DistillTrainer(Trainer):
         self._soft_sum = self._hard_sum = 0.0
         self._steps_summed = 0
         self._teacher: WhiteBoxTeacher | None = None
-        self.add_callback(_Schedule())
+        self.remove_callback(PrinterCallback)
+        self.add_callback(_Schedule(display))
 
     def count_teacher(self, teacher: WhiteBoxTeacher) -> None:
         """Carry the teacher's counters over from an interrupted attempt and keep them in the checkpoints."""
@@ -124,8 +144,19 @@ class DistillTrainer(Trainer):
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
         targets = torch.stack([batch["targets"] for batch in batch_samples]).sum().to(device)
         if self.args.world_size > 1:
-            targets = self.accelerator.gather(targets).sum()
+            targets = torch.as_tensor(self.accelerator.gather(targets)).sum()
         return targets
+
+    # --- schedule ---
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The learning rate of each step, see `schedule_factor`."""
+        if self.lr_scheduler is None:
+            warmup = int(self.args.warmup_steps)
+            factor = functools.partial(schedule_factor, self.schedule, warmup, num_training_steps)
+            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, factor)
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
 
     # --- loss ---
 
@@ -234,8 +265,10 @@ class DistillTrainer(Trainer):
             self._save_optimizer_and_scheduler(str(folder))
             self._save_scaler(str(folder))
             self._save_rng_state(str(folder))
+            states = self.state.stateful_callbacks
             for exportable in self._exportable():
-                self.state.stateful_callbacks[type(exportable).__name__] = exportable.state()
+                if isinstance(states, dict):
+                    states[type(exportable).__name__] = exportable.state()
             self.state.save_to_json(str(folder / "trainer_state.json"))
             self.progress.seconds = self.seconds_so_far()
             self.progress.teacher_tokens, self.progress.teacher_seconds = self.teacher_totals()
@@ -254,11 +287,14 @@ class DistillTrainer(Trainer):
 class _Schedule(TrainerCallback):
     """Advances the display, ends with a score and a checkpoint, and stops for a signal after committing."""
 
+    def __init__(self, display: ProgressHandle) -> None:
+        self.display = display
+
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> TrainerControl:
+    ) -> None:
+        self.display.update(completed=state.global_step)
         if state.global_step >= state.max_steps:
             control.should_evaluate = control.should_save = True
         if pending() is not None:
             control.should_save = control.should_training_stop = True
-        return control

@@ -1,0 +1,77 @@
+"""Forward passes over texts of different lengths, without padding that shows and without more memory than said."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from distillkit.data.batching import attention_mask, pad_right
+
+_LOGITS_AT_ONCE = 1 << 27  # 512 MB of fp32 logits: no more than a training step of the default batch takes.
+_MOST_TOKENS = 8192
+_WIDE_AT_ONCE = 1 << 24  # Numbers in fp32 while rows are turned into log-probabilities: 64 MB.
+
+
+def head_width(model: nn.Module) -> int:
+    """The number of logits per row, padding of the vocabulary included."""
+    head: Any = getattr(model, "get_output_embeddings", lambda: None)()
+    if head is not None and hasattr(head, "weight"):
+        return int(head.weight.shape[0])
+    config: Any = model.config
+    return int(config.get_text_config().vocab_size)
+
+
+def default_batch_tokens(*models: nn.Module) -> int:
+    """Tokens per batch, padding included, whose logits fit into half a gigabyte for all `models` together."""
+    return max(1, min(_MOST_TOKENS, _LOGITS_AT_ONCE // sum(head_width(model) for model in models)))
+
+
+def rows_at_once(columns: int) -> int:
+    """How many rows of so many columns may be held in fp32 at a time."""
+    return max(1, _WIDE_AT_ONCE // columns)
+
+
+def batches_by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+    """Indices in batches of like lengths, longest first: what does not fit into memory is known at once.
+
+    A batch holds at most `batch_tokens` tokens, padding included, or a single text.
+    """
+    batches: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
+        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= batch_tokens:
+            batches[-1].append(index)
+        else:
+            batches.append([index])
+    return batches
+
+
+@contextlib.contextmanager
+def measuring(*models: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; afterwards every module is in the mode that it was in."""
+    modes = [(module, module.training) for model in models for module in model.modules()]
+    for model in models:
+        model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def batch_logits(
+    model: nn.Module, texts: Sequence[Sequence[int]], device: torch.device, autocast_dtype: torch.dtype | None
+) -> Tensor:
+    """[B, T, V] logits of texts padded on the right, in the model's own output format; T is the longest length.
+
+    The mask goes by length: whichever id fills the padding may also be a real token.
+    """
+    # Rounding T up could go beyond a context whose positions are a table (GPT-2).
+    input_ids = pad_right(texts, 0, multiple=1)
+    mask = attention_mask(texts, input_ids.shape[1])
+    with torch.autocast(device.type, dtype=autocast_dtype, enabled=autocast_dtype is not None):
+        return model(input_ids=input_ids.to(device), attention_mask=mask.to(device), use_cache=False).logits

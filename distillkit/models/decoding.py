@@ -1,0 +1,89 @@
+"""Writing one token at a time with a key-value cache: several prompts at once, padded on the left."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# Probabilities as whole numbers: their running sum is exact, so it cannot depend on the order of a parallel scan.
+_FIXED_POINT = 2.0**40
+
+
+class Decoding:
+    """The state of B texts that a causal language model is writing.
+
+    A text in a batch gets the logits that it gets alone: padding is masked, and positions count from the first real
+    token. Call it without gradients.
+
+    Args:
+        prompts: B token id sequences, none of them empty.
+        device: where the model is.
+    """
+
+    def __init__(self, model: nn.Module, prompts: Sequence[Sequence[int]], device: torch.device) -> None:
+        if not prompts or not all(len(prompt) for prompt in prompts):
+            raise ValueError("a model cannot continue nothing")
+        width = max(len(prompt) for prompt in prompts)
+        ids = torch.zeros(len(prompts), width, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for row, prompt in enumerate(prompts):
+            ids[row, width - len(prompt) :] = torch.as_tensor(prompt, dtype=torch.long)
+            mask[row, width - len(prompt) :] = 1
+        self._model: Any = model
+        self._ids, self._mask = ids.to(device), mask.to(device)
+        self._positions = (self._mask.cumsum(-1) - 1).clamp(min=0)
+        self._cache: Any = None
+        accepted = inspect.signature(self._model.forward).parameters
+        # ALiBi models take the positions from the mask and have no such argument.
+        self._takes_positions = "position_ids" in accepted
+        self._only_last = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
+
+    def logits(self) -> Tensor:
+        """[B, V] logits of the next tokens, in the model's own format."""
+        # Only the newest token is read where a cache holds the rest; architectures without one read all again.
+        new = slice(None) if self._cache is None else slice(-1, None)
+        arguments: dict[str, Any] = {"input_ids": self._ids[:, new], "attention_mask": self._mask, **self._only_last}
+        if self._takes_positions:
+            arguments["position_ids"] = self._positions[:, new]
+        if self._cache is not None:
+            arguments["past_key_values"] = self._cache
+        output = self._model(**arguments, use_cache=True)
+        self._cache = getattr(output, "past_key_values", None)
+        return output.logits[:, -1]
+
+    def append(self, tokens_b: Tensor, writing_b: Tensor) -> None:
+        """Add the next token of each text.
+
+        Args:
+            tokens_b: [B] token ids; whatever stands in the rows of finished texts is masked.
+            writing_b: [B] bool, False for texts that are finished. Their position stays, or it could leave the context
+                while the others go on.
+        """
+        self._ids = torch.cat([self._ids, tokens_b[:, None]], dim=1)
+        self._mask = torch.cat([self._mask, writing_b[:, None].to(self._mask.dtype)], dim=1)
+        following = self._positions[:, -1:] + writing_b[:, None].to(self._positions.dtype)
+        self._positions = torch.cat([self._positions, following], dim=1)
+
+
+def choose_tokens(logits_bv: Tensor, temperature: float, top_p: float, generator: torch.Generator | None) -> Tensor:
+    """[B] next tokens: the likeliest at temperature 0, else drawn from the nucleus (arXiv 1904.09751).
+
+    Args:
+        logits_bv: [B, V]; -inf for what must not be chosen.
+        temperature: divides the logits; 0 for greedy decoding.
+        top_p: the smallest set of tokens whose probability reaches it is drawn from; 1 for all.
+        generator: on the device of the logits; unused at temperature 0.
+    """
+    if temperature == 0:
+        return logits_bv.argmax(-1)
+    probabilities = (logits_bv.float() / temperature).softmax(-1)
+    if top_p < 1:
+        ordered, ids = probabilities.sort(descending=True, stable=True)
+        mass = (ordered * _FIXED_POINT).long()
+        beyond = mass.cumsum(-1) - mass >= int(top_p * _FIXED_POINT)
+        probabilities = torch.zeros_like(ordered).scatter(-1, ids, ordered.masked_fill(beyond, 0))
+    return torch.multinomial(probabilities, 1, generator=generator)[:, 0]

@@ -1,0 +1,47 @@
+"""Speed and size of a model."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+from tiny_models import tiny_model
+
+from distillkit.evaluation.speed import generation_speed, model_size
+
+CPU = torch.device("cpu")
+
+
+def test_speed_counts_new_tokens_per_second() -> None:
+    model = tiny_model("gpt2", vocab_size=97)
+    widths = []
+
+    def slow(module: torch.nn.Module, args: tuple[object, ...], kwargs: dict[str, torch.Tensor]) -> None:
+        widths.append(kwargs["input_ids"].shape[1])
+        time.sleep(0.01)
+
+    model.register_forward_pre_hook(slow, with_kwargs=True)
+    model.train()
+    speed = generation_speed(model, [1, 2, 3], device=CPU, new_tokens=8, repeats=3)
+    assert 20 < speed < 100  # 10 ms a token and what the model takes.
+    assert model.training
+    # A warm-up of two tokens, then three runs: the prompt is read once, afterwards one token at a time.
+    assert widths == [3, 1] + 3 * [3, *7 * [1]]
+
+
+@pytest.mark.parametrize("length", [1, 12, 40])
+def test_prompt_and_new_tokens_stay_within_the_context(length: int) -> None:
+    # GPT-2's positions are a table: one too many would be an error.
+    model = tiny_model("gpt2", vocab_size=97, context=12)
+    assert generation_speed(model, [1] * length, device=CPU, repeats=1) > 0
+
+
+def test_size_counts_tied_weights_once() -> None:
+    tied = tiny_model("qwen2", vocab_size=97)
+    size = model_size(tied)
+    assert size.parameters == sum(
+        weight.numel() for weight in {id(w): w for w in tied.state_dict(keep_vars=True).values()}.values()
+    )
+    assert size.bytes == 4 * size.parameters
+    assert model_size(tied.bfloat16()).bytes == 2 * size.parameters
