@@ -290,7 +290,12 @@ class Console:
                 own_display = True
             handle._live = self._live
             handle._task = self._live.add_task(
-                sanitize(description), total=total, completed=int(completed), unit=unit, figures="", started_at=completed
+                sanitize(description),
+                total=total,
+                completed=int(completed),
+                unit=unit,
+                figures="",
+                started_at=completed,
             )
         try:
             yield handle

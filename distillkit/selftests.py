@@ -24,7 +24,7 @@ from distillkit.training import checkpoints
 _TOLERANCE = 1e-9
 
 
-class SelfTestFailure(DistillkitError):
+class SelfTestError(DistillkitError):
     """A self-test failed: this installation cannot be trusted (exit code 1)."""
 
 
@@ -35,7 +35,7 @@ def run_self_tests(console: Console) -> int:
         How many passed.
 
     Raises:
-        SelfTestFailure: one did not; names it.
+        SelfTestError: one did not; names it.
     """
     with console.progress("self-tests", total=len(_TESTS), unit="tests") as progress, torch.random.fork_rng():
         for test in _TESTS:
@@ -45,7 +45,7 @@ def run_self_tests(console: Console) -> int:
                 test()
             except AssertionError as error:
                 what = (test.__doc__ or test.__name__).splitlines()[0]
-                raise SelfTestFailure(
+                raise SelfTestError(
                     f"self-test failed: {what} {error}".strip(), hint="reinstall distillkit and torch, then try again"
                 ) from error
             progress.advance()

@@ -48,8 +48,9 @@ def paired_bootstrap(before: Scores, after: Scores, *, seed: int, samples: int =
 
     Each sample draws as many documents as there are, with replacement, the same ones for both sides, and takes the
     difference of the ratios of sums, as on the whole set. The interval is between percentiles, which are moved
-    outwards for few documents as in Hesterberg (2015, arXiv 1411.5279, "expanded percentile interval"): plain
-    percentiles of 20 documents hold the truth in only about 91 % of cases instead of 95 %.
+    outwards for few documents as in Hesterberg (2015, arXiv 1411.5279, "expanded percentile interval"). In simulations
+    with documents of very different sizes, 20 of them, 95 % intervals then held the truth in 93 % of cases, plain
+    percentiles in 90 %.
 
     Raises:
         ValueError: the two sides are of different documents.

@@ -222,13 +222,13 @@ TEXTS = {
     ),
     "lr_schedule": HelpText(
         what="how the learning rate changes over the run",
-        effect="`linear` lowers it evenly to zero, `cosine` stays high for longer and then falls smoothly to zero; both begin with the warm-up. `constant` leaves it as it is from the first step to the last, without a warm-up.",
+        effect="After the warm-up `linear` lowers it evenly towards zero, `cosine` stays high for longer and then falls smoothly towards zero, and `constant` leaves it as it is.",
         choose="`linear` and `cosine` differ little. `constant` if you want to add epochs to the run later.",
         example="distillkit distill --lr-schedule cosine",
     ),
     "warmup_fraction": HelpText(
-        what="share of all steps over which the learning rate rises from 0",
-        effect="Small first steps keep a student from losing what it knows before the optimizer has found its feet. With `--lr-schedule constant` it has no effect.",
+        what="share of all steps over which the learning rate rises to its peak",
+        effect="Small first steps keep a student from losing what it knows before the optimizer has found its feet. It comes before every `lr_schedule`.",
         choose="0.03 to 0.1. Take more if the loss jumps at the beginning, 0 for no warm-up.",
         example="distillkit distill --warmup-fraction 0.1",
     ),

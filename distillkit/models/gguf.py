@@ -13,6 +13,7 @@ import torch
 from distillkit.console import Console
 from distillkit.errors import PreconditionError
 from distillkit.models.quiet import quiet_transformers
+from distillkit.models.references import KNOWN_WHEELS, ModelReference
 from distillkit.models.wheels import cache_folder
 from distillkit.storage import file_records, files_below, records_problem, sha256_of, write_folder, write_json
 
@@ -27,7 +28,7 @@ def converted_folder(gguf: Path, console: Console) -> Path:
         PreconditionError: the file is no GGUF model that transformers can read.
         DistillkitError: the cache cannot be written.
     """
-    folder = cache_folder() / "gguf" / f"{sha256_of(gguf)[:32]}-v{_FORMAT}"
+    folder = _cache_place(sha256_of(gguf))
     if _is_complete(folder):
         return folder
     with console.progress(f"converting {gguf.name}", unit="steps", total=2) as progress:
@@ -52,6 +53,23 @@ def converted_folder(gguf: Path, console: Console) -> Path:
         write_folder(folder, fill)
         progress.advance()
     return folder
+
+
+def cached_conversion(reference: ModelReference) -> Path | None:
+    """The converted folder of a GGUF or wheel reference if it is in the cache already; nothing is fetched."""
+    if reference.path is not None:
+        digest: str | None = sha256_of(reference.path)
+    else:
+        known = KNOWN_WHEELS.get(reference.requirement or "")
+        digest = known.members.get(reference.member or "") if known else None
+    if digest is None:
+        return None
+    folder = _cache_place(digest)
+    return folder if (folder / _COMPLETE).is_file() else None
+
+
+def _cache_place(digest: str) -> Path:
+    return cache_folder() / "gguf" / f"{digest[:32]}-v{_FORMAT}"
 
 
 def _is_complete(folder: Path) -> bool:

@@ -154,7 +154,8 @@ class DistillTrainer(Trainer):
         if self.lr_scheduler is None:
             warmup = int(self.args.warmup_steps)
             factor = functools.partial(schedule_factor, self.schedule, warmup, num_training_steps)
-            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, factor)
+            target: Any = optimizer or self.optimizer
+            self.lr_scheduler = LambdaLR(target, factor)
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
@@ -265,10 +266,9 @@ class DistillTrainer(Trainer):
             self._save_optimizer_and_scheduler(str(folder))
             self._save_scaler(str(folder))
             self._save_rng_state(str(folder))
-            states = self.state.stateful_callbacks
+            states: Any = self.state.stateful_callbacks
             for exportable in self._exportable():
-                if isinstance(states, dict):
-                    states[type(exportable).__name__] = exportable.state()
+                states[type(exportable).__name__] = exportable.state()
             self.state.save_to_json(str(folder / "trainer_state.json"))
             self.progress.seconds = self.seconds_so_far()
             self.progress.teacher_tokens, self.progress.teacher_seconds = self.teacher_totals()
@@ -290,9 +290,7 @@ class _Schedule(TrainerCallback):
     def __init__(self, display: ProgressHandle) -> None:
         self.display = display
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.display.update(completed=state.global_step)
         if state.global_step >= state.max_steps:
             control.should_evaluate = control.should_save = True

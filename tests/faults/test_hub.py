@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -172,9 +173,7 @@ def test_the_hub_fails_for_good(served: HubServer, get: Get) -> None:
     served.fail("", status=500, times=None)
     found = get("org/model")
     assert found["code"] == 3
-    assert found["error"] == (
-        "model org/model: the Hub answered with status 500, and no copy of it is on this machine"
-    )
+    assert found["error"] == ("model org/model: the Hub answered with status 500, and no complete copy of it is on this machine")
     assert "--preset quickstart" in found["hint"]
     assert "trying again in" in found["stderr"]
     assert len(served.requests) < 60
@@ -230,7 +229,7 @@ def test_a_copy_on_this_machine_is_used(served: HubServer, get: Get, how: str) -
 def test_without_network_and_without_a_copy(get: Get, variables: dict[str, str], words: str) -> None:
     found = get("org/model", **variables)
     assert (found["code"], found["error"]) == (
-        3, f"model org/model: {words}, and no copy of it is on this machine",
+        3, f"model org/model: {words}, and no complete copy of it is on this machine",
     )  # fmt: skip
     assert "--teacher-model-path" in found["hint"]
     assert "--preset quickstart" in found["hint"]
@@ -246,7 +245,7 @@ def test_a_shard_is_missing_from_the_copy(served: HubServer, get: Get) -> None:
     shard.unlink()
     offline = get("org/sharded", HF_HUB_OFFLINE="1")
     assert offline.get("code") == 3, offline
-    assert shard.name in offline["error"]
+    assert "no complete copy of it is on this machine" in offline["error"]
     # With the Hub in reach the shard simply comes again.
     assert get("org/sharded", load=True)["fingerprint"] == found["fingerprint"]
 
@@ -257,7 +256,38 @@ def test_truncated_weights_in_the_copy(served: HubServer, get: Get) -> None:
     found = get("org/model")
     assert found.get("code") == 3, found
     assert f"{weights} is damaged" in found["error"]
-    assert "delete it" in found["hint"]
+    assert found["hint"] == f"delete {weights.resolve()} and run again"
+    weights.resolve().unlink()
+    assert get("org/model", load=True)["tokens"] == 384
+
+
+def test_a_cache_that_cannot_be_written(served: HubServer, get: Get, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    found = get("org/model", HF_HOME=str(tmp_path / "file"))
+    assert found.get("code") == 1, found
+    assert "cannot be stored in the Hub's cache: Not a directory" in found["error"]
+    assert "HF_HOME" in found["hint"]
+
+
+def test_what_answers_is_no_hub(hub_server: HubServer, get: Get) -> None:
+    """A login page of the network answers everything with a page and a status of 200."""
+
+    class LoginPage(BaseHTTPRequestHandler):
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<html>Please log in to the network</html>")
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), LoginPage) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        found = get("org/model", HF_ENDPOINT=f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+    assert found.get("code") == 3, found
+    assert "is no model hub" in found["error"]
+    assert "HF_ENDPOINT" in found["hint"]
 
 
 def test_a_signal_ends_a_download(served: HubServer, cli_env: Callable[..., dict[str, str]]) -> None:

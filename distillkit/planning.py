@@ -1,0 +1,262 @@
+"""--dry-run: what a run would do, need and take. Changes nothing on disk and downloads no weights.
+
+Sizes follow from the models' configurations; times from counted operations and a half-second measurement of this
+machine, so they are an order of magnitude with reasons, not a promise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from distillkit.config import ResolvedConfig
+from distillkit.console import Console, format_bytes, format_duration
+from distillkit.models.gguf import cached_conversion
+from distillkit.models.quiet import quiet_transformers
+from distillkit.models.references import ModelReference, parse_student_reference, parse_teacher_reference
+from distillkit.parameters import Parameters
+from distillkit.rundir import RunDirectory
+from distillkit.training import checkpoints
+from distillkit.training.arguments import total_steps
+from distillkit.training.precision import Compute, choose_compute
+
+# What a matrix multiplication on its own reaches is never reached by a whole step: attention, softmax, optimizer.
+_REACHED = 0.5
+_MEASURE_SECONDS = 0.25
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a configuration says of a model.
+
+    Attributes:
+        parameters: all of them, tied ones once.
+        flops: of a forward pass, per token: two per parameter that is multiplied, the head included.
+        vocabulary: columns of the head.
+    """
+
+    parameters: int
+    flops: float
+    vocabulary: int
+
+
+def show_plan(
+    resolved: ResolvedConfig,
+    folder: Path,
+    run: RunDirectory | None,
+    stages: list[str],
+    console: Console,
+    *,
+    force: bool,
+) -> None:
+    """Print the plan, and as --json give it as one object."""
+    config = resolved.parameters
+    console.table("Parameters", ["parameter", "value", "from"], resolved.rows(), to_stdout=True)
+    planned = [_stage_row(stage, run, force) for stage in stages]
+    console.table("Stages", ["stage", "what would happen"], planned, to_stdout=True)
+    estimate = estimate_run(config, folder)
+    rows = [(name.replace("_", " "), _words(name, value)) for name, value in estimate.items()]
+    console.table("Estimate", ["what", "how much"], rows, to_stdout=True)
+    console.info(f"nothing was changed; without --dry-run this goes to {folder}")
+    console.json(
+        {
+            "command": "dry-run", "status": "planned", "run": str(folder),
+            "parameters": {name: {"value": value, "from": source} for name, value, source in resolved.rows()},
+            "stages": dict(planned), "estimate": estimate,
+        }
+    )  # fmt: skip
+
+
+def _stage_row(stage: str, run: RunDirectory | None, force: bool) -> tuple[str, str]:
+    record = run.record(stage) if run else None
+    if record is None:
+        return stage, "run"
+    if force:
+        return stage, "run again (--force)"
+    if record.status == "complete":
+        return stage, "skip, complete (unless something it depends on has changed)"
+    return stage, f"continue, it was {record.status}"
+
+
+def _words(name: str, value: Any) -> str:
+    if value is None:
+        return "unknown before the model is here"
+    if name.endswith("_bytes"):
+        return format_bytes(value)
+    if name.endswith("_seconds"):
+        return f"about {format_duration(value)}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def estimate_run(config: Parameters, folder: Path) -> dict[str, Any]:
+    """Sizes, memory, disk and times; None for what cannot be known without downloading.
+
+    The number of tokens is an upper bound: every example is taken to be full.
+    """
+    compute = choose_compute(config)
+    teacher = _sizes(parse_teacher_reference(config), None)
+    student = _sizes(parse_student_reference(config), parse_teacher_reference(config))
+    tokens = config.sample_size * config.max_length
+    steps = total_steps(config, config.sample_size * (2 if config.box_type == "black" and 0 < config.alpha < 1 else 1))
+    estimate: dict[str, Any] = {
+        "device": compute.words,
+        "teacher_parameters": teacher.parameters if teacher else None,
+        "student_parameters": student.parameters if student else None,
+        "training_tokens_at_most": tokens * config.epochs,
+        "optimizer_steps_at_most": steps,
+        "disk_bytes": _disk(config, student),
+        "disk_free_bytes": _free(folder),
+        "memory_bytes": _memory(config, compute, teacher, student),
+        "memory_free_bytes": psutil.virtual_memory().available,
+    }
+    if teacher is not None and student is not None:
+        rate = _REACHED * measured_flops(compute)
+        passes = config.epochs if config.alpha > 0 and config.box_type == "white" else 0
+        estimate["teacher_seconds"] = round(passes * tokens * teacher.flops / rate)
+        # Backwards costs twice as much as forwards.
+        estimate["student_seconds"] = round(3 * config.epochs * tokens * student.flops / rate)
+    else:
+        estimate["teacher_seconds"] = estimate["student_seconds"] = None
+    return estimate
+
+
+def _disk(config: Parameters, student: Sizes | None) -> int | None:
+    if student is None:
+        return None
+    copies = 3 * (checkpoints.KEEP + 1) + 1 + (1 if config.save_best_model else 0)
+    return copies * 4 * student.parameters
+
+
+def _free(folder: Path) -> int:
+    place = folder.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    return shutil.disk_usage(place).free
+
+
+def _memory(config: Parameters, compute: Compute, teacher: Sizes | None, student: Sizes | None) -> int | None:
+    """Teacher, student, gradient and two moments, and the vocabulary-sized tensors of one batch."""
+    if teacher is None or student is None:
+        return None
+    width = torch.finfo(compute.teacher).bits // 8
+    needs_teacher = config.alpha > 0
+    rows = config.batch_size * config.max_length
+    logits = 4 * rows * (3 * student.vocabulary + (2 * teacher.vocabulary if needs_teacher else 0))
+    return 16 * student.parameters + (width * teacher.parameters if needs_teacher else 0) + logits
+
+
+def measured_flops(compute: Compute) -> float:
+    """Floating-point operations per second of a matrix product in the format of the run, measured now."""
+    size = 1024
+    left = torch.randn(size, size, device=compute.device, dtype=compute.teacher)
+    right = torch.randn_like(left)
+    products = 0
+    left @ right
+    began = time.perf_counter()
+    while time.perf_counter() - began < _MEASURE_SECONDS:
+        left @ right
+        if compute.device.type == "cuda":
+            torch.cuda.synchronize(compute.device)
+        products += 1
+    return 2 * size**3 * products / (time.perf_counter() - began)
+
+
+# --- sizes without weights -------------------------------------------------------------------------------------------
+
+
+def _sizes(reference: ModelReference, teacher: ModelReference | None) -> Sizes | None:
+    if reference.kind == "pruned-teacher" and teacher is not None:
+        whole = _sizes(teacher, None)
+        return _pruned(teacher, reference, whole) if whole else None
+    config = _config_of(reference)
+    return _count(config) if config is not None else None
+
+
+def _config_of(reference: ModelReference) -> dict[str, Any] | None:
+    """The model's config.json, from where it costs next to nothing; None where it would need a download."""
+    folder: Path | None = None
+    if reference.kind == "folder":
+        folder = reference.path
+    elif reference.kind in ("gguf", "wheel"):
+        folder = cached_conversion(reference)
+    elif reference.repo_id is not None:
+        folder = _hub_config(reference.repo_id, reference.revision)
+    if folder is None:
+        return None
+    with contextlib.suppress(OSError, ValueError):
+        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return content if isinstance(content, dict) else None
+    return None
+
+
+def _hub_config(repo_id: str, revision: str | None) -> Path | None:
+    """config.json of a Hub model: a few hundred bytes, from the cache or the Hub."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(repo_id, "config.json", revision=revision, etag_timeout=5)).parent
+    except (OSError, RuntimeError):
+        # Not on the Hub, gated, or no network: the plan says "unknown"; the run itself says why.
+        return None
+
+
+@contextlib.contextmanager
+def _without_weights() -> Iterator[None]:
+    with quiet_transformers(), torch.device("meta"):
+        yield
+
+
+def _count(config: dict[str, Any]) -> Sizes | None:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    kind = config.get("model_type")
+    if not isinstance(kind, str) or "auto_map" in config:
+        return None
+    try:
+        with _without_weights():
+            values = {
+                name: value for name, value in config.items() if name not in ("model_type", "quantization_config")
+            }
+            model: Any = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **values))
+    except (ValueError, KeyError, TypeError, ImportError):
+        # An architecture that this transformers does not know: the run says so; the plan has no sizes.
+        return None
+    parameters = sum(item.numel() for item in model.parameters())
+    embedding = model.get_input_embeddings().weight.numel()
+    head = model.get_output_embeddings()
+    tied = head is not None and head.weight is model.get_input_embeddings().weight
+    # Looking a token up costs nothing; the head, tied or not, is multiplied.
+    multiplied = parameters if tied else parameters - embedding
+    return Sizes(parameters, 2.0 * multiplied, int(head.weight.shape[0]) if head is not None else 0)
+
+
+def _pruned(teacher: ModelReference, student: ModelReference, whole: Sizes) -> Sizes | None:
+    config = _config_of(teacher)
+    if config is None:
+        return None
+    names = [name for name in ("num_hidden_layers", "n_layer", "num_layers") if isinstance(config.get(name), int)]
+    if not names:
+        return None
+    total = config[names[0]]
+    kept = student.layers if isinstance(student.layers, int) else len(student.layers or ())
+    fewer = {**config, names[0]: 1}
+    fewer.pop("layer_types", None)
+    one = _count(fewer)
+    if one is None or total < 2:
+        return None
+    layer_parameters, layer_flops = (
+        (whole.parameters - one.parameters) / (total - 1),
+        (whole.flops - one.flops) / (total - 1),
+    )
+    return Sizes(
+        round(one.parameters + (kept - 1) * layer_parameters), one.flops + (kept - 1) * layer_flops, whole.vocabulary
+    )

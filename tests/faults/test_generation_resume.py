@@ -1,0 +1,162 @@
+"""Generation that is killed, cut off or runs out of disk, and then goes on, writes what it would have written anyway."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import make_paragraph, tiny_model, tiny_tokenizer
+
+from distillkit.console import Console
+from distillkit.errors import DistillkitError
+from distillkit.teachers.generation import Prompt, generate_continuations
+
+PROMPTS, BATCH = 22, 3
+
+
+def write(output: Path, *, seconds_per_token: float = 0.0, console: Console | None = None) -> list[Any]:
+    """One generation, the same in every process."""
+    import random
+
+    torch.set_num_threads(1)
+    tokenizer = tiny_tokenizer(vocab_size=300)
+    model = tiny_model("llama", vocab_size=300, seed=4)
+    model.register_forward_pre_hook(lambda *_: time.sleep(seconds_per_token))
+    generator = random.Random(6)
+    texts = [make_paragraph(generator, 1)[: 10 + 3 * index] for index in range(PROMPTS)]
+    # Two alike: of equal texts the second is a duplicate, also where the first comes from an earlier attempt.
+    prompts = [
+        Prompt(index, text, tokenizer(text)["input_ids"], len(text.encode())) for index, text in enumerate(texts)
+    ]
+    return generate_continuations(
+        model, tokenizer, prompts, output=output, max_new_tokens=20, seed=5, batch_size=BATCH,
+        device=torch.device("cpu"), console=console or Console(quiet=True), model_fingerprint="tiny",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, list[Any]]:
+    """The file and the result of a generation that nothing happened to."""
+    output = tmp_path_factory.mktemp("undisturbed") / "generated.jsonl"
+    found = write(output)
+    return output.read_bytes(), found
+
+
+def begin_again(folder: Path, content: bytes) -> tuple[Path, str, list[Any]]:
+    """Continue from a file with `content`; what was said about it is returned too."""
+    output = folder / "generated.jsonl"
+    if not output.with_suffix(".settings.json").exists():
+        write(output)
+    output.write_bytes(content)
+    said = io.StringIO()
+    found = write(output, console=Console(err=said))
+    return output, said.getvalue(), found
+
+
+@pytest.mark.parametrize("lines", [0, 4, 9])
+def test_kill_9(
+    tmp_path: Path, lines: int, undisturbed: tuple[bytes, list[Any]], cli_env: Callable[..., dict[str, str]]
+) -> None:
+    output = tmp_path / "generated.jsonl"
+    program = (
+        f"import sys; sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parents[1])!r}]\n"
+        "from pathlib import Path; import test_generation_resume\n"
+        f"test_generation_resume.write(Path({str(output)!r}), seconds_per_token=0.01)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], env=cli_env(), stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not output.exists() or output.read_bytes().count(b"\n") < lines:
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    left = output.read_bytes()
+    assert lines <= left.count(b"\n") < PROMPTS
+    assert undisturbed[0].startswith(left)
+    found = write(output)
+    assert output.read_bytes() == undisturbed[0]
+    assert found == undisturbed[1]
+
+
+def test_a_file_cut_off_anywhere_is_completed(tmp_path: Path, undisturbed: tuple[bytes, list[Any]]) -> None:
+    content, result = undisturbed
+    ends = [index + 1 for index, byte in enumerate(content) if byte == 10]
+    cuts = [
+        0,
+        1,
+        ends[0],
+        ends[BATCH - 1] - 1,
+        ends[BATCH - 1],
+        ends[BATCH - 1] + 7,
+        ends[BATCH],
+        ends[-1] - 1,
+        ends[-1],
+    ]
+    for cut in cuts:
+        output, said, found = begin_again(tmp_path, content[:cut])
+        assert output.read_bytes() == content
+        assert found == result
+        whole = len([end for end in ends if end <= cut])
+        whole = whole if whole == PROMPTS else whole - whole % BATCH
+        kept = ends[whole - 1] if whole else 0
+        assert (f"{cut - kept:,} bytes of an unfinished batch are dropped" in said) == (cut > kept)
+        assert (f"{whole} of {PROMPTS} texts are already written" in said) == (whole > 0)
+
+
+@pytest.mark.parametrize("junk", [b"\x00" * 64, b"{}\n", b"[1]\n", b"\xff\xfe\n", b'{"index": 1, "prompt": "x"}\n'])
+def test_what_is_no_line_of_this_generation_is_dropped(
+    tmp_path: Path, junk: bytes, undisturbed: tuple[bytes, list[Any]]
+) -> None:
+    content, result = undisturbed
+    first_batch = b"".join(line + b"\n" for line in content.split(b"\n")[:BATCH])
+    output, said, found = begin_again(tmp_path, first_batch + junk)
+    assert output.read_bytes() == content
+    assert found == result
+    assert "dropped" in said
+
+
+def test_whole_batches_are_not_written_again(tmp_path: Path, undisturbed: tuple[bytes, list[Any]]) -> None:
+    # The negative control: what is reused is really read from the file.
+    content, _ = undisturbed
+    lines = content.decode("utf-8").split("\n")[: 2 * BATCH]
+    lines[0] = lines[0].replace('"continuation": "', '"continuation": "kept as it is ')
+    output, _, found = begin_again(tmp_path, "".join(line + "\n" for line in lines).encode("utf-8"))
+    assert "kept as it is" in output.read_text(encoding="utf-8").split("\n")[0]
+    assert [done.text.startswith("kept as it is") for done in found].count(True) == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="fsync is replaced in a POSIX way")
+def test_a_full_disk_leaves_whole_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: tuple[bytes, list[Any]]
+) -> None:
+    content, result = undisturbed
+    output = tmp_path / "generated.jsonl"
+    real_fsync, synced = os.fsync, 0
+
+    def fsync(descriptor: int) -> None:
+        nonlocal synced
+        if os.path.samestat(os.fstat(descriptor), output.stat()) if output.exists() else False:
+            synced += 1
+            if synced == 3:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real_fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(DistillkitError, match=r"no space left while writing .*generated\.jsonl"):
+        write(output)
+    assert output.read_bytes().count(b"\n") == 2 * BATCH
+    assert content.startswith(output.read_bytes())
+    assert write(output) == result
+    assert output.read_bytes() == content
