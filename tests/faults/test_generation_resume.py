@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -26,15 +27,12 @@ PROMPTS, BATCH = 22, 3
 
 def write(output: Path, *, seconds_per_token: float = 0.0, console: Console | None = None) -> list[Any]:
     """One generation, the same in every process."""
-    import random
-
     torch.set_num_threads(1)
     tokenizer = tiny_tokenizer(vocab_size=300)
     model = tiny_model("llama", vocab_size=300, seed=4)
     model.register_forward_pre_hook(lambda *_: time.sleep(seconds_per_token))
     generator = random.Random(6)
     texts = [make_paragraph(generator, 1)[: 10 + 3 * index] for index in range(PROMPTS)]
-    # Two alike: of equal texts the second is a duplicate, also where the first comes from an earlier attempt.
     prompts = [
         Prompt(index, text, tokenizer(text)["input_ids"], len(text.encode())) for index, text in enumerate(texts)
     ]
@@ -137,7 +135,6 @@ def test_whole_batches_are_not_written_again(tmp_path: Path, undisturbed: tuple[
     assert [done.text.startswith("kept as it is") for done in found].count(True) == 1
 
 
-@pytest.mark.skipif(os.name == "nt", reason="fsync is replaced in a POSIX way")
 def test_a_full_disk_leaves_whole_batches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: tuple[bytes, list[Any]]
 ) -> None:

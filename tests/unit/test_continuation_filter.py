@@ -49,7 +49,20 @@ Merrily, merrily, merrily, merrily,
 Life is but a dream.
 """
 
-STATES = "Alabama Alaska Arizona Arkansas California Colorado Connecticut Delaware Florida Georgia Hawaii Idaho".split()
+STATES = [
+    "Alabama",
+    "Alaska",
+    "Arizona",
+    "Arkansas",
+    "California",
+    "Colorado",
+    "Connecticut",
+    "Delaware",
+    "Florida",
+    "Georgia",
+    "Hawaii",
+    "Idaho",
+]
 
 GOOD = {
     "verse": VERSE,
@@ -93,7 +106,7 @@ LOOPS = {
     "syllable": "ha" * 60,
     "Chinese": "我们走吧，天已经黑了。" * 8,
     "a rule and nothing else": "=" * 90,
-    "blanks of a form": "." * 60 + "\n" + "." * 60,
+    "blanks of a form": ("_" * 20 + "\n") * 6,
 }
 
 

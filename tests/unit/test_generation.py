@@ -261,12 +261,20 @@ def test_the_models_own_ending_counts_too(tmp_path: Path) -> None:
 
 def test_columns_that_are_no_tokens_are_never_written(tmp_path: Path) -> None:
     tokenizer = tiny_tokenizer(vocab_size=300)
-    model = tiny_model("gpt2", vocab_size=310, tie_word_embeddings=False)
-    with torch.no_grad():  # The head prefers what is no token.
-        model.lm_head.weight[300:] = 40 * torch.randn(10, 32, generator=torch.Generator().manual_seed(0))
-    found = generate(model, tokenizer, prompts_of(tokenizer), tmp_path / "generated.jsonl", max_new_tokens=20)
-    assert all(done.text for done in found)
-    assert any(done.kept for done in found)
+    padded, exact = (tiny_model("gpt2", vocab_size=size, tie_word_embeddings=False) for size in (310, 300))
+    with torch.no_grad():  # The padded head prefers what is no token.
+        padded.lm_head.weight[300:] *= 100
+    narrow = {"transformer.wte.weight", "lm_head.weight"}
+    exact.load_state_dict(
+        {name: value[:300] if name in narrow else value for name, value in padded.state_dict().items()}
+    )
+    with_padding, without = (
+        generate(model, tokenizer, prompts_of(tokenizer), tmp_path / f"{name}.jsonl", temperature=0)
+        for name, model in (("padded", padded), ("exact", exact))
+    )
+    assert with_padding == without
+    logits = padded(input_ids=torch.tensor([prompts_of(tokenizer)[0].ids])).logits[0, -1]
+    assert int(logits.argmax()) >= 300
 
 
 def test_unusable_continuations_stay_in_the_file_with_the_reason(tmp_path: Path) -> None:
@@ -280,6 +288,20 @@ def test_unusable_continuations_stay_in_the_file_with_the_reason(tmp_path: Path)
     found = generate(model, tokenizer, prompts, tmp_path / "same.jsonl", max_new_tokens=8)
     assert [(done.kept, done.reason) for done in found] == [(True, None), (False, "duplicate")]
     assert [line["reason"] for line in read(tmp_path / "same.jsonl")] == [None, "duplicate"]
+
+
+def test_what_an_earlier_attempt_kept_makes_later_ones_duplicates(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer(vocab_size=300)
+    words = tokenizer(" and that was all", add_special_tokens=False)["input_ids"]
+    model = Scripted(words, len(tokenizer), [1])
+    settings = {"max_new_tokens": len(words), "batch_size": 1}
+    output = tmp_path / "generated.jsonl"
+    generate(model, tokenizer, prompts_of(tokenizer, ["A", "B"]), output, **settings)
+    content = output.read_bytes()
+    assert [line["reason"] for line in read(output)] == [None, "duplicate"]
+    output.write_bytes(content[: content.index(b"\n") + 1])
+    generate(model, tokenizer, prompts_of(tokenizer, ["A", "B"]), output, **settings)
+    assert output.read_bytes() == content
 
 
 def test_no_prompts_no_texts(tmp_path: Path) -> None:
@@ -319,7 +341,7 @@ def test_other_prompts_are_refused_and_so_is_a_file_without_settings(tmp_path: P
     prompts = prompts_of(tokenizer)
     output = tmp_path / "generated.jsonl"
     generate(model, tokenizer, prompts, output)
-    with pytest.raises(PreconditionError, match="other settings: prompts$"):
+    with pytest.raises(PreconditionError, match=r"other settings: prompts$"):
         generate(model, tokenizer, prompts[:4], output)
     for damage in (lambda path: path.write_text("[1", encoding="utf-8"), lambda path: path.unlink()):
         damage(tmp_path / "generated.settings.json")
@@ -356,7 +378,11 @@ def test_out_of_memory_names_the_flag(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_logits_that_are_no_numbers_are_reported(tmp_path: Path, value: float) -> None:
     tokenizer, model = tiny_tokenizer(vocab_size=300), tiny_model("gpt2", vocab_size=300)
-    model.register_forward_hook(lambda module, args, output: output.logits.fill_(value) and None)
+
+    def spoil(module: nn.Module, args: Any, output: Any) -> None:
+        output.logits.fill_(value)
+
+    model.register_forward_hook(spoil)
     with pytest.raises(DistillkitError, match="not numbers") as caught:
         generate(model, tokenizer, prompts_of(tokenizer), tmp_path / "generated.jsonl")
     assert "--precision" in str(caught.value.hint)
