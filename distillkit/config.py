@@ -116,7 +116,7 @@ def resolve(
             check_known_name(name, layer.label)
             values[name] = coerce(name, value, layer.label)
             sources[name], rank[name] = layer.label, level
-    _settle_paths(values, sources, rank)
+    _settle_paths(values, sources, rank, settled=0 if base is not None else None)
     _settle_weights(values, sources, rank)
     _check_values(values, sources)
     _check_conflicts(values, sources, notes)
@@ -196,15 +196,23 @@ def _from_environment(environment: Mapping[str, str], notes: list[str]) -> dict[
     return found
 
 
-def _settle_paths(values: dict[str, Any], sources: dict[str, str], rank: dict[str, int]) -> None:
-    """A path wins over a name; a name from a higher layer wins over a path from a lower one; both at once conflict."""
-    pairs = (
-        ("teacher_model", "teacher_model_path"),
-        ("student_model", "student_model_path"),
-        ("dataset", "dataset_path"),
-    )
-    for name, path in pairs:
-        if values[path] is None or rank[name] < 0:
+# A path that is given wins over the name.
+NAME_AND_PATH = (
+    ("teacher_model", "teacher_model_path"),
+    ("student_model", "student_model_path"),
+    ("dataset", "dataset_path"),
+)
+
+
+def _settle_paths(
+    values: dict[str, Any], sources: dict[str, str], rank: dict[str, int], *, settled: int | None
+) -> None:
+    """A path wins over a name; a name from a higher layer wins over a path from a lower one; both at once conflict.
+
+    The layer `settled` is a whole configuration, names and paths alike: there the path has won already.
+    """
+    for name, path in NAME_AND_PATH:
+        if values[path] is None or rank[name] < 0 or rank[name] == rank[path] == settled:
             continue
         if rank[name] == rank[path]:
             raise UsageError(

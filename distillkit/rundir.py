@@ -14,7 +14,7 @@ from typing import Any
 
 import filelock
 
-from distillkit.config import ResolvedConfig
+from distillkit.config import NAME_AND_PATH, ResolvedConfig
 from distillkit.errors import PreconditionError, UsageError
 from distillkit.folder_names import check_folder_name
 from distillkit.manifest import (
@@ -109,8 +109,11 @@ class RunDirectory:
 
     def save_config(self) -> None:
         """Write config.yaml, which feeds `--config` and reproduces the run."""
+        config = self.manifest.config
+        # Name and path together would be refused as a conflict.
+        replaced = {name for name, path in NAME_AND_PATH if config.get(path) is not None}
         values = {
-            name: value for name, value in self.manifest.config.items() if name not in ("folder_name", "output_dir")
+            name: value for name, value in config.items() if name not in {"folder_name", "output_dir", *replaced}
         }
         header = f"# distillkit {self.manifest.distillkit}: reproduces this run with  distillkit distill --config config.yaml\n"
         write_bytes(self.path / "config.yaml", (header + dump_yaml(values)).encode("utf-8"))

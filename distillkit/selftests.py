@@ -148,7 +148,7 @@ def _a_student_learns() -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     _require(losses[-1] < 0.5 * losses[0], f"from {losses[0]:.3f} to {losses[-1]:.3f}")
 
 

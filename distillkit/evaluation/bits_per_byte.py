@@ -108,7 +108,7 @@ def score(
     progress: ProgressHandle | None = None,
     interruptible: bool = True,
 ) -> Scores:
-    """Score texts. In fp32 the result does not depend on the batches (to 1e-5 per text); bf16 rounds by shape.
+    """Score texts. In fp32 the result does not depend on the batches (to a millionth); bf16 rounds by shape.
 
     The softmax is over all columns of the head, also those that no token has (padded vocabularies): probability put
     there is lost, and the score shows it.

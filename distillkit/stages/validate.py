@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor, nn
 
@@ -45,7 +46,7 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, anew: bool =
 
     figures: dict[str, dict[str, Any]] = {}
     scores: dict[str, Scores] = {}
-    with console.progress("validating", total=4, unit="measurements") as progress:
+    with console.progress("validating", total=5, unit="measurements") as progress:
         teacher = pair.load_teacher(compute.teacher, console).to(compute.device).eval()
         scores["teacher"], figures["teacher"] = _measure(teacher, test, readers, "teacher", compute)
         progress.advance()
@@ -58,6 +59,9 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, anew: bool =
         for name, found in _agreement(pair, readers, teacher, students, test, compute).items():
             figures[name]["teacher_agreement"] = found.top1
             figures[name]["teacher_kl"] = found.kl
+        progress.advance()
+        for name, model in {"teacher": teacher, **students}.items():
+            figures[name]["generated_tokens_per_second"] = _writing_speed(model, test[0], name, compute)
         progress.advance()
     del teacher, students
     gc.collect()
@@ -103,17 +107,25 @@ def _measure(
     # The teacher's weights are already in the format that it computes in.
     autocast = None if role == "teacher" else compute.autocast
     scores = score(model, scored_texts(examples, reader, side), device=compute.device, autocast_dtype=autocast)
-    prompt = examples[0][f"{side}_ids"][:16]
-    speed = generation_speed(model, prompt, device=compute.device, autocast_dtype=autocast)
     size = model_size(model)
     return scores, {
         "bits_per_byte": scores.bits_per_byte,
         "perplexity": scores.perplexity,
         "tokens": int(scores.tokens.sum()),
-        "generated_tokens_per_second": speed,
         "parameters": size.parameters,
         "size_bytes": size.bytes,
     }
+
+
+def _writing_speed(model: nn.Module, example: dict[str, Any], name: str, compute: Compute) -> float | None:
+    """New tokens per second in the format in which the model would be used here; None where memory forbids it."""
+    held_in = next(model.parameters()).dtype
+    if compute.device.type == "cpu" and held_in != compute.writing:
+        if psutil.virtual_memory().available < 1.5 * 4 * model_size(model).parameters:
+            return None
+        model.to(compute.writing)
+    prompt = example["teacher_ids" if name == "teacher" else "student_ids"][:16]
+    return generation_speed(model, prompt, device=compute.device)
 
 
 def _agreement(

@@ -133,7 +133,7 @@ def generate_continuations(
         for begin in range(len(written), len(order), batch_size):
             numbers = order[begin : begin + batch_size]
             batch = [prompts[number] for number in numbers]
-            generator = torch.Generator(device).manual_seed(_batch_seed(seed, begin // batch_size))
+            generator = torch.Generator().manual_seed(_batch_seed(seed, begin // batch_size))
             texts = writer.write(batch, [room[number] for number in numbers], generator, progress)
             continuations = []
             for prompt, (text, tokens, finish) in zip(batch, texts, strict=True):

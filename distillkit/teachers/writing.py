@@ -37,7 +37,7 @@ def teacher_writing(
     prompts = make_prompts(examples, readers.teacher, config.seed)
     run.teacher.mkdir(parents=True, exist_ok=True)
     room = [min(readers.teacher.limit, config.max_length) - len(prompt.ids) for prompt in prompts]
-    teacher = pair.load_teacher(compute.teacher, console).to(compute.device)
+    teacher = pair.load_teacher(compute.writing, console).to(compute.device)
     continuations = generate_continuations(
         teacher, readers.teacher.tokenizer, prompts, output=run.teacher / "generated.jsonl",
         max_new_tokens=[max(1, tokens) for tokens in room], temperature=TEMPERATURE, top_p=TOP_P, seed=config.seed,

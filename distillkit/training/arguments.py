@@ -21,12 +21,15 @@ def total_steps(config: Parameters, examples: int) -> int:
     return math.ceil(batches / config.gradient_accumulation) * config.epochs
 
 
-def training_arguments(config: Parameters, compute: Compute, folder: Path, examples: int) -> TrainingArguments:
+def training_arguments(
+    config: Parameters, compute: Compute, folder: Path, examples: int, *, resumed: bool
+) -> TrainingArguments:
     """Arguments of the Trainer.
 
     Args:
         folder: where checkpoints go.
         examples: training examples.
+        resumed: whether an earlier attempt has begun already.
     """
     steps = total_steps(config, examples)
     return TrainingArguments(
@@ -48,7 +51,7 @@ def training_arguments(config: Parameters, compute: Compute, folder: Path, examp
         logging_nan_inf_filter=False,  # the Trainer would log NaN as 0 and go on
         eval_strategy="steps",
         eval_steps=config.checkpoint_interval,
-        eval_on_start=True,
+        eval_on_start=not resumed,  # the line is in metrics.jsonl already, and a later step is no start
         metric_for_best_model="eval_bits_per_byte",
         greater_is_better=False,
         save_strategy="steps",

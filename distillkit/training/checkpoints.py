@@ -21,6 +21,7 @@ KEEP = 2
 # Without these a resumed run would silently differ from an undisturbed one.
 REQUIRED = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "progress.json")
 
+_NOT_COMMITTED = "it was not committed"
 _NAME = re.compile(r"step-(\d+)")
 
 
@@ -58,7 +59,11 @@ def read_commit(folder: Path) -> dict[str, Any] | None:
     """The content of COMMITTED.json, or None where there is none that can be read."""
     try:
         content = json.loads((folder / COMMIT_FILE).read_text(encoding="utf-8"))
-        return content if isinstance(content["files"], list) and isinstance(content["fingerprint"], str) else None
+        records_whole = all(
+            isinstance(record["path"], str) and isinstance(record["size"], int) and isinstance(record["sha256"], str)
+            for record in content["files"]
+        )
+        return content if records_whole and isinstance(content["fingerprint"], str) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -67,7 +72,7 @@ def problem(folder: Path) -> str | None:
     """Why a checkpoint cannot be resumed from, or None."""
     content = read_commit(folder)
     if content is None:
-        return "it was not committed"
+        return f"{COMMIT_FILE} is damaged" if (folder / COMMIT_FILE).exists() else _NOT_COMMITTED
     names = {record["path"] for record in content["files"]}
     missing = [name for name in REQUIRED if name not in names]
     if missing:
@@ -94,7 +99,7 @@ def newest_valid(root: Path, fingerprint: str) -> Found:
                 f"{folder} belongs to another configuration or other data", hint="start anew with --force"
             )
         return Found(folder, tuple(passed_over))
-    committed = [words for words in passed_over if not words.endswith("it was not committed")]
+    committed = [words for words in passed_over if not words.endswith(_NOT_COMMITTED)]
     if committed:
         raise PreconditionError(
             f"no checkpoint in {root} can be resumed from ({'; '.join(passed_over)})", hint="start anew with --force"

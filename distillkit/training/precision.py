@@ -27,6 +27,11 @@ class Compute:
     teacher: torch.dtype
 
     @property
+    def writing(self) -> torch.dtype:
+        """The format of weights in which a model writes: on a CPU bf16 is many times slower for one token at a time."""
+        return torch.float32 if self.device.type == "cpu" else self.teacher
+
+    @property
     def words(self) -> str:
         formats = {torch.bfloat16: "bf16", torch.float16: "fp16", None: "fp32"}
         return f"{self.device.type}, {formats[self.autocast]}"

@@ -23,11 +23,12 @@ from distillkit.console import ProgressHandle
 from distillkit.data.batching import LengthGroupedSampler
 from distillkit.errors import DistillkitError
 from distillkit.interrupts import pending
+from distillkit.losses.objective import combine
 from distillkit.storage import write_folder
 from distillkit.teachers.white_box import WhiteBoxTeacher
 from distillkit.training import checkpoints
 from distillkit.training.metrics_log import MetricsLog
-from distillkit.training.objectives import Objective
+from distillkit.training.objectives import BytePrefix, Objective
 
 PROGRESS_FILE = "progress.json"
 
@@ -40,12 +41,20 @@ class Progress:
         tokens: student target tokens trained on so far.
         seconds: wall time of training so far.
         teacher_tokens, teacher_seconds: the same for the teacher's forward passes.
+        soft_sum, hard_sum: the loss terms summed over the steps since the last line of metrics.jsonl.
+        logged_step: the step of that line.
+        mapped, rows: the same as of `BytePrefix`.
     """
 
     tokens: int = 0
     seconds: float = 0.0
     teacher_tokens: int = 0
     teacher_seconds: float = 0.0
+    soft_sum: float = 0.0
+    hard_sum: float = 0.0
+    logged_step: int = 0
+    mapped: float = 0.0
+    rows: int = 0
 
     @classmethod
     def load(cls, checkpoint: Path) -> Progress:
@@ -121,8 +130,8 @@ class DistillTrainer(Trainer):
         self.loss_is_scaled_for_ga = True
         self._seconds_before = progress.seconds
         self._began = time.monotonic()
-        self._soft_sum = self._hard_sum = 0.0
-        self._steps_summed = 0
+        if isinstance(objective, BytePrefix):
+            objective.mapped, objective.rows = progress.mapped, progress.rows
         self._teacher: WhiteBoxTeacher | None = None
         self.remove_callback(PrinterCallback)
         self.add_callback(_Schedule(display))
@@ -179,11 +188,11 @@ class DistillTrainer(Trainer):
         divisor = count.to(terms.soft_sum.device).clamp(min=1)
         soft, hard = terms.soft_sum / divisor, terms.hard_sum / divisor
         # DDP averages gradients over processes, whereas the sum has already been divided by the global count.
-        loss = (self.alpha * soft + self.beta * hard) * self.accelerator.num_processes
+        loss = combine(terms, self.alpha, self.beta, divisor) * self.accelerator.num_processes
         if not torch.isfinite(loss):
             raise self._not_finite("loss", float(loss), inputs)
-        self._soft_sum += soft.item()
-        self._hard_sum += hard.item()
+        self.progress.soft_sum += soft.item()
+        self.progress.hard_sum += hard.item()
         self.progress.tokens += int(inputs["targets"])
         self._batch_ids = inputs["example_ids"]
         return (loss, outputs) if return_outputs else loss
@@ -212,10 +221,15 @@ class DistillTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the loss terms, and write the line to metrics.jsonl."""
         if "loss" in logs:
-            steps = max(1, self.state.global_step - self._steps_summed)
-            logs = {**logs, "soft_loss": self._soft_sum / steps, "hard_loss": self._hard_sum / steps}
-            self._soft_sum = self._hard_sum = 0.0
-            self._steps_summed = self.state.global_step
+            progress = self.progress
+            steps = max(1, self.state.global_step - progress.logged_step)
+            soft, hard = progress.soft_sum / steps, progress.hard_sum / steps
+            progress.soft_sum = progress.hard_sum = 0.0
+            progress.logged_step = self.state.global_step
+            # A resumed Trainer has forgotten the steps since the last line, so its own figure will not do.
+            logs = {**logs, "loss": self.alpha * soft + self.beta * hard, "soft_loss": soft, "hard_loss": hard}
+            if not math.isfinite(logs.get("grad_norm", 0.0)):
+                del logs["grad_norm"]  # fp16: the scaler skips this step; JSON has no infinity
             line = {
                 "step": self.state.global_step,
                 "epoch": round(float(self.state.epoch or 0), 6),
@@ -272,6 +286,8 @@ class DistillTrainer(Trainer):
             self.state.save_to_json(str(folder / "trainer_state.json"))
             self.progress.seconds = self.seconds_so_far()
             self.progress.teacher_tokens, self.progress.teacher_seconds = self.teacher_totals()
+            if isinstance(self.objective, BytePrefix):
+                self.progress.mapped, self.progress.rows = self.objective.mapped, self.objective.rows
             self.progress.save(folder)
             checkpoints.commit(folder, step, self.fingerprint)
 

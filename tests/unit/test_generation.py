@@ -18,6 +18,7 @@ from torch import nn
 from distillkit import interrupts
 from distillkit.console import Console
 from distillkit.errors import DistillkitError, Interrupted, PreconditionError
+from distillkit.models import decoding
 from distillkit.models.decoding import Decoding, choose_tokens
 from distillkit.teachers.generation import Continuation, Prompt, generate_continuations
 
@@ -127,13 +128,16 @@ def test_a_finished_text_does_not_leave_the_context() -> None:
         assert bool(torch.isfinite(texts.logits()).all())
 
 
-def test_sampling_follows_temperature_and_nucleus() -> None:
+@pytest.mark.parametrize("candidates", [1, 3, 4096])
+def test_sampling_follows_temperature_and_nucleus(candidates: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "_LIKELY_CANDIDATES", candidates)
     probabilities = torch.tensor([0.5, 0.3, 0.15, 0.05])
     logits = probabilities.log().repeat(40_000, 1)
+    logits = torch.cat([logits, torch.full((40_000, 1), -math.inf)], dim=1)
 
     def shares(temperature: float, top_p: float) -> list[float]:
         drawn = choose_tokens(logits, temperature, top_p, torch.Generator().manual_seed(0))
-        return (torch.bincount(drawn, minlength=4) / len(drawn)).tolist()
+        return (torch.bincount(drawn, minlength=4) / len(drawn)).tolist()  # Never the fifth.
 
     assert shares(1.0, 1.0) == pytest.approx(probabilities.tolist(), abs=0.01)
     # 0.5 + 0.3 is the first sum that reaches 0.7.

@@ -1,0 +1,110 @@
+"""A pair of models and texts so small that a whole run takes about a second; nothing here asks the network."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+Distil = Callable[..., Any]
+
+# Out of their documented ranges on purpose: a run of four steps.
+SMALL = {
+    "sample_size": 16,
+    "max_length": 64,
+    "held_out_size": 4,
+    "batch_size": 4,
+    "epochs": 1,
+    "learning_rate": 1e-3,
+    "precision": "fp32",
+    "allow_out_of_range": True,
+    "skip_validation": True,
+    "save_plot": False,
+}
+
+
+@pytest.fixture(scope="session")
+def small() -> dict[str, Any]:
+    """The settings of a run of four steps that only trains."""
+    return dict(SMALL)
+
+
+@pytest.fixture(scope="session")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """`teacher`, `other_teacher`, `student` (one tokenizer), `texts` and `other_texts` as paths."""
+    from tiny_models import save_model_folder, tiny_model, tiny_tokenizer, write_texts
+
+    root = tmp_path_factory.mktemp("pair")
+    tokenizer = tiny_tokenizer()
+
+    def model(name: str, seed: int, **settings: int) -> Path:
+        made = tiny_model("gpt2", len(tokenizer), seed=seed, eos_token_id=0, **settings)
+        # Random weights say almost the same of everything; larger ones have opinions that can be told apart.
+        made.transformer.wte.weight.data *= 12
+        return save_model_folder(root / name, made, tokenizer)
+
+    return SimpleNamespace(
+        root=root,
+        teacher=model("teacher", 1, layers=2, hidden=32),
+        other_teacher=model("other_teacher", 3, layers=2, hidden=32),
+        student=model("student", 2, layers=1, hidden=16),
+        texts=write_texts(root / "texts.txt", 120),
+        other_texts=write_texts(root / "other.txt", 120, seed=5),
+    )
+
+
+@pytest.fixture(scope="session")
+def offline() -> Iterator[None]:
+    """This process asks no model hub, so that no test depends on whether there is one."""
+    with pytest.MonkeyPatch.context() as patch:
+        from huggingface_hub import constants
+
+        patch.setattr(constants, "HF_HUB_OFFLINE", True)
+        yield
+
+
+@pytest.fixture(scope="session")
+def distil(
+    pair: SimpleNamespace, small: dict[str, Any], offline: None, tmp_path_factory: pytest.TempPathFactory
+) -> Distil:
+    """`distil(epochs=2, …)` -> the DistillResult of a small run, each in a folder of its own; None takes a setting away."""
+    from distillkit import distill_models
+
+    numbers = itertools.count()
+    output = tmp_path_factory.mktemp("runs")
+
+    def run(**settings: Any) -> Any:
+        usual: dict[str, Any] = {
+            "teacher_model_path": pair.teacher,
+            "student_model_path": pair.student,
+            "dataset_path": pair.texts,
+            "output_dir": output,
+            "folder_name": f"run-{next(numbers)}",
+            "quiet": True,
+            **small,
+        }
+        for name, path in (("teacher_model", "teacher_model_path"), ("student_model", "student_model_path"),
+                           ("dataset", "dataset_path")):  # fmt: skip
+            if name in settings:
+                del usual[path]
+        return distill_models(**{name: value for name, value in (usual | settings).items() if value is not None})
+
+    return run
+
+
+@pytest.fixture
+def cli_pair(pair: SimpleNamespace, small: dict[str, Any]) -> list[str]:
+    """The options of a small run, for the command line."""
+    options: list[str] = []
+    given = {"teacher_model_path": pair.teacher, "student_model_path": pair.student, "dataset_path": pair.texts}
+    for name, value in (given | small).items():
+        flag = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            options.append(flag if value else flag.replace("--", "--no-", 1))
+        else:
+            options += [flag, str(value)]
+    return options

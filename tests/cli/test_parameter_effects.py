@@ -1,0 +1,455 @@
+"""Every parameter does what its description promises: one test for each, named after it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from distillkit import PreconditionError, QualityGateError, UsageError
+from distillkit import parameters as declared
+
+Distil = Callable[..., Any]
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def manifest(result: Any) -> dict[str, Any]:
+    return read(result.run_directory / "manifest.json")
+
+
+def stats(result: Any) -> dict[str, Any]:
+    return read(result.run_directory / "data" / "stats.json")
+
+
+def lines(result: Any, figure: str) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl that carry a figure."""
+    text = (result.run_directory / "metrics.jsonl").read_text(encoding="utf-8")
+    return [line for line in map(json.loads, text.splitlines()) if figure in line]
+
+
+def weights(result: Any, which: str = "final") -> dict[str, torch.Tensor]:
+    return load_file(result.run_directory / "student" / which / "model.safetensors")
+
+
+def equal_weights(one: Any, other: Any) -> bool:
+    left, right = weights(one), weights(other)
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+def first(result: Any) -> dict[str, Any]:
+    """The first training step, which both of two compared runs do with the same weights on the same batch."""
+    return lines(result, "loss")[0]
+
+
+def example_column(result: Any, part: str, column: str) -> list[Any]:
+    from distillkit.data.examples import load_examples
+
+    return [row[column] for row in load_examples(result.run_directory / "data" / part)]
+
+
+@pytest.fixture(scope="session")
+def base(distil: Distil) -> Any:
+    """A run with nothing but the small settings, to compare with."""
+    return distil()
+
+
+@pytest.mark.parametrize("name", declared.fields())
+def test_every_parameter_has_a_test(name: str) -> None:
+    assert f"test_{name}" in globals()
+
+
+# --- models ----------------------------------------------------------------------------------------------------------
+
+
+def test_teacher_model(distil: Distil, base: Any, pair: SimpleNamespace) -> None:
+    other = distil(teacher_model=str(pair.other_teacher))
+    assert manifest(other)["models"]["teacher"] != manifest(base)["models"]["teacher"]
+    assert first(other)["soft_loss"] != pytest.approx(first(base)["soft_loss"], rel=1e-3)
+    assert first(other)["hard_loss"] == pytest.approx(first(base)["hard_loss"], rel=1e-6)
+    with pytest.raises(PreconditionError, match="someone/absent-teacher"):
+        distil(teacher_model="someone/absent-teacher")
+
+
+def test_student_model(distil: Distil, pair: SimpleNamespace) -> None:
+    named = distil(student_model=str(pair.student))
+    assert read(named.student_path / "config.json")["n_embd"] == 16
+    pruned = distil(student_model="teacher:1")
+    shape = read(pruned.student_path / "config.json")
+    assert (shape["n_layer"], shape["n_embd"]) == (1, 32)
+    with pytest.raises(PreconditionError, match="someone/absent-student"):
+        distil(student_model="someone/absent-student")
+
+
+def test_box_type(distil: Distil, base: Any) -> None:
+    black = distil(box_type="black")
+    generated = (black.run_directory / "teacher" / "generated.jsonl").read_text(encoding="utf-8")
+    assert len(generated.splitlines()) >= 16
+    assert "teacher_pass" not in black.metrics
+    # The teacher's texts come on top of the true ones.
+    assert black.metrics["train"]["steps"] > base.metrics["train"]["steps"]
+    assert base.metrics["teacher_pass"]["tokens"] > 0
+    assert not (base.run_directory / "teacher").exists()
+
+
+def test_teacher_model_path(distil: Distil, base: Any, tmp_path: Path, pair: SimpleNamespace) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text("teacher_model: someone/absent-teacher\n", encoding="utf-8")
+    result = distil(config=config)
+    assert manifest(result)["models"]["teacher"] == manifest(base)["models"]["teacher"]
+    assert str(pair.teacher) in json.dumps(manifest(result)["models"]["teacher"])
+
+
+def test_student_model_path(distil: Distil, base: Any, tmp_path: Path, pair: SimpleNamespace) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text("student_model: someone/absent-student\n", encoding="utf-8")
+    result = distil(config=config)
+    assert equal_weights(result, base)
+    assert str(pair.student) in json.dumps(manifest(result)["models"]["student"])
+
+
+# --- data ------------------------------------------------------------------------------------------------------------
+
+
+def test_dataset(distil: Distil, pair: SimpleNamespace) -> None:
+    own = distil(dataset=str(pair.other_texts))
+    assert stats(own)["source"] == str(pair.other_texts)
+    documentation = distil(dataset="python-docs")
+    assert stats(documentation)["source"].startswith("the documentation of")
+    for name, repository in (("wikitext", "Salesforce/wikitext"), ("pokemon", "wanghaofan/pokemon-wiki-captions")):
+        with pytest.raises(PreconditionError, match=repository):
+            distil(dataset=name)
+
+
+def test_dataset_path(distil: Distil, base: Any, tmp_path: Path, pair: SimpleNamespace) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text(f"dataset: {pair.other_texts}\n", encoding="utf-8")
+    result = distil(config=config)
+    assert stats(result)["source"] == str(pair.texts) == stats(base)["source"]
+
+
+def test_sample_size(distil: Distil, base: Any) -> None:
+    result = distil(sample_size=24)
+    assert stats(base)["splits"]["train"]["examples"] == 16
+    assert stats(result)["splits"]["train"]["examples"] == 24
+    assert result.metrics["train"]["tokens"] > base.metrics["train"]["tokens"]
+
+
+def test_max_length(distil: Distil, base: Any) -> None:
+    result = distil(max_length=32)
+    shorter, longer = (max(map(len, example_column(run, "train", "student_ids"))) for run in (result, base))
+    assert 24 < shorter <= 32 < longer <= 64
+
+
+# --- distillation ----------------------------------------------------------------------------------------------------
+
+
+def test_temperature(distil: Distil, base: Any) -> None:
+    result = distil(temperature=5.0)
+    assert first(result)["soft_loss"] != pytest.approx(first(base)["soft_loss"], rel=1e-3)
+    assert first(result)["hard_loss"] == pytest.approx(first(base)["hard_loss"], rel=1e-6)
+    assert not equal_weights(result, base)
+
+
+def weighted(line: dict[str, Any], alpha: float, beta: float) -> float:
+    return alpha * line["soft_loss"] + beta * line["hard_loss"]
+
+
+def test_alpha(distil: Distil, base: Any) -> None:
+    assert first(base)["loss"] == pytest.approx(weighted(first(base), 0.7, 0.3), rel=1e-5)
+    result = distil(alpha=0.2)
+    assert manifest(result)["config"]["beta"] == 0.8
+    assert manifest(result)["sources"]["beta"] == "derived (1 - alpha)"
+    assert first(result)["loss"] == pytest.approx(weighted(first(base), 0.2, 0.8), rel=1e-5)
+    assert not equal_weights(result, base)
+    without = distil(alpha=0.0)
+    assert "teacher_pass" not in without.metrics
+
+
+def test_beta(distil: Distil, base: Any) -> None:
+    result = distil(beta=0.0)
+    assert manifest(result)["config"]["alpha"] == 1.0
+    assert first(result)["loss"] == pytest.approx(first(base)["soft_loss"], rel=1e-5)
+    assert not equal_weights(result, base)
+    with pytest.raises(UsageError, match=r"alpha \+ beta must be 1"):
+        distil(alpha=0.5, beta=0.4)
+
+
+# --- training --------------------------------------------------------------------------------------------------------
+
+
+def test_epochs(distil: Distil, base: Any) -> None:
+    result = distil(epochs=2)
+    assert result.metrics["train"]["steps"] == 2 * base.metrics["train"]["steps"] == 8
+    assert result.metrics["train"]["tokens"] == 2 * base.metrics["train"]["tokens"]
+    assert lines(result, "loss")[-1]["epoch"] == 2
+
+
+def test_batch_size(distil: Distil, base: Any) -> None:
+    result = distil(batch_size=8)
+    assert (base.metrics["train"]["steps"], result.metrics["train"]["steps"]) == (4, 2)
+    assert result.metrics["train"]["tokens"] == base.metrics["train"]["tokens"]
+
+
+def test_learning_rate(distil: Distil, base: Any) -> None:
+    result = distil(learning_rate=2e-4)
+    assert max(line["learning_rate"] for line in lines(base, "loss")) == pytest.approx(1e-3)
+    assert max(line["learning_rate"] for line in lines(result, "loss")) == pytest.approx(2e-4)
+    untrained = lines(base, "eval_bits_per_byte")[0]["eval_bits_per_byte"]
+    gains = [untrained - lines(run, "eval_bits_per_byte")[-1]["eval_bits_per_byte"] for run in (base, result)]
+    assert gains[0] > gains[1] > 0
+
+
+def test_no_cuda(distil: Distil, base: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from distillkit.training.precision import best_device
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    assert best_device(no_cuda=False).type == "cuda"
+    result = distil(no_cuda=True)
+    assert manifest(result)["device"]["type"] == "cpu"
+    assert equal_weights(result, base) or manifest(base)["device"]["type"] != "cpu"
+
+
+# --- output ----------------------------------------------------------------------------------------------------------
+
+
+def test_output_dir(distil: Distil, tmp_path: Path) -> None:
+    result = distil(output_dir=tmp_path / "elsewhere")
+    assert result.run_directory.parent == tmp_path / "elsewhere"
+    assert (tmp_path / "elsewhere" / "latest").read_text(encoding="utf-8").strip() == result.run_directory.name
+
+
+def test_folder_name(distil: Distil, tmp_path: Path) -> None:
+    assert distil(folder_name="experiment_1", output_dir=tmp_path).run_directory == tmp_path / "experiment_1"
+    unnamed = [distil(folder_name=None, output_dir=tmp_path).run_directory.name for _ in range(2)]
+    assert unnamed[0] != unnamed[1]
+    assert all(name.startswith("teacher_to_student_white_texts_") for name in unnamed)
+
+
+def test_checkpoint_interval(distil: Distil, base: Any) -> None:
+    result = distil(checkpoint_interval=2)
+
+    def checkpoints(run: Any) -> list[str]:
+        return sorted(folder.parent.name for folder in run.run_directory.glob("checkpoints/*/COMMITTED.json"))
+
+    def evaluated(run: Any) -> list[int]:
+        return [line["step"] for line in lines(run, "eval_bits_per_byte")]
+
+    assert (checkpoints(result), evaluated(result)) == (["step-2", "step-4"], [0, 2, 4])
+    assert (checkpoints(base), evaluated(base)) == (["step-4"], [0, 4])
+
+
+def test_save_metrics(distil: Distil, base: Any) -> None:
+    result = distil(save_metrics=False)
+    for name in ("metrics.json", "metrics.jsonl"):
+        assert (base.run_directory / name).is_file()
+        assert not (result.run_directory / name).exists()
+    assert result.metrics["train"]["steps"] == 4
+    assert equal_weights(result, base)
+
+
+def test_save_plot(distil: Distil, base: Any) -> None:
+    result = distil(save_plot=True)
+    assert [path for path in result.run_directory.glob("plots/*.png") if path.stat().st_size > 1000]
+    assert not (base.run_directory / "plots").exists()
+
+
+def test_save_best_model(distil: Distil) -> None:
+    settings = {"checkpoint_interval": 1, "learning_rate": 0.3, "lr_schedule": "constant"}
+    result = distil(save_best_model=True, **settings)
+    scores = {line["step"]: line["eval_bits_per_byte"] for line in lines(result, "eval_bits_per_byte")}
+    best = min(scores, key=lambda step: scores[step])
+    assert best < 4, "this learning rate must spoil the student at the end, or best and final are the same"
+    assert result.metrics["best"] == {"step": best, "bits_per_byte": scores[best]}
+    assert result.student_path == result.run_directory / "student" / "best"
+    assert not torch.equal(*(weights(result, which)["transformer.wte.weight"] for which in ("best", "final")))
+    only_final = distil(save_best_model=False, **settings)
+    assert [folder.name for folder in (only_final.run_directory / "student").iterdir()] == ["final"]
+    assert only_final.student_path == only_final.run_directory / "student" / "final"
+    assert equal_weights(only_final, result)
+
+
+# --- extras ----------------------------------------------------------------------------------------------------------
+
+
+def test_skip_validation(distil: Distil, base: Any) -> None:
+    assert base.verdict is None
+    assert not (base.run_directory / "validation.json").exists()
+    result = distil(skip_validation=False)
+    figures = read(result.run_directory / "validation.json")
+    assert result.verdict == figures["verdict"] == "improved"
+    assert figures["after"]["bits_per_byte"] < figures["before"]["bits_per_byte"]
+
+
+def test_install_deps(
+    distil: Distil, pair: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A teacher whose tokenizer files need a library that is not there."""
+    from distillkit.models import requirements
+
+    teacher = shutil.copytree(pair.teacher, tmp_path / "teacher")
+    (teacher / "vocabulary.tiktoken").write_bytes(b"")
+    monkeypatch.setattr(requirements, "TIKTOKEN", "distillkit-absent-library>=2.1")
+    with pytest.raises(PreconditionError, match=r"distillkit-absent-library>=2\.1") as caught:
+        distil(teacher_model_path=teacher, install_deps=False)
+    assert caught.value.exit_code == 3
+    assert "--install-deps" in str(caught.value.hint)
+
+    commands = []
+    site = tmp_path / "site"
+    monkeypatch.syspath_prepend(site)
+
+    def installer(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        commands.append(command)
+        information = site / "distillkit_absent_library-2.2.dist-info"
+        information.mkdir(parents=True)
+        (information / "METADATA").write_text("Name: distillkit-absent-library\nVersion: 2.2\n", encoding="utf-8")
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", installer)
+    result = distil(teacher_model_path=teacher, install_deps=True)
+    assert len(commands) == 1
+    assert "install" in commands[0]
+    assert sys.executable in commands[0]
+    assert commands[0][-1] == "distillkit-absent-library>=2.1"
+    assert manifest(result)["versions"]["distillkit-absent-library"] == "2.2"
+
+
+def test_run_tests(distil: Distil, base: Any) -> None:
+    result = distil(run_tests=True)
+    assert manifest(base)["stages"]["check-env"]["metrics"]["self_tests"] == 0
+    assert manifest(result)["stages"]["check-env"]["metrics"]["self_tests"] > 3
+    assert equal_weights(result, base), "the self-tests must leave the random state alone"
+
+
+def test_skip_demo(distil: Distil, base: Any) -> None:
+    assert not (base.run_directory / "demo.json").exists()
+    result = distil(skip_demo=False)
+    texts = read(result.run_directory / "demo.json")["texts"]
+    assert texts
+    assert all({"prompt", "teacher", "before", "after"} <= text.keys() for text in texts)
+
+
+# --- advanced --------------------------------------------------------------------------------------------------------
+
+
+def test_allow_out_of_range(distil: Distil, base: Any, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="sample_size: 16 is outside its range") as caught:
+        distil(allow_out_of_range=False, output_dir=tmp_path / "none")
+    assert "--allow-out-of-range" in str(caught.value.hint)
+    assert not (tmp_path / "none").exists()
+    assert manifest(base)["config"]["sample_size"] == 16
+
+
+def test_trust_remote_code(
+    distil: Distil, pair: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import dynamic_module_utils
+
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    teacher = shutil.copytree(pair.teacher, tmp_path / "teacher")
+    marker = tmp_path / "the code ran"
+    (teacher / "own_model.py").write_text(
+        f"from pathlib import Path\nfrom transformers import GPT2LMHeadModel\nPath({str(marker)!r}).touch()\n\n\n"
+        "class OwnModel(GPT2LMHeadModel):\n    pass\n",
+        encoding="utf-8",
+    )
+    config = read(teacher / "config.json") | {"auto_map": {"AutoModelForCausalLM": "own_model.OwnModel"}}
+    (teacher / "config.json").write_text(json.dumps(config), encoding="utf-8")
+
+    with pytest.raises(PreconditionError) as caught:
+        distil(teacher_model_path=teacher)
+    assert "--trust-remote-code" in str(caught.value.hint)
+    assert not marker.exists()
+    result = distil(teacher_model_path=teacher, trust_remote_code=True)
+    assert marker.exists()
+    assert manifest(result)["config"]["trust_remote_code"] is True
+
+
+def test_text_column(distil: Distil, pair: SimpleNamespace, tmp_path: Path) -> None:
+    paragraphs = pair.texts.read_text(encoding="utf-8").split("\n\n")
+    file = tmp_path / "two.jsonl"
+    rows = [{"text": paragraph, "body": f"body {paragraph}"} for paragraph in paragraphs]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    plain, body = distil(dataset_path=file), distil(dataset_path=file, text_column="body")
+    assert not any(text.startswith("body ") for text in example_column(plain, "test", "text"))
+    assert any(text.startswith("body ") for text in example_column(body, "test", "text"))
+    with pytest.raises(UsageError, match="absent"):
+        distil(dataset_path=file, text_column="absent")
+
+
+def test_held_out_size(distil: Distil, base: Any) -> None:
+    result = distil(held_out_size=7)
+    for part in ("validation", "test"):
+        assert (stats(base)["splits"][part]["examples"], stats(result)["splits"][part]["examples"]) == (4, 7)
+    assert stats(result)["splits"]["train"]["examples"] == 16
+
+
+def test_seed(distil: Distil, base: Any) -> None:
+    same, other = distil(seed=42), distil(seed=43)
+    assert equal_weights(same, base)
+    assert not equal_weights(other, base)
+    assert example_column(other, "train", "text") != example_column(base, "train", "text")
+
+
+def test_gradient_accumulation(distil: Distil, base: Any) -> None:
+    result = distil(gradient_accumulation=2)
+    assert result.metrics["train"]["steps"] == 2
+    assert result.metrics["train"]["tokens"] == base.metrics["train"]["tokens"]
+
+
+def test_precision(distil: Distil, base: Any) -> None:
+    result = distil(precision="bf16")
+    assert manifest(base)["device"]["precision"] == "fp32"
+    assert manifest(result)["device"]["precision"] == "bf16"
+    assert first(result)["loss"] != first(base)["loss"]
+    assert first(result)["loss"] == pytest.approx(first(base)["loss"], rel=0.02)
+    with pytest.raises(UsageError, match="--no-cuda and --precision fp16"):
+        distil(precision="fp16", no_cuda=True)
+
+
+def test_lr_schedule(distil: Distil, base: Any) -> None:
+    def rates(run: Any) -> list[float]:
+        return [line["learning_rate"] for line in lines(run, "loss")]
+
+    constant, cosine = distil(lr_schedule="constant"), distil(lr_schedule="cosine")
+    assert rates(base) == pytest.approx([1e-3, 7.5e-4, 5e-4, 2.5e-4])
+    assert rates(constant) == pytest.approx([1e-3] * 4)
+    assert rates(cosine) == pytest.approx([1e-3, 8.5355e-4, 5e-4, 1.4645e-4], rel=1e-3)
+
+
+def test_warmup_fraction(distil: Distil, base: Any) -> None:
+    result = distil(warmup_fraction=0.5)
+    rates = [line["learning_rate"] for line in lines(result, "loss")]
+    assert rates[0] < rates[1] < rates[2] == pytest.approx(1e-3)
+    assert first(base)["learning_rate"] == pytest.approx(1e-3)
+
+
+def test_quality_gate(distil: Distil) -> None:
+    spoiled = {"learning_rate": 0.5, "skip_validation": False, "save_best_model": False}
+    for gate in ("not-worse", "improved"):
+        with pytest.raises(QualityGateError, match="worse") as caught:
+            distil(quality_gate=gate, **spoiled)
+        assert caught.value.exit_code == 4
+        assert caught.value.result.verdict == "worse"
+    assert distil(quality_gate="off", **spoiled).verdict == "worse"
+
+
+def test_datasets(distil: Distil) -> None:
+    with pytest.raises(PreconditionError, match="someone/absent-texts"):
+        distil(dataset="mine", datasets={"mine": {"id": "someone/absent-texts", "column": "body"}})
+    with pytest.raises(UsageError, match=r"datasets\.mine: unknown key 'colum'"):
+        distil(dataset="mine", datasets={"mine": {"id": "someone/absent-texts", "colum": "body"}})
