@@ -19,11 +19,14 @@ from distillkit.alignment.bpm import AlignedRows, aligned_rows
 from distillkit.alignment.token_bytes import Encoding
 from distillkit.data.reading import Reader
 from distillkit.data.types import Document
+from distillkit.errors import UsageError
 from distillkit.interrupts import check_interrupted
 
 _DOCUMENTS_AT_ONCE = 64
 # Less than this teaches nothing: the first token would be the only one with a context.
 _FEWEST_TOKENS = 2
+# How many tokens more a piece may take alone than inside its document before it has to be cut again.
+_ROOM = 4
 _WHITE_SPACE = re.compile(rb"\s")
 
 
@@ -73,14 +76,16 @@ class ExampleBuilder:
         Of a long document random pieces are taken, only as many as are needed: many documents say more of a language,
         and of a score's uncertainty, than many pieces of few.
         """
-        each = max(1, math.ceil(wanted / max(1, len(documents))))
         built = 0
         left: list[tuple[int, str, bool]] = []
+        spare: list[Example] = []
         for start in range(0, len(documents), _DOCUMENTS_AT_ONCE):
             check_interrupted()
             now: list[tuple[int, str, bool]] = []
             chunk = documents[start : start + _DOCUMENTS_AT_ONCE]
+            room: dict[int, int] = {}
             for number, texts in enumerate(self._cut_all([document.text for document in chunk]), start):
+                each = room[number] = _share(wanted, len(documents), number)
                 last = len(texts) - 1
                 ends = documents[number].ends_text
                 pieces = [(number, text, ends and index == last) for index, text in enumerate(texts)]
@@ -88,7 +93,12 @@ class ExampleBuilder:
                 now += pieces[:each]
                 left += pieces[each:]
             for example in self._encode(now):
+                if room[example.document] == 0:
+                    # Of a piece that had to be cut again there are more than were counted on.
+                    spare.append(example)
+                    continue
                 yield example
+                room[example.document] -= 1
                 built += 1
                 if built == wanted:
                     return
@@ -101,6 +111,7 @@ class ExampleBuilder:
                 built += 1
                 if built == wanted:
                     return
+        yield from spare[: wanted - built]
 
     # --- cutting ---
 
@@ -113,17 +124,31 @@ class ExampleBuilder:
                 self.notes.inexact += 1
                 pieces.append([])
             else:
-                pieces.append(self._cut(text, student, teacher if self.teacher else None))
+                pieces.append(self._pieces(text, student, teacher))
         return pieces
 
-    def _cut(self, text: str, student: Encoding, teacher: Encoding | None, tighter: int = 0) -> list[str]:
-        limits = [(student.ends, max(1, self.student.limit - tighter))]
-        if teacher is not None and self.teacher is not None:
-            limits.append((teacher.ends, max(1, self.teacher.limit - tighter)))
-        if all(len(ends) <= limit for ends, limit in limits):
+    def _fits(self, student: Encoding, teacher: Encoding) -> bool:
+        teacher_limit = self.teacher.limit if self.teacher else self.student.limit
+        return len(student.ids) <= self.student.limit and len(teacher.ids) <= teacher_limit
+
+    def _pieces(self, text: str, student: Encoding, teacher: Encoding) -> list[str]:
+        if self._fits(student, teacher):
             return [text]
+        limits = [reader.limit for reader in (self.student, self.teacher) if reader is not None]
+        # Alone a piece takes a few tokens more than inside its document: its first word has lost the space before it.
+        return self._cut(text, student, teacher, [max(1, limit - min(_ROOM, limit // 8)) for limit in limits])
+
+    def _halves(self, text: str, student: Encoding, teacher: Encoding) -> list[str]:
+        counts = [len(student.ids), len(teacher.ids)] if self.teacher else [len(student.ids)]
+        return self._cut(text, student, teacher, [math.ceil(count / 2) + min(_ROOM, count // 8) for count in counts])
+
+    def _cut(self, text: str, student: Encoding, teacher: Encoding, limits_in_tokens: Sequence[int]) -> list[str]:
+        encodings = [student, teacher] if self.teacher else [student]
+        limits = [(encoding.ends, limit) for encoding, limit in zip(encodings, limits_in_tokens, strict=True)]
         raw = text.encode("utf-8")
-        allowed = student.ends if teacher is None else student.ends[shared_boundaries(student.ends, teacher.ends)[0]]
+        allowed = student.ends
+        if self.teacher is not None:
+            allowed = allowed[shared_boundaries(student.ends, teacher.ends)[0]]
         allowed = np.unique(allowed[(allowed > 0) & (allowed < len(raw))])
         whole_characters = np.array([(raw[end] & 0xC0) != 0x80 for end in allowed], dtype=bool)
         allowed = allowed[whole_characters] if len(allowed) else allowed
@@ -146,7 +171,7 @@ class ExampleBuilder:
 
     # --- encoding ---
 
-    def _encode(self, pieces: list[tuple[int, str, bool]], tighter: int = 0) -> Iterator[Example]:
+    def _encode(self, pieces: list[tuple[int, str, bool]]) -> Iterator[Example]:
         texts = [text for _, text, _ in pieces]
         students = self.student.encode(texts)
         teachers = self.teacher.encode(texts) if self.teacher else students
@@ -157,14 +182,17 @@ class ExampleBuilder:
             if len(student.ids) < _FEWEST_TOKENS:
                 self.notes.too_short += 1
                 continue
-            teacher_limit = self.teacher.limit if self.teacher else self.student.limit
-            if len(student.ids) > self.student.limit or len(teacher.ids) > teacher_limit:
-                # Alone a piece can take a few tokens more than inside its document: cut it again, a little tighter.
-                tighter += 2 + max(len(student.ids) - self.student.limit, len(teacher.ids) - teacher_limit)
-                again = self._cut(text, student, teacher if self.teacher else None, tighter)
+            if not self._fits(student, teacher):
+                # Into halves: a piece that just fits would leave a stub of a few tokens.
+                again = self._halves(text, student, teacher)
+                if again == [text]:
+                    raise UsageError(
+                        f"the character {text!r} alone takes more tokens than an example may have",
+                        hint="raise --max-length",
+                    )
                 last = len(again) - 1
                 yield from self._encode(
-                    [(document, part, ends and index == last) for index, part in enumerate(again)], tighter
+                    [(document, part, ends and index == last) for index, part in enumerate(again)]
                 )
                 continue
             yield self._example(document, text, ends, student, teacher)
@@ -184,6 +212,14 @@ class ExampleBuilder:
             student_ids=self.student.with_specials(student.ids, ends), teacher_ids=reader.with_specials(teacher.ids, ends),
             student_tokens=len(student.ids), teacher_tokens=len(teacher.ids), rows=rows,
         )  # fmt: skip
+
+
+def _share(wanted: int, documents: int, number: int) -> int:
+    """How many of `wanted` examples document `number` of so many is asked for; the shares differ by one at most, and
+    where there are more documents than examples the first ones suffice."""
+    if wanted <= documents:
+        return 1
+    return (number + 1) * wanted // documents - number * wanted // documents
 
 
 def _last_cut(begin: int, reach: int, at_words: np.ndarray, allowed: np.ndarray, raw: bytes) -> int:

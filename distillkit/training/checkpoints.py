@@ -59,7 +59,7 @@ def read_commit(folder: Path) -> dict[str, Any] | None:
     """The content of COMMITTED.json, or None where there is none that can be read."""
     try:
         content = json.loads((folder / COMMIT_FILE).read_text(encoding="utf-8"))
-        records_whole = all(
+        records_whole = isinstance(content["files"], list) and all(
             isinstance(record["path"], str) and isinstance(record["size"], int) and isinstance(record["sha256"], str)
             for record in content["files"]
         )

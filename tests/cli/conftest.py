@@ -16,7 +16,7 @@ Distil = Callable[..., Any]
 SMALL = {
     "sample_size": 16,
     "max_length": 64,
-    "held_out_size": 4,
+    "held_out_size": 8,
     "batch_size": 4,
     "epochs": 1,
     "learning_rate": 1e-3,
@@ -41,17 +41,17 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     root = tmp_path_factory.mktemp("pair")
     tokenizer = tiny_tokenizer()
 
-    def model(name: str, seed: int, **settings: int) -> Path:
+    def model(name: str, seed: int, *, opinions: int, **settings: int) -> Path:
         made = tiny_model("gpt2", len(tokenizer), seed=seed, eos_token_id=0, **settings)
-        # Random weights say almost the same of everything; larger ones have opinions that can be told apart.
-        made.transformer.wte.weight.data *= 12
+        # Random weights give every token about the same probability; larger ones prefer some.
+        made.transformer.wte.weight.data *= opinions
         return save_model_folder(root / name, made, tokenizer)
 
     return SimpleNamespace(
         root=root,
-        teacher=model("teacher", 1, layers=2, hidden=32),
-        other_teacher=model("other_teacher", 3, layers=2, hidden=32),
-        student=model("student", 2, layers=1, hidden=16),
+        teacher=model("teacher", 1, opinions=6, layers=2, hidden=32),
+        other_teacher=model("other_teacher", 3, opinions=6, layers=2, hidden=32),
+        student=model("student", 2, opinions=1, layers=1, hidden=16),
         texts=write_texts(root / "texts.txt", 120),
         other_texts=write_texts(root / "other.txt", 120, seed=5),
     )

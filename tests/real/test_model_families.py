@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tiny_models import TRAINING_SENTENCES, save_model_folder, tiny_model, tiny_tokenizer, write_texts
 
 from distillkit import PreconditionError, distill_models
@@ -70,7 +71,7 @@ def check(result: Any, *, same_tokenizer: bool) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("teacher", "student"),
-    [("gpt2", "llama"), ("llama", "gpt_neox"), ("gpt_neox", "qwen2"), ("gpt_neox", "gpt2"), ("qwen2", "gpt2")],
+    [("gpt2", "llama"), ("llama", "gpt_neox"), ("gpt_neox", "gpt2"), ("qwen2", "gpt2"), ("gpt2", "qwen2")],
 )
 def test_families_across_tokenizers(tmp_path: Path, distilled: Run, teacher: str, student: str) -> None:
     teacher_folder = make_folder(tmp_path / "teacher", teacher, vocab=384)
@@ -82,7 +83,7 @@ def test_families_across_tokenizers(tmp_path: Path, distilled: Run, teacher: str
     assert loads_and_writes(result.student_path) == student
 
 
-@pytest.mark.parametrize(("teacher", "student"), [("gpt2", "gpt2"), ("llama", "gpt2"), ("gpt2", "gpt_neox")])
+@pytest.mark.parametrize(("teacher", "student"), [("llama", "gpt2"), ("gpt2", "gpt_neox")])
 def test_families_with_one_tokenizer(tmp_path: Path, distilled: Run, teacher: str, student: str) -> None:
     teacher_folder = make_folder(tmp_path / "teacher", teacher)
     student_folder = make_folder(tmp_path / "student", student, layers=1, seed=1)
@@ -103,12 +104,30 @@ def test_the_teacher_with_fewer_layers(tmp_path: Path, distilled: Run, family: s
     assert next(config[name] for name in ("num_hidden_layers", "n_layer") if name in config) == 1
 
 
-@pytest.mark.parametrize("box_type", ["white", "black"])
-@pytest.mark.parametrize("student_vocab", [384, 300])
+def teach_letters(folder: Path, texts: Path) -> None:
+    """Train a model for a moment: a random one would write bytes that spell nothing."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder)
+    lines = texts.read_text(encoding="utf-8").splitlines()
+    ids = torch.tensor([tokenizer(json.loads(line)["text"])["input_ids"][:40] for line in lines])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for step in range(30):
+        batch = ids[step % 5 :: 5]
+        optimizer.zero_grad()
+        model(input_ids=batch, labels=batch).loss.backward()
+        optimizer.step()
+    model.save_pretrained(folder)
+
+
+@pytest.mark.parametrize(("box_type", "student_vocab"), [("white", 384), ("white", 300), ("black", 300)])
 def test_tokenizers_without_bos_eos_and_pad(
-    tmp_path: Path, distilled: Run, student_vocab: int, box_type: str, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, distilled: Run, texts: Path, student_vocab: int, box_type: str
 ) -> None:
     teacher = make_folder(tmp_path / "teacher", "gpt_neox", eos=None)
+    if box_type == "black":
+        teach_letters(teacher, texts)
     student = make_folder(tmp_path / "student", "llama", vocab=student_vocab, eos=None, layers=1, seed=1)
     result = distilled(teacher, student, box_type=box_type)
     stats = json.loads((result.run_directory / "data" / "stats.json").read_text(encoding="utf-8"))
@@ -143,8 +162,10 @@ def wordpiece_folder(path: Path, *, layers: int = 1, seed: int = 0) -> Path:
 
 
 @pytest.mark.parametrize("who", ["student", "teacher"])
-def test_wordpiece_in_black_box(tmp_path: Path, distilled: Run, who: str) -> None:
+def test_wordpiece_in_black_box(tmp_path: Path, distilled: Run, texts: Path, who: str) -> None:
     wordpiece, other = wordpiece_folder(tmp_path / "wordpiece"), make_folder(tmp_path / "other", "gpt2")
+    if who == "student":
+        teach_letters(other, texts)
     teacher, student = (other, wordpiece) if who == "student" else (wordpiece, other)
     result = distilled(teacher, student, box_type="black")
     assert result.verdict == "improved"
