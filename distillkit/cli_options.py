@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 
 from distillkit import parameters as declared
-from distillkit.config import range_words
 from distillkit.help_texts import group_title, help_text
 
 PANEL_RUN = "Run"
@@ -32,20 +31,18 @@ def _metavar(name: str) -> str:
 def parameter_option(name: str) -> inspect.Parameter:
     """One declared parameter as an option. It arrives as text, or as None where it was not given."""
     words = help_text(name).what
-    if limits := range_words(name):
+    if limits := declared.range_words(name):
         words += f" [{limits}]"
     common: dict[str, Any] = {
         "help": words,
         "rich_help_panel": group_title(declared.facts(name).group),
         "show_default": _show(declared.default(name)),
     }
-    flag = declared.flag(name)
     if declared.types()[name] is bool:
-        opposite = "--cuda" if name == "no_cuda" else flag.replace("--", "--no-", 1)
-        option = typer.Option(f"{flag}/{opposite}", **common)
+        option = typer.Option("/".join(declared.flags(name)), **common)
         annotation: Any = Annotated[bool | None, option]
     else:
-        option = typer.Option(flag, metavar=_metavar(name), **common)
+        option = typer.Option(declared.flag(name), metavar=_metavar(name), **common)
         annotation = Annotated[str | None, option]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 

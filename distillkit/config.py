@@ -230,18 +230,6 @@ def _settle_weights(values: dict[str, Any], sources: dict[str, str], rank: dict[
             values[other], sources[other] = round(1 - values[given], 12), f"{DERIVED} (1 - {given})"
 
 
-def _number(value: float) -> str:
-    return f"{value:,}".replace(",", " ") if isinstance(value, int) else f"{value:g}"
-
-
-def range_words(name: str) -> str:
-    """`1–128`, or "" where there is no documented range."""
-    facts = declared.facts(name)
-    if facts.low is None or facts.high is None:
-        return ""
-    return f"{_number(facts.low)}–{_number(facts.high)}"
-
-
 def _check_values(values: Mapping[str, Any], sources: Mapping[str, str]) -> None:
     for name, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):
@@ -252,8 +240,8 @@ def _check_values(values: Mapping[str, Any], sources: Mapping[str, str]) -> None
         value = values[name]
         if value is not None and not possible(value):
             raise UsageError(
-                f"{name}: {_number(value)} is impossible, it must be {wanted} ({sources[name]})",
-                hint=f"documented range: {range_words(name)}",
+                f"{name}: {declared.number_words(value)} is impossible, it must be {wanted} ({sources[name]})",
+                hint=f"documented range: {declared.range_words(name)}",
             )
     if abs(values["alpha"] + values["beta"] - 1) > 1e-6:
         raise UsageError(
@@ -268,7 +256,7 @@ def _check_values(values: Mapping[str, Any], sources: Mapping[str, str]) -> None
         if value is None or facts.low is None or facts.high is None or facts.low <= value <= facts.high:
             continue
         raise UsageError(
-            f"{name}: {_number(value)} is outside its range {range_words(name)} ({sources[name]})",
+            f"{name}: {declared.number_words(value)} is outside its range {declared.range_words(name)} ({sources[name]})",
             hint=f"choose {declared.flag(name)} within the range, or lift the limit with --allow-out-of-range",
         )
 

@@ -254,13 +254,15 @@ class Console:
         if (self.quiet and not to_stdout) or (to_stdout and self.json_output):
             return
         target = self._out if to_stdout else self._err
-        table = Table(title=Text(sanitize(title)), title_justify="left", title_style="bold", box=None, pad_edge=False)
+        table = Table(box=None, pad_edge=False)
         for index, name in enumerate(columns):
             justify = "right" if index in numeric else "left"
             table.add_column(Text(sanitize(name)), justify=justify, overflow="fold", header_style="dim")
         for row in rows:
             table.add_row(*(Text(format_value(cell)) for cell in row))
         with target.capture() as captured:
+            # Not as the table's own title, which Rich folds to the width of the columns.
+            target.print(Text(sanitize(title).replace("\n", " "), style="bold"), soft_wrap=True)
             target.print(table)
         # Rich fills every line to the width with blanks, which logs and copied text do not want.
         lines = [line.rstrip() for line in captured.get().split("\n")]

@@ -149,6 +149,29 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def flags(name: str) -> tuple[str, ...]:
+    """The flag of a parameter, and for yes-or-no its opposite; () for what only a configuration file can express."""
+    if not facts(name).on_command_line:
+        return ()
+    if types()[name] is not bool:
+        return (flag(name),)
+    return (flag(name), "--cuda" if name == "no_cuda" else flag(name).replace("--", "--no-", 1))
+
+
+def number_words(value: float) -> str:
+    """`5e-05` -> `5e-5`, `50000` -> `50000`: as one can type it."""
+    if isinstance(value, int):
+        return str(value)
+    mantissa, exponent, power = f"{value:g}".partition("e")
+    return f"{mantissa}e{int(power)}" if exponent else mantissa
+
+
+def range_words(name: str) -> str:
+    """`1–128`, or "" where there is no documented range."""
+    low, high = facts(name).low, facts(name).high
+    return "" if low is None or high is None else f"{number_words(low)}–{number_words(high)}"
+
+
 def core_names() -> tuple[str, ...]:
     """The 26 parameters that `distill_models()` promises, without the advanced ones."""
     return tuple(name for name in fields() if facts(name).group != "advanced")

@@ -83,27 +83,9 @@ the limits. What makes no sense at all is refused always.
 # --- facts as words --------------------------------------------------------------------------------------------------
 
 
-def number_words(value: float) -> str:
-    """`5e-05` -> `5e-5`, `50000` -> `50000`: as one can type it."""
-    if isinstance(value, int):
-        return str(value)
-    mantissa, exponent, power = f"{value:g}".partition("e")
-    return f"{mantissa}e{int(power)}" if exponent else mantissa
-
-
 def environment_variable(name: str) -> str | None:
     """`sample_size` -> `DISTILLKIT_SAMPLE_SIZE`; None for what only a configuration file can express."""
     return ENVIRONMENT_PREFIX + name.upper() if declared.facts(name).on_command_line else None
-
-
-def flags(name: str) -> tuple[str, ...]:
-    """The flag of a parameter, and for yes-or-no its opposite; () for what only a configuration file can express."""
-    if not declared.facts(name).on_command_line:
-        return ()
-    flag = declared.flag(name)
-    if declared.types()[name] is not bool:
-        return (flag,)
-    return (flag, "--cuda" if name == "no_cuda" else flag.replace("--", "--no-", 1))
 
 
 def type_words(name: str, lang: str = "en") -> str:
@@ -127,15 +109,14 @@ def default_words(name: str, lang: str = "en") -> str:
     if isinstance(value, bool):
         return words["yes"] if value else words["no"]
     if isinstance(value, int | float):
-        return number_words(value)
+        return declared.number_words(value)
     return str(value) if value else words["empty"]
 
 
 def limits_words(name: str) -> str:
     """`1–128`, or `white, black`; "" where every value of the type will do."""
-    facts = declared.facts(name)
-    if facts.low is not None and facts.high is not None:
-        return f"{number_words(facts.low)}–{number_words(facts.high)}"
+    if limits := declared.range_words(name):
+        return limits
     return ", ".join(declared.choices(name))
 
 
@@ -146,7 +127,7 @@ def overview_rows(lang: str = "en") -> list[tuple[str, str, str, str]]:
     """(flag, default, range or values, what it is) of every parameter, in the order of the declaration."""
     return [
         (
-            declared.flag(name) if flags(name) else name,
+            declared.flag(name) if declared.flags(name) else name,
             default_words(name, lang),
             limits_words(name),
             help_text(name, lang).what,
@@ -160,7 +141,7 @@ def as_json(name: str, lang: str = "en") -> dict[str, Any]:
     facts, words = declared.facts(name), help_text(name, lang)
     return {
         "name": name,
-        "flags": list(flags(name)),
+        "flags": list(declared.flags(name)),
         "environment": environment_variable(name),
         "group": facts.group,
         "type": type_words(name),
@@ -182,7 +163,10 @@ def _facts_rows(name: str, lang: str) -> list[tuple[str, list[str], str]]:
     variable, choices = environment_variable(name), declared.choices(name)
     default, shown = declared.default(name), default_words(name, lang)
     literal = default is not None and not isinstance(default, bool) and default != {}
-    rows = [(words["flag"], list(flags(name)), "" if flags(name) else words["no flag"]), (words["key"], [name], "")]
+    rows = [
+        (words["flag"], list(declared.flags(name)), "" if declared.flags(name) else words["no flag"]),
+        (words["key"], [name], ""),
+    ]
     if variable is not None:
         rows.append((words["environment"], [variable], ""))
     rows.append((words["type"], list(choices), type_words(name, lang)))

@@ -112,9 +112,7 @@ class RunDirectory:
         config = self.manifest.config
         # Name and path together would be refused as a conflict.
         replaced = {name for name, path in NAME_AND_PATH if config.get(path) is not None}
-        values = {
-            name: value for name, value in config.items() if name not in {"folder_name", "output_dir", *replaced}
-        }
+        values = {name: value for name, value in config.items() if name not in {"folder_name", "output_dir", *replaced}}
         header = f"# distillkit {self.manifest.distillkit}: reproduces this run with  distillkit distill --config config.yaml\n"
         write_bytes(self.path / "config.yaml", (header + dump_yaml(values)).encode("utf-8"))
 

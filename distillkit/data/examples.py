@@ -191,9 +191,7 @@ class ExampleBuilder:
                         hint="raise --max-length",
                     )
                 last = len(again) - 1
-                yield from self._encode(
-                    [(document, part, ends and index == last) for index, part in enumerate(again)]
-                )
+                yield from self._encode([(document, part, ends and index == last) for index, part in enumerate(again)])
                 continue
             yield self._example(document, text, ends, student, teacher)
 

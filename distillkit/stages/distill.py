@@ -144,9 +144,7 @@ def _train(
     with console.progress("training", total=steps, unit="steps", completed=resumed_step) as display:
         trainer = DistillTrainer(
             model=student,
-            args=training_arguments(
-                config, compute, run.checkpoints, len(examples), resumed=checkpoint is not None
-            ),
+            args=training_arguments(config, compute, run.checkpoints, len(examples), resumed=checkpoint is not None),
             train_dataset=_Rows(examples),
             eval_dataset=_Rows(()),  # `evaluate` scores the validation part itself; the Trainer only asks for one
             data_collator=DistillationCollator(white_box=teacher is not None, aligned=not same),

@@ -276,7 +276,7 @@ def test_save_plot(distil: Distil, base: Any) -> None:
 def test_save_best_model(distil: Distil) -> None:
     settings = {"checkpoint_interval": 1, "learning_rate": 0.3, "lr_schedule": "constant"}
     result = distil(save_best_model=True, **settings)
-    scores = {line["step"]: line["eval_bits_per_byte"] for line in lines(result, "eval_bits_per_byte")}
+    scores = {line["step"]: line["eval_bits_per_byte"] for line in lines(result, "eval_bits_per_byte") if line["step"]}
     best = min(scores, key=lambda step: scores[step])
     assert best < 4, "this learning rate must spoil the student at the end, or best and final are the same"
     assert result.metrics["best"] == {"step": best, "bits_per_byte": scores[best]}
@@ -447,17 +447,11 @@ def test_warmup_fraction(distil: Distil, base: Any) -> None:
 
 def test_quality_gate(distil: Distil) -> None:
     spoiled = {"learning_rate": 0.3, "skip_validation": False, "save_best_model": False}
-    for gate in ("not-worse", "improved"):
-        with pytest.raises(QualityGateError, match="worse") as caught:
-            distil(quality_gate=gate, **spoiled)
-        assert caught.value.exit_code == 4
-        assert caught.value.result.verdict == "worse"
+    with pytest.raises(QualityGateError, match="the student is worse than before") as caught:
+        distil(quality_gate="not-worse", **spoiled)
+    assert caught.value.exit_code == 4
+    assert caught.value.result.verdict == "worse"
     assert distil(quality_gate="off", **spoiled).verdict == "worse"
-    # The best student is the one before training then, which is no worse and no better.
-    kept = spoiled | {"save_best_model": True}
-    assert distil(quality_gate="not-worse", **kept).verdict == "inconclusive"
-    with pytest.raises(QualityGateError, match="not shown to be better"):
-        distil(quality_gate="improved", **kept)
 
 
 def test_datasets(distil: Distil) -> None:

@@ -50,8 +50,8 @@ def test_values_are_coerced(given: dict, name: str, value: object) -> None:
     ("given", "words"),
     [
         ({"batch_size": 500}, ["batch_size", "500", "1–128"]),
-        ({"sample_size": 99}, ["sample_size", "99", "100–50 000"]),
-        ({"learning_rate": 2e-3}, ["learning_rate", "0.002", "1e-06–0.001"]),
+        ({"sample_size": 99}, ["sample_size", "99", "100–50000"]),
+        ({"learning_rate": 2e-3}, ["learning_rate", "0.002", "1e-6–0.001"]),
         ({"batch_size": "many"}, ["batch_size", "'many'", "whole number"]),
         ({"batch_size": 2.5}, ["batch_size", "2.5", "whole number"]),
         ({"batch_size": True}, ["batch_size", "True", "whole number"]),

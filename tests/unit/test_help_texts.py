@@ -154,10 +154,10 @@ def test_the_help_texts_load_without_anything_heavy() -> None:
 
 def test_the_flags_shown_are_those_of_the_command_line() -> None:
     options = options_by_command()["distill"]
-    assert {name: list(reference.flags(name)) for name in ON_COMMAND_LINE} == {
+    assert {name: list(declared.flags(name)) for name in ON_COMMAND_LINE} == {
         name: options[name] for name in ON_COMMAND_LINE
     }
-    assert reference.flags("datasets") == ()
+    assert declared.flags("datasets") == ()
     assert "datasets" not in options
 
 
@@ -167,7 +167,7 @@ def test_a_page_holds_every_text(lang: str) -> None:
     for name in NAMES:
         section = re.split(r"\n#", page.split(f"### `{name}`\n")[1])[0]
         text = help_text(name, lang)
-        for part in (text.what[1:], text.effect, text.choose, text.example, *reference.flags(name)):
+        for part in (text.what[1:], text.effect, text.choose, text.example, *declared.flags(name)):
             assert part in section
     other = next(language for language in LANGUAGES if language != lang)
     assert f"({reference.FILES[other]})" in page

@@ -1,0 +1,293 @@
+"""What reaches a terminal: nothing that data, models or configuration could smuggle in."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from distillkit import console as console_module
+from distillkit.console import Console, format_bytes, format_duration, format_value, sanitize
+from distillkit.errors import UsageError
+
+ESCAPES = ["\x1b[31m", "\x1b]0;title\x07", "\x1b]8;;https://example.org\x1b\\", "\x1bP", "\x1b", "\x9b2J", "\x9d0;t\x9c"]
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def spoken(**options: object) -> tuple[Console, io.StringIO, io.StringIO]:
+    out, err = io.StringIO(), io.StringIO()
+    return Console(out=out, err=err, **options), out, err  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("raw", "clean"),
+    [
+        ("plain words", "plain words"),
+        ("\x1b[1;31mred\x1b[0m", "red"),
+        ("\x1b[2J\x1b[Hcleared", "cleared"),
+        ("\x1b[38;2;1;2;3mtrue colour", "true colour"),
+        ("\x1b]8;;https://example.org\x1b\\a link\x1b]8;;\x1b\\", "a link"),
+        ("\x1b]8;;https://example.org\x07a link\x1b]8;;\x07", "a link"),
+        ("\x1b]0;a new title\x07text", "text"),
+        ("\x1b]52;c;Y2xpcGJvYXJk\x07text", "text"),
+        ("\x1bP1$r0m\x1b\\text", "text"),
+        ("\x1b_application\x1b\\text", "text"),
+        ("\x1bctext", "text"),
+        ("\x1b(0text", "text"),
+        ("\x9b31mC1\x9b0m", "C1"),
+        ("\x9d0;title\x9ctext", "text"),
+        ("unfinished \x1b[", "unfinished "),
+        ("at the end \x1b", "at the end "),
+        ("bell\x07 back\x08space nul\x00 delete\x7f", "bell backspace nul delete"),
+        ("user\u202egnp.exe", "usergnp.exe"),
+        ("\u2066isolated\u2069", "isolated"),
+        ("lone \ud800 surrogate", "lone  surrogate"),
+        ("over\rwritten", "overwritten"),
+        ("Windows\r\nlines", "Windows\nlines"),
+        ("tab\tand\nline", "tab\tand\nline"),
+        ("Ёлка 中文 é 👩‍👩‍👧 אבג", "Ёлка 中文 é 👩‍👩‍👧 אבג"),
+        ("token hf_abcdefghijKLMNOP123 here", "token [secret] here"),
+        ("sk-abcdefghijklmnop1234", "[secret]"),
+        ("https://me:password@example.org/x", "https://[secret]@example.org/x"),
+        ("hf_\x1b[0mabcdefghij", "[secret]"),
+        ("hf_hub is a package", "hf_hub is a package"),
+    ],
+)
+def test_sanitize(raw: str, clean: str) -> None:
+    assert sanitize(raw) == clean
+
+
+ANY_TEXT = st.lists(
+    st.one_of(
+        st.sampled_from(ESCAPES),
+        st.characters(codec=None),
+        st.characters(max_codepoint=0x9F),
+        st.sampled_from(["hf_", "hf_abcdefgh", "sk-", "://", "a:b@", "\r\n", "[0m", "\u202e"]),
+    ),
+    max_size=30,
+).map("".join)
+
+
+@settings(max_examples=300, deadline=None)
+@example("\x1b\x1b[[31m0m")
+@example("\x1b[\x1b[31m")
+@example("\r\r\n\n")
+@example("hf_\x00abcdefgh")
+@given(ANY_TEXT)
+def test_nothing_dangerous_survives_and_once_is_enough(raw: str) -> None:
+    clean = sanitize(raw)
+    assert not CONTROL.search(clean)
+    assert sanitize(clean) == clean
+    clean.encode("utf-8")
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(st.characters(exclude_categories=("Cc", "Cs", "Cf"), exclude_characters=":@"), max_size=40))
+def test_what_is_harmless_stays(raw: str) -> None:
+    words = raw.replace("hf_", "").replace("sk-", "")
+    assert sanitize(words) == words
+
+
+HOSTILE = "[bold red]x[/bold red] :smile: [link=https://example.org]y[/link] \x1b[31mz\x1b]0;t\x07 [/nothing]"
+HARMLESS = "[bold red]x[/bold red] :smile: [link=https://example.org]y[/link] z [/nothing]"
+
+
+@pytest.mark.parametrize("way", ["info", "warn", "heading", "success", "plain", "data"])
+def test_markup_in_data_is_text(way: str) -> None:
+    console, out, err = spoken()
+    getattr(console, way)(HOSTILE)
+    assert HARMLESS in (out if way == "data" else err).getvalue()
+    assert "\x1b" not in out.getvalue() + err.getvalue()
+
+
+def test_markup_in_tables_errors_and_progress_is_text() -> None:
+    console, out, err = spoken()
+    console.table("[bold]T[/bold]", ["[red]c", "d"], [("[i]1", HOSTILE)], to_stdout=True)
+    assert "[bold]T[/bold]" in out.getvalue()
+    assert "[red]c" in out.getvalue()
+    assert "[i]1" in out.getvalue()
+    console.error(UsageError(HOSTILE, hint=HOSTILE), HOSTILE)
+    assert err.getvalue() == f"error: {HARMLESS}\nhint: {HARMLESS}\ncontinue with: {HARMLESS}\n"
+    with console.progress(HOSTILE, total=2) as progress:
+        progress.advance(2, loss=HOSTILE)
+    assert HARMLESS in err.getvalue().splitlines()[-1]
+    assert "\x1b" not in out.getvalue() + err.getvalue()
+
+
+def test_a_terminal_gets_no_sequence_from_data() -> None:
+    terminal = Terminal()
+    console = Console(out=terminal, err=terminal)
+    console.data("a\x1b]52;c;eA==\x07b \x1b[2Jc")
+    console.table("t", ["\x1b[2Jcolumn"], [("\x9b2Jcell",)], to_stdout=True)
+    with console.progress("work\x1b[2J", total=1) as progress:
+        progress.update(completed=1, model="\x1b[2Jname")
+    written = terminal.getvalue()
+    assert "ab c" in written
+    assert "\x1b]52" not in written
+    assert "\x1b[2J" not in written
+    assert "\x9b" not in written
+
+
+@pytest.mark.parametrize("variable", ["FORCE_COLOR", "GITHUB_ACTIONS", "CLICOLOR_FORCE", "TTY_COMPATIBLE"])
+def test_a_pipe_is_a_pipe(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, "1")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    console, out, err = spoken()
+    console.heading("stage")
+    console.success("done")
+    console.warn("careful")
+    console.error(UsageError("wrong", hint="do this"))
+    console.table("t", ["a"], [(1,)], to_stdout=True)
+    assert "\x1b" not in out.getvalue() + err.getvalue()
+
+
+def test_no_color_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    coloured = Terminal()
+    Console(err=coloured).error(UsageError("wrong"))
+    assert "\x1b[1;31merror: " in coloured.getvalue()
+    monkeypatch.setenv("NO_COLOR", "1")
+    plain = Terminal()
+    Console(err=plain).error(UsageError("wrong"))
+    assert "31m" not in plain.getvalue()
+    assert "error: " in plain.getvalue()
+
+
+def test_quiet_keeps_warnings_errors_and_data() -> None:
+    console, out, err = spoken(quiet=True)
+    console.info("info")
+    console.heading("heading")
+    console.success("success")
+    console.table("hidden", ["a"], [(1,)])
+    with console.progress("work", total=1) as progress:
+        progress.advance()
+    assert err.getvalue() == ""
+    console.warn("careful")
+    console.error(UsageError("wrong"))
+    assert err.getvalue() == "warning: careful\nerror: wrong\n"
+    console.data("result")
+    console.table("shown", ["a"], [(1,)], to_stdout=True)
+    assert out.getvalue().startswith("result\n")
+    assert "shown" in out.getvalue()
+
+
+def test_json_is_alone_on_stdout() -> None:
+    console, out, err = spoken(json_output=True)
+    console.info("info")
+    console.data("words")
+    console.table("t", ["a"], [(1,)], to_stdout=True)
+    console.json({"text": "Ёлка \u2028 [b]", "path": io.StringIO})
+    assert json.loads(out.getvalue())["text"] == "Ёлка \u2028 [b]"
+    assert err.getvalue() == "info\n"
+    with pytest.raises(ValueError, match="JSON compliant"):
+        console.json({"loss": float("nan")})
+
+
+def test_without_json_no_object() -> None:
+    console, out, _ = spoken()
+    console.json({"a": 1})
+    assert out.getvalue() == ""
+
+
+def test_debug_shows_the_traceback() -> None:
+    for debug in (True, False):
+        console, _, err = spoken(debug=debug)
+        try:
+            raise UsageError("wrong with hf_abcdefghijklmnop")
+        except UsageError as error:
+            console.error(error)
+        assert ("Traceback" in err.getvalue()) == debug
+        assert "hf_abc" not in err.getvalue()
+        assert err.getvalue().endswith("error: wrong with [secret]\n")
+
+
+def test_tables_are_aligned_and_lines_end_where_the_text_ends() -> None:
+    console, out, _ = spoken()
+    console.table("T", ["name", "n"], [("long name", 5), ("x", 12345)], numeric=(1,), to_stdout=True)
+    lines = out.getvalue().splitlines()
+    assert lines == ["", "T", "name            n", "long name       5", "x          12,345", ""]
+
+
+def test_a_long_cell_is_folded_and_not_cut() -> None:
+    console, out, _ = spoken()
+    path = "/a/very/long" * 20
+    console.table("T", ["name", "path"], [("x", path)], to_stdout=True)
+    assert path in "".join(line.removeprefix("x").strip() for line in out.getvalue().splitlines()[3:])
+    assert max(map(len, out.getvalue().splitlines())) <= 100
+
+
+class Clock:
+    """A clock that a test moves."""
+
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def test_plain_progress_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(console_module, "time", clock)
+    console, out, err = spoken()
+    with console.progress("training", total=100, unit="steps", completed=20) as progress:
+        clock.now += 1
+        progress.advance(10, loss=1.23456)
+        assert err.getvalue() == "", "a line every ten seconds is enough for a log"
+        clock.now += 9
+        progress.advance(10)
+        clock.now += 30
+        progress.update(completed=80, loss=1.0)
+    assert err.getvalue().splitlines() == [
+        # 20 steps of this attempt took 10 s, and 60 are left.
+        "training: 40/100 steps, 0:30 left, loss 1.235",
+        "training: 80/100 steps, 0:13 left, loss 1",
+        "training: 80 steps in 0:40, loss 1",
+    ]
+    assert out.getvalue() == ""
+
+
+def test_failed_progress_says_nothing_of_success() -> None:
+    console, _, err = spoken()
+    with pytest.raises(UsageError), console.progress("training", total=2) as progress:
+        progress.advance()
+        raise UsageError("wrong")
+    assert err.getvalue() == ""
+
+
+def test_the_live_display_goes_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    terminal = Terminal()
+    console = Console(err=terminal)
+    with console.progress("outer", total=2, unit="steps") as outer:
+        with console.progress("inner", total=1) as inner:
+            inner.advance()
+        outer.advance(loss=0.5)
+        console.warn("in between")
+    assert "in between" in terminal.getvalue()
+    assert terminal.getvalue().count("\x1b[?25l") == terminal.getvalue().count("\x1b[?25h") == 1, "the cursor is back"
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(None, "–"), (True, "yes"), (False, "no"), (5e-05, "5e-05"), (2.0, "2"), (0.123456, "0.1235"), (123456.7, "123,457"),
+     (float("nan"), "NaN"), (float("inf"), "inf"), (9999, "9999"), (10000, "10,000"), ("a\nb\x1b[1m", "a b"), ({}, "{}")],
+)  # fmt: skip
+def test_values(value: object, words: str) -> None:
+    assert format_value(value) == words
+
+
+def test_durations_and_sizes() -> None:
+    assert [format_duration(seconds) for seconds in (-1, 0, 59.6, 75, 3700)] == ["0:00", "0:00", "1:00", "1:15", "1:01:40"]
+    assert [format_bytes(count) for count in (0, 999, 1500, 123456, 2.5e9, 3e13)] == ["0 B", "999 B", "1.5 kB", "123 kB", "2.5 GB", "30.0 TB"]  # fmt: skip
