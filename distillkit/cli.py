@@ -265,9 +265,12 @@ def main(arguments: Sequence[str]) -> int:
     except typer.Exit as error:
         return error.exit_code
     except BrokenPipeError:
-        # The interpreter would complain when it flushes stdout at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 141
+        return _reader_gone()
+    except SystemExit as error:
+        # Typer and Rich answer a broken pipe with this.
+        if isinstance(error.__context__, BrokenPipeError):
+            return _reader_gone()
+        raise
     except (KeyboardInterrupt, typer.Abort):
         return _report(Interrupted(signal.SIGINT), console, json_wanted)
     except typer.TyperException as error:
@@ -288,6 +291,12 @@ def main(arguments: Sequence[str]) -> int:
         words = f"unexpected {type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
         hint = "this is a defect; --debug shows the traceback for a report"
         return _report(DistillkitError(words, hint=hint), Console(), json_wanted, getattr(error, "next_command", None))
+
+
+def _reader_gone() -> int:
+    # The interpreter would complain when it flushes stdout at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return 141
 
 
 def _report(error: DistillkitError, console: Console, json_wanted: bool, next_command: str | None = None) -> int:

@@ -233,9 +233,10 @@ def load_tokenizer(located: LocatedModel, *, trust_remote_code: bool = False) ->
     name = located.reference.text
     try:
         with quiet_transformers():
-            return AutoTokenizer.from_pretrained(
+            tokenizer: Any = AutoTokenizer.from_pretrained(
                 str(located.folder), trust_remote_code=trust_remote_code, local_files_only=True
             )
+            spelled = tokenizer.encode("a", add_special_tokens=False)
     except ImportError as error:
         raise _missing_library(name, error) from error
     except Exception as error:
@@ -245,6 +246,13 @@ def load_tokenizer(located: LocatedModel, *, trust_remote_code: bool = False) ->
             f"the tokenizer of {name} cannot be loaded: {words[0] if words else type(error).__name__}",
             hint="are its tokenizer files complete? see: distillkit check-env",
         ) from error
+    if not spelled:
+        # Where the files are missing, transformers makes a tokenizer that knows nothing, without a word.
+        raise PreconditionError(
+            f"the tokenizer of {name} is empty: {located.folder} has no tokenizer files",
+            hint="get the model again, with its tokenizer files",
+        )
+    return tokenizer
 
 
 def _missing_library(name: str, error: ImportError) -> DistillkitError:

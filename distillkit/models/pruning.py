@@ -11,6 +11,8 @@ from torch import nn
 from distillkit.errors import UsageError
 
 _COUNT_NAMES = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+# What blocks call their own number, by which the key-value cache is addressed.
+_NUMBER_NAMES = ("layer_idx", "layer_id")
 # Lists in configurations that are as long as there are layers are cut like the layers, but these are never that.
 _NOT_PER_LAYER = ("architectures", "keys_to_ignore_at_inference")
 
@@ -80,10 +82,10 @@ def keep_layers(model: nn.Module, layers: int | Sequence[int]) -> nn.Module:
         setattr(parent, name, blocks)
     _, _, pruned_blocks = _blocks_of_length(pruned, len(kept), name)
     for position, block in enumerate(pruned_blocks):
-        # The key-value cache is addressed by this number.
         for module in block.modules():
-            if hasattr(module, "layer_idx"):
-                setattr(module, "layer_idx", position)  # noqa: B010 - a number, not the tensor that torch expects
+            for number in _NUMBER_NAMES:
+                if isinstance(getattr(module, number, None), int):
+                    setattr(module, number, position)
     _cut_config(pruned.config.get_text_config(decoder=True), kept, total)  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
     return pruned
 

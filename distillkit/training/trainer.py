@@ -190,7 +190,7 @@ class DistillTrainer(Trainer):
         # DDP averages gradients over processes, whereas the sum has already been divided by the global count.
         loss = combine(terms, self.alpha, self.beta, divisor) * self.accelerator.num_processes
         if not torch.isfinite(loss):
-            raise self._not_finite("loss", float(loss), inputs)
+            raise self._not_finite("loss", loss.item(), inputs)
         self.progress.soft_sum += soft.item()
         self.progress.hard_sum += hard.item()
         self.progress.tokens += int(inputs["targets"])
@@ -250,8 +250,16 @@ class DistillTrainer(Trainer):
         super().log(logs, start_time)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Held-out bits per byte: token-weighted sums over documents, not a mean of batch means."""
-        value = self.held_out_score(self.accelerator.unwrap_model(self.model))
+        """Held-out bits per byte: token-weighted sums over documents, not a mean of batch means.
+
+        Raises:
+            DistillkitError: there is no finite score; this comes before a checkpoint of the step.
+        """
+        try:
+            value = self.held_out_score(self.accelerator.unwrap_model(self.model))
+        except DistillkitError as error:
+            where = f"after step {self.state.global_step} (learning rate {self._get_learning_rate():.3g})"
+            raise DistillkitError(f"{where}: {error.message}", hint=error.hint, exit_code=error.exit_code) from error
         metrics = {"eval_bits_per_byte": value}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)

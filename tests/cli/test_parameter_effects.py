@@ -274,7 +274,7 @@ def test_save_plot(distil: Distil, base: Any) -> None:
 
 
 def test_save_best_model(distil: Distil) -> None:
-    settings = {"checkpoint_interval": 1, "learning_rate": 0.3, "lr_schedule": "constant"}
+    settings = {"checkpoint_interval": 1, "learning_rate": 3.0, "lr_schedule": "constant"}
     result = distil(save_best_model=True, **settings)
     scores = {line["step"]: line["eval_bits_per_byte"] for line in lines(result, "eval_bits_per_byte") if line["step"]}
     best = min(scores, key=lambda step: scores[step])
@@ -300,9 +300,7 @@ def test_skip_validation(distil: Distil, base: Any) -> None:
     assert figures["after"]["bits_per_byte"] < figures["before"]["bits_per_byte"]
 
 
-def test_install_deps(
-    distil: Distil, pair: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_install_deps(distil: Distil, pair: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A teacher whose tokenizer files need a library that is not there."""
     from distillkit.models import requirements
 
@@ -446,7 +444,7 @@ def test_warmup_fraction(distil: Distil, base: Any) -> None:
 
 
 def test_quality_gate(distil: Distil) -> None:
-    spoiled = {"learning_rate": 0.3, "skip_validation": False, "save_best_model": False}
+    spoiled = {"learning_rate": 3.0, "skip_validation": False, "save_best_model": False}
     with pytest.raises(QualityGateError, match="the student is worse than before") as caught:
         distil(quality_gate="not-worse", **spoiled)
     assert caught.value.exit_code == 4

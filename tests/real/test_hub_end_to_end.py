@@ -142,8 +142,10 @@ def finished(command: list[str], work: Path, environment: dict[str, str]) -> sub
 def distill(
     work: Path, environment: dict[str, str], folder_name: str, *options: str
 ) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "distillkit", "distill", "--preset", "weak-pc", "--sample-size", "100"]
-    return finished([*command, "--epochs", "1", "--folder-name", folder_name, *options], work, environment)
+    """`distillkit distill --preset weak-pc`, smaller only to save time."""
+    command = [sys.executable, "-m", "distillkit", "distill", "--preset", "weak-pc", "--folder-name", folder_name]
+    smaller = ["--sample-size", "100", "--epochs", "1", "--max-length", "64", "--held-out-size", "20"]
+    return finished([*command, *smaller, *options], work, environment)
 
 
 def read(path: Path) -> Any:
@@ -224,31 +226,28 @@ print(json.dumps(result.as_dict()))
     found = stats["splits"]["train"]["examples"]
     assert 0 < found < 100
     assert f"gives {found} training examples, fewer than sample_size 100: all are used" in done.stderr
-    assert (hub.folder("wanghaofan/pokemon-wiki-captions", "datasets") / "data").is_dir()
     file = next(hub.folder("wanghaofan/pokemon-wiki-captions", "datasets").rglob("*.parquet"))
     assert file.stat().st_size > PICTURES_BYTES
     assert 0 < hub.bytes_served("pokemon-wiki-captions/resolve") < PICTURES_BYTES / 20
 
 
-@pytest.mark.parametrize("how", ["offline"])
-def test_afterwards_no_hub_is_needed(
-    first: object, hub: HubServer, work: Path, environment: Environment, how: str
-) -> None:
+def test_afterwards_no_hub_is_needed(first: object, hub: HubServer, work: Path, environment: Environment) -> None:
     asked = len(hub.requests)
-    done = distill(work, environment(HF_HUB_OFFLINE="1"), "offline")
+    done = distill(work, environment(HF_HUB_OFFLINE="1"), "offline", "--skip-validation")
     assert len(hub.requests) == asked
     assert "the copy in the cache is used" in done.stderr
-    again, before = (read(work / "output" / name / "validation.json") for name in ("offline", "first"))
-    # The same models and texts: what was measured before training is the same to the last bit.
-    assert again["before"]["bits_per_byte"] == before["before"]["bits_per_byte"]
-    assert again["teacher"]["bits_per_byte"] == before["teacher"]["bits_per_byte"]
-    assert read(work / "output" / "offline" / "data" / "models.json") == read(
-        work / "output" / "first" / "data" / "models.json"
-    )
+    # The same models, texts and training, to the last bit.
+    for name in ("data/models.json", "student/best/model.safetensors"):
+        again, before = (work / "output" / folder / name for folder in ("offline", "first"))
+        assert again.read_bytes() == before.read_bytes()
+    again, before = (read(work / "output" / folder / "data" / "stats.json") for folder in ("offline", "first"))
+    assert again["splits"] == before["splits"]
+    assert "offline mode is on" in " ".join(again["notes"])
 
 
 def test_black_box_on_the_same_pair(first: object, work: Path, environment: Environment) -> None:
-    done = distill(work, environment(), "black", "--box-type", "black", "--max-length", "64", "--skip-validation")
+    smaller = ["--sample-size", "20", "--allow-out-of-range", "--batch-size", "10", "--skip-validation"]
+    done = distill(work, environment(), "black", "--box-type", "black", *smaller)
     run = work / "output" / "black"
     stats = read(run / "data" / "stats.json")
     assert stats["same_tokenizer"] is False

@@ -42,7 +42,9 @@ def distilled(tmp_path: Path, texts: Path) -> Run:
 
 def make_folder(path: Path, family: str, *, vocab: int = 384, layers: int = 2, seed: int = 0, **special: Any) -> Path:
     """A model with a tokenizer of its own; tokenizers of the same size have the same tokens."""
-    return save_model_folder(path, tiny_model(family, vocab, layers=layers, seed=seed), tiny_tokenizer(vocab, **special))
+    return save_model_folder(
+        path, tiny_model(family, vocab, layers=layers, seed=seed), tiny_tokenizer(vocab, **special)
+    )
 
 
 def loads_and_writes(folder: Path) -> str:

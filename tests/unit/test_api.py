@@ -120,7 +120,12 @@ def test_errors_have_types_and_none_ends_the_program() -> None:
         assert issubclass(kind, DistillkitError)
     assert issubclass(DistillkitError, Exception)
     assert not issubclass(DistillkitError, SystemExit)
-    assert [kind.exit_code for kind in (DistillkitError, UsageError, PreconditionError, QualityGateError)] == [1, 2, 3, 4]
+    assert [kind.exit_code for kind in (DistillkitError, UsageError, PreconditionError, QualityGateError)] == [
+        1,
+        2,
+        3,
+        4,
+    ]
     assert [distillkit.Interrupted(number).exit_code for number in (2, 15)] == [130, 143]
 
 

@@ -109,7 +109,9 @@ def test_stages_never_import_one_another() -> None:
 
 
 def test_only_the_console_imports_rich() -> None:
-    users = {name for name, found in imports(deferred=True).items() if any(item.split(".")[0] == "rich" for item in found)}
+    users = {
+        name for name, found in imports(deferred=True).items() if any(item.split(".")[0] == "rich" for item in found)
+    }
     assert users == {"distillkit.console"}
 
 

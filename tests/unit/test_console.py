@@ -14,7 +14,15 @@ from distillkit import console as console_module
 from distillkit.console import Console, format_bytes, format_duration, format_value, sanitize
 from distillkit.errors import UsageError
 
-ESCAPES = ["\x1b[31m", "\x1b]0;title\x07", "\x1b]8;;https://example.org\x1b\\", "\x1bP", "\x1b", "\x9b2J", "\x9d0;t\x9c"]
+ESCAPES = [
+    "\x1b[31m",
+    "\x1b]0;title\x07",
+    "\x1b]8;;https://example.org\x1b\\",
+    "\x1bP",
+    "\x1b",
+    "\x9b2J",
+    "\x9d0;t\x9c",
+]
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -289,5 +297,11 @@ def test_values(value: object, words: str) -> None:
 
 
 def test_durations_and_sizes() -> None:
-    assert [format_duration(seconds) for seconds in (-1, 0, 59.6, 75, 3700)] == ["0:00", "0:00", "1:00", "1:15", "1:01:40"]
+    assert [format_duration(seconds) for seconds in (-1, 0, 59.6, 75, 3700)] == [
+        "0:00",
+        "0:00",
+        "1:00",
+        "1:15",
+        "1:01:40",
+    ]
     assert [format_bytes(count) for count in (0, 999, 1500, 123456, 2.5e9, 3e13)] == ["0 B", "999 B", "1.5 kB", "123 kB", "2.5 GB", "30.0 TB"]  # fmt: skip

@@ -1,10 +1,11 @@
-"""From a folder to a model: what is refused, and what comes out."""
+"""What may be loaded as a model, what is refused, and that nothing is random without a word."""
 
 from __future__ import annotations
 
-import io
 import json
 import os
+import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from tiny_models import save_model_folder, tiny_model, tiny_tokenizer
 from transformers import BertConfig, BertForMaskedLM, T5Config, T5ForConditionalGeneration
 
 from distillkit.console import Console
-from distillkit.errors import DistillkitError, PreconditionError, UsageError
+from distillkit.errors import PreconditionError, UsageError
 from distillkit.models.loading import (
     LocatedModel,
     context_length,
@@ -26,221 +27,264 @@ from distillkit.models.loading import (
 )
 from distillkit.models.references import parse_reference
 
+QUIET = Console(quiet=True)
+
+
+def located(folder: Path, **options: Any) -> LocatedModel:
+    return locate(parse_reference(str(folder)), QUIET, **options)
+
+
+def load(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
+    return load_model(located(folder), dtype=dtype, console=QUIET)
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return save_model_folder(tmp_path / "model", tiny_model("gpt2", 300), tiny_tokenizer(300))
-
-
-def found_at(folder: Path, **settings: Any) -> LocatedModel:
-    return locate(parse_reference(str(folder)), Console(quiet=True), **settings)
-
-
-def load(folder: Path) -> Any:
-    return load_model(found_at(folder), dtype=torch.float32, console=Console(quiet=True))
+    return save_model_folder(tmp_path / "model", tiny_model("llama", 300), tiny_tokenizer(300))
 
 
 def change_config(folder: Path, **values: Any) -> None:
     path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def change_weights(folder: Path, **values: torch.Tensor | None) -> None:
+    """Replace weights; None takes one away."""
+    path = folder / "model.safetensors"
+    weights = {**load_file(path), **values}
+    kept = {name: tensor for name, tensor in weights.items() if tensor is not None}
+    save_file(kept, path, metadata={"format": "pt"})
+
+
+def test_a_folder_is_loaded_as_it_is(folder: Path) -> None:
+    found = located(folder)
+    assert found.folder == folder
+    assert found.revision is None
+    model: Any = load_model(found, dtype=torch.float32, console=QUIET)
+    assert not model.training
+    saved = load_file(folder / "model.safetensors")
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in model.state_dict().items())
+    assert context_length(found) == 256
+    assert load_tokenizer(found)("a b")["input_ids"] == tiny_tokenizer(300)("a b")["input_ids"]
+    assert found.describe() == {"kind": "folder", "reference": str(folder), "revision": None}
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "qwen2", "gpt_neox"])
-def test_what_was_saved_is_loaded(family: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    model, tokenizer = tiny_model(family, 300), tiny_tokenizer(300)
-    save_model_folder(tmp_path, model, tokenizer)
-    capfd.readouterr()
-    located, ids = found_at(tmp_path), torch.arange(10)[None]
-    loaded = load_model(located, dtype=torch.float32, console=Console(quiet=True))
-    with torch.no_grad():
-        assert torch.equal(loaded(ids).logits, model(ids).logits)
-    assert not loaded.training
-    assert load_tokenizer(located).get_vocab() == tokenizer.get_vocab()
-    assert context_length(located) == 256
-    assert capfd.readouterr().err == ""
-
-
-def test_the_format_of_the_weights(tmp_path: Path) -> None:
-    """A bf16 checkpoint does not make a bf16 student."""
-    save_model_folder(tmp_path, tiny_model("llama", 300).to(torch.bfloat16), tiny_tokenizer(300))
-    located, console = found_at(tmp_path), Console(quiet=True)
-    for dtype in (torch.float32, torch.bfloat16):
-        model = load_model(located, dtype=dtype, console=console)
-        assert {parameter.dtype for parameter in model.parameters()} == {dtype}
-    student = load_student(located, console=console)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_student_in_half_precision_trains_in_fp32(tmp_path: Path, family: str, dtype: torch.dtype) -> None:
+    saved = save_model_folder(tmp_path / "model", tiny_model(family, 300).to(dtype), tiny_tokenizer(300))
+    assert json.loads((saved / "config.json").read_text())["dtype"] == str(dtype).removeprefix("torch.")
+    student = load_student(located(saved), console=QUIET)
     assert {parameter.dtype for parameter in student.parameters()} == {torch.float32}
+    on_disk = load_file(saved / "model.safetensors")
+    for name, tensor in on_disk.items():
+        # GPT-NeoX's head has another name on disk.
+        loaded = student.state_dict()[name.replace("embed_out", "lm_head")]
+        assert torch.equal(loaded, tensor.float())
+    # The teacher is loaded as asked, too.
+    assert {parameter.dtype for parameter in load(saved, torch.bfloat16).parameters()} == {torch.bfloat16}
 
 
-def test_a_student_from_the_teacher(tmp_path: Path) -> None:
-    teacher = found_at(save_model_folder(tmp_path, tiny_model("gpt2", 300, layers=4), tiny_tokenizer(300)))
-    student = locate(parse_reference("teacher:0,3"), Console(quiet=True), teacher=teacher)
-    model: Any = load_student(student, console=Console(quiet=True))
-    assert model.config.num_hidden_layers == 2
-    assert len(load_tokenizer(student)) == 300
-    other = locate(parse_reference("teacher:0,2"), Console(quiet=True), teacher=teacher)
-    assert len({teacher.fingerprint(), student.fingerprint(), other.fingerprint()}) == 3
+def test_some_layers_of_the_teacher(folder: Path) -> None:
+    teacher = located(folder)
+    reference = parse_reference("teacher:1", role="student")
+    student = locate(reference, QUIET, teacher=teacher)
+    assert student.folder == teacher.folder
+    assert student.fingerprint() != teacher.fingerprint()
+    pruned: Any = load_student(student, console=QUIET)
+    assert pruned.config.num_hidden_layers == 1
+    assert load_tokenizer(student).get_vocab() == load_tokenizer(teacher).get_vocab()
     with pytest.raises(UsageError, match="needs a teacher"):
-        locate(parse_reference("teacher:2"), Console(quiet=True))
+        locate(reference, QUIET)
+    with pytest.raises(UsageError, match="has 2 layers"):
+        load_student(locate(parse_reference("teacher:3"), QUIET, teacher=teacher), console=QUIET)
 
 
-def test_the_fingerprint_follows_the_content(folder: Path) -> None:
-    first = found_at(folder).fingerprint()
-    moved = folder.rename(folder.with_name("moved"))
-    assert found_at(moved).fingerprint() == first
-    (moved / "README.md").write_text("words about the model")
-    assert found_at(moved).fingerprint() == first
-    weights = load_file(moved / "model.safetensors")
-    name = sorted(weights)[0]
-    before = (moved / "model.safetensors").stat()
-    weights[name] = weights[name] + 1
-    save_file(weights, moved / "model.safetensors", metadata={"format": "pt"})
-    assert (moved / "model.safetensors").stat().st_size == before.st_size
-    assert found_at(moved).fingerprint() != first
-    second = found_at(moved).fingerprint()
-    change_config(moved, layer_norm_epsilon=1e-4)
-    assert found_at(moved).fingerprint() != second
+class Marker:
+    """Leaves a file if it is ever unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
 
 
-def test_what_the_manifest_says_names_no_place_on_this_machine(folder: Path) -> None:
-    located = LocatedModel(parse_reference("org/name@v1"), folder, "c0ffee")
-    assert located.describe() == {"kind": "hub", "reference": "org/name@v1", "revision": "c0ffee"}
-
-
-def test_own_code_runs_only_when_trusted(folder: Path) -> None:
-    code = """
-from transformers import GPT2Config, GPT2LMHeadModel
-class MyConfig(GPT2Config):
-    model_type = "my-gpt2"
-class MyModel(GPT2LMHeadModel):
-    config_class = MyConfig
-"""
-    (folder / "mine.py").write_text(code)
-    auto_map = {"AutoConfig": "mine.MyConfig", "AutoModelForCausalLM": "mine.MyModel"}
-    change_config(folder, auto_map=auto_map, model_type="my-gpt2")
-    with pytest.raises(PreconditionError, match="its own Python code") as caught:
-        found_at(folder)
-    assert "--trust-remote-code" in str(caught.value.hint)
-    located = found_at(folder, trust_remote_code=True)
-    fingerprint = located.fingerprint()
-    model = load_model(located, dtype=torch.float32, trust_remote_code=True, console=Console(quiet=True))
-    assert type(model).__name__ == "MyModel"
-    (folder / "mine.py").write_text(code + "# changed\n")
-    assert located.fingerprint() != fingerprint
-
-
-def test_own_code_of_a_tokenizer(folder: Path) -> None:
-    path = folder / "tokenizer_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"auto_map": {"AutoTokenizer": ["x.Y", None]}}))
-    with pytest.raises(PreconditionError, match="its own Python code"):
-        found_at(folder)
-
-
-def test_pickles_are_never_read(folder: Path, tmp_path: Path) -> None:
-    class Dangerous:
-        def __reduce__(self) -> Any:
-            return os.mkdir, (str(tmp_path / "it ran"),)
-
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "weights.pth"])
+def test_pickles_are_refused_and_never_read(folder: Path, tmp_path: Path, name: str) -> None:
     (folder / "model.safetensors").unlink()
-    torch.save({"x": Dangerous()}, folder / "pytorch_model.bin")
-    with pytest.raises(PreconditionError, match="only as pickle") as caught:
-        found_at(folder)
-    assert "safetensors" in str(caught.value.hint)
+    (folder / name).write_bytes(pickle.dumps(Marker(tmp_path / "it ran")))
+    with pytest.raises(PreconditionError, match=f"only as pickle \\({name}\\)") as caught:
+        located(folder)
+    assert "safetensors" in (caught.value.hint or "")
     assert not (tmp_path / "it ran").exists()
 
 
-@pytest.mark.parametrize("kind", ["bert", "t5"])
-def test_no_causal_language_model(kind: str, tmp_path: Path) -> None:
-    if kind == "bert":
-        settings = {"num_hidden_layers": 1, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16}
-        BertForMaskedLM(BertConfig(vocab_size=30, **settings)).save_pretrained(tmp_path)
-    else:
-        T5ForConditionalGeneration(
-            T5Config(vocab_size=30, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
-        ).save_pretrained(tmp_path)
-    with pytest.raises(UsageError, match="not a causal language model"):
-        found_at(tmp_path)
+def test_pickles_beside_safetensors_are_never_read(folder: Path, tmp_path: Path) -> None:
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Marker(tmp_path / "it ran")))
+    load(folder)
+    assert not (tmp_path / "it ran").exists()
 
 
-def test_an_architecture_without_a_causal_form(folder: Path) -> None:
-    change_config(folder, model_type="clip", architectures=["CLIPModel"])
-    with pytest.raises(UsageError, match="no causal language model: CLIPModel"):
-        load(folder)
+def test_no_weights_at_all(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(PreconditionError, match=r"no \*\.safetensors weights"):
+        located(folder)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
-def test_truncated_weights(folder: Path, share: float) -> None:
-    weights = folder / "model.safetensors"
-    os.truncate(weights, int(weights.stat().st_size * share))
-    with pytest.raises(PreconditionError, match="model.safetensors is damaged") as caught:
-        found_at(folder)
+CODE = """
+from pathlib import Path
+from transformers import LlamaConfig, LlamaForCausalLM
+Path({mark!r}).touch()
+class OwnConfig(LlamaConfig):
+    model_type = "own_llama"
+class OwnModel(LlamaForCausalLM):
+    config_class = OwnConfig
+"""
+
+
+@pytest.fixture
+def with_code(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder with code of its own, which leaves the file `it ran` when it runs."""
+    (folder / "own.py").write_text(CODE.format(mark=str(tmp_path / "it ran")))
+    classes = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"}
+    change_config(folder, model_type="own_llama", auto_map=classes, architectures=["OwnModel"])
+    # transformers puts the folder for such code on sys.path when it is first asked for it.
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    return folder
+
+
+def test_code_of_its_own_is_refused(with_code: Path, tmp_path: Path) -> None:
+    with pytest.raises(PreconditionError, match="its own Python code") as caught:
+        located(with_code)
     assert caught.value.exit_code == 3
-    assert "get it again" in str(caught.value.hint)
+    assert "--trust-remote-code" in (caught.value.hint or "")
+    assert not (tmp_path / "it ran").exists()
 
 
-def test_a_missing_shard(tmp_path: Path) -> None:
-    save_model_folder(tmp_path, tiny_model("llama", 300), tiny_tokenizer(300))
-    model = tiny_model("llama", 300)
-    (tmp_path / "model.safetensors").unlink()
-    model.save_pretrained(tmp_path, max_shard_size="20KB")
-    assert sum(parameter.numel() for parameter in load(tmp_path).parameters()) == model.num_parameters()
-    shard = sorted(tmp_path.glob("model-*.safetensors"))[-1]
+def test_code_of_a_tokenizer_is_refused(folder: Path) -> None:
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "auto_map": {"AutoTokenizer": ["own.Own", None]}}))
+    with pytest.raises(PreconditionError, match="its own Python code"):
+        located(folder)
+    assert located(folder, trust_remote_code=True).folder == folder
+
+
+def test_code_of_its_own_runs_when_trusted(with_code: Path, tmp_path: Path) -> None:
+    found = located(with_code, trust_remote_code=True)
+    assert not (tmp_path / "it ran").exists()
+    model = load_model(found, dtype=torch.float32, trust_remote_code=True, console=QUIET)
+    assert type(model).__name__ == "OwnModel"
+    assert (tmp_path / "it ran").exists()
+
+
+@pytest.mark.parametrize("keep", [0.99, 0.5, 0.0])
+def test_truncated_weights_are_named(folder: Path, keep: float) -> None:
+    weights = folder / "model.safetensors"
+    os.truncate(weights, int(weights.stat().st_size * keep))
+    with pytest.raises(PreconditionError, match="is damaged") as caught:
+        located(folder)
+    assert str(weights) in caught.value.message
+    assert "\n" not in caught.value.message
+    assert caught.value.hint
+
+
+def test_a_missing_shard_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    tiny_model("llama", 300, hidden=64).save_pretrained(folder, max_shard_size="50KB")
+    shard = sorted(folder.glob("model-*.safetensors"))[1]
     shard.unlink()
-    with pytest.raises(PreconditionError, match=f"{shard.name} is missing"):
-        found_at(tmp_path)
-    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": ')
-    with pytest.raises(PreconditionError, match="index.json is damaged"):
-        found_at(tmp_path)
+    with pytest.raises(PreconditionError, match=shard.name):
+        located(folder)
 
 
-def test_weights_are_never_random(folder: Path) -> None:
-    weights = load_file(folder / "model.safetensors")
-    name = "transformer.h.1.mlp.c_fc.weight"
-    del weights[name]
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(PreconditionError, match=r"lacks weights \(1, such as transformer.h.1.mlp.c_fc.weight\)"):
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"model_type": '])
+def test_a_damaged_configuration(folder: Path, content: str) -> None:
+    (folder / "config.json").write_text(content)
+    with pytest.raises(PreconditionError, match="config.json"):
+        located(folder)
+
+
+def test_missing_weights_would_be_random(folder: Path) -> None:
+    change_weights(folder, **{"model.layers.1.mlp.up_proj.weight": None})
+    found = located(folder)
+    with pytest.raises(PreconditionError, match=r"lacks weights \(1, such as model.layers.1.mlp.up_proj.weight\)"):
+        load_model(found, dtype=torch.float32, console=QUIET)
+
+
+def test_a_model_without_its_head_is_refused(folder: Path) -> None:
+    change_weights(folder, **{"lm_head.weight": None})
+    with pytest.raises(PreconditionError, match="lm_head"):
         load(folder)
 
 
-def test_more_layers_than_weights(folder: Path) -> None:
-    change_config(folder, n_layer=3)
-    with pytest.raises(PreconditionError, match="they would be random"):
-        load(folder)
+def test_a_head_that_is_tied_is_not_missing(tmp_path: Path) -> None:
+    saved = save_model_folder(tmp_path / "model", tiny_model("gpt2", 300), None)
+    assert "lm_head.weight" not in load_file(saved / "model.safetensors")
+    load(saved)
 
 
 def test_weights_of_another_shape(folder: Path) -> None:
-    change_config(folder, n_embd=64)
+    change_config(folder, intermediate_size=128)
     with pytest.raises(PreconditionError) as caught:
         load(folder)
     assert "\n" not in caught.value.message
 
 
-def test_unused_weights_are_mentioned(folder: Path) -> None:
-    weights = load_file(folder / "model.safetensors") | {"transformer.extra.weight": torch.zeros(2)}
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    err = io.StringIO()
-    load_model(found_at(folder), dtype=torch.float32, console=Console(err=err))
-    assert "1 weights are not used (such as transformer.extra.weight)" in err.getvalue()
+def test_weights_that_are_not_used_are_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    change_weights(folder, **{"model.extra.weight": torch.zeros(2)})
+    load_model(located(folder), dtype=torch.float32, console=Console())
+    assert "1 weights are not used (such as model.extra.weight)" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "\udcff"])
-def test_a_damaged_configuration(folder: Path, content: str) -> None:
-    (folder / "config.json").write_bytes(content.encode("utf-8", "surrogateescape"))
-    with pytest.raises(PreconditionError, match=r"config\.json"):
-        found_at(folder)
+def test_encoder_decoders_are_refused(tmp_path: Path) -> None:
+    config = T5Config(vocab_size=40, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2, decoder_start_token_id=0)
+    T5ForConditionalGeneration(config).save_pretrained(tmp_path / "t5")
+    with pytest.raises(UsageError, match="encoder-decoder"):
+        located(tmp_path / "t5")
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\x00\xff"])
-def test_a_damaged_tokenizer(folder: Path, content: bytes) -> None:
-    (folder / "tokenizer.json").write_bytes(content)
-    with pytest.raises(DistillkitError) as caught:
-        load_tokenizer(found_at(folder))
-    assert caught.value.exit_code == 3
-    assert "the tokenizer of" in caught.value.message
+def test_masked_language_models_are_refused(tmp_path: Path) -> None:
+    config = BertConfig(vocab_size=40, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+    BertForMaskedLM(config).save_pretrained(tmp_path / "bert")
+    with pytest.raises(UsageError, match="not a causal language model"):
+        located(tmp_path / "bert")
+
+
+@pytest.mark.parametrize("kind", ["vit", "nobody_knows_this"])
+def test_no_language_model_at_all(folder: Path, kind: str) -> None:
+    change_config(folder, model_type=kind, architectures=["SomethingElse"])
+    with pytest.raises(UsageError, match="no causal language model: SomethingElse"):
+        load(folder)
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"version": "1.0", "model": {"type": "Nothing"}}'])
+def test_a_damaged_tokenizer(folder: Path, content: str) -> None:
+    (folder / "tokenizer.json").write_text(content)
+    with pytest.raises(PreconditionError, match="the tokenizer of") as caught:
+        load_tokenizer(located(folder))
     assert "\n" not in caught.value.message
 
 
-def test_no_tokenizer(folder: Path) -> None:
-    for path in folder.glob("*token*"):
-        path.unlink()
-    with pytest.raises(PreconditionError, match="the tokenizer of"):
-        load_tokenizer(found_at(folder))
+def test_the_fingerprint_follows_what_counts(folder: Path) -> None:
+    first = located(folder).fingerprint()
+    (folder / "README.md").write_text("words")
+    assert located(folder).fingerprint() == first
+    change_weights(folder, **{"model.norm.weight": torch.full((32,), 2.0)})
+    second = located(folder).fingerprint()
+    assert second != first
+    change_config(folder, rope_theta=5.0)
+    third = located(folder).fingerprint()
+    assert len({first, second, third}) == 3
+
+
+def test_the_context_of_a_model(tmp_path: Path) -> None:
+    def context(**config: Any) -> int | None:
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        return context_length(LocatedModel(parse_reference(str(tmp_path)), tmp_path))
+
+    assert context(n_positions=1024) == 1024
+    assert context(max_position_embeddings=2048, seq_length=8192) == 2048
+    assert context(text_config={"max_position_embeddings": 512}) == 512
+    assert context(max_position_embeddings=None) is None
+    assert context() is None

@@ -1,0 +1,465 @@
+"""The command line as scripts and people use it: output, exit codes, what is skipped, what is refused.
+
+Most commands run in this process through `cli.main`, which is what the console script calls.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from distillkit import cli
+
+Run = Callable[..., "Done"]
+Subprocess = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@dataclass
+class Done:
+    """What a command came to."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """The one object on stdout; anything else there is an error."""
+        return json.loads(self.out)
+
+    @property
+    def last_lines(self) -> list[str]:
+        return self.err.splitlines()[-2:]
+
+    @property
+    def states(self) -> dict[str, str]:
+        return {name: stage["state"] for name, stage in self.json["stages"].items()}
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str], offline: None) -> Run:
+    """`command("distill", "--run", …, code=0)` -> what it wrote; `code` is the exit code that is expected."""
+
+    def run(*arguments: object, code: int | None = 0) -> Done:
+        capsys.readouterr()
+        returned = cli.main([str(argument) for argument in arguments])
+        done = Done(returned, *capsys.readouterr())
+        assert code is None or returned == code, f"exit code {returned}\n{done.out}\n{done.err}"
+        return done
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def finished_run(
+    pair: SimpleNamespace, small: dict[str, Any], offline: None, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A run of everything but the demo, made once. Tests take `finished`, a copy."""
+    output = tmp_path_factory.mktemp("finished")
+    from distillkit import distill_models
+
+    settings = small | {"skip_validation": False, "save_plot": True}
+    result = distill_models(
+        teacher_model_path=pair.teacher, student_model_path=pair.student, dataset_path=pair.texts, output_dir=output,
+        folder_name="run", quiet=True, **settings,
+    )  # fmt: skip
+    return result.run_directory
+
+
+@pytest.fixture
+def finished(finished_run: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run in another place, which is itself a promise: a run directory can be moved."""
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output" / "latest").write_text("run\n", encoding="utf-8")
+    return Path(shutil.copytree(finished_run, tmp_path / "output" / "run"))
+
+
+@pytest.fixture
+def prepared(command: Run, cli_pair: list[str], tmp_path: Path) -> Path:
+    """A run whose data are prepared and that was not trained yet."""
+    done = command("prepare-data", *cli_pair, "--output-dir", tmp_path / "output", "--folder-name", "run", "--json")
+    assert done.states == {"prepare-data": "complete"}
+    return tmp_path / "output" / "run"
+
+
+def listing(folder: Path) -> dict[str, tuple[int, int]]:
+    """Every file with its size and time of change."""
+    return {
+        str(path.relative_to(folder)): (path.lstat().st_size, path.lstat().st_mtime_ns)
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def student_bytes(run: Path) -> bytes:
+    return (run / "student" / "final" / "model.safetensors").read_bytes()
+
+
+def continue_arguments(done: Done) -> list[str]:
+    """The arguments of the command in the last line of stderr."""
+    label, _, words = done.err.splitlines()[-1].partition(": ")
+    assert label == "continue with"
+    program, *arguments = shlex.split(words)
+    assert program == "distillkit"
+    return arguments
+
+
+# --- what a run does -------------------------------------------------------------------------------------------------
+
+
+def test_a_whole_run_then_everything_is_skipped(command: Run, cli_pair: list[str], tmp_path: Path) -> None:
+    done = command("distill", *cli_pair, "--output-dir", tmp_path, "--folder-name", "run", "--json")
+    assert done.json["status"] == "complete"
+    assert done.json["command"] == "distill"
+    assert done.states == dict.fromkeys(("check-env", "prepare-data", "distill"), "complete")
+    assert Path(done.json["result"]["student_path"], "model.safetensors").is_file()
+    assert (tmp_path / "latest").read_text(encoding="utf-8").strip() == "run"
+
+    before = student_bytes(tmp_path / "run")
+    again = command("distill", "--run", tmp_path / "run", "--json")
+    assert again.states == dict.fromkeys(("check-env", "prepare-data", "distill"), "skipped")
+    assert again.err.count("already complete and nothing it depends on changed, skipped (--force redoes it)") == 3
+    same_name = command("distill", *cli_pair, "--output-dir", tmp_path, "--folder-name", "run", "--json")
+    assert set(same_name.states.values()) == {"skipped"}
+    assert student_bytes(tmp_path / "run") == before
+
+
+def test_more_stages_are_added_to_a_finished_run(command: Run, finished: Path) -> None:
+    done = command("distill", "--run", finished, "--no-skip-demo", "--json")
+    assert done.states == {
+        "check-env": "skipped", "prepare-data": "skipped", "distill": "skipped", "validate": "skipped",
+        "demo": "complete", "plot": "skipped",
+    }  # fmt: skip
+    assert (finished / "demo.json").is_file()
+
+
+def test_force_redoes_the_named_stage_only(command: Run, finished: Path) -> None:
+    stages = ("validate", "plot", "distill", "prepare-data")
+    before = {name: json.loads((finished / "manifest.json").read_text())["stages"][name] for name in stages}
+    weights = (finished / "student/final/model.safetensors").stat().st_mtime_ns
+    assert command("validate", "--run", finished, "--json").states == {"validate": "skipped"}
+    assert command("validate", "--run", finished, "--force", "--json").states == {"validate": "complete"}
+    after = json.loads((finished / "manifest.json").read_text())["stages"]
+    assert [name for name in stages if after[name] != before[name]] == ["validate"]
+    assert (finished / "student/final/model.safetensors").stat().st_mtime_ns == weights
+
+
+def test_only(command: Run, prepared: Path) -> None:
+    done = command("distill", "--only", "--run", prepared, "--json")
+    assert done.states == {"distill": "complete"}
+    assert not (prepared / "validation.json").exists()
+
+
+def test_only_without_the_stage_before(command: Run, finished: Path, cli_pair: list[str], tmp_path: Path) -> None:
+    done = command("distill", "--only", *cli_pair, "--output-dir", tmp_path, "--folder-name", "new", code=3)
+    assert "distill needs prepare-data, which has not run yet" in done.err
+    assert f"hint: run: distillkit prepare-data --run {tmp_path / 'new'}" in done.err
+
+
+def test_a_later_stage_before_training(command: Run, prepared: Path) -> None:
+    for stage in ("validate", "demo", "plot"):
+        done = command(stage, "--run", prepared, code=3)
+        assert f"{stage} needs distill, which has not run yet" in done.err
+        assert continue_arguments(done) == [stage, "--run", str(prepared)]
+
+
+def test_latest_is_the_default_run(command: Run, finished: Path) -> None:
+    for named in ([], ["--run", "latest"], ["--run", "run"]):
+        done = command("plot", *named, "--output-dir", finished.parent, "--json")
+        assert done.json["run"] == str(finished)
+
+
+def test_a_moved_run_validates(command: Run, finished: Path) -> None:
+    moved = finished.rename(finished.parent.parent / "moved away")
+    done = command("validate", "--run", moved, "--force", "--json")
+    assert done.states == {"validate": "complete"}
+    assert done.json["result"]["student_path"] == str(moved / "student" / "best")
+
+
+def test_config_yaml_reproduces_the_run(command: Run, finished: Path, tmp_path: Path) -> None:
+    command("distill", "--config", finished / "config.yaml", "--output-dir", tmp_path / "new", "--folder-name", "x")
+    assert student_bytes(tmp_path / "new" / "x") == student_bytes(finished)
+
+
+def test_dry_run_touches_nothing(command: Run, finished: Path, cli_pair: list[str], tmp_path: Path) -> None:
+    before = listing(tmp_path)
+    done = command("distill", *cli_pair, "--output-dir", tmp_path / "output", "--folder-name", "new", "--dry-run", "--json")  # fmt: skip
+    assert done.json["stages"] == dict.fromkeys(("check-env", "prepare-data", "distill"), "run")
+    assert done.json["parameters"]["batch_size"] == {"value": 4, "from": "flag"}
+    assert done.json["estimate"]["student_parameters"] > 1000
+    assert done.json["run"] == str(tmp_path / "output" / "new")
+    planned = command("distill", "--run", finished, "--dry-run").out
+    assert re.search(r"^distill +skip, complete", planned, re.MULTILINE)
+    assert command("distill", "--run", finished, "--force", "--dry-run").out.count("run again (--force)") == 5
+    assert listing(tmp_path) == before
+
+
+def test_quiet_leaves_the_result(command: Run, finished: Path) -> None:
+    done = command("validate", "--run", finished, "--force", "--quiet")
+    assert done.err == ""
+    assert "bits per byte" in done.out
+    assert f"student: {finished / 'student' / 'best'}" in done.out
+
+
+# --- the quality gate ------------------------------------------------------------------------------------------------
+
+
+def test_quality_gate(command: Run, cli_pair: list[str], tmp_path: Path) -> None:
+    spoiled = [*cli_pair, "--learning-rate", "3.0", "--no-save-best-model", "--no-skip-validation"]
+    done = command("distill", *spoiled, "--output-dir", tmp_path, "--folder-name", "run", "--json", code=4)
+    assert done.json["status"] == "quality gate failed"
+    assert done.json["result"]["verdict"] == "worse"
+    assert "error: quality gate 'not-worse': the student is worse than before" in done.err
+    run = tmp_path / "run"
+    assert command("distill", "--run", run, "--json", code=4).states["validate"] == "skipped"
+    off = command("validate", "--run", run, "--quality-gate", "off", "--json")
+    assert off.json["result"]["verdict"] == "worse"
+    command("validate", "--run", run, "--json")
+    command("validate", "--run", run, "--quality-gate", "improved", code=4)
+
+
+# --- failures and how to go on ---------------------------------------------------------------------------------------
+
+
+def test_the_last_line_continues(command: Run, prepared: Path, pair: SimpleNamespace, tmp_path: Path) -> None:
+    weights, hidden = pair.student / "model.safetensors", tmp_path / "hidden.safetensors"
+    weights.rename(hidden)
+    try:
+        done = command("distill", "--run", prepared, code=3)
+    finally:
+        hidden.rename(weights)
+    assert [line for line in done.err.splitlines() if line.startswith(("error: ", "hint: "))] == done.err.splitlines()[-3:-1]  # fmt: skip
+    assert command(*continue_arguments(done), "--json").states["distill"] == "complete"
+
+
+def test_data_changed_between_stages(command: Run, pair: SimpleNamespace, cli_pair: list[str], tmp_path: Path) -> None:
+    texts = Path(shutil.copy(pair.texts, tmp_path / "mine.txt"))
+    options = [*cli_pair, "--dataset-path", texts, "--output-dir", tmp_path, "--folder-name", "run"]
+    command("distill", *options)
+    before = student_bytes(tmp_path / "run")
+    texts.write_bytes(pair.other_texts.read_bytes())
+    done = command("distill", *options, code=3)
+    assert "prepare-data was made from something else; changed since: data mine.txt" in done.err
+    assert student_bytes(tmp_path / "run") == before
+    command("distill", *options, "--force")
+    assert student_bytes(tmp_path / "run") != before
+
+
+def test_another_configuration_is_refused_with_the_list(command: Run, finished: Path, tmp_path: Path) -> None:
+    done = command("distill", "--run", finished, "--batch-size", "8", "--seed", "7", code=3)
+    assert "batch_size: 4 -> 8" in done.err
+    assert "seed: 42 -> 7" in done.err
+    assert "sample_size" not in done.err.split("error: ")[1]
+    redone = command("distill", "--run", finished, "--batch-size", "8", "--force", "--json")
+    assert redone.json["result"]["metrics"]["train"]["steps"] == 2
+
+
+def test_more_epochs_go_on_and_fewer_are_refused(command: Run, finished: Path) -> None:
+    more = command("distill", "--run", finished, "--epochs", "2", "--json")
+    assert more.json["result"]["metrics"]["train"]["steps"] == 8
+    assert "continuing from step 4 of 8" in more.err
+    assert "epochs: 2 -> 1" in command("distill", "--run", finished, "--epochs", "1", code=3).err
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"schema_version": 99}', b"\xff\xfe", b"[]"])
+def test_a_corrupt_manifest_is_refused_and_left_alone(command: Run, finished: Path, content: bytes) -> None:
+    manifest = finished / "manifest.json"
+    manifest.write_bytes(content)
+    for arguments in (["distill", "--run", finished], ["plot", "--run", finished, "--force"]):
+        done = command(*arguments, "--json", code=3)
+        assert str(manifest) in done.json["error"]
+        assert done.json["hint"]
+    assert manifest.read_bytes() == content
+    assert "unreadable" in command("runs", "--output-dir", finished.parent).out
+
+
+def test_json_tells_of_a_failure(command: Run, prepared: Path) -> None:
+    failed = command("validate", "--run", prepared, "--json", code=3).json
+    assert failed["status"] == "failed"
+    assert failed["exit_code"] == 3
+    assert "needs distill" in failed["error"]
+    assert failed["run"] == str(prepared)
+    assert failed["continue"] == f"distillkit validate --run {prepared}"
+    usage = command("distill", "--batch-size", "many", "--json", code=2).json
+    assert (usage["exit_code"], usage["run"], usage["continue"]) == (2, None, None)
+
+
+def test_two_processes(finished: Path, run_cli: Subprocess) -> None:
+    from distillkit.rundir import RunDirectory
+
+    with RunDirectory.open(finished).locked():
+        done = run_cli("plot", "--run", finished, "--force", "--quiet", check=3)
+    assert f"is in use by process {os.getpid()} on " in done.stderr
+
+
+# --- wrong usage -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words", "hint"),
+    [
+        (["distil"], "distil", "distillkit distil"),
+        (["distill", "--bach-size", "4"], "--bach-size", "--batch-size"),
+        (["distill", "--json", "--batch-size"], "--batch-size", "distillkit distill --help"),
+        (["distill", "--batch-size", "many"], "batch_size: 'many' is not a whole number", "params batch_size"),
+        (["distill", "--batch-size", "500"], "batch_size: 500 is outside its range 1–128 (flag)", "--allow-out-of-range"),
+        (["distill", "--temperature", "-1", "--allow-out-of-range"], "temperature: -1 is impossible", "1–10"),
+        (["distill", "--box-type", "grey"], "box_type: 'grey' is not one of white, black", "params box_type"),
+        (["distill", "--preset", "weak-cp"], "there is no preset 'weak-cp'", "did you mean 'weak-pc'"),
+        (["distill", "--config", "absent.yaml"], "absent.yaml", ""),
+        (["distill", "--alpha", "0.5", "--beta", "0.4"], "alpha + beta must be 1", "only one of --alpha and --beta"),
+        (["distill", "--teacher-model", "a", "--teacher-model-path", "b"], "both given", "--teacher-model-path"),
+        (["distill", "--teacher-model-path", "absent"], "'absent' does not exist", "check the path"),
+        (["distill", "--dataset-path", "absent.txt"], "absent.txt", ""),
+        (["distill", "--dataset", "wikitxt"], "unknown data set 'wikitxt'", "did you mean 'wikitext'"),
+        (["distill", "--run", "absent"], "'absent' does not exist", "distillkit runs"),
+        (["distill", "--no-cuda", "--precision", "fp16"], "--no-cuda and --precision fp16", "--precision auto"),
+        (["distill", "stray"], "stray", "distillkit distill --help"),
+        (["validate", "--run", "absent"], "'absent' does not exist", "distillkit runs"),
+        (["params", "temprature"], "unknown parameter 'temprature'", "did you mean 'temperature'"),
+        (["params", "--lang", "de"], "'de' is not one of en, ru", "--lang ru"),
+        (["presets", "shwo", "quality"], "'shwo' is not an action", "presets show NAME"),
+        (["presets", "show", "qualty"], "there is no preset 'qualty'", "did you mean 'quality'"),
+        (["demo", "--prompts", "x"], "--prompts", "--prompt"),
+    ],
+)  # fmt: skip
+def test_wrong_usage(
+    command: Run, arguments: list[str], words: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = command(*arguments, code=2)
+    error, after = done.last_lines
+    assert error.startswith("error: ")
+    assert words in error
+    assert after.startswith("hint: ")
+    assert hint in error + after
+    assert "--json" in arguments or done.out == ""
+    assert list(tmp_path.iterdir()) == [], "nothing is made"
+    told = command(arguments[0], "--json", *arguments[1:], code=2).json
+    assert f"error: {told['error']}" == error
+    assert told["exit_code"] == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "/abs", "a/b", "a\0b", "CON", "con.txt", "x" * 300, "-x", ".hidden", "latest", "a\nb", "nul", "a:b", " a"]
+)  # fmt: skip
+def test_bad_folder_names(command: Run, cli_pair: list[str], tmp_path: Path, name: str) -> None:
+    output = tmp_path / "output"
+    done = command("distill", *cli_pair, "--output-dir", output, f"--folder-name={name}", code=2)
+    assert done.last_lines[0].startswith("error: folder_name: ")
+    assert not output.exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_a_link_leading_out(command: Run, cli_pair: list[str], tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output" / "run").symlink_to(tmp_path / "elsewhere")
+    done = command("distill", *cli_pair, "--output-dir", tmp_path / "output", "--folder-name", "run", code=2)
+    assert "is a link that leads elsewhere" in done.err
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_folder_that_is_no_run(command: Run, cli_pair: list[str], tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("mine", encoding="utf-8")
+    done = command("distill", *cli_pair, "--output-dir", tmp_path, "--folder-name", "run", "--force", code=3)
+    assert "already exists and is not a run of this program" in done.err
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.txt"]
+
+
+# --- what only informs -----------------------------------------------------------------------------------------------
+
+
+def test_runs(command: Run, finished: Path) -> None:
+    words = command("runs", "--output-dir", finished.parent).out
+    assert re.search(r"^run +complete +\d\.\d{3} -> \d\.\d{3} \(\w+\)", words, re.MULTILINE)
+    listed = command("runs", "--output-dir", finished.parent, "--json").json["runs"]
+    assert [(Path(run["run"]), run["status"]) for run in listed] == [(finished, "complete")]
+    empty = command("runs", "--output-dir", finished.parent / "none")
+    assert "start one with: distillkit distill" in empty.err
+
+
+def test_presets(command: Run) -> None:
+    listed = command("presets").out
+    names = ["power-gpu", "quality", "quick-test", "quickstart", "weak-pc"]
+    assert [line.split()[0] for line in listed.splitlines() if line.startswith(("p", "q", "w"))][1:] == names
+    assert sorted(command("presets", "--json").json["presets"]) == names
+    assert "no_cuda: true" in command("presets", "show", "weak-pc").out
+    shown = command("presets", "show", "weak-pc", "--json").json
+    assert shown == {"preset": "weak-pc", "values": {"batch_size": 2, "no_cuda": True, "sample_size": 500, "max_length": 128}}  # fmt: skip
+
+
+def test_params(command: Run) -> None:
+    assert "--temperature" in command("params").out
+    assert "1–10" in command("params", "temperature").out
+    assert re.search("[а-я]{4}", command("params", "temperature", "--lang", "ru").out)
+    assert set(command("params", "temperature", "--json").json["parameters"]) == {"temperature"}
+
+
+def test_version_and_help(command: Run) -> None:
+    from distillkit import __version__
+
+    assert command("--version").out == f"distillkit {__version__}\n"
+    overview = command("--help").out
+    for name in ("check-env", "prepare-data", "distill", "validate", "demo", "plot", "params", "presets", "runs"):
+        assert re.search(rf"^\W*{name} ", overview, re.MULTILINE)
+    assert "distillkit distill --preset quickstart" in overview
+
+
+def test_check_env_alone(command: Run, cli_pair: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = command("check-env", *cli_pair, "--json").json
+    assert found["device"]["type"] in ("cpu", "cuda", "mps")
+    assert found["versions"]["torch"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_demo_with_own_prompts(command: Run, finished: Path) -> None:
+    done = command("demo", "--run", finished, "--prompt", "Once [b]upon", "--prompt", "a time")
+    assert "Once [b]upon" in done.out
+    texts = json.loads((finished / "demo.json").read_text(encoding="utf-8"))["texts"]
+    assert [text["prompt"] for text in texts] == ["Once [b]upon", "a time"]
+
+
+# --- streams, in processes of their own ------------------------------------------------------------------------------
+
+
+def test_importing_the_command_line_loads_nothing_heavy() -> None:
+    heavy = ("torch", "transformers", "datasets", "matplotlib", "numpy", "pyarrow", "huggingface_hub")
+    program = f"import sys, distillkit.cli; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("variables", [{}, {"FORCE_COLOR": "1", "GITHUB_ACTIONS": "true", "CLICOLOR_FORCE": "1"}])
+def test_a_pipe_gets_no_escape_codes(
+    run_cli: Subprocess, cli_env: Callable[..., dict[str, str]], variables: dict[str, str]
+) -> None:
+    env = cli_env(NO_COLOR=None, **variables)
+    for arguments, code in ((["presets"], 0), (["distill", "--help"], 0), (["distill", "--bach-size", "4"], 2)):
+        done = run_cli(*arguments, env=env, check=code)
+        assert done.stdout + done.stderr
+        assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_a_reader_that_goes_away(cli_env: Callable[..., dict[str, str]]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as closed:
+        done = subprocess.run(
+            [sys.executable, "-m", "distillkit", "params"],
+            stdout=closed, stderr=subprocess.PIPE, text=True, env=cli_env(),
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (141, "")
