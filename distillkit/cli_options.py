@@ -30,13 +30,16 @@ def _metavar(name: str) -> str:
 
 def parameter_option(name: str) -> inspect.Parameter:
     """One declared parameter as an option. It arrives as text, or as None where it was not given."""
-    words = help_text(name).what
-    if limits := declared.range_words(name):
-        words += f" [{limits}]"
+    limits = declared.range_words(name)
+    # Typer would put what is no literal default in brackets within brackets.
+    facts = (
+        f"{limits}; default: {_show(declared.default(name))}" if limits else f"default: {_show(declared.default(name))}"
+    )
+    words = f"{help_text(name).what} [{facts}]"
     common: dict[str, Any] = {
         "help": words,
         "rich_help_panel": group_title(declared.facts(name).group),
-        "show_default": _show(declared.default(name)),
+        "show_default": False,
     }
     if declared.types()[name] is bool:
         option = typer.Option("/".join(declared.flags(name)), **common)

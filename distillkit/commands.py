@@ -192,7 +192,7 @@ def show_result(run: RunDirectory, console: Console) -> None:
             "Result", ["", "bits per byte", "perplexity", "parameters"], rows, numeric=(1, 2, 3), to_stdout=True
         )
     if result.verdict_words:
-        console.data(result.verdict_words)
+        console.prose(result.verdict_words)
     if result.student_path is not None:
         console.data(f"student: {result.student_path}")
 

@@ -75,7 +75,8 @@ class ResolvedConfig:
         """(name, value, source) for the parameter table; advanced ones only where they differ from the default."""
         values = self.as_dict()
         shown = [name for name in values if name in declared.core_names() or values[name] != declared.default(name)]
-        return [(name, values[name], self.sources[name]) for name in shown]
+        replaced = {name: f"not used, {path} wins" for name, path in NAME_AND_PATH if values[path] is not None}
+        return [(name, values[name], replaced.get(name, self.sources[name])) for name in shown]
 
 
 def resolve(

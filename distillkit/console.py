@@ -13,6 +13,7 @@ import math
 import os
 import re
 import sys
+import textwrap
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from typing import IO, Any
 
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from distillkit.errors import DistillkitError
@@ -34,6 +35,10 @@ _CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u20
 _SECRETS = re.compile(r"\b(hf_[A-Za-z0-9]{8,}|sk-[A-Za-z0-9_-]{16,})\b|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)")
 
 _PLAIN_SECONDS_BETWEEN_LINES = 10.0
+# Columns of a terminal in which a progress line with everything fits.
+_WIDE_ENOUGH = 110
+# What a first column keeps of its width, so that names are not folded for the sake of longer texts.
+_NAME_WIDTH = 24
 
 
 def sanitize(text: str) -> str:
@@ -75,8 +80,23 @@ def format_value(value: Any) -> str:
     return sanitize(str(value)).replace("\n", " ")
 
 
+def _one_line() -> Column:
+    return Column(no_wrap=True)
+
+
+def _wrapped(line: str, width: int) -> str:
+    indent = line[: len(line) - len(line.lstrip())]
+    return textwrap.fill(
+        line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, replace_whitespace=False
+    )
+
+
 class _Rate(ProgressColumn):
-    """`12 texts/s · 0:41 left`, both from the work done since this display began."""
+    """`12 texts/s · 0:41 left`, both from the work done since this display began; a narrow terminal sees the latter."""
+
+    def __init__(self, narrow: bool) -> None:
+        super().__init__(_one_line())
+        self.narrow = narrow
 
     def render(self, task: Task) -> Text:
         done = task.completed - task.fields["started_at"]
@@ -84,10 +104,11 @@ class _Rate(ProgressColumn):
         if done <= 0 or elapsed <= 0:
             return Text("")
         rate = done / elapsed
-        words = f"{rate:.3g} {task.fields['unit']}/s"
+        words = [f"{rate:.3g} {task.fields['unit']}/s"]
         if task.total is not None:
-            words += f" · {format_duration((task.total - task.completed) / rate)} left"
-        return Text(words, style="dim")
+            left = f"{format_duration((task.total - task.completed) / rate)} left"
+            words = [left] if self.narrow else [*words, left]
+        return Text(" · ".join(words), style="dim")
 
 
 class ProgressHandle:
@@ -194,9 +215,18 @@ class Console:
     def shows_progress(self) -> bool:
         return not self.quiet
 
+    def _sentence(self, label: str, words: str, style: str = "") -> None:
+        """One line of prose on stderr, for a terminal broken between words; paths and commands stay whole."""
+        whole = label + sanitize(words)
+        if self.interactive:
+            whole = "\n".join(_wrapped(line, self._err.width) for line in whole.split("\n"))
+        text = Text(whole)
+        text.stylize(style, 0, len(label))
+        self._err.print(text, soft_wrap=True)
+
     def plain(self, words: str) -> None:
         """One uncoloured line on stderr."""
-        self._err.print(Text(sanitize(words)), soft_wrap=True)
+        self._sentence("", words)
 
     def info(self, words: str) -> None:
         """What is going on; hidden by --quiet."""
@@ -211,11 +241,11 @@ class Console:
     def success(self, words: str) -> None:
         """The end of a stage; hidden by --quiet."""
         if not self.quiet:
-            self._err.print(Text("✓ ", style="green") + Text(sanitize(words)), soft_wrap=True)
+            self._sentence("✓ ", words, "green")
 
     def warn(self, words: str) -> None:
         """What a person should know; --quiet shows it too."""
-        self._err.print(Text("warning: ", style="yellow") + Text(sanitize(words)), soft_wrap=True)
+        self._sentence("warning: ", words, "yellow")
 
     def error(self, error: BaseException, next_command: str | None = None) -> None:
         """One line for what happened, one for what mends it, last the command that continues."""
@@ -223,10 +253,10 @@ class Console:
             lines = "".join(traceback.format_exception(type(error), error, error.__traceback__))
             self._err.print(Text(sanitize(lines)), soft_wrap=True)
         message = error.message if isinstance(error, DistillkitError) else f"{type(error).__name__}: {error}"
-        self._err.print(Text("error: ", style="bold red") + Text(sanitize(message)), soft_wrap=True)
+        self._sentence("error: ", message, "bold red")
         hint = error.hint if isinstance(error, DistillkitError) else None
         if hint:
-            self._err.print(Text("hint: ", style="cyan") + Text(sanitize(hint)), soft_wrap=True)
+            self._sentence("hint: ", hint, "cyan")
         if next_command:
             self._err.print(Text("continue with: ", style="cyan") + Text(sanitize(next_command)), soft_wrap=True)
 
@@ -234,6 +264,10 @@ class Console:
         """A result for stdout, as text; nothing under --json, whose object says it."""
         if not self.json_output:
             self._out.print(Text(sanitize(words)), soft_wrap=True)
+
+    def prose(self, words: str) -> None:
+        """A sentence for stdout, for a terminal broken between words."""
+        self.data(_wrapped(sanitize(words), self._out.width) if self._out.is_terminal else words)
 
     def json(self, value: Mapping[str, Any]) -> None:
         """The one JSON object of --json."""
@@ -255,11 +289,16 @@ class Console:
             return
         target = self._out if to_stdout else self._err
         table = Table(box=None, pad_edge=False)
+        cells = [[format_value(cell) for cell in row] for row in rows]
         for index, name in enumerate(columns):
             justify = "right" if index in numeric else "left"
-            table.add_column(Text(sanitize(name)), justify=justify, overflow="fold", header_style="dim")
-        for row in rows:
-            table.add_row(*(Text(format_value(cell)) for cell in row))
+            longest = max((len(row[0]) for row in cells), default=0)
+            least = min(longest, _NAME_WIDTH) if index == 0 else None
+            table.add_column(
+                Text(sanitize(name)), justify=justify, overflow="fold", header_style="dim", min_width=least
+            )
+        for row in cells:
+            table.add_row(*map(Text, row))
         with target.capture() as captured:
             # Not as the table's own title, which Rich folds to the width of the columns.
             target.print(Text(sanitize(title).replace("\n", " "), style="bold"), soft_wrap=True)
@@ -283,10 +322,12 @@ class Console:
         own_display = False
         if self.shows_progress and self.interactive:
             if self._live is None:
+                narrow = self._err.width < _WIDE_ENOUGH
+                figures = TextColumn("{task.fields[figures]}", markup=False, style="cyan", table_column=_one_line())
                 self._live = Progress(
-                    SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(bar_width=24),
-                    MofNCompleteColumn(), _Rate(), TextColumn("{task.fields[figures]}", markup=False, style="cyan"),
-                    console=self._err, transient=True, refresh_per_second=5,
+                    SpinnerColumn(), TextColumn("{task.description}", markup=False, table_column=_one_line()),
+                    BarColumn(bar_width=12 if narrow else 24), MofNCompleteColumn(table_column=_one_line()),
+                    _Rate(narrow), figures, console=self._err, transient=True, refresh_per_second=5,
                 )  # fmt: skip
                 self._live.start()
                 own_display = True

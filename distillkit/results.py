@@ -67,7 +67,8 @@ class DistillResult:
         if interval:
             words += f" (95 % interval of the gain {interval[0]:+.4f} to {interval[1]:+.4f})"
         if self.gap_closed is not None:
-            words += f", {100 * self.gap_closed:.1f} % of the gap to the teacher closed"
+            closed = f"{100 * self.gap_closed:.1f} % of the gap to the teacher closed"
+            words += f", {closed if self.gap_closed <= 1 else 'now better than the teacher on these texts'}"
         return words
 
 

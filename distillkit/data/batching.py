@@ -51,10 +51,9 @@ class LengthGroupedSampler(Sampler[int]):
         yield from short
 
 
-def pad_right(rows: Sequence[Sequence[int]], value: int, multiple: int = 8) -> torch.Tensor:
-    """Rows of token ids as one [B, T] tensor, T rounded up to `multiple`."""
-    longest = max((len(row) for row in rows), default=0)
-    width = max(multiple, -(-longest // multiple) * multiple)
+def pad_right(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
+    """Rows of token ids as one [B, T] tensor, T the longest row: never more than fits into a model's positions."""
+    width = max((len(row) for row in rows), default=0)
     padded = torch.full((len(rows), width), value, dtype=torch.long)
     for index, row in enumerate(rows):
         padded[index, : len(row)] = torch.as_tensor(row, dtype=torch.long)

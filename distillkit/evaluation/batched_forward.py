@@ -71,7 +71,7 @@ def batch_logits(
     The mask goes by length: whichever id fills the padding may also be a real token.
     """
     # Rounding T up could go beyond a context whose positions are a table (GPT-2).
-    input_ids = pad_right(texts, 0, multiple=1)
+    input_ids = pad_right(texts, 0)
     mask = attention_mask(texts, input_ids.shape[1])
     with torch.autocast(device.type, dtype=autocast_dtype, enabled=autocast_dtype is not None):
         return model(input_ids=input_ids.to(device), attention_mask=mask.to(device), use_cache=False).logits

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
 from distillkit.console import Console
 from distillkit.errors import PreconditionError
 from distillkit.models.quiet import quiet_transformers
 from distillkit.models.references import KNOWN_WHEELS, ModelReference
+from distillkit.models.saving import plain_save_errors
 from distillkit.models.wheels import cache_folder, filling
 from distillkit.storage import file_records, files_below, records_problem, sha256_of, write_folder, write_json
 
@@ -54,21 +52,13 @@ def _convert(gguf: Path, folder: Path, console: Console) -> None:
 
         def fill(target: Path) -> None:
             with quiet_transformers():
-                _save_weights(model, target)
+                with plain_save_errors():
+                    model.save_pretrained(str(target))
                 tokenizer.save_pretrained(str(target))
             write_json(target / _COMPLETE, file_records(target, files_below(target)))
 
         write_folder(folder, fill)
         progress.advance()
-
-
-def _save_weights(model: Any, target: Path) -> None:
-    try:
-        model.save_pretrained(str(target))
-    except SafetensorError as error:
-        # It stands for the OSError that it hides, of a full disk for instance.
-        number = re.search(r"os error (\d+)", str(error))
-        raise OSError(int(number[1]) if number else errno.EIO, str(error)) from error
 
 
 def cached_conversion(reference: ModelReference) -> Path | None:

@@ -65,17 +65,19 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, anew: bool =
     if config.save_metrics:
         write_json(run.path / "metrics.json", figures)
     outputs = [path for path in files_below(run.student) if path.name != "README.md"]
-    outputs += [
-        path
-        for path in (run.path / "metrics.json", run.path / "metrics.jsonl", run.teacher / "generated.jsonl")
-        if path.is_file()
-    ]
+    outputs += [path for path in _recorded(run) if path.is_file()]
     train, best = figures["train"], figures["best"]
     summary = (
         f"{train['steps']:,} steps, {train['tokens']:,} tokens in {format_duration(train['seconds'])} "
         f"({train['tokens_per_second']:,.0f} tokens/s); best held-out score {best['bits_per_byte']:.4f} bits per byte at step {best['step']}"
     )
     return StageResult(outputs, figures, summary)
+
+
+def _recorded(run: RunDirectory) -> list[Path]:
+    """What the manifest records besides the students, where it is written."""
+    writing = [run.teacher / name for name in ("generated.jsonl", "generated.settings.json")]
+    return [run.path / "metrics.json", run.path / "metrics.jsonl", *writing]
 
 
 def checkpoint_fingerprint(config: Parameters, run: RunDirectory) -> str:

@@ -24,6 +24,7 @@ from distillkit.data.batching import LengthGroupedSampler
 from distillkit.errors import DistillkitError
 from distillkit.interrupts import pending
 from distillkit.losses.objective import combine
+from distillkit.models.saving import plain_save_errors
 from distillkit.storage import write_folder
 from distillkit.teachers.white_box import WhiteBoxTeacher
 from distillkit.training import checkpoints
@@ -284,7 +285,8 @@ class DistillTrainer(Trainer):
             return
 
         def fill(folder: Path) -> None:
-            self.save_model(str(folder), _internal_call=True)
+            with plain_save_errors():
+                self.save_model(str(folder), _internal_call=True)
             self._save_optimizer_and_scheduler(str(folder))
             self._save_scaler(str(folder))
             self._save_rng_state(str(folder))

@@ -128,7 +128,9 @@ class InOrder(DistillTrainer):
 class MeanOfMeans(InOrder):
     """What must not be: every micro-batch divided by its own targets."""
 
-    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
         own = inputs["targets"] * self.args.gradient_accumulation_steps
         return super().compute_loss(model, inputs, return_outputs, own)
 
@@ -176,7 +178,10 @@ def test_the_loss_of_an_example_does_not_depend_on_its_company(kind: str) -> Non
 
 def test_black_box_learns_continuations_only_each_text_with_its_weight() -> None:
     setting = Setting("black box")
-    rows = [{**setting.rows[0], "first_target": 4, "teacher_text": True}, {**setting.rows[1], "first_target": 1, "teacher_text": False}]
+    rows = [
+        {**setting.rows[0], "first_target": 4, "teacher_text": True},
+        {**setting.rows[1], "first_target": 1, "teacher_text": False},
+    ]
     batch = setting.collator(rows)
     assert batch["labels"][0, :4].tolist() == [IGNORED] * 4
     assert int(batch["targets"]) == len(rows[0]["student_ids"]) - 4 + len(rows[1]["student_ids"]) - 1

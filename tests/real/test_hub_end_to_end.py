@@ -233,7 +233,7 @@ print(json.dumps(result.as_dict()))
 
 def test_afterwards_no_hub_is_needed(first: object, hub: HubServer, work: Path, environment: Environment) -> None:
     asked = len(hub.requests)
-    done = distill(work, environment(HF_HUB_OFFLINE="1"), "offline", "--skip-validation")
+    done = distill(work, environment(HF_HUB_OFFLINE="1"), "offline", "--skip-validation", "--no-save-plot")
     assert len(hub.requests) == asked
     assert "the copy in the cache is used" in done.stderr
     # The same models, texts and training, to the last bit.
@@ -246,7 +246,15 @@ def test_afterwards_no_hub_is_needed(first: object, hub: HubServer, work: Path, 
 
 
 def test_black_box_on_the_same_pair(first: object, work: Path, environment: Environment) -> None:
-    smaller = ["--sample-size", "20", "--allow-out-of-range", "--batch-size", "10", "--skip-validation"]
+    smaller = [
+        "--sample-size",
+        "20",
+        "--allow-out-of-range",
+        "--batch-size",
+        "10",
+        "--skip-validation",
+        "--no-save-plot",
+    ]
     done = distill(work, environment(), "black", "--box-type", "black", *smaller)
     run = work / "output" / "black"
     stats = read(run / "data" / "stats.json")

@@ -268,9 +268,14 @@ def test_plain_progress_lines(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_failed_progress_says_nothing_of_success() -> None:
     console, _, err = spoken()
-    with pytest.raises(UsageError), console.progress("training", total=2) as progress:
-        progress.advance()
-        raise UsageError("wrong")
+
+    def work() -> None:
+        with console.progress("training", total=2) as progress:
+            progress.advance()
+            raise UsageError("wrong")
+
+    with pytest.raises(UsageError):
+        work()
     assert err.getvalue() == ""
 
 

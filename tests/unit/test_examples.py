@@ -70,7 +70,9 @@ def assert_whole(text: str, examples: list[Example]) -> None:
 PAIRS = [("bpe", None), ("sentencepiece", None), ("bpe", "sentencepiece"), ("sentencepiece", "small"), ("small", "bpe")]
 
 
-@pytest.mark.parametrize("text", [long_text(1), MIXED * 6, "x" * 3000, "é漢🐻" * 300], ids=["english", "mixed", "x", "wide"])
+@pytest.mark.parametrize(
+    "text", [long_text(1), MIXED * 6, "x" * 3000, "é漢🐻" * 300], ids=["english", "mixed", "x", "wide"]
+)
 @pytest.mark.parametrize(("student", "teacher"), PAIRS)
 def test_pieces_fit_and_lose_nothing(tokenizers: dict[str, Any], student: str, teacher: str | None, text: str) -> None:
     students = reader(tokenizers, student, 48)
@@ -143,7 +145,9 @@ def test_the_end_is_said_only_where_a_text_ends(tokenizers: dict[str, Any], name
 @pytest.mark.parametrize("wanted", [1, 7, 30, 31, 100, 10_000])
 def test_no_more_than_wanted_and_spread_over_the_documents(tokenizers: dict[str, Any], wanted: int) -> None:
     texts = [long_text(seed, sentences=12) for seed in range(30)]
-    built = list(ExampleBuilder(reader(tokenizers, "bpe", 48), None, align=False, seed=5).build(documents(*texts), wanted))
+    built = list(
+        ExampleBuilder(reader(tokenizers, "bpe", 48), None, align=False, seed=5).build(documents(*texts), wanted)
+    )
     everything = 30 * 5
     assert len(built) == wanted if wanted <= everything else len(built) >= everything
     per_document = np.bincount([example.document for example in built], minlength=30)

@@ -201,7 +201,7 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"model_type": '])
 def test_a_damaged_configuration(folder: Path, content: str) -> None:
     (folder / "config.json").write_text(content)
-    with pytest.raises(PreconditionError, match="config.json"):
+    with pytest.raises(PreconditionError, match=r"config\.json"):
         located(folder)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def test_evenly_spaced(total: int, share: float) -> None:
     assert found == sorted(found)
     assert found[0] == 0
     assert found[-1] == total - 1 or count == 1
-    steps = [after - before for before, after in zip(found, found[1:], strict=False)]
+    steps = [after - before for before, after in itertools.pairwise(found)]
     assert not steps or max(steps) - min(steps) <= 1
 
 

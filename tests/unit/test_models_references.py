@@ -194,12 +194,14 @@ def test_bad_paths(model_folder: Path, path: str) -> None:
 @example(text="./" + "n" * 5000, as_path=False)
 @example(text="~" + "n" * 500, as_path=True)
 def test_any_text_is_a_reference_or_a_usage_error(text: str, as_path: bool) -> None:
+    refusal = None
     try:
         found = parse_reference("gpt2", path=text) if as_path else parse_reference(text)
     except UsageError as error:
-        assert "\n" not in error.message
+        refusal = error
     else:
         assert found.text == text
+    assert refusal is None or ("\n" not in refusal.message and refusal.hint)
 
 
 def test_libraries_of_a_reference(tmp_path: Path) -> None:

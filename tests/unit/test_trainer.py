@@ -71,7 +71,14 @@ def test_only_a_fresh_start_is_scored(tmp_path: Path) -> None:
 
 def test_progress_comes_back_as_it_was(tmp_path: Path) -> None:
     progress = Progress(
-        tokens=7, seconds=0.1, teacher_tokens=8, teacher_seconds=1 / 3, soft_sum=2 / 7, logged_step=4, mapped=0.7, rows=3
+        tokens=7,
+        seconds=0.1,
+        teacher_tokens=8,
+        teacher_seconds=1 / 3,
+        soft_sum=2 / 7,
+        logged_step=4,
+        mapped=0.7,
+        rows=3,
     )
     progress.save(tmp_path)
     assert Progress.load(tmp_path) == progress

@@ -112,7 +112,9 @@ def test_prompts_are_the_beginnings_of_the_texts(tokenizers: dict[str, Any], nam
     teacher = reader(tokenizers, name, 256)
     texts = [" ".join(TRAINING_SENTENCES), "é漢🐻" * 60, "It is short.", "a"]
     prompts = make_prompts([{"id": 10 + index, "text": text} for index, text in enumerate(texts)], teacher, seed=1)
-    assert [item.index for item in prompts] == ([10, 11, 12, 13] if name == "sentencepiece" else [10, 11, 12])[: len(prompts)]
+    assert [item.index for item in prompts] == ([10, 11, 12, 13] if name == "sentencepiece" else [10, 11, 12])[
+        : len(prompts)
+    ]
     assert len(prompts) >= 3
     for item in prompts:
         text = texts[item.index - 10]
