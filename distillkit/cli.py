@@ -274,8 +274,9 @@ def main(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _report(Interrupted(signal.SIGINT), console, json_wanted)
     except typer.TyperException as error:
-        command = next((word for word in arguments if not word.startswith("-")), "")
-        usage = UsageError(_usage_words(error), hint=f"see: distillkit {command} --help".replace("  ", " "))
+        known = {command.name for command in app.registered_commands}
+        command = next((f" {word}" for word in arguments if word in known), "")
+        usage = UsageError(_usage_words(error), hint=f"see: distillkit{command} --help")
         return _report(usage, console, json_wanted)
     except DistillkitError as error:
         return _report(error, console, json_wanted and not getattr(error, "reported", False))

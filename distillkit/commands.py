@@ -101,8 +101,8 @@ def execute(
             resolved, run.path if run else pipeline.target_folder(resolved), run, wanted, console, force=request.force
         )
         return None
-    show_parameters(resolved, console)
     _check_paths_exist(resolved)
+    show_parameters(resolved, console)
     if run is None:
         run = pipeline.create_or_continue(resolved)
     console.info(f"run directory: {run.path}")

@@ -256,7 +256,8 @@ class Console:
         self._sentence("error: ", message, "bold red")
         hint = error.hint if isinstance(error, DistillkitError) else None
         if hint:
-            self._sentence("hint: ", hint, "cyan")
+            # A hint may be a command to copy, which a line break would cut in two.
+            self._err.print(Text("hint: ", style="cyan") + Text(sanitize(hint)), soft_wrap=True)
         if next_command:
             self._err.print(Text("continue with: ", style="cyan") + Text(sanitize(next_command)), soft_wrap=True)
 

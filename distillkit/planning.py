@@ -160,10 +160,10 @@ def measured_flops(compute: Compute) -> float:
     left = torch.randn(size, size, device=compute.device, dtype=compute.teacher)
     right = torch.randn_like(left)
     products = 0
-    left @ right
+    _ = left @ right
     began = time.perf_counter()
     while time.perf_counter() - began < _MEASURE_SECONDS:
-        left @ right
+        _ = left @ right
         if compute.device.type == "cuda":
             torch.cuda.synchronize(compute.device)
         products += 1

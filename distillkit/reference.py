@@ -23,7 +23,7 @@ from distillkit.storage import explained_write_errors, write_bytes
 
 FILES = {"en": "parameters.md", "ru": "parameters.ru.md"}
 
-_WIDTH = 92
+_WIDTH = 78
 
 _WORDS: dict[str, dict[str, str]] = {
     "en": {

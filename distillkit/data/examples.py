@@ -140,7 +140,9 @@ class ExampleBuilder:
 
     def _halves(self, text: str, student: Encoding, teacher: Encoding) -> list[str]:
         counts = [len(student.ids), len(teacher.ids)] if self.teacher else [len(student.ids)]
-        return self._cut(text, student, teacher, [math.ceil(count / 2) + min(_ROOM, count // 8) for count in counts])
+        # A little more than half, as the cut is before it and the rest shall be one piece.
+        limits = [max(1, min(count - 1, math.ceil(count / 2) + count // 16 + 2)) for count in counts]
+        return self._cut(text, student, teacher, limits)
 
     def _cut(self, text: str, student: Encoding, teacher: Encoding, limits_in_tokens: Sequence[int]) -> list[str]:
         encodings = [student, teacher] if self.teacher else [student]

@@ -90,8 +90,8 @@ def writer() -> tuple[Any, Any]:
     model = tiny_model("gpt2", 384, layers=1, hidden=16, seed=4, tie_word_embeddings=False)
     letters = [index for piece, index in tokenizer.get_vocab().items() if piece.strip("\u0120").isascii()]
     with torch.no_grad():
-        model.get_submodule("transformer.ln_f").bias.fill_(1.0)
-        model.get_submodule("lm_head").weight[letters] += 0.5
+        model.get_parameter("transformer.ln_f.bias").fill_(1.0)
+        model.get_parameter("lm_head.weight")[letters] += 0.5
     return model, tokenizer
 
 
@@ -230,7 +230,7 @@ def test_signal_to_the_program(runs: Runs, cli_env: Callable[..., dict[str, str]
         env=cli_env(), stderr=subprocess.PIPE, encoding="utf-8",
     )  # fmt: skip
     try:
-        wait_for(lambda: trained_steps(run) >= 3, process.poll)
+        wait_for(lambda: trained_steps(run) >= 3, process)
         process.send_signal(number)
         _, said = process.communicate(timeout=60)
     finally:
@@ -275,11 +275,12 @@ def trained_steps(run: Path) -> int:
     return max(steps)
 
 
-def wait_for(condition: Callable[[], bool], ended: Callable[[], int | None], seconds: float = 60) -> bool:
+def wait_for(condition: Callable[[], bool], process: Any, seconds: float = 60) -> bool:
     """True once `condition` holds; False if the process ended before."""
     until = time.monotonic() + seconds
     while not condition():
-        if ended() is not None:
+        ended = process.poll() if isinstance(process, subprocess.Popen) else process.exitcode
+        if ended is not None:
             return False
         assert time.monotonic() < until, "the run does not get on"
         time.sleep(0.002)
@@ -301,7 +302,7 @@ def test_killed_right_after_checkpoints(runs: Runs, start: Callable[[Path], Any]
     run = runs.copy(runs.prepared("plain"))
     for step in (5, 20, 40):
         process = start(run)
-        assert wait_for(lambda step=step: f"step-{step}" in committed(run), lambda: process.exitcode)
+        assert wait_for(lambda step=step: f"step-{step}" in committed(run), process)
         kill(process)
         assert f"step-{step}" in committed(run)
     start(run).join(120)
@@ -318,7 +319,7 @@ def test_killed_at_random_moments(runs: Runs, start: Callable[[Path], Any]) -> N
     for _ in range(5):
         process = start(run)
         further = min(trained_steps(run) + chooser.randint(1, 4), ACCUMULATED * EPOCHS)
-        if not wait_for(lambda further=further: trained_steps(run) >= further, lambda: process.exitcode):
+        if not wait_for(lambda further=further: trained_steps(run) >= further, process):
             break
         time.sleep(chooser.uniform(0, 0.15))
         if process.exitcode is not None:
@@ -339,12 +340,12 @@ def test_black_box_killed_while_writing_and_while_training(runs: Runs, start: Ca
     run = runs.copy(runs.prepared("black"))
     written = run / "teacher" / "generated.jsonl"
     process = start(run)
-    assert wait_for(lambda: written.exists() and written.stat().st_size > 0, lambda: process.exitcode)
+    assert wait_for(lambda: written.exists() and written.stat().st_size > 0, process)
     kill(process)
     assert 0 < len(written.read_bytes().splitlines()) < 16
     assert not committed(run)
     process = start(run)
-    assert wait_for(lambda: bool(committed(run)), lambda: process.exitcode)
+    assert wait_for(lambda: bool(committed(run)), process)
     kill(process)
     start(run).join(120)
     assert finished(run)

@@ -113,7 +113,8 @@ def test_the_commit_names_every_file(tmp_path: Path) -> None:
 def test_pruning_keeps_the_newest_two(tmp_path: Path) -> None:
     for step in (5, 10, 15, 100):
         make(tmp_path, step)
-    (make(tmp_path, 12) / COMMIT_FILE).unlink()
+    for step in (12, 50):
+        (make(tmp_path, step) / COMMIT_FILE).unlink()
     (tmp_path / f"{TEMPORARY_PREFIX}step-20").mkdir()
     (tmp_path / f"{TEMPORARY_PREFIX}step-20" / "model.safetensors").touch()
     (tmp_path / "mine").mkdir()

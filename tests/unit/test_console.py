@@ -236,6 +236,45 @@ def test_a_long_cell_is_folded_and_not_cut() -> None:
     assert max(map(len, out.getvalue().splitlines())) <= 100
 
 
+def test_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prose is broken between words; what is copied stays whole; names are not folded for the sake of long texts."""
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    terminal = Terminal()
+    console = Console(out=terminal, err=terminal)
+    prose, command = "word " * 30, "distillkit distill --run /a/path/" + "x" * 60
+    console.info(prose)
+    console.prose(prose)
+    assert max(map(len, terminal.getvalue().splitlines())) <= 60
+    console.info(f"it lies in {command}")
+    console.error(UsageError("wrong", hint=command), command)
+    console.data(command)
+    assert terminal.getvalue().splitlines().count(command) == 1
+    for line in (f"hint: {command}", f"continue with: {command}"):
+        assert line in re.sub(r"\x1b\[[0-9;]*m", "", terminal.getvalue()).splitlines()
+    console.table("A title that is longer than its table " * 2, ["flag", "what"], [("--gradient-accumulation", prose)])
+    assert "--gradient-accumulation" in terminal.getvalue()
+    assert "A title that is longer than its table A title" in terminal.getvalue()
+
+
+def test_a_narrow_live_display_keeps_to_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("LINES", "24")
+    monkeypatch.setenv("TERM", "xterm")
+    terminal = Terminal()
+    console = Console(err=terminal)
+    with console.progress("training", total=500, unit="steps") as progress:
+        progress.advance(90, bpb=3.731, loss=1.669, **{"tok/s": 2611.0})
+        terminal.truncate(0)
+        progress._live.refresh()  # type: ignore[union-attr]
+        shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue()).strip("\0\r\n")
+    assert "\n" not in shown
+    assert "90/500" in shown
+    assert "left" in shown
+    assert "loss 1.669" in shown
+
+
 class Clock:
     """A clock that a test moves."""
 

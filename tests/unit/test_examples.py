@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from tiny_models import make_paragraph, tiny_sentencepiece_tokenizer, tiny_tokenizer
 
+from distillkit.data import examples as examples_module
 from distillkit.data.examples import Example, ExampleBuilder, load_examples, save_examples
 from distillkit.data.reading import Reader, make_reader
 from distillkit.data.types import Document
@@ -200,6 +201,31 @@ def test_characters_longer_than_an_example_are_refused(tokenizers: dict[str, Any
     with pytest.raises(UsageError, match="'🐻' alone takes more tokens") as caught:
         list(builder.build(documents("🐻🐻🐻 ok then 🐻🐻"), 100))
     assert "--max-length" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("name", ["bpe", "wide"])
+def test_pieces_that_alone_are_too_long_are_halved(
+    tokenizers: dict[str, Any], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Without the space before it the first word of a piece takes more tokens than inside its document."""
+    monkeypatch.setattr(examples_module, "_ROOM", 0)
+    students = reader(tokenizers | {"wide": tiny_tokenizer(900)}, name, 40)
+    # Of every length, so that the last piece, which says the end, is among those that are halved.
+    words = long_text(7, sentences=16).split(" ")
+    texts = [" ".join(words[:count]) for count in range(12, 112, 2)]
+    built = list(ExampleBuilder(students, None, align=False, seed=1).build(documents(*texts), 10_000))
+    halves = 0
+    for number, text in enumerate(texts):
+        own = [example for example in built if example.document == number]
+        assert_whole(text, own)
+        assert [example.text for example in own if example.ends_text] == [
+            example.text for example in own if text.endswith(example.text)
+        ]
+        halves += sum(0.4 * students.limit < example.student_tokens < 0.65 * students.limit for example in own)
+        # What is left of the document may be a stub; halves are none.
+        assert sum(example.student_tokens < students.limit // 3 for example in own) <= 1
+    assert max(len(example.student_ids) for example in built) <= 40
+    assert halves > 25
 
 
 def test_unspellable_texts_are_counted(tokenizers: dict[str, Any]) -> None:
