@@ -14,7 +14,7 @@ import typer
 
 from distillkit import __version__
 from distillkit.cli_options import PANEL_RUN, command_line_names, with_parameters
-from distillkit.console import Console
+from distillkit.console import Console, sanitize
 from distillkit.errors import DistillkitError, Interrupted, UsageError
 
 app = typer.Typer(
@@ -304,7 +304,8 @@ def _report(error: DistillkitError, console: Console, json_wanted: bool, next_co
     next_command = next_command or getattr(error, "next_command", None)
     console.error(error, next_command)
     if json_wanted:
-        report = {"status": "failed", "error": error.message, "hint": error.hint, "exit_code": error.exit_code}
+        hint = sanitize(error.hint) if error.hint else None
+        report = {"status": "failed", "error": sanitize(error.message), "hint": hint, "exit_code": error.exit_code}
         run = getattr(error, "run", None)
         Console(json_output=True).json({**report, "run": str(run) if run else None, "continue": next_command})
     return error.exit_code

@@ -88,6 +88,11 @@ def execute(
 ) -> pipeline.Outcome | None:
     """Resolve, open or create the run, and run `stages` (None: all that a `distill` runs). None after a dry run."""
     if request.run is not None:
+        if request.given.get("folder_name") is not None and request.run != "latest":
+            raise UsageError(
+                "--run and --folder-name are both given",
+                hint="--run continues an existing run, --folder-name names a new one",
+            )
         run, resolved = pipeline.open_run(
             request.resolve, None if request.run == "latest" else request.run, _output_dir(request)
         )

@@ -13,7 +13,7 @@ from typing import Any
 
 from distillkit import parameters as declared
 from distillkit.config import Layer, ResolvedConfig
-from distillkit.console import Console, format_duration
+from distillkit.console import Console, format_duration, sanitize
 from distillkit.errors import DistillkitError, PreconditionError
 from distillkit.folder_names import check_folder_name, new_folder_name
 from distillkit.interrupts import graceful_signals
@@ -235,7 +235,7 @@ def run_stage(
         result: StageResult = load_stage(stage).run(config, run, console, anew=anew, **(options or {}))
     except BaseException as error:
         words = error.message if isinstance(error, DistillkitError) else f"{type(error).__name__}: {error}"
-        run.fail_stage(stage, words)
+        run.fail_stage(stage, sanitize(words))
         raise
     seconds = time.monotonic() - began
     run.finish_stage(stage, result.outputs, {**result.metrics, "seconds": round(seconds, 3)})

@@ -309,7 +309,7 @@ def test_two_processes(finished: Path, run_cli: Subprocess) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words", "hint"),
     [
-        (["distil"], "distil", "distillkit distil"),
+        (["distil"], "'distil'", "Did you mean 'distill'"),
         (["distill", "--bach-size", "4"], "--bach-size", "--batch-size"),
         (["distill", "--json", "--batch-size"], "--batch-size", "distillkit distill --help"),
         (["distill", "--batch-size", "many"], "batch_size: 'many' is not a whole number", "params batch_size"),
@@ -324,6 +324,8 @@ def test_two_processes(finished: Path, run_cli: Subprocess) -> None:
         (["distill", "--dataset-path", "absent.txt"], "absent.txt", ""),
         (["distill", "--dataset", "wikitxt"], "unknown data set 'wikitxt'", "did you mean 'wikitext'"),
         (["distill", "--run", "absent"], "'absent' does not exist", "distillkit runs"),
+        (["distill", "--run", "a", "--folder-name", "b"], "--run and --folder-name are both given", "names a new one"),
+        (["distill", "--teacher-model-path", "hf_abcdefghijklmnop"], "'[secret]' does not exist", "check the path"),
         (["distill", "--no-cuda", "--precision", "fp16"], "--no-cuda and --precision fp16", "--precision auto"),
         (["distill", "stray"], "stray", "distillkit distill --help"),
         (["validate", "--run", "absent"], "'absent' does not exist", "distillkit runs"),

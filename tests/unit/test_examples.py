@@ -212,7 +212,7 @@ def test_pieces_that_alone_are_too_long_are_halved(
     students = reader(tokenizers | {"wide": tiny_tokenizer(900)}, name, 40)
     # Of every length, so that the last piece, which says the end, is among those that are halved.
     words = long_text(7, sentences=16).split(" ")
-    texts = [" ".join(words[:count]) for count in range(12, 112, 2)]
+    texts = [" ".join(words[:count]) for count in range(12, 112) if len(words[count - 1]) > 5]
     built = list(ExampleBuilder(students, None, align=False, seed=1).build(documents(*texts), 10_000))
     halves = 0
     for number, text in enumerate(texts):
@@ -225,7 +225,7 @@ def test_pieces_that_alone_are_too_long_are_halved(
         # What is left of the document may be a stub; halves are none.
         assert sum(example.student_tokens < students.limit // 3 for example in own) <= 1
     assert max(len(example.student_ids) for example in built) <= 40
-    assert halves > 25
+    assert halves > 10
 
 
 def test_unspellable_texts_are_counted(tokenizers: dict[str, Any]) -> None:

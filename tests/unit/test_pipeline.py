@@ -148,12 +148,12 @@ def test_a_damaged_result(resolved: ResolvedConfig, run: RunDirectory, stages: S
 
 
 def test_a_failure_is_recorded_and_continued(resolved: ResolvedConfig, run: RunDirectory, stages: Stages) -> None:
-    stages.error = DistillkitError("the disk is full")
+    stages.error = DistillkitError("the disk is full\x1b[2J of hf_abcdefghijklmnop")
     with pytest.raises(DistillkitError, match="the disk is full"):
         go(resolved, run, ["check-env", "prepare-data"])
     record = RunDirectory.open(run.path).record("check-env")
     assert record is not None
-    assert (record.status, record.error) == ("failed", "the disk is full")
+    assert (record.status, record.error) == ("failed", "the disk is full of [secret]")
     stages.error = None
     assert go(resolved, run, CHAIN).stages == dict.fromkeys(CHAIN, "complete")
 
