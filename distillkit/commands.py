@@ -109,6 +109,12 @@ def execute(
     _check_paths_exist(resolved)
     show_parameters(resolved, console)
     if run is None:
+        folder = pipeline.target_folder(resolved)
+        if stages == ["distill"] and not folder.exists():
+            raise PreconditionError(
+                f"--only needs prepared data, and there is no run {folder}",
+                hint="leave --only out, or prepare them first: distillkit prepare-data",
+            )
         run = pipeline.create_or_continue(resolved)
     console.info(f"run directory: {run.path}")
     single = wanted[0] if stages and len(wanted) == 1 else None

@@ -44,19 +44,24 @@ class ModelPair:
             "student": {**self.student.describe(), "fingerprint": self.student.fingerprint()},
         }
 
-    def readers(self, config: Parameters, console: Console) -> Readers:
-        """How both models read, with what cuts the length said."""
+    def readers(self, config: Parameters, console: Console | None = None) -> Readers:
+        """How both models read.
+
+        Args:
+            console: where it is said that a context cuts the length, or that a start or end token is missing; None
+                where it has been said before.
+        """
         readers = {}
         for role, located in (("teacher", self.teacher), ("student", self.student)):
             tokenizer = load_tokenizer(located, trust_remote_code=config.trust_remote_code)
             context = context_length(located)
             # A teacher with another tokenizer may need more tokens for the same text than the student.
             longest = config.max_length if role == "student" else context or 2 * config.max_length
-            if context is not None and context < config.max_length:
+            if console is not None and context is not None and context < config.max_length:
                 console.info(f"the {role}'s context is {context} tokens: examples are cut to it")
             readers[role] = make_reader(tokenizer, context, longest, needs_bytes=config.box_type == "white")
             for what, token in (("beginning", tokenizer.bos_token_id), ("end", tokenizer.eos_token_id)):
-                if token is None:
+                if console is not None and token is None:
                     console.info(f"the {role}'s tokenizer has no {what}-of-text token: none is used")
         return Readers(readers["student"], readers["teacher"])
 

@@ -40,7 +40,7 @@ def run(
         raise UsageError("--prompt: a prompt is empty or longer than 20 000 characters", hint="give a sentence or two")
     compute = choose_compute(config)
     pair = open_pair(config, run, console)
-    readers = pair.readers(config, console)
+    readers = pair.readers(config)
     beginnings = list(prompts) or _held_out_beginnings(run)
     loaders = {
         "teacher": (lambda: pair.load_teacher(compute.writing, console), readers.teacher),

@@ -53,7 +53,7 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, anew: bool =
 
     compute = choose_compute(config)
     pair = open_pair(config, run, console)
-    readers = pair.readers(config, console)
+    readers = pair.readers(config)
     with explained_memory_errors():
         examples, teacher = _teacher_part(config, run, pair, readers, compute, console)
         student = pair.load_student(console)

@@ -41,7 +41,7 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, anew: bool =
     """Score the three models, compare them, decide."""
     compute = choose_compute(config)
     pair = open_pair(config, run, console)
-    readers = pair.readers(config, console)
+    readers = pair.readers(config)
     test = load_examples(run.data / "test").to_list()
 
     figures: dict[str, dict[str, Any]] = {}
