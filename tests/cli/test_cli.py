@@ -163,8 +163,9 @@ def test_only(command: Run, prepared: Path) -> None:
 
 def test_only_without_the_stage_before(command: Run, finished: Path, cli_pair: list[str], tmp_path: Path) -> None:
     done = command("distill", "--only", *cli_pair, "--output-dir", tmp_path, "--folder-name", "new", code=3)
-    assert "distill needs prepare-data, which has not run yet" in done.err
-    assert f"hint: run: distillkit prepare-data --run {tmp_path / 'new'}" in done.err
+    assert f"--only needs prepared data, and there is no run {tmp_path / 'new'}" in done.err
+    assert "distillkit prepare-data" in done.err
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_later_stage_before_training(command: Run, prepared: Path) -> None:
