@@ -103,10 +103,12 @@ def run_cli(cli_env: Callable[..., dict[str, str]]) -> Callable[..., subprocess.
 
 
 @pytest.fixture
-def hub_server(tmp_path: Path) -> Iterator[Any]:
-    """A Hub on this machine without repositories: see hub_server.py."""
+def hub_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A Hub on this machine without repositories: see hub_server.py. This process may ask it."""
     from hub_server import HubServer
+    from huggingface_hub import constants
 
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # tests/cli sets it for the rest of a session
     with HubServer(tmp_path / "hub") as server:
         yield server
 

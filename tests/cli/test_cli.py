@@ -165,7 +165,7 @@ def test_only_without_the_stage_before(command: Run, finished: Path, cli_pair: l
     done = command("distill", "--only", *cli_pair, "--output-dir", tmp_path, "--folder-name", "new", code=3)
     assert f"--only needs prepared data, and there is no run {tmp_path / 'new'}" in done.err
     assert "distillkit prepare-data" in done.err
-    assert not list(tmp_path.iterdir())
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_later_stage_before_training(command: Run, prepared: Path) -> None:
