@@ -61,7 +61,7 @@ def continuing(run: RunDirectory, stage: str | None = None) -> Iterator[None]:
         yield
     except Exception as error:
         error.run = run.path  # type: ignore[attr-defined]
-        if getattr(error, "exit_code", 1) != 2:
+        if getattr(error, "exit_code", 1) != 2 and getattr(error, "next_command", None) is None:
             error.next_command = pipeline.continue_command(run, stage)  # type: ignore[attr-defined]
         raise
 
@@ -115,10 +115,10 @@ def execute(
                 f"--only needs prepared data, and there is no run {folder}",
                 hint="leave --only out, or prepare them first: distillkit prepare-data",
             )
-        run = pipeline.create_or_continue(resolved)
+        run = pipeline.create_or_continue(resolved, folder)
     console.info(f"run directory: {run.path}")
     single = wanted[0] if stages and len(wanted) == 1 else None
-    with continuing(run, single if single != "distill" else None):
+    with continuing(run, single if single != "distill" else None), pipeline.untouched_if_refused(run):
         return pipeline.run_pipeline(resolved, run, wanted, console, force=request.force, anew=whole)
 
 

@@ -33,7 +33,8 @@ def check_folder_name(name: str) -> str:
         name.encode("utf-8")
         validate_filename(name, platform="universal")
     except (ValidationError, UnicodeEncodeError) as error:
-        reason = error.description if isinstance(error, ValidationError) else "it is not valid text"
+        unusable = "some systems forbid its characters, or reserve it"
+        reason = unusable if isinstance(error, ValidationError) else "it is not valid text"
         raise UsageError(f"folder_name: {shown} cannot be a folder name: {reason}", hint=hint) from error
     return name
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shlex
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from distillkit import parameters as declared
 from distillkit.config import Layer, ResolvedConfig
 from distillkit.console import Console, format_duration, sanitize
-from distillkit.errors import DistillkitError, PreconditionError
+from distillkit.errors import DistillkitError, PreconditionError, UsageError
 from distillkit.folder_names import check_folder_name, new_folder_name
 from distillkit.interrupts import graceful_signals
 from distillkit.parameters import Parameters
@@ -77,16 +78,31 @@ def target_folder(resolved: ResolvedConfig) -> Path:
     )
 
 
-def create_or_continue(resolved: ResolvedConfig) -> RunDirectory:
+def create_or_continue(resolved: ResolvedConfig, folder: Path | None = None) -> RunDirectory:
     """The run directory of this configuration: a new one, or an existing one of the same folder name."""
-    folder = target_folder(resolved)
+    folder = folder or target_folder(resolved)
     if folder.is_symlink() or (folder.parent.exists() and not _is_inside(folder, folder.parent)):
         raise PreconditionError(
             f"{folder} is a link that leads elsewhere", hint="choose another --folder-name", exit_code=2
         )
+    obstacle = next((place for place in (folder, *folder.parents) if place.exists() and not place.is_dir()), None)
+    if obstacle is not None:
+        raise UsageError(f"{obstacle} is a file, so no run can lie in it", hint="choose another --output-dir")
     if (folder / "manifest.json").exists():
         return RunDirectory.open(folder)
     return RunDirectory.create(folder, resolved)
+
+
+@contextlib.contextmanager
+def untouched_if_refused(run: RunDirectory) -> Iterator[None]:
+    """Take a run away again that is refused as wrong usage (exit code 2) before it has any result."""
+    try:
+        yield
+    except UsageError:
+        results = [name for name, record in run.manifest.stages.items() if record.status == "complete"]
+        if set(results) <= {"check-env"}:
+            run.discard()
+        raise
 
 
 def _is_inside(path: Path, parent: Path) -> bool:
@@ -121,8 +137,8 @@ def adopt_config(run: RunDirectory, resolved: ResolvedConfig, *, force: bool, ca
     if differences and not (force and can_change):
         raise PreconditionError(
             f"{run.path} was made with another configuration ({'; '.join(differences)})",
-            hint="use the same values, start another run with a new --folder-name, or start this one anew with "
-            "distillkit distill --force",
+            hint="use the same values, start another run with a new --folder-name, or add --force to distillkit distill "
+            "to start this one anew",
         )
     if new != run.manifest.config:
         run.manifest.config = new
@@ -175,9 +191,9 @@ def needs_run(stage: str, config: Parameters, run: RunDirectory, inputs: Mapping
         return "forced"
     changed = _changed(record.inputs, inputs)
     if changed and not STAGES[stage].cheap and not _only_more_epochs(record.inputs, inputs, changed):
-        raise PreconditionError(
+        raise _mended_by(
+            f"{continue_command(run, stage)} --force",
             f"{stage} was made from something else; changed since: {', '.join(changed)}",
-            hint=f"redo it with {continue_command(run, stage)} --force",
         )
     if record.status != "complete":
         return f"it was {record.status}" if record.status != "running" else "it was cut off"
@@ -187,10 +203,15 @@ def needs_run(stage: str, config: Parameters, run: RunDirectory, inputs: Mapping
     if problem is not None:
         if STAGES[stage].cheap:
             return problem
-        raise PreconditionError(
-            f"the result of {stage} is damaged: {problem}", hint=f"redo it with {continue_command(run, stage)} --force"
-        )
+        raise _mended_by(f"{continue_command(run, stage)} --force", f"the result of {stage} is damaged: {problem}")
     return None
+
+
+def _mended_by(command: str, message: str) -> PreconditionError:
+    """An error after which another command goes on than the one that failed."""
+    error = PreconditionError(message, hint=f"run: {command}")
+    error.next_command = command
+    return error
 
 
 def require_earlier_stages(stage: str, run: RunDirectory) -> None:
@@ -199,14 +220,11 @@ def require_earlier_stages(stage: str, run: RunDirectory) -> None:
         record = run.record(earlier)
         if record is None or record.status != "complete":
             state = "has not run yet" if record is None else f"is {record.status}"
-            raise PreconditionError(
-                f"{stage} needs {earlier}, which {state}", hint=f"run: {continue_command(run, earlier)}"
-            )
+            raise _mended_by(continue_command(run, earlier), f"{stage} needs {earlier}, which {state}")
         problem = run.output_problem(earlier)
         if problem is not None:
-            raise PreconditionError(
-                f"{stage} needs the result of {earlier}, but {problem}",
-                hint=f"redo it: {continue_command(run, earlier)} --force",
+            raise _mended_by(
+                f"{continue_command(run, earlier)} --force", f"{stage} needs the result of {earlier}, but {problem}"
             )
 
 

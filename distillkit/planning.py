@@ -21,7 +21,7 @@ import torch
 from distillkit.config import ResolvedConfig
 from distillkit.console import Console, format_bytes, format_duration
 from distillkit.models.gguf import cached_conversion
-from distillkit.models.quiet import quiet_transformers
+from distillkit.models.quiet import quiet_hub, quiet_transformers
 from distillkit.models.references import ModelReference, parse_student_reference, parse_teacher_reference
 from distillkit.parameters import Parameters
 from distillkit.rundir import RunDirectory
@@ -32,6 +32,8 @@ from distillkit.training.precision import Compute, choose_compute
 # What a matrix multiplication on its own reaches is never reached by a whole step: attention, softmax, optimizer.
 _REACHED = 0.5
 _MEASURE_SECONDS = 0.25
+# What Python, torch and transformers take before anything is loaded.
+_LIBRARIES_BYTES = 800_000_000
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,7 @@ def _memory(config: Parameters, compute: Compute, teacher: Sizes | None, student
     needs_teacher = config.alpha > 0
     rows = config.batch_size * config.max_length
     logits = 4 * rows * (3 * student.vocabulary + (2 * teacher.vocabulary if needs_teacher else 0))
-    return 16 * student.parameters + (width * teacher.parameters if needs_teacher else 0) + logits
+    return _LIBRARIES_BYTES + 16 * student.parameters + (width * teacher.parameters if needs_teacher else 0) + logits
 
 
 def measured_flops(compute: Compute) -> float:
@@ -200,13 +202,21 @@ def _config_of(reference: ModelReference) -> dict[str, Any] | None:
 
 def _hub_config(repo_id: str, revision: str | None) -> Path | None:
     """config.json of a Hub model: a few hundred bytes, from the cache or the Hub."""
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import HfApi, hf_hub_download
 
     try:
-        return Path(hf_hub_download(repo_id, "config.json", revision=revision, etag_timeout=5)).parent
-    except (OSError, RuntimeError):
-        # Not on the Hub, gated, or no network: the plan says "unknown"; the run itself says why.
-        return None
+        return Path(hf_hub_download(repo_id, "config.json", revision=revision, local_files_only=True)).parent
+    except OSError:
+        pass  # not in the cache
+    with quiet_hub():
+        try:
+            # One short request first: the library's own retries would take most of a minute without a network.
+            HfApi().model_info(repo_id, revision=revision, timeout=5)
+            return Path(hf_hub_download(repo_id, "config.json", revision=revision, etag_timeout=5)).parent
+        except Exception:
+            # Not on the Hub, gated, no network, in whatever words the HTTP client has for it: the plan says
+            # "unknown", the run itself says why.
+            return None
 
 
 @contextlib.contextmanager

@@ -27,7 +27,7 @@ from distillkit.manifest import (
     now,
     save_manifest,
 )
-from distillkit.storage import explained_write_errors, file_records, records_problem, write_bytes
+from distillkit.storage import explained_write_errors, file_records, records_problem, remove_tree, write_bytes
 from distillkit.yaml_files import dump_yaml
 
 LATEST = "latest"
@@ -91,6 +91,16 @@ class RunDirectory:
         run.save()
         write_bytes(folder.parent / LATEST, (folder.name + "\n").encode())
         return run
+
+    def discard(self) -> None:
+        """Delete the run, and point `latest` to the newest one that is left."""
+        remove_tree(self.path)
+        left = list_runs(self.path.parent)
+        pointer = self.path.parent / LATEST
+        if left:
+            write_bytes(pointer, (left[-1].name + "\n").encode())
+        else:
+            pointer.unlink(missing_ok=True)
 
     @classmethod
     def open(cls, folder: Path) -> RunDirectory:

@@ -46,6 +46,8 @@ def read_yaml_mapping(path: Path, what: str) -> dict[str, Any]:
         UsageError: the file is missing, unreadable, too large, not UTF-8, not YAML, or not a mapping with text keys.
     """
     try:
+        if path.is_dir():
+            raise UsageError(f"{what} {str(path)!r} is a folder", hint="give the file itself")
         if not path.is_file():
             raise UsageError(f"{what} {str(path)!r} does not exist", hint="check the path")
         if path.stat().st_size > MAX_BYTES:

@@ -17,7 +17,7 @@ from distillkit.console import Console
 from distillkit.errors import DistillkitError, PreconditionError, UsageError
 from distillkit.models.gguf import converted_folder
 from distillkit.models.hub import download_model
-from distillkit.models.pruning import keep_layers
+from distillkit.models.pruning import LAYER_COUNT_NAMES, keep_layers
 from distillkit.models.quiet import quiet_transformers
 from distillkit.models.references import KNOWN_WHEELS, ModelReference
 from distillkit.models.wheels import fetch_from_wheel
@@ -87,6 +87,7 @@ def locate(
     if reference.kind == "pruned-teacher":
         if teacher is None:
             raise UsageError(f"{reference.text!r} needs a teacher to take layers from", hint="name a model")
+        _check_layers(reference, read_config(teacher.folder))
         return LocatedModel(reference, teacher.folder, teacher.revision)
     if reference.kind == "wheel":
         folder = _converted(_from_wheel(reference, console), reference, console)
@@ -101,6 +102,17 @@ def locate(
     located = LocatedModel(reference, folder, revision)
     _check_folder(located, trust_remote_code)
     return located
+
+
+def _check_layers(reference: ModelReference, config: dict[str, Any]) -> None:
+    """Refuse more layers than the teacher has before any work is done; `keep_layers` knows the rest."""
+    total = next((config[name] for name in LAYER_COUNT_NAMES if isinstance(config.get(name), int)), None)
+    layers = reference.layers
+    wanted = layers if isinstance(layers, int) else max(layers or (0,)) + 1
+    if total is not None and wanted > total:
+        raise UsageError(
+            f"{reference.text!r}: the teacher has only {total} layers", hint=f"use at most teacher:{total}"
+        )
 
 
 def _converted(gguf: Path, reference: ModelReference, console: Console) -> Path:

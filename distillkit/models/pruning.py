@@ -10,7 +10,7 @@ from torch import nn
 
 from distillkit.errors import UsageError
 
-_COUNT_NAMES = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+LAYER_COUNT_NAMES = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 # What blocks call their own number, by which the key-value cache is addressed.
 _NUMBER_NAMES = ("layer_idx", "layer_id")
 # Lists in configurations that are as long as there are layers are cut like the layers, but these are never that.
@@ -50,7 +50,7 @@ def decoder_blocks(model: nn.Module) -> tuple[nn.Module, str, nn.ModuleList]:
 
 def _layer_count(config: Any) -> int:
     text_config = config.get_text_config(decoder=True)
-    for name in _COUNT_NAMES:
+    for name in LAYER_COUNT_NAMES:
         value = getattr(text_config, name, None)
         if isinstance(value, int):
             return value
@@ -108,6 +108,6 @@ def _cut_config(config: Any, kept: Sequence[int], total: int) -> None:
         per_layer = not name.endswith("_token_id") and name not in (*_NOT_PER_LAYER, "attention_types")
         if per_layer and isinstance(value, list) and len(value) == total:
             setattr(config, name, [value[index] for index in kept])
-    for name in _COUNT_NAMES:
+    for name in LAYER_COUNT_NAMES:
         if isinstance(getattr(config, name, None), int):
             setattr(config, name, len(kept))

@@ -132,7 +132,8 @@ def _local(text: str, flag: str) -> ModelReference:
         return ModelReference("gguf", text, path=path)
     if is_file:
         raise UsageError(
-            f"{flag}: {text!r} is a file, not a model folder", hint="give the folder that holds config.json"
+            f"{flag}: {text!r} is a file, not a model folder",
+            hint="give the folder that holds config.json, or a .gguf file",
         )
     if not os.path.isdir(path):  # noqa: PTH112
         raise UsageError(

@@ -172,7 +172,7 @@ def test_a_later_stage_before_training(command: Run, prepared: Path) -> None:
     for stage in ("validate", "demo", "plot"):
         done = command(stage, "--run", prepared, code=3)
         assert f"{stage} needs distill, which has not run yet" in done.err
-        assert continue_arguments(done) == [stage, "--run", str(prepared)]
+        assert continue_arguments(done) == ["distill", "--run", str(prepared)]
 
 
 def test_latest_is_the_default_run(command: Run, finished: Path) -> None:
@@ -291,7 +291,7 @@ def test_json_tells_of_a_failure(command: Run, prepared: Path) -> None:
     assert failed["exit_code"] == 3
     assert "needs distill" in failed["error"]
     assert failed["run"] == str(prepared)
-    assert failed["continue"] == f"distillkit validate --run {prepared}"
+    assert failed["continue"] == f"distillkit distill --run {prepared}"
     usage = command("distill", "--batch-size", "many", "--json", code=2).json
     assert (usage["exit_code"], usage["run"], usage["continue"]) == (2, None, None)
 
@@ -466,3 +466,32 @@ def test_a_reader_that_goes_away(cli_env: Callable[..., dict[str, str]]) -> None
             stdout=closed, stderr=subprocess.PIPE, text=True, env=cli_env(),
         )  # fmt: skip
     assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_refused_data_leave_no_run_behind(command: Run, finished: Path, cli_pair: list[str], tmp_path: Path) -> None:
+    output = finished.parent
+    (tmp_path / "empty.txt").write_text("\n \n")
+    models = cli_pair[: cli_pair.index("--dataset-path")]
+    usual = ["--output-dir", output, "--folder-name", "refused"]
+    command("prepare-data", *models, "--dataset-path", tmp_path / "empty.txt", *usual, code=2)
+    assert not (output / "refused").exists()
+    assert (output / "latest").read_text() == "run\n"
+    teacher = models[: models.index("--student-model-path")]
+    done = command(
+        "distill",
+        *teacher,
+        "--student-model",
+        "teacher:99",
+        *cli_pair[cli_pair.index("--dataset-path") :],
+        *usual,
+        code=2,
+    )
+    assert "the teacher has only" in done.err
+    assert not (output / "refused").exists()
+
+
+def test_an_output_folder_that_is_a_file(command: Run, cli_pair: list[str], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("precious")
+    done = command("distill", *cli_pair, "--output-dir", tmp_path / "file", code=2)
+    assert "is a file" in done.err
+    assert (tmp_path / "file").read_text() == "precious"
