@@ -96,7 +96,7 @@ def test_some_layers_of_the_teacher(folder: Path) -> None:
     assert load_tokenizer(student).get_vocab() == load_tokenizer(teacher).get_vocab()
     with pytest.raises(UsageError, match="needs a teacher"):
         locate(reference, QUIET)
-    with pytest.raises(UsageError, match="has 2 layers"):
+    with pytest.raises(UsageError, match="has only 2 layers"):
         load_student(locate(parse_reference("teacher:3"), QUIET, teacher=teacher), console=QUIET)
 
 
