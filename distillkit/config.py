@@ -46,6 +46,9 @@ _IMPOSSIBLE = (
     ("sample_size", lambda value: value >= 1, "at least 1"),
     ("held_out_size", lambda value: value >= 1, "at least 1"),
     ("max_length", lambda value: value >= 8, "at least 8"),
+    ("divergence_mix", lambda value: 0 < value < 1, "greater than 0 and less than 1"),
+    ("ab_alpha", lambda value: value > 0, "greater than 0"),
+    ("ab_beta", lambda value: value > 0, "greater than 0"),
     ("checkpoint_interval", lambda value: value >= 1, "at least 1"),
     ("seed", lambda value: 0 <= value < 2**31, "between 0 and 2147483647"),
 )
@@ -277,5 +280,28 @@ def _check_conflicts(values: dict[str, Any], sources: Mapping[str, str], notes: 
             "--skip-validation and --quality-gate improved exclude each other: the gate is part of the validation",
             hint="leave one of them out",
         )
-    if values["box_type"] == "black" and sources["temperature"] != DEFAULT:
-        notes.append("temperature softens logits, which black box does not use: it has no effect here")
+    _note_unused(values, sources, notes)
+
+
+# Parameters that only some choices use: (name, who uses it, whether that is so).
+_USED_BY = (
+    ("alignment", "white box", lambda values: values["box_type"] == "white"),
+    ("divergence", "white box with --alignment auto, bpm or strict", lambda values: _has_divergence(values)),
+    ("temperature", "white box except --alignment alm", lambda values: values["box_type"] == "white" and values["alignment"] != "alm"),
+    ("teacher_cache", "white box", lambda values: values["box_type"] == "white"),
+    ("prefix_map", "--alignment auto or bpm in white box", lambda values: values["box_type"] == "white" and values["alignment"] in ("auto", "bpm")),
+    ("divergence_mix", "--divergence jsd, skew-kl or skew-reverse-kl", lambda values: _has_divergence(values) and values["divergence"] in ("jsd", "skew-kl", "skew-reverse-kl")),
+    ("ab_alpha", "--divergence alpha-beta", lambda values: _has_divergence(values) and values["divergence"] == "alpha-beta"),
+    ("ab_beta", "--divergence alpha-beta", lambda values: _has_divergence(values) and values["divergence"] == "alpha-beta"),
+)  # fmt: skip
+
+
+def _has_divergence(values: Mapping[str, Any]) -> bool:
+    return values["box_type"] == "white" and values["alignment"] in ("auto", "bpm", "strict")
+
+
+def _note_unused(values: Mapping[str, Any], sources: Mapping[str, str], notes: list[str]) -> None:
+    """Say so where a parameter that was given has no effect."""
+    for name, users, used in _USED_BY:
+        if sources[name] != DEFAULT and not used(values):
+            notes.append(f"{name} has no effect here: it is used by {users}")

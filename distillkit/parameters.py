@@ -18,6 +18,13 @@ BoxType = Literal["white", "black"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 LearningRateSchedule = Literal["linear", "cosine", "constant"]
 QualityGate = Literal["improved", "not-worse", "off"]
+Alignment = Literal["auto", "bpm", "strict", "alm", "uld"]
+PrefixMap = Literal["longest", "canonical"]
+TeacherCacheMode = Literal["auto", "exact", "off"]
+CompileMode = Literal["auto", "on", "off"]
+DivergenceName = Literal[
+    "forward-kl", "reverse-kl", "jsd", "skew-kl", "skew-reverse-kl", "alpha-beta", "total-variation", "taid"
+]
 
 GROUPS = ("models", "data", "distillation", "training", "output", "extras", "advanced")
 
@@ -110,6 +117,16 @@ class Parameters:
     precision: Precision = parameter("auto", "advanced", affects="distill")
     lr_schedule: LearningRateSchedule = parameter("linear", "advanced", affects="distill")
     warmup_fraction: float = parameter(0.05, "advanced", low=0.0, high=0.5, affects="distill", examples=("0.1",))
+    alignment: Alignment = parameter("auto", "advanced", affects="distill")
+    prefix_map: PrefixMap = parameter("longest", "advanced", affects="distill")
+    divergence: DivergenceName = parameter("forward-kl", "advanced", affects="distill")
+    divergence_mix: float | None = parameter(
+        None, "advanced", low=0.01, high=0.99, affects="distill", examples=("0.1", "0.5")
+    )
+    ab_alpha: float = parameter(0.2, "advanced", low=0.05, high=2.0, affects="distill", examples=("0.5",))
+    ab_beta: float = parameter(0.7, "advanced", low=0.05, high=2.0, affects="distill", examples=("0.5",))
+    teacher_cache: TeacherCacheMode = parameter("auto", "advanced", affects="distill")
+    compile_loss: CompileMode = parameter("auto", "advanced", affects="distill")
     quality_gate: QualityGate = parameter("not-worse", "advanced")
     datasets: dict[str, dict[str, Any]] = parameter({}, "advanced", affects="prepare-data", on_command_line=False)
 

@@ -18,6 +18,7 @@ from distillkit.data.batching import DistillationCollator
 from distillkit.errors import DistillkitError
 from distillkit.interrupts import check_interrupted
 from distillkit.losses.objective import DistillationTerms, combine, same_vocabulary_terms, target_rows
+from distillkit.losses.soft import SoftLoss
 from distillkit.storage import write_folder
 from distillkit.training import checkpoints
 
@@ -60,7 +61,7 @@ def _require(holds: bool, words: str) -> None:
 
 def _terms(student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor, temperature: float) -> DistillationTerms:
     common = torch.ones(student.shape[-1], dtype=torch.bool)
-    return same_vocabulary_terms(student, labels, teacher, common, temperature=temperature)
+    return same_vocabulary_terms(student, labels, teacher, common, soft=SoftLoss(temperature))
 
 
 def _identical_distributions_have_no_divergence() -> None:

@@ -1,24 +1,27 @@
 """Byte-prefix marginalisation: the teacher's next-token distribution, said in the student's tokens (arXiv 2607.22334).
 
 Where both encodings stand at the same byte, every teacher token votes for the student token that a student would
-have to write first to spell it: the longest student token that is a prefix of its bytes. That is a fixed integer map
-from one vocabulary to the other, so a target costs one scatter of V_t numbers a row.
+have to write first to spell it. That is a fixed integer map from one vocabulary to the other, so a target costs one
+scatter of U numbers a row. Inside a teacher token only the tokens that go on with the bytes already written can
+follow: a contiguous range of the vocabulary sorted by bytes. And of the token that the teacher really meets it is
+known how the student spells it, also where the student's token goes on beyond it.
 
 Shapes: N rows, U the teacher's columns, V the student's columns (heads may be wider than their tokenizers).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from distillkit.alignment.boundaries import shared_boundaries
-from distillkit.alignment.token_bytes import Encoding, TokenBytes
-
-_WHITE_SPACE = np.frombuffer(b" \t\n\r\v\f", dtype=np.uint8)
+from distillkit.alignment.first_token import FirstTokens, longest_prefix
+from distillkit.alignment.token_bytes import TokenBytes
 
 
 @dataclass(frozen=True)
@@ -28,12 +31,41 @@ class Projection:
     Attributes:
         log_target: [N, V] log-probabilities at temperature 1, renormalised over the mapped mass; -inf for every
             student token that no teacher token maps to. A row whose whole mass is residual is -inf throughout: it has
-            no target and must not be used (`distillkit.losses.objective` drops it).
-        residual: [N] probability that no student token stands for.
+            no target and must not be used (the losses drop it).
+        residual: [N] probability that no student token stands for, of what can follow at that row.
     """
 
     log_target: Tensor
     residual: Tensor
+
+
+@dataclass(frozen=True)
+class Restriction:
+    """The teacher tokens that can follow inside one of its tokens.
+
+    Attributes:
+        teacher_ids: [m] int64, those that go on with the bytes already written, and the token of just these bytes.
+        student_ids: [m] int64, the student's first token of what is left of them; `residual_id` where there is none.
+    """
+
+    teacher_ids: np.ndarray
+    student_ids: np.ndarray
+
+
+@dataclass(frozen=True)
+class Realised:
+    """What the text shows about rows: the teacher token that is met, and how the student spells its beginning.
+
+    Attributes:
+        teacher_ids: [N] int64, the teacher's next token.
+        student_ids: [N] int64, the student's next token.
+        onward: [N] the probability, given that teacher token, that the teacher goes on with the rest of the student's
+            token: 1 where the student's token does not go beyond it (`onward_probabilities`).
+    """
+
+    teacher_ids: Tensor
+    student_ids: Tensor
+    onward: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,10 +75,15 @@ class BytePrefixMap:
     Attributes:
         student_ids: [len(teacher)] int64; `residual_id` where there is no student token.
         student_size: tokens of the student's tokenizer.
+        teacher: the bytes of the teacher's tokens.
+        first: the student's first token of a piece (`alignment.first_token`).
     """
 
     student_ids: Tensor
     student_size: int
+    teacher: TokenBytes
+    first: FirstTokens
+    _restrictions: dict[tuple[bytes, bool], Restriction] = field(default_factory=dict)
 
     @property
     def residual_id(self) -> int:
@@ -54,31 +91,69 @@ class BytePrefixMap:
         return self.student_size
 
     @classmethod
-    def build(cls, teacher: TokenBytes, student: TokenBytes, *, map_eos: bool = True) -> BytePrefixMap:
-        """Map every teacher token to the longest student token that is a prefix of its bytes.
+    def build(
+        cls, teacher: TokenBytes, student: TokenBytes, *, first: FirstTokens | None = None, map_eos: bool = True
+    ) -> BytePrefixMap:
+        """Map every teacher token to the student's first token of its bytes; default: the longest prefix.
 
-        Where several student tokens spell the same bytes, the one that the student's tokenizer writes is meant
-        (`TokenBytes.shadowed`): mass on a byte-fallback token that never occurs would be lost. The teacher's EOS
-        becomes the student's EOS if both have one and `map_eos`; every other special token is residual.
+        The teacher's EOS becomes the student's EOS if both have one and `map_eos`; every other special token is
+        residual.
         """
-        ids = student.ids_by_bytes
-        longest = max(map(len, ids), default=0)
-
-        def first_token(piece: bytes) -> int:
-            prefixes = (piece[:end] for end in range(min(len(piece), longest), 0, -1))
-            return next((ids[prefix] for prefix in prefixes if prefix in ids), len(student))
-
-        student_ids = torch.tensor([first_token(piece or b"") for piece in teacher.pieces], dtype=torch.long)
+        first = first or longest_prefix(student)
+        student_ids = torch.from_numpy(first([piece or b"" for piece in teacher.pieces]))
         if teacher.eos_id is not None:
             student_ids[teacher.eos_id] = len(student) if student.eos_id is None or not map_eos else student.eos_id
-        return cls(student_ids, len(student))
+        return cls(student_ids, len(student), teacher, first)
 
     def to(self, device: torch.device) -> BytePrefixMap:
         """The same map on another device."""
-        return BytePrefixMap(self.student_ids.to(device), self.student_size)
+        return BytePrefixMap(self.student_ids.to(device), self.student_size, self.teacher, self.first)
 
-    def project(self, teacher_logits_NU: Tensor, columns: int | None = None) -> Projection:
-        """Teacher logits -> targets over the student's columns, at temperature 1 (`temper` comes after).
+    # --- what can follow inside a teacher token ---
+
+    @cached_property
+    def _sorted(self) -> tuple[list[bytes], np.ndarray]:
+        """The teacher's pieces in the order of their bytes, and their ids: every prefix is a contiguous range."""
+        pairs = sorted((piece, index) for index, piece in enumerate(self.teacher.pieces) if piece)
+        return [piece for piece, _ in pairs], np.array([index for _, index in pairs], dtype=np.int64)
+
+    def restriction(self, prefix: bytes, *, lead: bool = False) -> Restriction:
+        """What can follow once the teacher's next token has been written as far as `prefix`.
+
+        Args:
+            prefix: its first bytes; b"" restricts to ordinary tokens.
+            lead: the student has to write a space first that the teacher does not write.
+        """
+        key = (prefix, lead)
+        if key not in self._restrictions:
+            pieces, ids = self._sorted
+            low, high = self._range(prefix)
+            rest = [b" " * lead + piece[len(prefix) :] for piece in pieces[low:high]]
+            self._restrictions[key] = Restriction(ids[low:high], self.first(rest))
+        return self._restrictions[key]
+
+    def _range(self, prefix: bytes) -> tuple[int, int]:
+        pieces, _ = self._sorted
+        low = bisect_left(pieces, prefix)
+        # No UTF-8 piece, nor a part of one, has the byte 0xFF so often.
+        return low, bisect_left(pieces, prefix + b"\xff" * 64, lo=low)
+
+    def ids_with_prefix(self, prefix: bytes) -> np.ndarray:
+        """[m] int64, the teacher tokens that begin with `prefix`."""
+        low, high = self._range(prefix)
+        return self._sorted[1][low:high]
+
+    # --- targets ---
+
+    def project(
+        self,
+        teacher_logits_NU: Tensor,
+        columns: int | None = None,
+        *,
+        restrictions: Sequence[tuple[int, Restriction]] = (),
+        realised: Realised | None = None,
+    ) -> Projection:
+        """Teacher logits -> targets over the student's columns, at temperature 1 (tempering comes after).
 
         Teacher columns beyond its tokenizer are cut before the softmax, so padding carries no probability; student
         columns beyond its tokenizer get none, and what maps beyond `columns` is residual. In float32, or float64 if
@@ -87,105 +162,66 @@ class BytePrefixMap:
         Args:
             teacher_logits_NU: [N, U].
             columns: V, the width of the student's head; default: the size of its tokenizer.
+            restrictions: (row, what can follow there) for rows inside a teacher token.
+            realised: moves the probability of the teacher token that is met, as far as it leads to the student's next
+                token, from where the map has put it to that token.
         """
         width = self.student_size if columns is None else columns
         used = min(teacher_logits_NU.shape[1], len(self.student_ids))
         dtype = torch.float64 if teacher_logits_NU.dtype == torch.float64 else torch.float32
         probabilities = torch.softmax(teacher_logits_NU[:, :used].to(dtype), dim=-1)
-        mapped = self.student_ids[:used].to(probabilities.device)
+        device, rows = probabilities.device, len(probabilities)
         # Of the residual id and of ids that the head lacks, one more column.
-        mapped = mapped.masked_fill((mapped >= width) | (mapped == self.residual_id), width)
-        masses = probabilities.new_zeros(len(probabilities), width + 1).index_add_(1, mapped, probabilities)
+        mapped = self._columns(self.student_ids[:used].to(device), width)
+        masses = probabilities.new_zeros(rows, width + 1)
+        masses.scatter_add_(1, mapped.expand(rows, used), probabilities)
+        placed = None if realised is None else mapped[realised.teacher_ids.clamp(max=used - 1)]
+        if restrictions:
+            where, teacher_ids, student_ids = _flatten(restrictions, used, device)
+            student_ids = self._columns(student_ids, width)
+            inside = torch.tensor([row for row, _ in restrictions], device=device)
+            masses[inside] = 0
+            flat = masses.view(-1)
+            flat.index_add_(0, where * (width + 1) + student_ids, probabilities.view(-1)[where * used + teacher_ids])
+            if realised is not None and placed is not None:
+                met = teacher_ids == realised.teacher_ids[where]
+                placed[where[met]] = student_ids[met]
+        if realised is not None and placed is not None:
+            self._move(masses, probabilities, placed, realised, width)
         target, residual = masses[:, :width], masses[:, width]
-        total = target.sum(-1, keepdim=True)
+        total = target.sum(-1)
         # Nothing mapped: log 0 - log 1 keeps the row at -inf, where log 0 - log 0 would be NaN.
         log_total = total.masked_fill(total == 0, 1).log()
-        return Projection(target.log() - log_total, residual)
+        everything = total + residual
+        share = residual / everything.masked_fill(everything == 0, 1) if restrictions else residual
+        share = share.masked_fill(everything == 0, 1)
+        return Projection(target.log() - log_total[:, None], share)
+
+    def _columns(self, student_ids: Tensor, width: int) -> Tensor:
+        return student_ids.masked_fill((student_ids >= width) | (student_ids == self.residual_id), width)
+
+    @staticmethod
+    def _move(masses: Tensor, probabilities: Tensor, placed: Tensor, realised: Realised, width: int) -> None:
+        met = realised.teacher_ids
+        used = probabilities.shape[1]
+        known = (met < used) & (placed != realised.student_ids) & (realised.student_ids < width)
+        moving = probabilities.gather(1, met.clamp(max=used - 1)[:, None])[:, 0] * realised.onward.to(masses.dtype)
+        moving = moving.masked_fill(~known, 0)
+        rows = torch.arange(len(masses), device=masses.device)
+        # Never below zero: the token may have been alone there, and sums round.
+        masses[rows, placed] = (masses[rows, placed] - moving).clamp(min=0)
+        masses[rows, realised.student_ids.clamp(max=width)] += moving
 
 
-@dataclass(frozen=True, eq=False)
-class AlignedRows:
-    """The rows of one text at which the student can learn from the teacher.
-
-    Rows count in the model's input [BOS?] + tokens + [EOS?]; row r predicts the input at r + 1.
-
-    Attributes:
-        student_rows, teacher_rows: [k] int64, ascending, in pairs.
-        positions, positions_aligned: predictions that the student makes of this text (EOS included if it trains
-            it), and those that have a teacher row.
-        bytes, bytes_aligned: UTF-8 bytes of the student's predicted tokens, and of those with a teacher row.
-    """
-
-    student_rows: np.ndarray
-    teacher_rows: np.ndarray
-    positions: int
-    positions_aligned: int
-    bytes: int
-    bytes_aligned: int
-
-
-def aligned_rows(
-    student: Encoding,
-    teacher: Encoding,
-    text: bytes,
-    *,
-    student_start: bool,
-    teacher_start: bool,
-    student_has_eos: bool,
-    teacher_has_eos: bool,
-) -> AlignedRows:
-    """Pair the rows at which both models have read the same bytes and the target is meaningful.
-
-    A model that has read k of its tokens stands at byte ends[k-1] (0 for k = 0, which exists only with a start
-    token) and predicts token k. Both at the same byte are a pair, unless
-
-    - one must still write the dummy space before the first word and the other must not: the next tokens then start
-      with different bytes (pairs at byte 0 where both or neither do are kept);
-    - the true next student token ends after the true next teacher token: the teacher's token is then only the
-      beginning of the student's, and the longest prefix of it is a wrong answer;
-    - the next two bytes are both ASCII white space (a pending dummy space counts): tokenizers split runs too
-      differently, and BPM is known to fail there;
-    - the text is over and not both sides train an EOS: there is nothing to predict.
-
-    Args:
-        student, teacher: the two encodings of `text`, without special tokens.
-        text: the UTF-8 bytes that both spell.
-        student_start, teacher_start: a start token stands in front of the tokens.
-        student_has_eos, teacher_has_eos: an EOS follows the tokens and is a target / is predicted in earnest.
-    """
-    student_ends, student_read = _standing(student, student_start)
-    teacher_ends, teacher_read = _standing(teacher, teacher_start)
-    in_student, in_teacher = shared_boundaries(student_ends, teacher_ends)
-    at = student_ends[in_student]
-    # k, the number of tokens read; the next token of each side is token k.
-    student_k, teacher_k = student_read[in_student], teacher_read[in_teacher]
-
-    over = (student_k == len(student.ids)) & (teacher_k == len(teacher.ids))
-    student_dummy = (student_k == 0) & student.dummy_space
-    teacher_dummy = (teacher_k == 0) & teacher.dummy_space
-    student_next = np.append(student.ends, len(text))[student_k]
-    teacher_next = np.append(teacher.ends, len(text))[teacher_k]
-    # White space at every byte; the padding lets "next" and "next but one" be read at the end of the text.
-    white = np.append(np.isin(np.frombuffer(text, dtype=np.uint8), _WHITE_SPACE), [False, False])
-    white_run = white[at] & (white[at + 1] | student_dummy)
-    keep = (student_dummy == teacher_dummy) & (student_next <= teacher_next) & ~white_run
-    keep &= ~over | (student_has_eos and teacher_has_eos)
-
-    first = 0 if student_start or not student.ids else 1  # Without a start token nothing predicts the first token.
-    skipped_bytes = int(student.ends[0]) if first else 0
-    student_k, teacher_k = student_k[keep], teacher_k[keep]
-    return AlignedRows(
-        # After k tokens the last row read is k with a start token, k - 1 without.
-        student_rows=student_k + int(student_start) - 1,
-        teacher_rows=teacher_k + int(teacher_start) - 1,
-        positions=len(student.ids) - first + int(student_has_eos and (student_start or bool(student.ids))),
-        positions_aligned=len(student_k),
-        bytes=len(text) - skipped_bytes,
-        bytes_aligned=int((student_next[keep] - at[keep]).sum()),
-    )
-
-
-def _standing(encoding: Encoding, start: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Bytes covered, and tokens read, at every row that exists."""
-    ends = np.append(0, encoding.ends) if start else encoding.ends
-    return ends, np.arange(len(ends)) + int(not start)
+def _flatten(
+    restrictions: Sequence[tuple[int, Restriction]], used: int, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """[M] row, teacher id and student id of every token that can follow at the restricted rows."""
+    counts = [len(item.teacher_ids) for _, item in restrictions]
+    where = np.repeat([row for row, _ in restrictions], counts)
+    teacher_ids = np.concatenate([item.teacher_ids for _, item in restrictions])
+    student_ids = np.concatenate([item.student_ids for _, item in restrictions])
+    keep = teacher_ids < used
+    parts = (torch.from_numpy(part[keep]).to(device) for part in (where, teacher_ids, student_ids))
+    where_M, teacher_M, student_M = parts
+    return where_M, teacher_M, student_M

@@ -81,11 +81,13 @@ class Encoding:
         ids: the tokens.
         ends: [len(ids)] int64, UTF-8 bytes of the text covered after each token; not decreasing.
         dummy_space: the first token starts with a space that is not in the text (it counts for no byte).
+        unlike: [len(ids)] bool, True where the bytes in the text are not those of the vocabulary; None: nowhere.
     """
 
     ids: list[int]
     ends: np.ndarray
     dummy_space: bool = False
+    unlike: np.ndarray | None = None
 
 
 def token_bytes(tokenizer: Any) -> TokenBytes:

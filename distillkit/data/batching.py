@@ -69,15 +69,17 @@ def attention_mask(rows: Sequence[Sequence[int]], width: int) -> torch.Tensor:
 class DistillationCollator:
     """Examples to the tensors of one batch.
 
-    Every example has `student_ids` and a target mask; white box adds `teacher_ids` and, across tokenizers,
-    `student_rows` / `teacher_rows` (the row at r predicts token r + 1).
+    Every example has `student_ids` and `first_target`; white box adds `cache_index`, and where rows are paired
+    `teacher_ids` and the columns of `AlignedRows` (the row at r predicts token r + 1).
 
     Returned tensors, B examples, T tokens after padding, R aligned rows:
         input_ids, attention_mask [B, T]: the student's input.
         labels [B, T]: the tokens themselves where they are targets, -100 elsewhere; not shifted.
         teacher_text [B]: black box: True where the tokens are the teacher's writing.
         teacher_input_ids, teacher_attention_mask [B, T_t]: white box.
-        student_row_index, teacher_row_index [R]: into the flattened [B·T] and [B·T_t] rows; across tokenizers only.
+        cache_index [B]: white box: each text's place in the teacher cache.
+        student_row_index, teacher_row_index, end_row_index [R]: into the flattened [B·T], [B·T_t] and [B·T_t] rows;
+            with skips and end_skips [R] as in `AlignedRows`; where rows are paired only.
         targets []: how many tokens of this batch are predicted (the -100 and the first of each example are not).
         example_ids [B]: for error messages.
     """
@@ -103,6 +105,8 @@ class DistillationCollator:
         if not self.white_box:
             batch["teacher_text"] = torch.tensor([example["teacher_text"] for example in examples])
             return batch
+        # Where the teacher's states of each text lie, should they be cached.
+        batch["cache_index"] = torch.tensor([example.get("cache_index", -1) for example in examples])
         if not self.aligned:
             # Same tokenizer: the teacher reads the very same tokens.
             batch["teacher_input_ids"], batch["teacher_attention_mask"] = input_ids, mask
@@ -111,8 +115,12 @@ class DistillationCollator:
         teacher_ids = pad_right(teachers, 0)
         batch["teacher_input_ids"] = teacher_ids
         batch["teacher_attention_mask"] = attention_mask(teachers, teacher_ids.shape[1])
-        batch["student_row_index"] = _flat_rows(examples, "student_rows", input_ids.shape[1])
-        batch["teacher_row_index"] = _flat_rows(examples, "teacher_rows", teacher_ids.shape[1])
+        student_width, teacher_width = input_ids.shape[1], teacher_ids.shape[1]
+        batch["student_row_index"] = _flat_rows(examples, "student_rows", student_width)
+        batch["teacher_row_index"] = _flat_rows(examples, "teacher_rows", teacher_width)
+        batch["end_row_index"] = _flat_rows(examples, "end_rows", teacher_width)
+        # Bytes, not rows: the same in every place of the batch.
+        batch["skips"], batch["end_skips"] = (_flat_rows(examples, name, 0) for name in ("skips", "end_skips"))
         return batch
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from distillkit.alignment.boundaries import shared_boundaries
-from distillkit.alignment.bpm import AlignedRows, aligned_rows
+from distillkit.alignment.rows import AlignedRows, aligned_rows
 from distillkit.alignment.token_bytes import Encoding
 from distillkit.data.reading import Reader
 from distillkit.data.types import Document
@@ -240,6 +240,9 @@ def _last_cut(begin: int, reach: int, at_words: np.ndarray, allowed: np.ndarray,
     return cut
 
 
+ROW_COLUMNS = ("student_rows", "teacher_rows", "skips", "end_rows", "end_skips")
+"""The columns that pair the rows of the two models, as in `AlignedRows`; empty where both read the same tokens."""
+
 _SCHEMA = pa.schema(
     [
         ("id", pa.int64()),
@@ -251,8 +254,7 @@ _SCHEMA = pa.schema(
         ("teacher_ids", pa.list_(pa.int32())),
         ("student_tokens", pa.int32()),
         ("teacher_tokens", pa.int32()),
-        ("student_rows", pa.list_(pa.int32())),
-        ("teacher_rows", pa.list_(pa.int32())),
+        *((name, pa.list_(pa.int32())) for name in ROW_COLUMNS),
     ]
 )
 
@@ -269,8 +271,10 @@ def save_examples(examples: Sequence[Example], folder: Path) -> None:
             for name in _SCHEMA.names
             if name in Example.__dataclass_fields__
         },
-        "student_rows": [example.rows.student_rows if example.rows else empty for example in examples],
-        "teacher_rows": [example.rows.teacher_rows if example.rows else empty for example in examples],
+        **{
+            name: [getattr(example.rows, name) if example.rows else empty for example in examples]
+            for name in ROW_COLUMNS
+        },
     }
     table = pa.table({name: pa.array(columns[name], type=_SCHEMA.field(name).type) for name in _SCHEMA.names})
     with _no_bars():

@@ -1,28 +1,186 @@
-"""Divergences between a teacher's and a student's distribution: pure functions on log-probabilities.
+"""Divergences between two rows of log-probabilities, as pure functions in log space.
 
-Shapes: N rows, V columns. Both arguments are log-probabilities (each row sums to one after exp). To add a divergence:
-write the function and add a line to `DIVERGENCES`.
+Each takes the teacher's p and the student's q as [N, V] normalised log-probabilities and gives [N] nats, zero exactly
+where they are equal. A column to which both give nothing (-inf) contributes nothing, to the value and to the gradient.
+The teacher is a constant: no gradient is sent to it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import get_args
 
+import torch
 from torch import Tensor
 
-Divergence = Callable[[Tensor, Tensor], Tensor]
+from distillkit.parameters import DivergenceName
+
+# What a teacher that rules a token out is taken to have said where log p itself is needed: e^-100 is below everything
+# that a float32 softmax can say, and -inf would make every student infinitely wrong.
+IMPOSSIBLE = -100.0
+
+_DEFAULT_MIX = {"jsd": 0.5, "skew-kl": 0.1, "skew-reverse-kl": 0.1}
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """A divergence by its name.
+
+    Attributes:
+        name: one of `parameters.DivergenceName`; `taid` is forward KL, to a target that `taid_target` makes.
+        mix: λ of `jsd` (default 0.5), `skew-kl` and `skew-reverse-kl` (default 0.1); no effect on the others.
+        ab_alpha: α of `alpha-beta`.
+        ab_beta: β of `alpha-beta`.
+
+    Raises:
+        ValueError: an unknown name, or a mix outside (0, 1).
+    """
+
+    name: str
+    mix: float | None = None
+    ab_alpha: float = 0.2
+    ab_beta: float = 0.7
+
+    def __post_init__(self) -> None:
+        if self.name not in get_args(DivergenceName):
+            raise ValueError(f"no divergence is called {self.name!r}")
+        if self.mix is not None and not 0 < self.mix < 1:
+            raise ValueError(f"mix = {self.mix} is not between 0 and 1")
+
+    def __call__(self, teacher_log_probs_NV: Tensor, student_log_probs_NV: Tensor) -> Tensor:
+        """[N] nats."""
+        return self._function()(teacher_log_probs_NV, student_log_probs_NV)
+
+    def _function(self) -> Callable[[Tensor, Tensor], Tensor]:
+        mix = self.mix if self.mix is not None else _DEFAULT_MIX.get(self.name, 0.5)
+        functions: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+            "forward-kl": forward_kl,
+            "taid": forward_kl,
+            "reverse-kl": reverse_kl,
+            "jsd": lambda p, q: jensen_shannon(p, q, mix),
+            "skew-kl": lambda p, q: skew_kl(p, q, mix),
+            "skew-reverse-kl": lambda p, q: skew_reverse_kl(p, q, mix),
+            "alpha-beta": lambda p, q: alpha_beta(p, q, self.ab_alpha, self.ab_beta),
+            "total-variation": total_variation,
+        }
+        return functions[self.name]
 
 
 def forward_kl(teacher_log_probs_NV: Tensor, student_log_probs_NV: Tensor) -> Tensor:
-    """KL(p ‖ q) = Σ p·(log p - log q), [N] nats (Hinton et al. 2015, arXiv 1503.02531).
+    """KL(p ‖ q) = Σ p·log(p/q)  (Hinton et al. 2015, arXiv 1503.02531)."""
+    teacher = teacher_log_probs_NV.detach()
+    return _relative_entropy(teacher, student_log_probs_NV, teacher.exp())
 
-    Columns to which the teacher gives exactly nothing (-inf, or too little for a float) contribute exactly nothing,
-    to the value and to the gradient, even where the student's log-probability is -inf too.
+
+def reverse_kl(teacher_log_probs_NV: Tensor, student_log_probs_NV: Tensor) -> Tensor:
+    """KL(q ‖ p) = Σ q·log(q/p)  (MiniLLM, arXiv 2306.08543), with log p no lower than `IMPOSSIBLE`."""
+    teacher, student = _both_possible(teacher_log_probs_NV, student_log_probs_NV)
+    return _relative_entropy(student, teacher.clamp(min=IMPOSSIBLE), student.exp())
+
+
+def jensen_shannon(teacher_log_probs_NV: Tensor, student_log_probs_NV: Tensor, mix: float) -> Tensor:
+    """λ·KL(p ‖ m) + (1-λ)·KL(q ‖ m), m = λp + (1-λ)q  (GKD, arXiv 2306.13649).
+
+    Near its ends it is λ·KL(p ‖ q) and (1-λ)·KL(q ‖ p), and is reached there without cancellation: every summand is
+    the Bregman form a·log(a/m) - a + m, none of which is negative; what is added sums to zero.
     """
-    teacher_probs_NV = teacher_log_probs_NV.exp()
+    teacher, student = _both_possible(teacher_log_probs_NV, student_log_probs_NV)
+    middle = _mixture(teacher, student, mix)
+    return (mix * _bregman(teacher, middle) + (1 - mix) * _bregman(student, middle)).sum(-1)
+
+
+def skew_kl(teacher_log_probs_NV: Tensor, student_log_probs_NV: Tensor, mix: float) -> Tensor:
+    """KL(p ‖ λp + (1-λ)q)  (DistiLLM, arXiv 2402.03898)."""
+    teacher, student = _both_possible(teacher_log_probs_NV, student_log_probs_NV)
+    return _relative_entropy(teacher, _mixture(teacher, student, mix), teacher.exp())
+
+
+def skew_reverse_kl(teacher_log_probs_NV: Tensor, student_log_probs_NV: Tensor, mix: float) -> Tensor:
+    """KL(q ‖ λq + (1-λ)p)  (DistiLLM, arXiv 2402.03898)."""
+    teacher, student = _both_possible(teacher_log_probs_NV, student_log_probs_NV)
+    return _relative_entropy(student, _mixture(student, teacher, mix), student.exp())
+
+
+def total_variation(teacher_log_probs_NV: Tensor, student_log_probs_NV: Tensor) -> Tensor:
+    """½·Σ|p - q|."""
+    return 0.5 * (teacher_log_probs_NV.detach().exp() - student_log_probs_NV.exp()).abs().sum(-1)
+
+
+def alpha_beta(teacher_log_probs_NV: Tensor, student_log_probs_NV: Tensor, alpha: float, beta: float) -> Tensor:
+    """-1/(αβ)·Σ p^α·q^β - α/(α+β)·p^(α+β) - β/(α+β)·q^(α+β)  (ABKD, arXiv 2505.04560), with its limits at 0.
+
+    α = 1, β → 0 is forward KL; α → 0, β = 1 reverse KL. With s = α+β, d = log(p/q) and ψ(x, d) = expm1(x·d)/x, a
+    summand is q^s·(ψ(s, d) - ψ(α, d))/β, which neither overflows nor cancels; where p > q the same is said from p.
+
+    Args:
+        alpha: ≥ 0.
+        beta: ≥ 0.
+    """
+    dtype = student_log_probs_NV.dtype
+    if min(alpha, beta) < 0.1 and student_log_probs_NV.device.type != "mps":  # Differences of nearly equal numbers.
+        teacher_log_probs_NV, student_log_probs_NV = teacher_log_probs_NV.double(), student_log_probs_NV.double()
+    teacher, student = _both_possible(teacher_log_probs_NV, student_log_probs_NV)
+    teacher, student = teacher.clamp(min=IMPOSSIBLE), student.clamp(min=4 * IMPOSSIBLE)
+    difference, total = teacher - student, alpha + beta
+    # Each form is computed everywhere and bounded where it is not used: an inf there would reach the gradient as NaN.
+    below, above = difference.clamp(max=0), difference.clamp(min=0)
+    from_student = (total * student).exp() * _ab_summand(below, alpha, beta)
+    from_teacher = (total * teacher).exp() * _ab_summand(-above, beta, alpha)
+    return torch.where(difference <= 0, from_student, from_teacher).sum(-1).to(dtype)
+
+
+def taid_target(teacher_log_probs_NV: Tensor, student_log_probs_NV: Tensor, weight: float) -> Tensor:
+    """log softmax((1-t)·log q + t·log p), the student's own part held fixed (TAID, arXiv 2501.16937), [N, V].
+
+    Args:
+        weight: t in [0, 1]. What the teacher rules out stays ruled out.
+    """
+    teacher = teacher_log_probs_NV.detach()
+    if weight >= 1:
+        return teacher
+    between = (1 - weight) * student_log_probs_NV.detach() + weight * teacher
+    return torch.log_softmax(between.masked_fill(teacher == -math.inf, -math.inf), dim=-1)
+
+
+def taid_weight(done: float, start: float = 0.4) -> float:
+    """t at a fraction `done` of the training: from `start` to 1 in a straight line (arXiv 2501.16937)."""
+    return start + (1 - start) * min(max(done, 0.0), 1.0)
+
+
+def _relative_entropy(log_of: Tensor, log_to: Tensor, weights: Tensor) -> Tensor:
     # Filled before the product: 0 · inf is NaN, forwards and backwards.
-    difference_NV = (teacher_log_probs_NV - student_log_probs_NV).masked_fill(teacher_probs_NV == 0, 0)
-    return (teacher_probs_NV * difference_NV).sum(-1)
+    return (weights * (log_of - log_to).masked_fill(weights == 0, 0)).sum(-1)
 
 
-DIVERGENCES: dict[str, Divergence] = {"forward-kl": forward_kl}
+def _both_possible(teacher: Tensor, student: Tensor) -> tuple[Tensor, Tensor]:
+    """What both rule out is taken from both, as the same small number: the difference of two -inf is NaN."""
+    neither = (teacher == -math.inf) & (student == -math.inf)
+    return teacher.detach().masked_fill(neither, 4 * IMPOSSIBLE), student.masked_fill(neither, 4 * IMPOSSIBLE)
+
+
+def _mixture(log_a: Tensor, log_b: Tensor, weight: float) -> Tensor:
+    """log(λa + (1-λ)b)."""
+    return torch.logaddexp(log_a + math.log(weight), log_b + math.log1p(-weight))
+
+
+def _bregman(log_a: Tensor, log_m: Tensor) -> Tensor:
+    """a·log(a/m) - a + m ≥ 0, elementwise."""
+    a = log_a.exp()
+    # a - m = a·(1 - e^-d) keeps its digits where a and m are close.
+    difference = (log_a - log_m).masked_fill(a == 0, 0)
+    return torch.where(a == 0, log_m.exp(), a * (difference + torch.expm1(-difference)))
+
+
+def _ab_summand(difference: Tensor, alpha: float, beta: float) -> Tensor:
+    """(ψ(α+β, d) - ψ(α, d))/β for d ≤ 0, with ψ(x, d) = expm1(x·d)/x and ψ(0, d) = d."""
+    if beta > 1e-6:
+        return (_psi(alpha + beta, difference) - _psi(alpha, difference)) / beta
+    if alpha > 1e-6:  # Its derivative with respect to the first argument.
+        return (difference * (alpha * difference).exp() - _psi(alpha, difference)) / alpha
+    return 0.5 * difference.square()
+
+
+def _psi(rate: float, difference: Tensor) -> Tensor:
+    return torch.expm1(rate * difference) / rate if rate > 1e-6 else difference

@@ -1,5 +1,8 @@
 """The distillation objective  L = (α·Σ τ²·D(p_τ ‖ q_τ) + β·Σ CE(q, y)) / N  (Hinton et al. 2015, arXiv 1503.02531).
 
+This is the plain form, on whole logits: what `losses.chunked` computes piece by piece is checked against it, in the
+tests and in the self-tests that `check-env --run-tests` runs on the user's machine.
+
 The functions here return sums over rows; the caller divides once, by the number N of targets in the whole optimizer
 step (all micro-batches, all processes). A mean per micro-batch would weigh tokens by the accident of their batch.
 
@@ -17,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from distillkit.losses.divergences import DIVERGENCES
+from distillkit.losses.soft import SoftLoss
 
 IGNORED = -100
 
@@ -64,8 +67,7 @@ def same_vocabulary_terms(
     teacher_logits_BTU: Tensor,
     common: Tensor,
     *,
-    temperature: float,
-    divergence: str = "forward-kl",
+    soft: SoftLoss,
 ) -> DistillationTerms:
     """Both terms where teacher and student read the same tokens.
 
@@ -77,13 +79,12 @@ def same_vocabulary_terms(
         labels_BT: [B, T] as for `target_rows`.
         teacher_logits_BTU: [B, T, U]; U may be more or less than V.
         common: [C] bool, ids that mean the same on both sides (`alignment.token_bytes.common_ids`).
-        temperature: τ.
-        divergence: a name in `DIVERGENCES`.
+        soft: temperature and divergence.
     """
     rows, targets = target_rows(labels_BT)
     student_NV = _rows(student_logits_BTV, rows)
     teacher_NV = restrict_columns(_rows(teacher_logits_BTU.detach(), rows), common, student_NV.shape[1])
-    soft_sum, soft_rows = _soft_sum(student_NV, teacher_NV, temperature, divergence)
+    soft_sum, soft_rows = _soft_sum(student_NV, teacher_NV, soft)
     return DistillationTerms(soft_sum, _cross_entropy_sum(student_NV, targets), soft_rows, len(rows))
 
 
@@ -93,8 +94,7 @@ def cross_vocabulary_terms(
     student_row_index_R: Tensor,
     log_target_RV: Tensor,
     *,
-    temperature: float,
-    divergence: str = "forward-kl",
+    soft: SoftLoss,
 ) -> DistillationTerms:
     """Both terms where the teacher's distributions had to be said in the student's tokens.
 
@@ -104,12 +104,12 @@ def cross_vocabulary_terms(
         student_row_index_R: [R] indices into the flattened [B·T] rows; they predict what the targets are about.
         log_target_RV: [R, V] log-probabilities at temperature 1 (`alignment.bpm.BytePrefixMap.project`); rows that
             are -inf throughout have no target and are dropped.
-        temperature: τ, applied to the targets here, after the marginalisation.
+        soft: temperature, applied to the targets here, after the marginalisation, and divergence.
     """
     rows, targets = target_rows(labels_BT)
     hard_sum = _cross_entropy_sum(_rows(student_logits_BTV, rows), targets)
     student_RV = _rows(student_logits_BTV, student_row_index_R)
-    soft_sum, soft_rows = _soft_sum(student_RV, log_target_RV.detach(), temperature, divergence)
+    soft_sum, soft_rows = _soft_sum(student_RV, log_target_RV.detach(), soft)
     return DistillationTerms(soft_sum, hard_sum, soft_rows, len(rows))
 
 
@@ -124,11 +124,6 @@ def combine(terms: DistillationTerms, alpha: float, beta: float, normalizer: int
         if weight != 0:  # Left out rather than multiplied: 0 · inf is NaN.
             loss = loss + weight * term
     return loss / (torch.clamp(normalizer, min=1) if isinstance(normalizer, Tensor) else max(normalizer, 1))
-
-
-def temper(log_weights_NV: Tensor, temperature: float) -> Tensor:
-    """log softmax(x / τ), [N, V]; logits and log-probabilities give the same. What is -inf stays -inf."""
-    return torch.log_softmax(_wide(log_weights_NV) / temperature, dim=-1)
 
 
 def restrict_columns(logits_NU: Tensor, common: Tensor, columns: int) -> Tensor:
@@ -157,10 +152,10 @@ def _cross_entropy_sum(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     return functional.cross_entropy(_wide(logits_NV), targets_N, reduction="sum")
 
 
-def _soft_sum(student_NV: Tensor, target_NV: Tensor, temperature: float, divergence: str) -> tuple[Tensor, int]:
+def _soft_sum(student_NV: Tensor, target_NV: Tensor, soft: SoftLoss) -> tuple[Tensor, int]:
     """Σ τ²·D over the rows that have a target, and their number."""
     impossible = target_NV.amax(-1) == -math.inf  # Not ">": a NaN has to reach the loss, where it is noticed.
     if bool(impossible.any()):
         student_NV, target_NV = student_NV[~impossible], target_NV[~impossible]
-    rows = DIVERGENCES[divergence](temper(target_NV, temperature), temper(student_NV, temperature))
-    return temperature**2 * rows.sum(), len(rows)
+    rows = soft.rows(target_NV, student_NV)
+    return rows.sum(), len(rows)

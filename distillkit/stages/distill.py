@@ -17,26 +17,29 @@ from transformers import set_seed
 
 from distillkit.console import Console, format_bytes, format_duration
 from distillkit.data.batching import DistillationCollator
-from distillkit.data.examples import load_examples
+from distillkit.data.examples import ROW_COLUMNS, load_examples
 from distillkit.data.reading import Readers
-from distillkit.errors import DistillkitError, Interrupted
+from distillkit.errors import DistillkitError, Interrupted, PreconditionError
+from distillkit.evaluation.batched_forward import head_width
 from distillkit.evaluation.bits_per_byte import score
 from distillkit.evaluation.held_out import scored_texts
 from distillkit.interrupts import check_interrupted, pending
+from distillkit.losses.kernels import WORTH_COMPILING, compiler_available
 from distillkit.models.pair import ModelPair, open_pair
 from distillkit.models.quiet import quiet_transformers
 from distillkit.parameters import Parameters
 from distillkit.rundir import RunDirectory
 from distillkit.stages import StageResult
 from distillkit.storage import files_below, fingerprint_of, remove_tree, write_json
-from distillkit.teachers.white_box import WhiteBoxTeacher
+from distillkit.teachers.source import TeacherSource, open_teacher
 from distillkit.teachers.writing import teacher_writing
 from distillkit.training import checkpoints
+from distillkit.training.aligned_objectives import MappedMass, aligned_objective
 from distillkit.training.arguments import total_steps, training_arguments
 from distillkit.training.export import export_student
 from distillkit.training.memory import explained_memory_errors, peak_memory_bytes
 from distillkit.training.metrics_log import MetricsLog
-from distillkit.training.objectives import BytePrefix, build_objective, needs_teacher
+from distillkit.training.objectives import BlackBox, HardOnly, Objective, needs_teacher, same_tokenizer_objective
 from distillkit.training.precision import Compute, choose_compute
 from distillkit.training.trainer import DistillTrainer, Progress
 
@@ -92,7 +95,7 @@ def checkpoint_fingerprint(config: Parameters, run: RunDirectory) -> str:
 
 def _teacher_part(
     config: Parameters, run: RunDirectory, pair: ModelPair, readers: Readers, compute: Compute, console: Console
-) -> tuple[list[dict[str, Any]], WhiteBoxTeacher | None]:
+) -> tuple[list[dict[str, Any]], TeacherSource | None]:
     """The examples to train on, and the teacher where its logits are needed (white box)."""
     start = 0 if readers.student.start_id is None else 1
     stored = load_examples(run.data / "train")
@@ -100,9 +103,16 @@ def _teacher_part(
         if not needs_teacher(config.box_type, config.alpha):
             console.info("alpha is 0: the teacher is not needed, this is plain fine-tuning")
             return _true_examples(stored, start), None
-        columns = ["id", "student_ids", "teacher_ids", "student_rows", "teacher_rows"]
+        columns = ["id", "student_ids", "teacher_ids", *ROW_COLUMNS]
         rows = [{**row, "first_target": start} for row in stored.select_columns(columns).to_list()]
-        return rows, WhiteBoxTeacher(pair.load_teacher(compute.teacher, console), compute)
+        if pair.same_tokenizer and uses_alignment(config, pair):
+            for row in rows:
+                row |= _identical_rows(len(row["student_ids"]))
+        # With one tokenizer the teacher reads the student's very tokens.
+        token_ids = [row["student_ids" if pair.same_tokenizer else "teacher_ids"] for row in rows]
+        for index, row in enumerate(rows):
+            row["cache_index"] = index
+        return rows, open_teacher(config, run.path.parent, pair, compute, token_ids, console)
     true_examples = _true_examples(stored, start) if config.beta > 0 else []
     if config.alpha == 0:
         console.info("alpha is 0: the teacher does not write anything, this is plain fine-tuning")
@@ -117,6 +127,27 @@ def _true_examples(stored: Any, first_target: int) -> list[dict[str, Any]]:
     return [{**row, "first_target": first_target, "teacher_text": False} for row in rows]
 
 
+def uses_alignment(config: Parameters, pair: ModelPair) -> bool:
+    """Whether rows are paired: always across tokenizers, with one tokenizer only where an alignment is asked for."""
+    return not pair.same_tokenizer or config.alignment != "auto"
+
+
+def _identical_rows(inputs: int) -> dict[str, list[int]]:
+    """With one tokenizer every row is the teacher's, and both go on to the next."""
+    rows, zeros = list(range(inputs - 1)), [0] * (inputs - 1)
+    return dict(zip(ROW_COLUMNS, (rows, rows, zeros, list(range(1, inputs)), zeros), strict=True))
+
+
+def _objective(config: Parameters, pair: ModelPair, readers: Readers, teacher: TeacherSource | None) -> Objective:
+    if config.box_type == "black":
+        return BlackBox()
+    if teacher is None:
+        return HardOnly()
+    if uses_alignment(config, pair):
+        return aligned_objective(config, teacher.states, readers)
+    return same_tokenizer_objective(config, teacher.states, readers)
+
+
 # --- training --------------------------------------------------------------------------------------------------------
 
 
@@ -127,14 +158,13 @@ def _train(
     readers: Readers,
     compute: Compute,
     student: nn.Module,
-    teacher: WhiteBoxTeacher | None,
+    teacher: TeacherSource | None,
     examples: Sequence[dict[str, Any]],
     checkpoint: Path | None,
     fingerprint: str,
     console: Console,
 ) -> dict[str, Any]:
-    same = bool(pair.same_tokenizer)
-    objective = build_objective(config, teacher.logits if teacher else None, readers, same_tokenizer=same)
+    objective = _objective(config, pair, readers, teacher)
     progress = Progress.load(checkpoint) if checkpoint else Progress()
     resumed_step = int(checkpoint.name.removeprefix("step-")) if checkpoint else 0
     log = MetricsLog(run.path / "metrics.jsonl" if config.save_metrics else None, resumed_step)
@@ -149,7 +179,7 @@ def _train(
             args=training_arguments(config, compute, run.checkpoints, len(examples), resumed=checkpoint is not None),
             train_dataset=_Rows(examples),
             eval_dataset=_Rows(()),  # `evaluate` scores the validation part itself; the Trainer only asks for one
-            data_collator=DistillationCollator(white_box=teacher is not None, aligned=not same),
+            data_collator=DistillationCollator(white_box=teacher is not None, aligned=uses_alignment(config, pair)),
             objective=objective,
             alpha=config.alpha,
             beta=config.beta,
@@ -161,9 +191,10 @@ def _train(
             metrics_log=log,
             progress=progress,
             display=display,
+            compile_kernels=_compiles(config, compute, student, examples),
         )
-        if teacher is not None:
-            trainer.count_teacher(teacher)
+        if teacher is not None and teacher.live is not None:
+            trainer.count_teacher(teacher.live)
         with quiet_transformers():
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     number = pending()
@@ -173,6 +204,19 @@ def _train(
     export_student(run.student / "final", final, pair, config)
     check_interrupted()
     return _figures(trainer, teacher, objective)
+
+
+def _compiles(config: Parameters, compute: Compute, student: nn.Module, examples: Sequence[dict[str, Any]]) -> bool:
+    """Whether the loss is compiled. By the amount of work alone, so that a resumed run decides as the first one did."""
+    if config.compile_loss == "off" or not compiler_available(compute.device):
+        if config.compile_loss == "on":
+            raise PreconditionError(
+                f"--compile-loss on: there is no compiler for {compute.device.type}",
+                hint="install g++ (on a GPU: triton), or use --compile-loss auto",
+            )
+        return False
+    rows = sum(len(example["student_ids"]) for example in examples)
+    return config.compile_loss == "on" or rows * head_width(student) * config.epochs >= WORTH_COMPILING
 
 
 class _Rows(torch.utils.data.Dataset[dict[str, Any]]):
@@ -223,7 +267,7 @@ def _check_disk(config: Parameters, run: RunDirectory, student: nn.Module) -> No
         )
 
 
-def _figures(trainer: DistillTrainer, teacher: WhiteBoxTeacher | None, objective: object) -> dict[str, Any]:
+def _figures(trainer: DistillTrainer, teacher: TeacherSource | None, objective: object) -> dict[str, Any]:
     progress = trainer.progress
     seconds = trainer.seconds_so_far()
     figures: dict[str, Any] = {
@@ -236,7 +280,9 @@ def _figures(trainer: DistillTrainer, teacher: WhiteBoxTeacher | None, objective
         },
         "best": {"step": trainer.state.best_global_step, "bits_per_byte": trainer.state.best_metric},
     }
-    if teacher is not None:
+    if teacher is not None and teacher.live is None:
+        figures["teacher_pass"] = teacher.figures
+    elif teacher is not None:
         tokens, spent = trainer.teacher_totals()
         figures["teacher_pass"] = {
             "tokens": tokens,
@@ -244,6 +290,7 @@ def _figures(trainer: DistillTrainer, teacher: WhiteBoxTeacher | None, objective
             "tokens_per_second": round(tokens / max(spent, 1e-9), 2),
             "cache_bytes": 0,
         }
-    if isinstance(objective, BytePrefix) and objective.rows:
-        figures["alignment"] = {"mass_mapped": objective.mapped / objective.rows, "rows": objective.rows}
+    mass: MappedMass | None = getattr(objective, "mass", None)
+    if mass is not None and mass.rows:
+        figures["alignment"] = {"mass_mapped": mass.mapped / mass.rows, "rows": mass.rows}
     return figures

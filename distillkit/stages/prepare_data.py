@@ -142,10 +142,11 @@ def _alignment_figures(examples: Sequence[Example], student: Reader, teacher: Re
     text_ids = [
         token for example in examples for token in example.teacher_ids if teacher.table.pieces[token] is not None
     ]
+    positions = max(1, sum(item.positions for item in rows))
     return {
         "method": "byte-prefix marginalisation",
-        "positions_aligned": sum(item.positions_aligned for item in rows)
-        / max(1, sum(item.positions for item in rows)),
+        "positions_aligned": sum(item.positions_aligned for item in rows) / positions,
+        "positions_on_boundaries": sum(item.positions_on_boundaries for item in rows) / positions,
         "bytes_aligned": sum(item.bytes_aligned for item in rows) / max(1, sum(item.bytes for item in rows)),
         "mass_mapped": float(mapped[text_ids].mean()) if text_ids else 0.0,
     }

@@ -8,21 +8,24 @@ from __future__ import annotations
 import gc
 from typing import Any
 
+import numpy as np
 import psutil
 import torch
 from torch import Tensor, nn
 
 from distillkit.alignment.bpm import BytePrefixMap
+from distillkit.alignment.rows import within
 from distillkit.alignment.token_bytes import common_ids
 from distillkit.console import Console
-from distillkit.data.examples import load_examples
+from distillkit.data.examples import ROW_COLUMNS, load_examples
 from distillkit.data.reading import Readers
 from distillkit.evaluation.agreement import Agreement, PairedText, agreement
 from distillkit.evaluation.bits_per_byte import Scores, score
 from distillkit.evaluation.bootstrap import gap_closed, paired_bootstrap, verdict
 from distillkit.evaluation.held_out import scored_texts
 from distillkit.evaluation.speed import generation_speed, model_size
-from distillkit.losses.objective import restrict_columns, temper
+from distillkit.losses.objective import restrict_columns
+from distillkit.losses.soft import temper
 from distillkit.models.pair import ModelPair, open_pair
 from distillkit.parameters import Parameters
 from distillkit.rundir import RunDirectory
@@ -164,4 +167,8 @@ def _paired(example: dict[str, Any], same: bool) -> PairedText:
     if same:
         rows = list(range(len(example["student_ids"]) - 1))
         return PairedText(example["student_ids"], example["student_ids"], rows, rows)
-    return PairedText(example["student_ids"], example["teacher_ids"], example["student_rows"], example["teacher_rows"])
+    # Only where the teacher's distribution can be said in the student's tokens without knowing what follows.
+    columns = [np.array(example[name], dtype=np.int64) for name in ROW_COLUMNS]
+    keep = within(*columns[1:])
+    rows = [column[keep].tolist() for column in columns[:2]]
+    return PairedText(example["student_ids"], example["teacher_ids"], *rows)

@@ -1,4 +1,4 @@
-"""The frozen teacher of white-box distillation: its logits for a batch, counted and timed."""
+"""The frozen teacher of white-box distillation: its hidden states for a batch, counted and timed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from distillkit.models.heads import split_model
 from distillkit.training.precision import Compute
 
 
@@ -19,23 +20,36 @@ class WhiteBoxTeacher:
         compute: where it runs.
 
     Attributes:
-        tokens, seconds: what its forward passes have processed and taken so far, padding not counted.
+        tokens, seconds: what its forward passes have processed and taken so far, padding not counted; the head is
+            applied later, a few rows at a time, and counts with the student's training.
     """
 
     def __init__(self, model: nn.Module, compute: Compute) -> None:
         self.model = model.to(compute.device).eval().requires_grad_(False)
+        self.parts = split_model(self.model)
+        self.device = compute.device
         self.tokens = 0
         self.seconds = 0.0
 
-    def logits(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """[B, T_t, V_t] logits of `teacher_input_ids`, without a graph, in the teacher's own format."""
+    @property
+    def head_layer(self) -> nn.Linear | None:
+        """The linear layer that the head is; None where the model could not be taken apart."""
+        return self.parts.head if self.parts.apart and isinstance(self.parts.head, nn.Linear) else None
+
+    def hidden(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """[B·T_t, D_t] last hidden states of `teacher_input_ids`, without a graph, in the teacher's own format."""
         began = time.monotonic()
-        with torch.no_grad(), torch.autocast(batch["teacher_input_ids"].device.type, enabled=False):
-            logits = self.model(
-                input_ids=batch["teacher_input_ids"], attention_mask=batch["teacher_attention_mask"], use_cache=False
-            ).logits
-        if logits.device.type == "cuda":
-            torch.cuda.synchronize(logits.device)
+        inputs = {"input_ids": batch["teacher_input_ids"], "attention_mask": batch["teacher_attention_mask"]}
+        device = batch["teacher_input_ids"].device
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            hidden = self.parts.hidden(inputs).flatten(0, 1)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
         self.tokens += int(batch["teacher_attention_mask"].sum())
         self.seconds += time.monotonic() - began
-        return logits
+        return hidden
+
+    def head(self, hidden_nD: Tensor) -> Tensor:
+        """[n, D_t] -> [n, U] logits, without a graph, in the teacher's own format."""
+        with torch.no_grad(), torch.autocast(hidden_nD.device.type, enabled=False):
+            return self.parts.head(hidden_nD)

@@ -1,118 +1,158 @@
-"""What a batch is trained on: the kinds of distillation, each a callable from student logits to the loss terms."""
+"""What a batch is trained on: the kinds of distillation, each a callable from a student's output to the loss."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from distillkit.alignment.bpm import BytePrefixMap
 from distillkit.alignment.token_bytes import common_ids
 from distillkit.data.reading import Readers
-from distillkit.losses.objective import (
-    IGNORED,
-    DistillationTerms,
-    cross_vocabulary_terms,
-    hard_terms,
-    same_vocabulary_terms,
-)
+from distillkit.losses.chunked import ChunkedLoss, RowLoss, SoftTargets, StudentOutput, chunked_loss
+from distillkit.losses.divergences import Divergence, taid_weight
+from distillkit.losses.objective import restrict_columns, target_rows
+from distillkit.losses.soft import SoftLoss
 from distillkit.parameters import Parameters
+from distillkit.teachers.states import TeacherStates
 
-Logits = Callable[[Mapping[str, Tensor]], Tensor]
+
+@dataclass(frozen=True)
+class Weights:
+    """How the terms of a micro-batch are weighed.
+
+    Attributes:
+        alpha, beta: of the soft and the hard term.
+        divisor: [] the targets of the whole optimizer step.
+        done: how much of the training is behind, 0 to 1.
+        compile_kernels: whether the element-wise part of the loss is compiled.
+    """
+
+    alpha: float
+    beta: float
+    divisor: Tensor
+    done: float = 0.0
+    compile_kernels: bool = False
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The loss of a micro-batch, with a graph, and its two terms as plain sums in nats, neither weighed nor divided."""
+
+    loss: Tensor
+    soft_sum: Tensor
+    hard_sum: Tensor
+    soft_rows: int
 
 
 class Objective(Protocol):
-    """Student logits [B, T, V] and a batch to the sums of the loss terms."""
+    """A student's output and a batch to the loss."""
 
-    def __call__(self, student_logits: Tensor, batch: Mapping[str, Tensor]) -> DistillationTerms: ...
+    def __call__(self, student: StudentOutput, batch: Mapping[str, Tensor], weights: Weights) -> Terms: ...
+
+
+def weighted_loss(
+    student: StudentOutput,
+    targets: tuple[Tensor, Tensor],
+    hard_weight: Tensor | float,
+    soft_targets: SoftTargets | None,
+    soft: RowLoss,
+    weights: Weights,
+) -> ChunkedLoss:
+    """`chunked_loss` over (rows, labels), every row's cross-entropy weighed by `hard_weight`."""
+    rows, labels = targets
+    hard = hard_weight if isinstance(hard_weight, Tensor) else torch.full(rows.shape, hard_weight, device=rows.device)
+    return chunked_loss(
+        student, rows, labels, hard, soft_targets, soft,
+        alpha=weights.alpha, divisor=weights.divisor, compile_kernels=weights.compile_kernels,
+    )  # fmt: skip
 
 
 class HardOnly:
     """No teacher: cross-entropy with the true tokens (alpha is 0)."""
 
-    def __call__(self, student_logits: Tensor, batch: Mapping[str, Tensor]) -> DistillationTerms:
-        return hard_terms(student_logits, batch["labels"])
+    def __call__(self, student: StudentOutput, batch: Mapping[str, Tensor], weights: Weights) -> Terms:
+        found = weighted_loss(student, target_rows(batch["labels"]), weights.beta, None, SoftLoss(), weights)
+        return Terms(found.loss, found.soft_sum, found.cross_entropy_N.sum(), 0)
+
+
+class BlackBox:
+    """Cross-entropy on the teacher's writing (soft, weighed by alpha) and on true texts (hard, weighed by beta)."""
+
+    def __call__(self, student: StudentOutput, batch: Mapping[str, Tensor], weights: Weights) -> Terms:
+        rows, labels = target_rows(batch["labels"])
+        written = batch["teacher_text"].bool()[rows // batch["labels"].shape[1]]
+        hard = torch.where(written, weights.alpha, weights.beta)
+        found = weighted_loss(student, (rows, labels), hard, None, SoftLoss(), weights)
+        entropies = found.cross_entropy_N
+        return Terms(found.loss, entropies[written].sum(), entropies[~written].sum(), int(written.sum()))
+
+
+@dataclass(frozen=True)
+class SoftSettings:
+    """The soft loss of a run: `SoftLoss`, and how its TAID weight grows."""
+
+    loss: SoftLoss
+    taid: bool = False
+
+    @classmethod
+    def of(cls, config: Parameters) -> SoftSettings:
+        divergence = Divergence(
+            config.divergence, config.divergence_mix, ab_alpha=config.ab_alpha, ab_beta=config.ab_beta
+        )
+        return cls(SoftLoss(config.temperature, divergence), config.divergence == "taid")
+
+    def at(self, done: float) -> SoftLoss:
+        """The soft loss when `done` of the training is behind."""
+        return replace(self.loss, taid=taid_weight(done)) if self.taid else self.loss
 
 
 class SameTokenizer:
     """White box with one tokenizer: the divergence on every target.
 
     Args:
-        teacher_logits: the teacher's forward pass.
+        teacher: the teacher's hidden states and head.
         common: [C] bool, the ids that mean the same to both.
     """
 
-    def __init__(self, teacher_logits: Logits, common: Tensor, temperature: float) -> None:
-        self.teacher_logits = teacher_logits
+    def __init__(self, teacher: TeacherStates, common: Tensor, soft: SoftSettings) -> None:
+        self.teacher = teacher
         self.common = common
-        self.temperature = temperature
+        self.soft = soft
 
-    def __call__(self, student_logits: Tensor, batch: Mapping[str, Tensor]) -> DistillationTerms:
-        return same_vocabulary_terms(
-            student_logits, batch["labels"], self.teacher_logits(batch), self.common, temperature=self.temperature
-        )
+    def __call__(self, student: StudentOutput, batch: Mapping[str, Tensor], weights: Weights) -> Terms:
+        rows, labels = target_rows(batch["labels"])
+        hidden = self.teacher.hidden(batch).index_select(0, rows)
+        everywhere = torch.arange(len(rows), device=rows.device)
+        targets = _CommonColumns(everywhere, hidden, self.teacher, self.common)
+        found = weighted_loss(student, (rows, labels), weights.beta, targets, self.soft.at(weights.done), weights)
+        return Terms(found.loss, found.soft_sum, found.cross_entropy_N.sum(), found.soft_rows)
 
 
-class BytePrefix:
-    """White box across tokenizers: byte-prefix marginalisation at the aligned rows, cross-entropy everywhere.
+@dataclass(frozen=True)
+class _CommonColumns:
+    rows: Tensor
+    hidden_RD: Tensor
+    teacher: TeacherStates
+    common: Tensor
 
-    Attributes:
-        mapped, rows: Σ of the teacher's probability that had a student token, and the rows summed over.
+    def log_target(self, begin: int, end: int, columns: int) -> Tensor:
+        # The teacher's padded columns, and tokens that the student lacks, carry no probability.
+        return restrict_columns(self.teacher.head(self.hidden_RD[begin:end]), self.common, columns)
+
+
+def same_tokenizer_objective(config: Parameters, teacher: TeacherStates, readers: Readers) -> SameTokenizer:
+    """Plain divergence over the ids that mean the same to both.
+
+    Raises:
+        ValueError: a tokenizer's bytes are not known; prepare-data refuses such a pair.
     """
-
-    def __init__(self, teacher_logits: Logits, prefix_map: BytePrefixMap, temperature: float) -> None:
-        self.teacher_logits = teacher_logits
-        self.prefix_map = prefix_map
-        self.temperature = temperature
-        self.mapped = 0.0
-        self.rows = 0
-
-    def __call__(self, student_logits: Tensor, batch: Mapping[str, Tensor]) -> DistillationTerms:
-        teacher_rows = self.teacher_logits(batch).flatten(0, 1).index_select(0, batch["teacher_row_index"])
-        projection = self.prefix_map.project(teacher_rows, student_logits.shape[-1])
-        self.mapped += float((1 - projection.residual).sum())
-        self.rows += len(teacher_rows)
-        return cross_vocabulary_terms(
-            student_logits,
-            batch["labels"],
-            batch["student_row_index"],
-            projection.log_target,
-            temperature=self.temperature,
-        )
-
-
-class BlackBox:
-    """Cross-entropy on the teacher's writing (soft, weighed by alpha) and on true texts (hard, weighed by beta)."""
-
-    def __call__(self, student_logits: Tensor, batch: Mapping[str, Tensor]) -> DistillationTerms:
-        teacher_text = batch["teacher_text"].bool()
-        written = hard_terms(student_logits, batch["labels"].masked_fill(~teacher_text[:, None], IGNORED))
-        true = hard_terms(student_logits, batch["labels"].masked_fill(teacher_text[:, None], IGNORED))
-        return DistillationTerms(written.hard_sum, true.hard_sum, written.hard_rows, true.hard_rows)
-
-
-def build_objective(
-    config: Parameters, teacher_logits: Logits | None, readers: Readers, *, same_tokenizer: bool
-) -> Objective:
-    """The objective of a configuration.
-
-    Args:
-        teacher_logits: the teacher's forward pass; None where it is not needed.
-        readers: how the two models read, for white box their token bytes.
-    """
-    if config.box_type == "black":
-        return BlackBox()
-    if teacher_logits is None:
-        return HardOnly()
-    teacher, student = readers.teacher.table, readers.student.table
-    if teacher is None or student is None:
-        raise ValueError("white box needs token bytes; prepare-data refuses such a pair")
-    if same_tokenizer:
-        common = torch.from_numpy(common_ids(teacher, student))
-        return SameTokenizer(teacher_logits, common, config.temperature)
-    return BytePrefix(teacher_logits, BytePrefixMap.build(teacher, student), config.temperature)
+    if readers.teacher.table is None or readers.student.table is None:
+        raise ValueError("white box needs token bytes")
+    common = torch.from_numpy(common_ids(readers.teacher.table, readers.student.table))
+    return SameTokenizer(teacher, common, SoftSettings.of(config))
 
 
 def needs_teacher(box_type: str, alpha: float) -> bool:

@@ -23,13 +23,15 @@ from distillkit.console import ProgressHandle
 from distillkit.data.batching import LengthGroupedSampler
 from distillkit.errors import DistillkitError
 from distillkit.interrupts import pending
-from distillkit.losses.objective import combine
+from distillkit.losses.chunked import StudentOutput
+from distillkit.models.heads import split_model, unsplit_model
 from distillkit.models.saving import plain_save_errors
 from distillkit.storage import write_folder
 from distillkit.teachers.white_box import WhiteBoxTeacher
 from distillkit.training import checkpoints
+from distillkit.training.aligned_objectives import MappedMass
 from distillkit.training.metrics_log import MetricsLog
-from distillkit.training.objectives import BytePrefix, Objective
+from distillkit.training.objectives import Objective, Weights
 
 PROGRESS_FILE = "progress.json"
 
@@ -44,7 +46,7 @@ class Progress:
         teacher_tokens, teacher_seconds: the same for the teacher's forward passes.
         soft_sum, hard_sum: the loss terms summed over the steps since the last line of metrics.jsonl.
         logged_step: the step of that line.
-        mapped, rows: the same as of `BytePrefix`.
+        mapped, rows: the same as of `MappedMass`.
     """
 
     tokens: int = 0
@@ -95,6 +97,7 @@ class DistillTrainer(Trainer):
         on_best: called with the model, the step and the score whenever the held-out score is the best so far.
         metrics_log, progress: where figures go.
         display: the progress display.
+        compile_kernels: whether the element-wise part of the loss is compiled.
     """
 
     def __init__(
@@ -113,6 +116,7 @@ class DistillTrainer(Trainer):
         metrics_log: MetricsLog,
         progress: Progress,
         display: ProgressHandle,
+        compile_kernels: bool = False,
         **kwargs: Any,
     ) -> None:
         # Every GPU gets its own process; without a launcher the Trainer would fall back to nn.DataParallel.
@@ -128,11 +132,16 @@ class DistillTrainer(Trainer):
         self.metrics_log = metrics_log
         self.progress = progress
         self.display = display
+        self.compile_kernels = compile_kernels
         self.loss_is_scaled_for_ga = True
         self._seconds_before = progress.seconds
         self._began = time.monotonic()
-        if isinstance(objective, BytePrefix):
-            objective.mapped, objective.rows = progress.mapped, progress.rows
+        self._mass: MappedMass | None = getattr(objective, "mass", None)
+        if self._mass is not None:
+            self._mass.mapped, self._mass.rows = progress.mapped, progress.rows
+        # Gradients are averaged over processes inside the wrapped model's forward pass, which must then be whole.
+        alone = self.accelerator.num_processes == 1
+        self._parts = split_model(model) if alone else unsplit_model(model)
         self._teacher: WhiteBoxTeacher | None = None
         self.remove_callback(PrinterCallback)
         self.add_callback(_Schedule(display))
@@ -183,20 +192,26 @@ class DistillTrainer(Trainer):
         Raises:
             DistillkitError: the loss is not finite; nothing of this step reaches the weights.
         """
-        outputs = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False)
-        terms = self.objective(outputs.logits, inputs)
-        count = torch.as_tensor(num_items_in_batch if num_items_in_batch is not None else inputs["targets"])
-        divisor = count.to(terms.soft_sum.device).clamp(min=1)
+        parts = self._parts if self._parts.apart else unsplit_model(model)
+        with self.accelerator.autocast():
+            hidden = parts.hidden(inputs)
+            student = StudentOutput(hidden, parts.head, parts.parameters, parts.columns)
+            count = torch.as_tensor(num_items_in_batch if num_items_in_batch is not None else inputs["targets"])
+            divisor = count.to(hidden.device).clamp(min=1)
+            done = self.state.global_step / max(1, self.state.max_steps - 1)
+            terms = self.objective(
+                student, inputs, Weights(self.alpha, self.beta, divisor, min(1.0, done), self.compile_kernels)
+            )
         soft, hard = terms.soft_sum / divisor, terms.hard_sum / divisor
         # DDP averages gradients over processes, whereas the sum has already been divided by the global count.
-        loss = combine(terms, self.alpha, self.beta, divisor) * self.accelerator.num_processes
+        loss = terms.loss * self.accelerator.num_processes
         if not torch.isfinite(loss):
             raise self._not_finite("loss", loss.item(), inputs)
         self.progress.soft_sum += soft.item()
         self.progress.hard_sum += hard.item()
         self.progress.tokens += int(inputs["targets"])
         self._batch_ids = inputs["example_ids"]
-        return (loss, outputs) if return_outputs else loss
+        return (loss, {}) if return_outputs else loss
 
     def _not_finite(self, what: str, value: float, inputs: Mapping[str, torch.Tensor]) -> DistillkitError:
         examples = ", ".join(str(number) for number in inputs["example_ids"].tolist())
@@ -296,8 +311,8 @@ class DistillTrainer(Trainer):
             self.state.save_to_json(str(folder / "trainer_state.json"))
             self.progress.seconds = self.seconds_so_far()
             self.progress.teacher_tokens, self.progress.teacher_seconds = self.teacher_totals()
-            if isinstance(self.objective, BytePrefix):
-                self.progress.mapped, self.progress.rows = self.objective.mapped, self.objective.rows
+            if self._mass is not None:
+                self.progress.mapped, self.progress.rows = self._mass.mapped, self._mass.rows
             self.progress.save(folder)
             checkpoints.commit(folder, step, self.fingerprint)
 

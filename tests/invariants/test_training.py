@@ -24,24 +24,34 @@ from torch.utils.data import SequentialSampler
 from distillkit import cli, distill_models
 from distillkit.console import Console
 from distillkit.data.batching import IGNORED, DistillationCollator
-from distillkit.data.examples import ExampleBuilder
+from distillkit.data.examples import ROW_COLUMNS, ExampleBuilder
 from distillkit.data.reading import Readers, make_reader
 from distillkit.data.types import Document
 from distillkit.errors import DistillkitError
-from distillkit.losses.objective import combine
+from distillkit.losses.chunked import StudentOutput
+from distillkit.models.heads import split_model
 from distillkit.models.loading import load_model
 from distillkit.models.pair import ModelPair
 from distillkit.parameters import Parameters, flag
 from distillkit.storage import files_below
 from distillkit.teachers.white_box import WhiteBoxTeacher
+from distillkit.training.aligned_objectives import aligned_objective
 from distillkit.training.arguments import training_arguments
 from distillkit.training.metrics_log import MetricsLog, read_metrics
-from distillkit.training.objectives import BlackBox, build_objective
+from distillkit.training.objectives import BlackBox, Weights, same_tokenizer_objective
 from distillkit.training.precision import Compute
 from distillkit.training.trainer import DistillTrainer, Progress
 
 CPU = Compute(torch.device("cpu"), None, torch.float32)
-KINDS = ("same tokenizer", "across tokenizers", "black box")
+# With the alignment across tokenizers.
+KINDS = {
+    "same tokenizer": None,
+    "black box": None,
+    "across tokenizers: bpm": "bpm",
+    "across tokenizers: strict": "strict",
+    "across tokenizers: alm": "alm",
+    "across tokenizers: uld": "uld",
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -57,7 +67,7 @@ class Setting:
     """Thirty-two examples of very different lengths, an objective for them, and untrained students."""
 
     def __init__(self, kind: str) -> None:
-        other = kind == "across tokenizers"
+        other = kind.startswith("across tokenizers")
         student, teacher = tiny_tokenizer(384), tiny_tokenizer(300, bos="<s>") if other else tiny_tokenizer(384)
         readers = [make_reader(tokenizer, None, 64, needs_bytes=True) for tokenizer in (student, teacher)]
         self.readers = Readers(*readers)
@@ -71,15 +81,15 @@ class Setting:
                 row |= {"teacher_text": len(self.rows) % 3 == 0, "first_target": 1 + len(self.rows) % 2}
             elif other and example.rows is not None:
                 row |= {"teacher_ids": example.teacher_ids}
-                row |= {"student_rows": example.rows.student_rows, "teacher_rows": example.rows.teacher_rows}
+                row |= {name: getattr(example.rows, name) for name in ROW_COLUMNS}
             self.rows.append(row)
         assert len(self.rows) == 32
         width = 300 if other else 384
         self.teacher = WhiteBoxTeacher(tiny_model("gpt2", width, seed=1, initializer_range=0.2), CPU)
         self.collator = DistillationCollator(white_box=kind != "black box", aligned=other)
-        logits = None if kind == "black box" else self.teacher.logits
-        config = Parameters(box_type="black" if kind == "black box" else "white", temperature=2.0)
-        self.objective: Any = build_objective(config, logits, self.readers, same_tokenizer=not other)
+        config = Parameters(temperature=2.0, alignment=KINDS[kind] or "auto")
+        build = aligned_objective if other else same_tokenizer_objective
+        self.objective: Any = BlackBox() if kind == "black box" else build(config, self.teacher, self.readers)
 
     def student(self) -> nn.Module:
         return tiny_model("gpt2", 384, layers=1, hidden=16, seed=2)
@@ -166,8 +176,12 @@ def test_the_loss_of_an_example_does_not_depend_on_its_company(kind: str) -> Non
     def sums(rows: list[dict[str, Any]]) -> tuple[list[float], torch.Tensor]:
         student.zero_grad()
         batch = setting.collator(rows)
-        terms = setting.objective(student(batch["input_ids"], attention_mask=batch["attention_mask"]).logits, batch)
-        combine(terms, 0.7, 0.3, 1).backward()
+        parts = split_model(student)
+        assert parts.apart
+        output = StudentOutput(parts.hidden(batch), parts.head, parts.parameters, parts.columns)
+        terms = setting.objective(output, batch, Weights(0.7, 0.3, torch.tensor(1)))
+        assert terms.loss.item() == pytest.approx(0.7 * terms.soft_sum.item() + 0.3 * terms.hard_sum.item(), rel=1e-5)
+        terms.loss.backward()
         gradient = torch.cat([value.grad.flatten() for value in student.parameters() if value.grad is not None])
         return [terms.soft_sum.item(), terms.hard_sum.item(), float(batch["targets"])], gradient
 
@@ -189,14 +203,15 @@ def test_black_box_learns_continuations_only_each_text_with_its_weight() -> None
     assert int(batch["targets"]) == len(rows[0]["student_ids"]) - 4 + len(rows[1]["student_ids"]) - 1
     logits = setting.student()(batch["input_ids"], attention_mask=batch["attention_mask"]).logits.detach()
     logits.requires_grad_()
-    terms = BlackBox()(logits, batch)
+    output = StudentOutput(logits, lambda values: values, (), logits.shape[-1])
+    terms = BlackBox()(output, batch, Weights(0.7, 0.3, batch["targets"]))
     chances = logits.detach().log_softmax(-1)
     expected = []
     for index, row in enumerate(rows):
         ids = row["student_ids"]
         expected.append(-sum(float(chances[index, at - 1, ids[at]]) for at in range(row["first_target"], len(ids))))
     assert [terms.soft_sum.item(), terms.hard_sum.item()] == pytest.approx(expected, rel=1e-5)
-    combine(terms, 0.7, 0.3, batch["targets"]).backward()
+    terms.loss.backward()
     assert logits.grad is not None
     moved = logits.grad.abs().sum(-1)
     # Rows 0 to 2 predict tokens of the prompt; row 3 predicts the first of the continuation.
@@ -390,14 +405,14 @@ def test_a_nan_in_the_middle_keeps_the_last_good_checkpoint(
 ) -> None:
     """Continued where nothing is wrong any more, the run is the undisturbed one."""
     reference = pipeline.run("good")
-    logits = WhiteBoxTeacher.logits
+    hidden = WhiteBoxTeacher.hidden
     calls = []
 
     def broken(self: WhiteBoxTeacher, batch: Any) -> torch.Tensor:
         calls.append(self)
-        return logits(self, batch) * (float("nan") if len(calls) == 6 else 1.0)
+        return hidden(self, batch) * (float("nan") if len(calls) == 6 else 1.0)
 
-    monkeypatch.setattr(WhiteBoxTeacher, "logits", broken)
+    monkeypatch.setattr(WhiteBoxTeacher, "hidden", broken)
     with pytest.raises(DistillkitError, match=r"nan at step 6 .*training examples \d+, \d+, \d+, \d+\)") as caught:
         pipeline.run("bad")
     assert caught.value.exit_code == 1

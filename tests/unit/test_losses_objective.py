@@ -16,8 +16,8 @@ from distillkit.losses.objective import (
     restrict_columns,
     same_vocabulary_terms,
     target_rows,
-    temper,
 )
+from distillkit.losses.soft import SoftLoss, temper
 
 ALPHA, BETA, TAU = 0.7, 0.3, 2.0
 
@@ -63,7 +63,7 @@ def naive(student: torch.Tensor, labels: torch.Tensor, teacher: torch.Tensor, ta
 
 def loss_of(student, labels, teacher, *, tau: float = TAU, common=None, normalizer: int | None = None) -> torch.Tensor:
     common = everything(teacher.shape[-1]) if common is None else common
-    terms = same_vocabulary_terms(student, labels, teacher, common, temperature=tau)
+    terms = same_vocabulary_terms(student, labels, teacher, common, soft=SoftLoss(tau))
     return combine(terms, ALPHA, BETA, terms.hard_rows if normalizer is None else normalizer)
 
 
@@ -78,7 +78,7 @@ def test_a_row_predicts_the_next_token_of_its_own_text():
 @pytest.mark.parametrize("tau", [1.0, 2.0, 5.0])
 def test_same_vocabulary_against_the_naive_reference(tau):
     student, labels, teacher = batch()
-    terms = same_vocabulary_terms(student, labels, teacher, everything(9), temperature=tau)
+    terms = same_vocabulary_terms(student, labels, teacher, everything(9), soft=SoftLoss(tau))
     soft, hard, rows = naive(student, labels, teacher, tau)
     assert terms.soft_sum.item() == pytest.approx(soft, rel=1e-12)
     assert terms.hard_sum.item() == pytest.approx(hard, rel=1e-12)
@@ -114,7 +114,7 @@ def test_gradcheck():
     index = torch.tensor([1, 4])
 
     def crossed(z: torch.Tensor) -> torch.Tensor:
-        return combine(cross_vocabulary_terms(z, labels, index, target, temperature=TAU), ALPHA, BETA, 3)
+        return combine(cross_vocabulary_terms(z, labels, index, target, soft=SoftLoss(TAU)), ALPHA, BETA, 3)
 
     assert torch.autograd.gradcheck(crossed, (student,))
 
@@ -124,7 +124,7 @@ def test_cross_vocabulary_against_the_naive_reference():
     target = torch.log_softmax(randn(4, 9, seed=5), -1)
     target[:, 3] = -torch.inf
     index = torch.tensor([0, 3, 7, 14])
-    terms = cross_vocabulary_terms(student, labels, index, target, temperature=TAU)
+    terms = cross_vocabulary_terms(student, labels, index, target, soft=SoftLoss(TAU))
     flat = student.detach().reshape(-1, 9)
     expected = 0.0
     for row, weights in zip(index.tolist(), target.tolist(), strict=True):
@@ -144,8 +144,8 @@ def test_rows_without_a_target_are_dropped():
     target = torch.log_softmax(randn(3, 9, seed=5), -1)
     target[1] = -torch.inf
     index = torch.tensor([0, 3, 7])
-    terms = cross_vocabulary_terms(student, labels, index, target, temperature=TAU)
-    kept = cross_vocabulary_terms(student, labels, index[[0, 2]], target[[0, 2]], temperature=TAU)
+    terms = cross_vocabulary_terms(student, labels, index, target, soft=SoftLoss(TAU))
+    kept = cross_vocabulary_terms(student, labels, index[[0, 2]], target[[0, 2]], soft=SoftLoss(TAU))
     assert (terms.soft_rows, kept.soft_rows) == (2, 2)
     assert torch.equal(terms.soft_sum, kept.soft_sum)
 
@@ -208,8 +208,8 @@ def test_a_batch_without_targets_is_zero_with_a_graph(terms_of, content):
     nothing = torch.zeros(0, dtype=torch.long)
     terms = {
         "hard": lambda: hard_terms(student, labels),
-        "same": lambda: same_vocabulary_terms(student, labels, teacher, everything(5), temperature=TAU),
-        "cross": lambda: cross_vocabulary_terms(student, labels, nothing, torch.zeros(0, 5), temperature=TAU),
+        "same": lambda: same_vocabulary_terms(student, labels, teacher, everything(5), soft=SoftLoss(TAU)),
+        "cross": lambda: cross_vocabulary_terms(student, labels, nothing, torch.zeros(0, 5), soft=SoftLoss(TAU)),
     }[terms_of]()
     loss = combine(terms, ALPHA, BETA, 0)
     assert loss.item() == 0
@@ -254,8 +254,8 @@ def test_ids_that_are_not_common_carry_nothing():
     common[4] = False
     loud = teacher.clone()
     loud[..., 4] = 50
-    first = same_vocabulary_terms(student, labels, teacher, common, temperature=TAU)
-    second = same_vocabulary_terms(student, labels, loud, common, temperature=TAU)
+    first = same_vocabulary_terms(student, labels, teacher, common, soft=SoftLoss(TAU))
+    second = same_vocabulary_terms(student, labels, loud, common, soft=SoftLoss(TAU))
     assert torch.equal(first.soft_sum, second.soft_sum)
 
 
@@ -282,7 +282,7 @@ def test_extreme_logits_are_finite(dtype):
 
 def test_equal_logits_have_no_soft_loss_and_no_soft_gradient():
     student, labels, _ = batch()
-    terms = same_vocabulary_terms(student, labels, student.detach(), everything(9), temperature=TAU)
+    terms = same_vocabulary_terms(student, labels, student.detach(), everything(9), soft=SoftLoss(TAU))
     assert terms.soft_sum.item() == pytest.approx(0, abs=1e-13)
     (gradient,) = torch.autograd.grad(terms.soft_sum, student)
     assert gradient.abs().max() < 1e-14
@@ -293,7 +293,7 @@ def test_tau_squared_keeps_the_gradient_of_soft_targets():
     student, labels, teacher = batch()
     gradients = {}
     for tau in (100.0, 200.0):
-        terms = same_vocabulary_terms(student, labels, teacher, everything(9), temperature=tau)
+        terms = same_vocabulary_terms(student, labels, teacher, everything(9), soft=SoftLoss(tau))
         (gradients[tau],) = torch.autograd.grad(terms.soft_sum, student)
     rows, _ = target_rows(labels)
     z, y = (values.detach().reshape(-1, 9)[rows] for values in (student, teacher))
@@ -304,13 +304,13 @@ def test_tau_squared_keeps_the_gradient_of_soft_targets():
 
 def test_bf16_logits_are_accumulated_in_fp32():
     student, labels, teacher = batch(texts=8, length=64, size=50, dtype=torch.bfloat16)
-    terms = same_vocabulary_terms(student, labels, teacher, everything(50), temperature=TAU)
+    terms = same_vocabulary_terms(student, labels, teacher, everything(50), soft=SoftLoss(TAU))
     assert terms.soft_sum.dtype == terms.hard_sum.dtype == torch.float32
     soft, hard, _ = naive(student, labels, teacher, TAU)
     assert terms.soft_sum.item() == pytest.approx(soft, rel=1e-5)
     assert terms.hard_sum.item() == pytest.approx(hard, rel=1e-5)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside = same_vocabulary_terms(student, labels, teacher, everything(50), temperature=TAU)
+        inside = same_vocabulary_terms(student, labels, teacher, everything(50), soft=SoftLoss(TAU))
     assert torch.equal(inside.soft_sum, terms.soft_sum)
     assert torch.equal(inside.hard_sum, terms.hard_sum)
 

@@ -1,0 +1,296 @@
+"""Which alignment makes the better student, at equal tokens: one command, three seeds, two students.
+
+    python benchmarks/cross_tokenizer/experiment.py --texts TEXT... --work FOLDER --results results.jsonl
+
+All students of a seed start from the same weights, see the same batches in the same order, and are scored on the same
+held-out documents. The objectives, the collator, the sampler and the score are those of `distillkit distill`; only the
+loop is written out here, so that many students can share one pass of the teacher and one marginalisation per batch.
+Lines that are in the results file already are not computed again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from pair import STUDENTS, sentencepiece_folder, student_folder, teacher_folder
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from distillkit.alignment.bpm import BytePrefixMap
+from distillkit.console import Console
+from distillkit.data.batching import DistillationCollator, LengthGroupedSampler
+from distillkit.data.documents import load_documents
+from distillkit.data.examples import ROW_COLUMNS, Example, ExampleBuilder
+from distillkit.data.reading import Reader, Readers, make_reader
+from distillkit.data.splitting import split_documents
+from distillkit.evaluation.bits_per_byte import Scores, score
+from distillkit.evaluation.held_out import scored_texts
+from distillkit.losses.chunked import StudentOutput
+from distillkit.models.heads import SplitModel, split_model
+from distillkit.parameters import Parameters
+from distillkit.teachers.white_box import WhiteBoxTeacher
+from distillkit.training import aligned_objectives
+from distillkit.training.aligned_objectives import BytePrefix, aligned_objective
+from distillkit.training.objectives import HardOnly, Objective, SoftSettings, Weights
+from distillkit.training.precision import choose_compute
+from distillkit.training.trainer import schedule_factor
+
+LEARNING_RATE = 1e-3
+BATCH, MAX_LENGTH, HELD_OUT = 8, 128, 120
+
+
+@dataclass(frozen=True)
+class Method:
+    """What a student is trained on."""
+
+    name: str
+    alignment: str = "bpm"
+    temperature: float = 1.0
+    alpha: float = 0.7
+    options: dict[str, Any] = field(default_factory=dict)
+    prefix_map: str = "longest"
+
+
+MAIN = [
+    Method("CE only", alpha=0.0),
+    Method("ULD", "uld"),
+    Method("ALM", "alm"),
+    Method("strict", "strict"),
+    *(Method(f"BPM τ={tau} α={alpha}", "bpm", float(tau), alpha) for tau in (1, 2) for alpha in (0.5, 0.7, 0.9)),
+]
+# Where BPM's gain comes from: taken away one by one, τ = 1, α = 0.7.
+PARTS = [
+    Method("BPM τ=1 α=0.7"),
+    Method("BPM, canonical map", prefix_map="canonical"),
+    Method("BPM, shared boundaries only", options={"only": "boundaries"}),
+    Method("BPM, without the realised token", options={"realised": False}),
+    Method("BPM, boundaries, without the realised token", options={"only": "boundaries", "realised": False}),
+    Method("BPM map, strict's rows", options={"only": "twins"}),
+    Method("strict", "strict"),
+]
+
+
+def objective_of(method: Method, teacher: Any, readers: Readers) -> Objective:
+    if method.alpha == 0:
+        return HardOnly()
+    config = Parameters(
+        alignment=method.alignment, temperature=method.temperature, alpha=method.alpha, beta=1 - method.alpha,
+        prefix_map=method.prefix_map,
+    )  # fmt: skip
+    if not method.options:
+        return aligned_objective(config, teacher, readers)
+    assert readers.teacher.table is not None
+    assert readers.student.table is not None
+    prefix_map = BytePrefixMap.build(readers.teacher.table, readers.student.table)
+    return BytePrefix(teacher, prefix_map, SoftSettings.of(config), **method.options)
+
+
+class SharedTeacher:
+    """One forward pass per batch, however many students ask."""
+
+    def __init__(self, teacher: WhiteBoxTeacher) -> None:
+        self.teacher = teacher
+        self.batch: int | None = None
+        self.states: Tensor | None = None
+
+    def hidden(self, batch: Any) -> Tensor:
+        if self.batch != id(batch) or self.states is None:
+            self.batch, self.states = id(batch), self.teacher.hidden(batch)
+        return self.states
+
+    def head(self, hidden: Tensor) -> Tensor:
+        return self.teacher.head(hidden)
+
+
+def share_marginalisation() -> dict[Any, Tensor]:
+    """Targets depend neither on τ nor on α nor on the student: computed once per batch and kind of rows."""
+    memory: dict[Any, Tensor] = {}
+    plain = aligned_objectives._Marginalised.log_target
+
+    def remembered(self: Any, begin: int, end: int, columns: int) -> Tensor:
+        objective = self.objective
+        rows = int(self.hidden_RD.shape[0])
+        kind = (objective.only, objective.realised, objective.shared, rows, begin, end)
+        if kind not in memory:
+            memory[kind] = plain(self, begin, end, columns)
+        return memory[kind]
+
+    aligned_objectives._Marginalised.log_target = remembered
+    return memory
+
+
+@dataclass
+class Trainee:
+    """A student, what it learns from, and its optimizer."""
+
+    shape: str
+    method: Method
+    model: nn.Module
+    parts: SplitModel
+    objective: Objective
+    optimizer: torch.optim.Optimizer
+    seconds: float = 0.0
+
+
+def rows_of(examples: Sequence[Example]) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": index, "first_target": 1, "student_ids": example.student_ids, "teacher_ids": example.teacher_ids,
+            **{name: getattr(example.rows, name) for name in ROW_COLUMNS},
+        }
+        for index, example in enumerate(examples)
+    ]  # fmt: skip
+
+
+def held_out_scores(model: nn.Module, examples: Sequence[Example], reader: Reader, side: Any, dtype: Any) -> Scores:
+    texts = scored_texts([vars(example) for example in examples], reader, side)
+    return score(model, texts, device=torch.device("cpu"), autocast_dtype=dtype)
+
+
+def line_of(scores: Scores, **facts: Any) -> dict[str, Any]:
+    return {
+        **facts, "bits_per_byte": scores.bits_per_byte, "documents": scores.documents.tolist(),
+        "nll": [round(value, 4) for value in scores.nll.tolist()], "bytes": scores.bytes.tolist(),
+    }  # fmt: skip
+
+
+def run_seed(arguments: argparse.Namespace, seed: int, methods: list[Method], done: set[Any]) -> None:
+    console = Console(quiet=True)
+    config = Parameters(
+        dataset_path=str(arguments.texts), sample_size=arguments.steps * BATCH, max_length=MAX_LENGTH, seed=seed,
+        held_out_size=HELD_OUT, no_cuda=True,
+    )  # fmt: skip
+    compute = choose_compute(config)
+    tokenizer = AutoTokenizer.from_pretrained(sentencepiece_folder(arguments.work / "sentencepiece"))
+    source = teacher_folder(arguments.work / "teacher")
+    readers = Readers(
+        make_reader(tokenizer, 1024, MAX_LENGTH, needs_bytes=True),
+        make_reader(AutoTokenizer.from_pretrained(source), 8192, 8192, needs_bytes=True),
+    )
+    documents = split_documents(
+        load_documents(config, console), seed=seed, max_length=MAX_LENGTH, held_out_size=HELD_OUT
+    )
+    builder = ExampleBuilder(readers.student, readers.teacher, align=True, seed=seed)
+    train = rows_of(list(builder.build(documents.train, config.sample_size)))
+    test = list(builder.build(documents.test, HELD_OUT))
+    live = WhiteBoxTeacher(AutoModelForCausalLM.from_pretrained(source, dtype=compute.teacher), compute)
+    if ("teacher", "", seed) not in done:
+        scores = held_out_scores(live.model, test, readers.teacher, "teacher", None)
+        emit(arguments, line_of(scores, seed=seed, student="", method="teacher", steps=0, tokens=0, seconds=0))
+    teacher = SharedTeacher(live)
+    trainees: list[Trainee] = []
+    for shape in arguments.students:
+        for method in methods:
+            if (method.name, shape, seed) in done:
+                continue
+            start = arguments.start / f"{shape}-{seed}" if arguments.start else None
+            folder = start or student_folder(
+                arguments.work / f"{shape}-{seed}", shape, seed, arguments.work / "sentencepiece"
+            )
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).train()
+            optimizer = torch.optim.AdamW(model.parameters(), lr=arguments.learning_rate, weight_decay=0.0)
+            objective = objective_of(method, teacher, readers)
+            if isinstance(objective, BytePrefix):
+                objective.shared = f"{method.alignment}/{method.prefix_map}"  # type: ignore[attr-defined]
+            trainees.append(Trainee(shape, method, model, split_model(model), objective, optimizer))
+    if arguments.start:
+        for trainee in {trainee.shape: trainee for trainee in trainees}.values():
+            scores = held_out_scores(trainee.model, test, readers.student, "student", compute.autocast)
+            emit(
+                arguments,
+                line_of(scores, seed=seed, student=trainee.shape, method="before", steps=0, tokens=0, seconds=0),
+            )
+    tokens = train_all(arguments, seed, train, trainees, compute.autocast)
+    for trainee in trainees:
+        scores = held_out_scores(trainee.model, test, readers.student, "student", compute.autocast)
+        emit(
+            arguments,
+            line_of(
+                scores, seed=seed, student=trainee.shape, method=trainee.method.name, steps=arguments.steps,
+                tokens=tokens, seconds=round(trainee.seconds, 1),
+            ),
+        )  # fmt: skip
+        if arguments.save:
+            folder = arguments.save / f"{trainee.shape}-{seed}"
+            trainee.model.save_pretrained(folder)  # type: ignore[operator]
+            tokenizer.save_pretrained(folder)
+
+
+def train_all(
+    arguments: argparse.Namespace, seed: int, train: list[dict[str, Any]], trainees: list[Trainee], autocast: Any
+) -> int:
+    memory = share_marginalisation()
+    collator = DistillationCollator(white_box=True, aligned=True)
+    sampler = LengthGroupedSampler([len(row["student_ids"]) for row in train], BATCH, seed)
+    order, tokens = list(sampler), 0
+    began = time.monotonic()
+    for step in range(min(arguments.steps, math.ceil(len(order) / BATCH))):
+        batch = collator([train[index] for index in order[step * BATCH : (step + 1) * BATCH]])
+        tokens += int(batch["targets"])
+        memory.clear()
+        for trainee in trainees:
+            start = time.monotonic()
+            factor = schedule_factor("linear", round(0.05 * arguments.steps), arguments.steps, step)
+            for group in trainee.optimizer.param_groups:
+                group["lr"] = arguments.learning_rate * factor
+            alpha = trainee.method.alpha
+            with torch.autocast("cpu", dtype=autocast, enabled=autocast is not None):
+                parts = trainee.parts
+                output = StudentOutput(parts.hidden(batch), parts.head, parts.parameters, parts.columns)
+                weights = Weights(alpha, 1 - alpha, batch["targets"], compile_kernels=not arguments.no_compile)
+                terms = trainee.objective(output, batch, weights)
+            assert torch.isfinite(terms.loss), (trainee.method.name, step)
+            terms.loss.backward()
+            nn.utils.clip_grad_norm_(trainee.model.parameters(), 1.0)
+            trainee.optimizer.step()
+            trainee.optimizer.zero_grad()
+            trainee.seconds += time.monotonic() - start
+        if step % 10 == 0:
+            print(f"seed {seed} step {step} of {arguments.steps}, {time.monotonic() - began:.0f} s", flush=True)
+    return tokens
+
+
+def emit(arguments: argparse.Namespace, line: dict[str, Any]) -> None:
+    line = {"experiment": arguments.experiment, **line}
+    with arguments.results.open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+    print({name: value for name, value in line.items() if name not in ("documents", "nll", "bytes")}, flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--texts", type=Path, required=True, help="a text file or a folder of them")
+    parser.add_argument("--work", type=Path, required=True, help="models are built here")
+    parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--experiment", default="main", help="a name for the lines of the results file")
+    parser.add_argument("--methods", choices=("main", "parts", "ce"), default="main")
+    parser.add_argument("--only", nargs="*", help="names of methods")
+    parser.add_argument("--students", nargs="+", choices=list(STUDENTS), default=list(STUDENTS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--learning-rate", type=float, default=LEARNING_RATE)
+    parser.add_argument("--start", type=Path, help="a folder of trained students to begin from")
+    parser.add_argument("--save", type=Path, help="where to keep the students")
+    parser.add_argument("--no-compile", action="store_true")
+    arguments = parser.parse_args()
+    done: set[Any] = set()
+    if arguments.results.exists():
+        for text in arguments.results.read_text(encoding="utf-8").splitlines():
+            line = json.loads(text)
+            if line["experiment"] == arguments.experiment:
+                done.add((line["method"], line["student"], line["seed"]))
+    methods = {"main": MAIN, "parts": PARTS, "ce": MAIN[:1]}[arguments.methods]
+    for seed in arguments.seeds:
+        run_seed(arguments, seed, [one for one in methods if not arguments.only or one.name in arguments.only], done)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""The soft term of a row: the divergence between the tempered distributions of teacher and student."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from distillkit.losses.divergences import Divergence, taid_target
+
+
+@dataclass(frozen=True)
+class SoftLoss:
+    """τ²·D(p_τ ‖ q_τ) (Hinton et al. 2015, arXiv 1503.02531).
+
+    Attributes:
+        temperature: τ.
+        divergence: D.
+        taid: how much of the target is the teacher's (arXiv 2501.16937), the rest being the student's own present
+            distribution; None: all of it.
+    """
+
+    temperature: float = 1.0
+    divergence: Divergence = field(default_factory=lambda: Divergence("forward-kl"))
+    taid: float | None = None
+
+    @property
+    def is_forward_kl(self) -> bool:
+        """Whether the gradient is the closed form of `losses.kernels`."""
+        return self.divergence.name == "forward-kl" and self.taid is None
+
+    def rows(self, log_target_RV: Tensor, student_logits_RV: Tensor) -> Tensor:
+        """[R] nats.
+
+        Args:
+            log_target_RV: [R, V] log-weights of the teacher at temperature 1; what is -inf stays impossible.
+            student_logits_RV: [R, V].
+        """
+        teacher, student = temper(log_target_RV, self.temperature), temper(student_logits_RV, self.temperature)
+        if self.taid is not None:
+            teacher = taid_target(teacher, student, self.taid)
+        return self.temperature**2 * self.divergence(teacher, student)
+
+
+def temper(log_weights_NV: Tensor, temperature: float) -> Tensor:
+    """log softmax(x / τ), [N, V]; logits and log-probabilities give the same. What is -inf stays -inf."""
+    values = log_weights_NV if log_weights_NV.dtype == torch.float64 else log_weights_NV.float()
+    return torch.log_softmax(values / temperature if temperature != 1 else values, dim=-1)

@@ -1,0 +1,243 @@
+"""The teacher cache on disk: the teacher's last hidden states for every training text, computed once.
+
+Hidden states take 2·D bytes a token in bf16, a thirtieth of the logits, and with the head beside them they are the
+teacher, exactly: every temperature, divergence and alignment can be computed from them. A cache belongs to a teacher, a
+format and the very texts; runs in one output directory share it.
+
+    .teacher-cache/<key>/meta.json            what it belongs to
+                         head.safetensors     the teacher's head
+                         shard-00000.bin      hidden states of consecutive texts, [tokens, D], row by row
+                         shard-00000.json     {bytes, sha256}, written last: without it the shard does not count
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+import torch
+from torch import Tensor
+
+from distillkit.errors import PreconditionError
+from distillkit.storage import (
+    explained_write_errors,
+    files_below,
+    fingerprint_of,
+    remove_tree,
+    sha256_of,
+    write_bytes,
+    write_json,
+)
+
+FOLDER = ".teacher-cache"
+FORMAT = 1
+_SHARD_BYTES = 1 << 24  # What a crash can cost: about a minute of the default teacher on a weak processor.
+_INTEGERS = {torch.bfloat16: np.int16, torch.float16: np.int16, torch.float32: np.int32}
+
+
+@dataclass(frozen=True)
+class CacheKey:
+    """What the hidden states depend on.
+
+    Attributes:
+        teacher: the teacher's name, for people.
+        fingerprint: of its weights and tokenizer.
+        dtype: the format that it computes in.
+        texts: digest of the token ids that it reads, in order.
+        lengths: tokens of each text.
+    """
+
+    teacher: str
+    fingerprint: str
+    dtype: torch.dtype
+    texts: str
+    lengths: tuple[int, ...]
+
+    @classmethod
+    def of(cls, teacher: str, fingerprint: str, dtype: torch.dtype, token_ids: Sequence[Sequence[int]]) -> CacheKey:
+        digest = hashlib.sha256()
+        for ids in token_ids:
+            digest.update(np.asarray([len(ids), *ids], dtype="<i8").tobytes())
+        return cls(teacher, fingerprint, dtype, digest.hexdigest(), tuple(map(len, token_ids)))
+
+    @property
+    def name(self) -> str:
+        """The name of the folder."""
+        return fingerprint_of([FORMAT, self.fingerprint, str(self.dtype), self.texts])[:24]
+
+    @property
+    def tokens(self) -> int:
+        return sum(self.lengths)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Consecutive texts in one file.
+
+    Attributes:
+        number: of the shard.
+        first, last: the texts in it, [first, last).
+        tokens: in these texts.
+    """
+
+    number: int
+    first: int
+    last: int
+    tokens: int
+
+
+class TeacherCache:
+    """One cache folder.
+
+    Args:
+        root: the folder of all caches.
+        key: what it belongs to.
+        width: D, numbers per token.
+    """
+
+    def __init__(self, root: Path, key: CacheKey, width: int) -> None:
+        self.folder = root / key.name
+        self.key = key
+        self.width = width
+        self.shards = _plan(key.lengths, width * key.dtype.itemsize)
+        self._starts = np.concatenate([[0], np.cumsum(key.lengths)])
+        self._shard_of = np.searchsorted(
+            [shard.last for shard in self.shards], np.arange(len(key.lengths)), side="right"
+        )
+        self._open: dict[int, np.ndarray] = {}
+
+    @property
+    def bytes(self) -> int:
+        """Of all hidden states."""
+        return self.key.tokens * self.width * self.key.dtype.itemsize
+
+    def begin(self) -> None:
+        """Make the folder and say what it is."""
+        with explained_write_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        content = {
+            "format": FORMAT, "kind": "exact", "teacher": self.key.teacher, "fingerprint": self.key.fingerprint,
+            "dtype": str(self.key.dtype).removeprefix("torch."), "texts": len(self.key.lengths),
+            "texts_sha256": self.key.texts, "tokens": self.key.tokens, "width": self.width,
+        }  # fmt: skip
+        write_json(self.folder / "meta.json", content)
+
+    def locked(self) -> filelock.BaseFileLock:
+        """The lock of those who write; wait for it with `acquire`."""
+        return filelock.FileLock(self.folder.with_name(f"{self.folder.name}.lock"))
+
+    # --- writing ---
+
+    def missing(self) -> list[Shard]:
+        """The shards that are not there or not what was written: torn, truncated, altered."""
+        return [shard for shard in self.shards if not self._is_whole(shard)]
+
+    def _paths(self, shard: Shard) -> tuple[Path, Path]:
+        name = f"shard-{shard.number:05d}"
+        return self.folder / f"{name}.bin", self.folder / f"{name}.json"
+
+    def _is_whole(self, shard: Shard) -> bool:
+        content, record = self._paths(shard)
+        try:
+            noted = json.loads(record.read_text(encoding="utf-8"))
+            size = shard.tokens * self.width * self.key.dtype.itemsize
+            return noted["bytes"] == size == content.stat().st_size and sha256_of(content) == noted["sha256"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    def write(self, shard: Shard, hidden_ND: Tensor) -> None:
+        """Store a shard: content first, then the record that makes it count.
+
+        Args:
+            hidden_ND: [shard.tokens, D] in the key's format.
+        """
+        content, record = self._paths(shard)
+        data = hidden_ND.cpu().contiguous().view(torch.uint8).numpy().tobytes()
+        record.unlink(missing_ok=True)
+        write_bytes(content, data)
+        write_json(record, {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()})
+
+    # --- reading ---
+
+    def read(self, text: int) -> Tensor:
+        """[tokens, D] of one text, a copy."""
+        shard = self.shards[int(self._shard_of[text])]
+        if shard.number not in self._open:
+            path, _ = self._paths(shard)
+            kind = np.dtype(_INTEGERS[self.key.dtype])
+            self._open[shard.number] = np.memmap(path, dtype=kind, mode="r", shape=(shard.tokens, self.width))
+        begin = int(self._starts[text] - self._starts[shard.first])
+        rows = np.array(self._open[shard.number][begin : begin + self.key.lengths[text]])
+        return torch.from_numpy(rows).view(self.key.dtype)
+
+
+def _plan(lengths: Sequence[int], bytes_per_token: int) -> list[Shard]:
+    shards: list[Shard] = []
+    first, tokens = 0, 0
+    for index, length in enumerate(lengths):
+        if tokens and (tokens + length) * bytes_per_token > _SHARD_BYTES:
+            shards.append(Shard(len(shards), first, index, tokens))
+            first, tokens = index, 0
+        tokens += length
+    if tokens:
+        shards.append(Shard(len(shards), first, len(lengths), tokens))
+    return shards
+
+
+@dataclass(frozen=True)
+class CacheEntry:
+    """A cache as `distillkit cache` shows it."""
+
+    folder: Path
+    teacher: str
+    tokens: int
+    bytes: int
+    used: float
+
+
+def list_caches(root: Path) -> list[CacheEntry]:
+    """All caches below `root`, the one unused for longest first."""
+    return sorted(_entries(root), key=lambda entry: entry.used)
+
+
+def _entries(root: Path) -> Iterator[CacheEntry]:
+    for folder in sorted(root.iterdir()) if root.is_dir() else []:
+        if folder.is_symlink() or not folder.is_dir():
+            continue
+        try:
+            meta: dict[str, Any] = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+            teacher, tokens = str(meta["teacher"]), int(meta["tokens"])
+        except (OSError, ValueError, KeyError, TypeError):
+            teacher, tokens = "unreadable", 0
+        files = files_below(folder)
+        used = max([path.stat().st_mtime for path in files], default=folder.stat().st_mtime)
+        yield CacheEntry(folder, teacher, tokens, sum(path.stat().st_size for path in files), used)
+
+
+def delete_cache(entry: CacheEntry) -> None:
+    """Delete a cache that nobody is writing.
+
+    Raises:
+        PreconditionError: somebody is.
+    """
+    lock = filelock.FileLock(entry.folder.with_name(f"{entry.folder.name}.lock"), timeout=0)
+    try:
+        with lock:
+            remove_tree(entry.folder)
+    except filelock.Timeout as error:
+        raise PreconditionError(f"{entry.folder} is being written", hint="wait for that run, or stop it") from error
+    lock_file = Path(lock.lock_file)
+    lock_file.unlink(missing_ok=True)
+
+
+def free_space(folder: Path) -> int:
+    """Free bytes where `folder` is, or will be."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    return shutil.disk_usage(existing).free

@@ -1,0 +1,134 @@
+"""The teacher pass: run the teacher over all training texts once, and remember it.
+
+The cached teacher then stands in for the model in the losses: it reads hidden states from disk and applies the head.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+from torch.nn import functional
+
+from distillkit.console import Console
+from distillkit.data.batching import attention_mask, pad_right
+from distillkit.interrupts import check_interrupted
+from distillkit.storage import write_bytes
+from distillkit.teachers.cache import Shard, TeacherCache
+from distillkit.teachers.white_box import WhiteBoxTeacher
+
+_HEAD = "head.safetensors"
+_BATCH_TOKENS = 2048  # Enough for full speed of a matrix product, little enough memory.
+
+
+@dataclass
+class PassFigures:
+    """Tokens run through the teacher, the seconds that took, and the bytes of the cache."""
+
+    tokens: int
+    seconds: float
+    cache_bytes: int
+
+
+class CachedTeacher:
+    """Hidden states from a cache and the head: a teacher without its blocks.
+
+    Args:
+        cache: complete.
+        device: where the head is applied.
+    """
+
+    def __init__(self, cache: TeacherCache, device: torch.device) -> None:
+        tensors = load_file(cache.folder / _HEAD)
+        self.cache = cache
+        self.device = device
+        self.weight, bias = tensors["weight"].to(device), tensors.get("bias")
+        self.bias = None if bias is None else bias.to(device)
+
+    def hidden(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """[B·T_t, D_t] last hidden states; zeros at padding, which nobody reads."""
+        lengths, width = batch["teacher_attention_mask"].sum(-1).tolist(), batch["teacher_attention_mask"].shape[1]
+        hidden = torch.zeros(len(lengths), width, self.cache.width, dtype=self.cache.key.dtype)
+        for index, (text, length) in enumerate(zip(batch["cache_index"].tolist(), lengths, strict=True)):
+            hidden[index, :length] = self.cache.read(text)
+        return hidden.flatten(0, 1).to(self.device)
+
+    def head(self, hidden_nD: Tensor) -> Tensor:
+        """[n, D_t] -> [n, U] logits, without a graph, in the teacher's own format."""
+        with torch.no_grad(), torch.autocast(hidden_nD.device.type, enabled=False):
+            return functional.linear(hidden_nD, self.weight, self.bias)
+
+
+def head_is_there(cache: TeacherCache) -> bool:
+    """Whether the head lies beside the hidden states and can be read."""
+    try:
+        return "weight" in load_file(cache.folder / _HEAD)
+    except (OSError, SafetensorError, ValueError):
+        return False
+
+
+def fill_cache(
+    cache: TeacherCache,
+    token_ids: Sequence[Sequence[int]],
+    load_teacher: Callable[[], WhiteBoxTeacher],
+    console: Console,
+) -> PassFigures:
+    """Compute what the cache lacks; shards that are whole are kept, so an interrupted pass goes on where it was.
+
+    The teacher is loaded only if something is missing, and forgotten on return.
+
+    Raises:
+        Interrupted: a signal arrived; finished shards stay.
+        DistillkitError: the disk is full.
+    """
+    cache.folder.parent.mkdir(parents=True, exist_ok=True)
+    with cache.locked():
+        missing = cache.missing()
+        if not missing and head_is_there(cache):
+            return PassFigures(0, 0.0, cache.bytes)
+        cache.begin()
+        teacher = load_teacher()
+        _write_head(cache.folder / _HEAD, teacher)
+        began, tokens = time.monotonic(), sum(shard.tokens for shard in missing)
+        with console.progress("teacher pass", total=tokens, unit="tokens") as progress:
+            for shard in missing:
+                cache.write(shard, _shard_states(shard, token_ids, teacher, lambda count: progress.advance(count)))
+        return PassFigures(tokens, time.monotonic() - began, cache.bytes)
+
+
+def _shard_states(
+    shard: Shard, token_ids: Sequence[Sequence[int]], teacher: WhiteBoxTeacher, advance: Callable[[int], None]
+) -> Tensor:
+    """[tokens, D] of a shard's texts in their order; batches of like lengths, always the same ones."""
+    texts = sorted(range(shard.first, shard.last), key=lambda index: (-len(token_ids[index]), index))
+    states: dict[int, Tensor] = {}
+    while texts:
+        check_interrupted()
+        count = max(1, _BATCH_TOKENS // max(1, len(token_ids[texts[0]])))
+        batch, texts = texts[:count], texts[count:]
+        rows = [token_ids[index] for index in batch]
+        ids = pad_right(rows, 0)
+        mask = attention_mask(rows, ids.shape[1])
+        device = teacher.device
+        inputs = {"teacher_input_ids": ids.to(device), "teacher_attention_mask": mask.to(device)}
+        hidden = teacher.hidden(inputs).view(*ids.shape, -1)
+        for position, index in enumerate(batch):
+            states[index] = hidden[position, : len(token_ids[index])].cpu()
+        advance(sum(map(len, rows)))
+    return torch.cat([states[index] for index in range(shard.first, shard.last)])
+
+
+def _write_head(path: Path, teacher: WhiteBoxTeacher) -> None:
+    layer = teacher.head_layer
+    if not isinstance(layer, nn.Linear):
+        raise ValueError("only a teacher that can be taken apart can be cached")
+    tensors = {"weight": layer.weight.detach().cpu().contiguous()}
+    if layer.bias is not None:
+        tensors["bias"] = layer.bias.detach().cpu().contiguous()
+    write_bytes(path, save(tensors))
