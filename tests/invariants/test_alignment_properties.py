@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distillkit.alignment.bpm import BytePrefixMap, aligned_rows
+from distillkit.alignment.bpm import BytePrefixMap
+from distillkit.alignment.rows import LEAD, aligned_rows
 from distillkit.alignment.token_bytes import Encoding, TokenBytes
 from distillkit.losses.objective import cross_vocabulary_terms, same_vocabulary_terms
 
@@ -52,37 +53,19 @@ def read_after(table: TokenBytes, encoding: Encoding, count: int) -> bytes:
     return b"".join(table.pieces[index] or b"" for index in encoding.ids[:count])
 
 
-def reference_rows(s_table, student, t_table, teacher, text, s_start, t_start, s_eos, t_eos):
-    """The definition, spelled with bytes and two nested loops."""
-    found = []
-    for i in range(0 if s_start else 1, len(student.ids) + 1):
-        for j in range(0 if t_start else 1, len(teacher.ids) + 1):
-            s_read = read_after(s_table, student, i)
-            t_read = read_after(t_table, teacher, j)
-            # Consumed bytes of the text: the dummy space is none of them.
-            s_done = max(len(s_read) - student.dummy_space, 0)
-            t_done = max(len(t_read) - teacher.dummy_space, 0)
-            if s_done != t_done:
-                continue
-            if s_done in student.ends[i:] or t_done in teacher.ends[j:]:
-                continue  # A later token ends here too.
-            if i == len(student.ids) and j == len(teacher.ids):
-                if s_eos and t_eos:
-                    found.append((i + s_start - 1, j + t_start - 1))
-                continue
-            s_rest = ((b" " if student.dummy_space else b"") + text)[len(s_read) :]
-            t_rest = ((b" " if teacher.dummy_space else b"") + text)[len(t_read) :]
-            if s_rest != t_rest:
-                continue
-            if len(s_rest) > 1 and s_rest[0] in SPACES and s_rest[1] in SPACES:
-                continue
-            s_next, t_next = s_table.pieces[student.ids[i]], t_table.pieces[teacher.ids[j]]
-            if t_next.startswith(s_next):
-                found.append((i + s_start - 1, j + t_start - 1))
-    return found
+def tokens_read(rows: np.ndarray, has_start: bool) -> np.ndarray:
+    return rows + 1 - int(has_start)
 
 
-@settings(max_examples=150, deadline=None)
+def spelled(table: TokenBytes, encoding: Encoding, begin: tuple[int, int], end: tuple[int, int]) -> bytes:
+    """What a reading spells from one (tokens read, bytes into the next) to another."""
+    (first, skip), (last, rest) = begin, end
+    whole = b"".join(table.pieces[index] or b"" for index in encoding.ids[first:last])
+    part = (table.pieces[encoding.ids[last]] or b"")[:rest] if rest else b""
+    return b" " + whole + part if skip == LEAD else (whole + part)[skip:]
+
+
+@settings(max_examples=300, deadline=None)
 @given(
     s_table=vocabularies(),
     t_table=vocabularies(),
@@ -90,35 +73,52 @@ def reference_rows(s_table, student, t_table, teacher, text, s_start, t_start, s
     seed=st.integers(0, 2**31),
     flags=st.tuples(*[st.booleans()] * 4),
 )
-def test_aligned_rows_are_those_of_the_definition(s_table, t_table, text, seed, flags):
+def test_rows_span_the_same_bytes_on_both_sides(s_table, t_table, text, seed, flags):
     student, teacher = random_tokens(s_table, text, seed), random_tokens(t_table, text, seed + 1)
+    s_start, t_start, s_eos, t_eos = flags
     names = ("student_start", "teacher_start", "student_has_eos", "teacher_has_eos")
     found = aligned_rows(student, teacher, text, **dict(zip(names, flags, strict=True)))
-    pairs = list(zip(found.student_rows.tolist(), found.teacher_rows.tolist(), strict=True))
-    assert pairs == reference_rows(s_table, student, t_table, teacher, text, *flags)
-    assert pairs == sorted(pairs)
-    assert len(set(pairs)) == len(pairs) == found.positions_aligned <= found.positions
+    s_read = tokens_read(found.student_rows, s_start).tolist()
+    t_read, e_read = tokens_read(found.teacher_rows, t_start).tolist(), tokens_read(found.end_rows, t_start).tolist()
+    assert s_read == sorted(set(s_read))
+    listed = dict(zip(s_read, zip(t_read, found.skips, e_read, found.end_skips, strict=True), strict=True))
+    for i, (j, skip, k, rest) in listed.items():
+        if i == len(student.ids):  # The end of the text.
+            assert (j, skip, k, rest) == (len(teacher.ids), 0, len(teacher.ids) + 1, 0)
+            continue
+        assert spelled(t_table, teacher, (j, skip), (k, rest)) == s_table.pieces[student.ids[i]]
+        # No teacher token ends between (j) and where the student stands: it has read all that it can have.
+        length = len(t_table.pieces[teacher.ids[j]] or b"")
+        assert skip == LEAD or 0 <= skip < length
+    first = 0 if s_start or not student.ids else 1
+    predictions = list(range(first, len(student.ids)))
+    ends = s_eos and (s_start or bool(student.ids))
+    assert found.positions == len(predictions) + ends
+    assert found.positions_aligned == len(listed) <= found.positions
+    assert found.positions_on_boundaries == sum(skip == 0 for _, skip, _, _ in listed.values())
     assert 0 <= found.bytes_aligned <= found.bytes <= len(text)
-    student_inputs = flags[0] + len(student.ids) + flags[2]
-    # A row predicts the next input, so the last one is out of bounds for a target.
-    assert all(0 <= row < student_inputs - 1 for row in found.student_rows)
+    # Whatever is not listed has its reason.
+    written = (b" " if student.dummy_space else b"") + text
+    for i in predictions:
+        following = written[len(read_after(s_table, student, i)) :][:2]
+        run = len(following) == 2 and all(byte in SPACES for byte in following)
+        # A teacher without a start token has no row before it has read its first token.
+        before = student.ends[i - 1] if i else 0
+        unread = not t_start and (not teacher.ids or before < teacher.ends[0] or (i == 0 and student.dummy_space))
+        assert i in listed or run or unread
+    assert (len(student.ids) in listed) == (ends and t_eos and (t_start or bool(teacher.ids)))
 
 
 @settings(max_examples=60, deadline=None)
 @given(table=vocabularies(), text=TEXT.map(str.encode), seed=st.integers(0, 2**31))
-def test_a_text_against_itself_lacks_only_the_runs_of_white_space(table, text, seed):
+def test_a_text_against_itself_lacks_nothing(table, text, seed):
     encoding = random_tokens(table, text, seed)
     found = aligned_rows(
         encoding, encoding, text, student_start=True, teacher_start=True, student_has_eos=True, teacher_has_eos=True
     )
-    assert found.student_rows.tolist() == found.teacher_rows.tolist()
-    masked = set(range(len(encoding.ids) + 1)) - set(found.student_rows.tolist())
-    written = (b" " if encoding.dummy_space else b"") + text
-    for row in masked:
-        following = written[len(read_after(table, encoding, row)) :][:2]
-        # A dummy space that is a token of its own belongs to the row after it.
-        alone = encoding.dummy_space and row == 0 and encoding.ends[0] == 0
-        assert alone or (len(following) == 2 and all(byte in SPACES for byte in following))
+    assert found.student_rows.tolist() == found.teacher_rows.tolist() == list(range(len(encoding.ids) + 1))
+    assert not found.skips.any()
+    assert not found.end_skips.any()
 
 
 @settings(max_examples=60, deadline=None)

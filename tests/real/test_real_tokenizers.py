@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from distillkit.alignment.bpm import BytePrefixMap, aligned_rows
+from distillkit.alignment.bpm import BytePrefixMap
+from distillkit.alignment.rows import aligned_rows, within
 from distillkit.alignment.token_bytes import (
     InexactEncoding,
     TokenBytes,
@@ -164,12 +165,14 @@ def test_rows_between_real_tokenizers(request, teacher, student):
         s, t, text.encode(), student_start=True, teacher_start=True, student_has_eos=True, teacher_has_eos=True
     )
     assert found.positions == len(s.ids) + 1
-    assert found.positions_aligned > 0.8 * found.positions
-    assert found.bytes_aligned > 0.8 * found.bytes
+    assert found.positions_on_boundaries > 0.8 * found.positions
+    assert found.positions_aligned > 0.97 * found.positions
+    assert found.bytes_aligned > 0.97 * found.bytes
     mapping = BytePrefixMap.build(t_table, s_table)
     s_inputs, t_inputs = [*s.ids, s_table.eos_id], [*t.ids, t_table.eos_id]
     hits = []
-    for s_row, t_row in zip(found.student_rows, found.teacher_rows, strict=True):
+    keep = within(found.teacher_rows, found.skips, found.end_rows, found.end_skips)
+    for s_row, t_row in zip(found.student_rows[keep], found.teacher_rows[keep], strict=True):
         s_next, t_next = s_inputs[s_row], t_inputs[t_row]
         if s_row < len(s.ids):
             assert (t_table.pieces[t_next] or b"").startswith(s_table.pieces[s_next] or b"?")

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from distillkit.alignment.bpm import AlignedRows, BytePrefixMap, aligned_rows
+from distillkit.alignment.bpm import BytePrefixMap, Realised
+from distillkit.alignment.rows import LEAD, AlignedRows, aligned_rows, crossing, twins, within
 from distillkit.alignment.token_bytes import Encoding, TokenBytes
 
 TEACHER = TokenBytes(
@@ -34,7 +35,14 @@ def rows(student: Encoding, teacher: Encoding, text: bytes, **options: bool) -> 
 
 
 def pairs(found: AlignedRows) -> list[tuple[int, int]]:
-    return list(zip(found.student_rows.tolist(), found.teacher_rows.tolist(), strict=True))
+    """The rows on shared boundaries whose next token stays within the teacher's."""
+    keep = within(found.teacher_rows, found.skips, found.end_rows, found.end_skips)
+    return list(zip(found.student_rows[keep].tolist(), found.teacher_rows[keep].tolist(), strict=True))
+
+
+def places(found: AlignedRows) -> list[tuple[int, ...]]:
+    columns = (found.student_rows, found.teacher_rows, found.skips, found.end_rows, found.end_skips)
+    return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
 def test_the_longest_prefix_that_the_student_writes():
@@ -144,11 +152,15 @@ def test_the_end_of_the_text_needs_two_trained_eos(student_eos, teacher_eos):
 
 
 @pytest.mark.parametrize("run", [b"  ", b"\n\n", b" \t", b"\r\n", b"\n "])
-def test_runs_of_white_space_are_masked(run):
+def test_runs_of_white_space_are_masked_unless_both_write_the_same(run):
     text = b"a" + run + b"b c"
     same = pieces(b"a", run, b"b", b" ", b"c")
-    # The row after `a` (1) is about the run; a single space (row 3) is fine.
-    assert pairs(rows(same, same, text)) == [(0, 0), (2, 2), (3, 3), (4, 4), (5, 5)]
+    other = pieces(b"a", *(bytes([byte]) for byte in run), b"b", b" ", b"c")
+    assert pairs(rows(same, same, text)) == [(row, row) for row in range(6)]
+    # The row after `a` (1) is about the run, and so are those in it; a single space (row 3) is fine.
+    found = rows(same, other, text)
+    assert found.student_rows.tolist() == [0, 2, 3, 4, 5]
+    assert found.teacher_rows.tolist() == [0, *range(1 + len(run), 5 + len(run))]
 
 
 def test_one_white_space_at_the_end_is_no_run():
@@ -190,3 +202,51 @@ def test_a_character_split_differently():
     assert pairs(rows(student, teacher, text)) == [(0, 0), (2, 3), (3, 4)]
     # The other way round the first part is a prefix of the whole, and the second part has no partner.
     assert pairs(rows(teacher, student, text)) == [(0, 0), (1, 1), (3, 2), (4, 3)]
+
+
+def test_rows_inside_a_teacher_token_and_across_its_end():
+    inside = rows(pieces(b"the", b" ca", b"t", b"s"), pieces(b"the", b" cat", b"s"), b"the cats")
+    assert places(inside) == [(0, 0, 0, 1, 0), (1, 1, 0, 1, 3), (2, 1, 3, 2, 0), (3, 2, 0, 3, 0), (4, 3, 0, 4, 0)]
+    assert (inside.positions_aligned, inside.positions_on_boundaries, inside.bytes_aligned) == (5, 4, 8)
+    across = rows(pieces(b"the", b" cats"), pieces(b"the", b" cat", b"s"), b"the cats")
+    assert places(across) == [(0, 0, 0, 1, 0), (1, 1, 0, 3, 0), (2, 3, 0, 4, 0)]
+    ends = (across.teacher_rows, across.end_rows, across.end_skips)
+    assert crossing(*ends).tolist() == [False, True, False]
+    assert twins(across.teacher_rows, across.skips, across.end_rows, across.end_skips).tolist() == [True, False, True]
+
+
+def test_a_space_that_only_the_student_writes():
+    student, teacher = pieces(b" the", dummy_space=True), pieces(b"the")
+    assert places(rows(student, teacher, b"the"))[0] == (0, 0, LEAD, 1, 0)
+
+
+def project_one(prefix: bytes, realised: tuple[int, int, float] | None, lead: bool = False) -> torch.Tensor:
+    table = BytePrefixMap.build(TEACHER, STUDENT)
+    probabilities = torch.tensor([[0.1, 0.2, 0.3, 0.05, 0.05, 0.1, 0.1, 0.1]], dtype=torch.float64)
+    met = None
+    if realised is not None:
+        teacher_id, student_id, onward = realised
+        met = Realised(torch.tensor([teacher_id]), torch.tensor([student_id]), torch.tensor([onward]))
+    restrictions = [(0, table.restriction(prefix, lead=lead))] if prefix or lead else []
+    return table.project(probabilities.log(), restrictions=restrictions, realised=met).log_target.exp()[0]
+
+
+def test_inside_a_token_only_what_goes_on_with_it_can_follow():
+    # After `a`: nothing left of `a` itself (residual), `b` of `ab`, `b` (of `bc`) of `abc`.
+    assert project_one(b"a", None).tolist() == pytest.approx([0, 0, 0, 0, 0, 1, 0, 0])
+    # ` the` after its space: nothing of the student's begins with `t`.
+    assert project_one(b" ", None).tolist() == pytest.approx([0] * 8)
+
+
+def test_a_space_to_come_stands_before_every_ordinary_token():
+    # Every ordinary teacher token makes the student write a space first; ` the` two of them.
+    assert project_one(b"", None, lead=True).tolist() == pytest.approx([0, 0, 0, 1, 0, 0, 0, 0])
+
+
+def test_the_token_that_is_met_goes_where_the_text_goes():
+    # The teacher meets `abc` (0.3, mapped to `ab`), but this student writes `a` first.
+    expected = torch.tensor([0.1, 0, 0.2, 0, 0.4, 0.05, 0.05, 0.1], dtype=torch.float64) / 0.9
+    torch.testing.assert_close(project_one(b"", (2, 4, 1.0)), expected)
+    # The teacher meets `a` (0.1) and goes on as the student's `ab` with probability 0.4.
+    expected = torch.tensor([0.1, 0, 0.54, 0, 0.06, 0.05, 0.05, 0.1], dtype=torch.float64) / 0.9
+    torch.testing.assert_close(project_one(b"", (0, 2, 0.4)), expected)

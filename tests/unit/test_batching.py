@@ -54,6 +54,9 @@ def test_rows_point_into_the_flattened_batch() -> None:
             "teacher_ids": [9, 8],
             "student_rows": [0, 2],
             "teacher_rows": [0, 1],
+            "skips": [0, 0],
+            "end_rows": [1, 1],
+            "end_skips": [0, 2],
             "first_target": 1,
         },
         {
@@ -62,6 +65,9 @@ def test_rows_point_into_the_flattened_batch() -> None:
             "teacher_ids": [9] * 3,
             "student_rows": [8],
             "teacher_rows": [2],
+            "skips": [3],
+            "end_rows": [2],
+            "end_skips": [4],
             "first_target": 1,
         },
     ]
@@ -69,3 +75,5 @@ def test_rows_point_into_the_flattened_batch() -> None:
     assert batch["input_ids"].shape == (2, 9)
     assert batch["student_row_index"].tolist() == [0, 2, 9 + 8]
     assert batch["teacher_row_index"].tolist() == [0, 1, 3 + 2]
+    assert batch["end_row_index"].tolist() == [1, 1, 3 + 2]
+    assert (batch["skips"].tolist(), batch["end_skips"].tolist()) == ([0, 0, 3], [0, 2, 4])

@@ -67,7 +67,7 @@ class HubServer:
                     self.wfile.write(content)
                     hub.requests.append((self.path, len(content)))
 
-            do_GET = do_HEAD = do_POST = answer  # noqa: N815
+            do_GET = do_HEAD = do_POST = answer
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}"

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from distillkit.errors import DistillkitError
 from distillkit.evaluation import batched_forward
 from distillkit.evaluation.agreement import Agreement, PairedText, agreement
-from distillkit.losses.objective import restrict_columns, temper
+from distillkit.losses.objective import restrict_columns
+from distillkit.losses.soft import temper
 
 CPU = torch.device("cpu")
 TEACHER, STUDENT = 61, 53

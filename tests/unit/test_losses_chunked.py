@@ -1,0 +1,119 @@
+"""The chunked loss gives the value and gradients of the plain form on whole logits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import get_args
+
+import pytest
+import torch
+
+from distillkit.losses.chunked import StudentOutput, chunked_loss, token_log_probs
+from distillkit.losses.divergences import Divergence
+from distillkit.losses.objective import combine, cross_vocabulary_terms, target_rows
+from distillkit.losses.soft import SoftLoss
+from distillkit.parameters import DivergenceName
+
+B, T, D, V = 3, 9, 6, 23
+ALPHA, BETA = 0.6, 0.3
+
+
+@dataclass
+class Targets:
+    rows: torch.Tensor
+    values: torch.Tensor
+
+    def log_target(self, begin: int, end: int, columns: int) -> torch.Tensor:
+        assert columns == self.values.shape[1]
+        return self.values[begin:end]
+
+
+class Case:
+    def __init__(self, dtype: torch.dtype = torch.float64) -> None:
+        generator = torch.Generator().manual_seed(3)
+        self.hidden = torch.randn(B, T, D, dtype=dtype, generator=generator, requires_grad=True)
+        self.weight = torch.randn(V, D, dtype=dtype, generator=generator, requires_grad=True)
+        self.bias = torch.randn(V, dtype=dtype, generator=generator, requires_grad=True)
+        self.labels = torch.randint(0, V, (B, T), generator=generator)
+        self.labels[1, 5:] = -100
+        self.rows, self.targets = target_rows(self.labels)
+        self.guided = torch.arange(1, len(self.rows), 2)
+        values = torch.randn(len(self.guided), V, dtype=dtype, generator=generator) * 3
+        values[:, 4] = -torch.inf  # A token that the teacher rules out …
+        values[2] = -torch.inf  # … and a row without any target.
+        self.values = torch.log_softmax(values, -1).nan_to_num(nan=-torch.inf)
+
+    def head(self, hidden: torch.Tensor) -> torch.Tensor:
+        return hidden @ self.weight.T + self.bias
+
+    def gradients(self, loss: torch.Tensor) -> list[torch.Tensor]:
+        return list(torch.autograd.grad(loss, [self.hidden, self.weight, self.bias]))
+
+    def plain(self, soft: SoftLoss) -> torch.Tensor:
+        terms = cross_vocabulary_terms(
+            self.head(self.hidden), self.labels, self.rows[self.guided], self.values, soft=soft
+        )
+        return combine(terms, ALPHA, BETA, 17)
+
+    def chunked(self, soft: SoftLoss, *, alpha: float = ALPHA, weights: torch.Tensor | None = None, **options):
+        output = StudentOutput(self.hidden, self.head, (self.weight, self.bias), V)
+        weights = torch.full((len(self.rows),), BETA, dtype=torch.float64) if weights is None else weights
+        return chunked_loss(
+            output, self.rows, self.targets, weights, Targets(self.guided, self.values), soft, alpha=alpha,
+            divisor=torch.tensor(17), **options,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 1000])
+@pytest.mark.parametrize("tau", [1.0, 2.0])
+@pytest.mark.parametrize("name", get_args(DivergenceName))
+def test_value_and_gradients_are_those_of_the_plain_form(name, tau, chunk):
+    case = Case()
+    soft = SoftLoss(tau, Divergence(name), 0.6 if name == "taid" else None)
+    expected, found = case.plain(soft), case.chunked(soft, chunk_rows=chunk)
+    torch.testing.assert_close(found.loss, expected)
+    for theirs, ours in zip(case.gradients(expected), case.gradients(found.loss), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    assert found.soft_rows == len(case.guided) - 1
+    log_probs = torch.log_softmax(case.head(case.hidden), -1).flatten(0, 1)
+    torch.testing.assert_close(-found.cross_entropy_N, log_probs[case.rows].gather(1, case.targets[:, None])[:, 0])
+    output = StudentOutput(case.hidden, case.head, (case.weight, case.bias), V)
+    torch.testing.assert_close(token_log_probs(output, case.rows, case.targets, chunk_rows=5), -found.cross_entropy_N)
+
+
+def test_gradients_by_differences():
+    case = Case()
+    with torch.no_grad():
+        case.values[2] = case.values[1]
+
+    def loss(hidden, weight, bias):
+        case.hidden, case.weight, case.bias = hidden, weight, bias
+        return case.chunked(SoftLoss(2.0), chunk_rows=5).loss
+
+    assert torch.autograd.gradcheck(loss, (case.hidden, case.weight, case.bias))
+
+
+def test_rows_of_weight_zero_reach_nothing():
+    case = Case()
+    with torch.no_grad():
+        case.hidden[0, 0] = torch.inf
+    weights = torch.ones(len(case.rows), dtype=torch.float64)
+    weights[0] = 0
+    found = case.chunked(SoftLoss(), alpha=0.0, weights=weights)
+    assert found.loss.isfinite()
+
+
+def test_a_nan_in_the_teacher_is_not_hidden():
+    case = Case()
+    case.values[1, 3] = torch.nan
+    for name in ("forward-kl", "jsd"):
+        assert case.chunked(SoftLoss(1.0, Divergence(name))).loss.isnan()
+
+
+def test_compiled_as_eager():
+    case = Case(torch.float32)
+    for tau in (1.0, 2.0):
+        eager, fast = (case.chunked(SoftLoss(tau), compile_kernels=flag) for flag in (False, True))
+        torch.testing.assert_close(fast.loss, eager.loss)
+        for theirs, ours in zip(case.gradients(eager.loss), case.gradients(fast.loss), strict=True):
+            torch.testing.assert_close(ours, theirs)
