@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import shutil
 import subprocess
 import sys
@@ -25,9 +24,19 @@ def is_satisfied(requirement: str) -> bool:
         return False
 
 
+def has_pip() -> bool:
+    """Whether pip is in this environment. Not by `find_spec`: asked for pip, setuptools' import hook steps aside for
+    the rest of the process, and `torch.compile`, which imports setuptools, then fails on the CPU."""
+    try:
+        metadata.distribution("pip")
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
 def install_command(requirements: Sequence[str]) -> list[str] | None:
     """The command that installs into this environment; None where there is neither pip nor uv."""
-    if importlib.util.find_spec("pip") is not None:
+    if has_pip():
         return [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", *requirements]
     uv = shutil.which("uv")
     return [uv, "pip", "install", "--python", sys.executable, *requirements] if uv else None

@@ -189,8 +189,9 @@ class _Pass:
         else:
             target = self.soft_targets.log_target(soft_begin, soft_begin + len(rows), self.columns)
             if isinstance(self.soft, SoftLoss) and self.soft.is_forward_kl:
+                alpha, temperature = weights.new_tensor(self.alpha), weights.new_tensor(self.soft.temperature)
                 entropies, soft, usable, gradient = self._kernel(forward_kl_rows)(
-                    logits_nV, target, targets, weights, self.alpha, self.soft.temperature
+                    logits_nV, target, targets, weights, alpha, temperature
                 )
                 sums.soft += soft.sum()
                 self.soft_rows += int(usable.sum())

@@ -34,7 +34,7 @@ def hard_rows(logits_nV: Tensor, targets_n: Tensor, weights_n: Tensor) -> tuple[
 
 
 def forward_kl_rows(
-    logits_nV: Tensor, log_target_nV: Tensor, targets_n: Tensor, weights_n: Tensor, alpha: float, temperature: float
+    logits_nV: Tensor, log_target_nV: Tensor, targets_n: Tensor, weights_n: Tensor, alpha: Tensor, temperature: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Cross-entropies [n], τ²·KL [n], whether a row has a target [n], and the gradient [n, V] of Σ weight·CE + α·τ²·KL.
 
@@ -43,7 +43,9 @@ def forward_kl_rows(
     Args:
         log_target_nV: log-weights of the teacher at temperature 1, normalised or not; a row that is -inf throughout
             has no target and only its cross-entropy counts.
-        temperature: τ.
+        alpha: [] α. Like τ a tensor, in the format of the computation: `torch.compile` takes a float for a constant at
+            first, and the code that it then generates for other values gave wrong gradients (torch 2.13, CPU).
+        temperature: [] τ.
     """
     z = logits_nV if logits_nV.dtype == torch.float64 else logits_nV.float()
     normalizer = torch.logsumexp(z, -1)
@@ -58,7 +60,7 @@ def forward_kl_rows(
     log_q = tempered - torch.logsumexp(tempered, -1)[:, None]
     # Where p is 0 the product is 0 too, whatever the logarithms are.
     divergence = temperature**2 * (p * torch.where(p == 0, 0.0, log_p - log_q)).sum(-1)
-    soft = torch.where(usable, alpha * temperature, 0.0).to(z.dtype)
+    soft = torch.where(usable, alpha * temperature, 0.0)
     gradient = weights_n[:, None] * torch.exp(z - normalizer[:, None]) + soft[:, None] * (torch.exp(log_q) - p)
     gradient = gradient.scatter_add(1, targets_n[:, None], -weights_n[:, None])
     return entropies, divergence, usable, gradient.to(logits_nV.dtype)
@@ -75,3 +77,17 @@ def compiler_available(device: torch.device) -> bool:
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function compiled, for any number of rows; compiled at its first call."""
     return torch.compile(function, dynamic=True)
+
+
+def compile_failure(device: torch.device, logits: torch.dtype) -> str | None:
+    """Compiles both kernels, for logits of a format; None, or in a line why that does not work here."""
+    z, targets = torch.zeros(16, 64, dtype=logits, device=device), torch.zeros(16, dtype=torch.long, device=device)
+    weights = torch.ones(16, device=device)
+    try:
+        compiled(hard_rows)(z, targets, weights)
+        compiled(forward_kl_rows)(z, z.float(), targets, weights, weights.new_tensor(1.0), weights.new_tensor(1.0))
+    except Exception as error:  # Compilers fail in as many ways as there are machines.
+        if not type(error).__module__.startswith("torch."):
+            raise
+        return next(line for line in (*str(error).splitlines(), type(error).__name__) if line.strip())
+    return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -20,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from distillkit.console import Console
 from distillkit.errors import DistillkitError, PreconditionError
+from distillkit.installing import has_pip
 from distillkit.interrupts import check_interrupted
 from distillkit.storage import TEMPORARY_PREFIX, explained_write_errors, remove_tree, sha256_of
 
@@ -143,7 +143,7 @@ def _download_command(requirement: str, folder: Path) -> list[str] | None:
         str(folder),
         requirement,
     ]
-    if importlib.util.find_spec("pip") is not None:
+    if has_pip():
         return [sys.executable, "-m", "pip", *options]
     uv = shutil.which("uv")
     return [uv, "tool", "run", "pip", *options] if uv else None

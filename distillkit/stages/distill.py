@@ -24,7 +24,7 @@ from distillkit.evaluation.batched_forward import head_width
 from distillkit.evaluation.bits_per_byte import score
 from distillkit.evaluation.held_out import scored_texts
 from distillkit.interrupts import check_interrupted, pending
-from distillkit.losses.kernels import WORTH_COMPILING, compiler_available
+from distillkit.losses.kernels import WORTH_COMPILING, compile_failure, compiler_available
 from distillkit.models.pair import ModelPair, open_pair
 from distillkit.models.quiet import quiet_transformers
 from distillkit.parameters import Parameters
@@ -173,6 +173,7 @@ def _train(
     steps = total_steps(config, len(examples))
     if checkpoint:
         console.info(f"continuing from step {resumed_step} of {steps}")
+    compiles = _compiles(config, compute, student, examples, console)
     with console.progress("training", total=steps, unit="steps", completed=resumed_step) as display:
         trainer = DistillTrainer(
             model=student,
@@ -191,7 +192,7 @@ def _train(
             metrics_log=log,
             progress=progress,
             display=display,
-            compile_kernels=_compiles(config, compute, student, examples),
+            compile_kernels=compiles,
         )
         if teacher is not None and teacher.live is not None:
             trainer.count_teacher(teacher.live)
@@ -206,7 +207,9 @@ def _train(
     return _figures(trainer, teacher, objective)
 
 
-def _compiles(config: Parameters, compute: Compute, student: nn.Module, examples: Sequence[dict[str, Any]]) -> bool:
+def _compiles(
+    config: Parameters, compute: Compute, student: nn.Module, examples: Sequence[dict[str, Any]], console: Console
+) -> bool:
     """Whether the loss is compiled. By the amount of work alone, so that a resumed run decides as the first one did."""
     if config.compile_loss == "off" or not compiler_available(compute.device):
         if config.compile_loss == "on":
@@ -216,7 +219,16 @@ def _compiles(config: Parameters, compute: Compute, student: nn.Module, examples
             )
         return False
     rows = sum(len(example["student_ids"]) for example in examples)
-    return config.compile_loss == "on" or rows * head_width(student) * config.epochs >= WORTH_COMPILING
+    if config.compile_loss == "auto" and rows * head_width(student) * config.epochs < WORTH_COMPILING:
+        return False
+    with console.progress("compiling the loss", unit="s"):
+        failure = compile_failure(compute.device, compute.autocast or torch.float32)
+    if failure is None:
+        return True
+    if config.compile_loss == "on":
+        raise PreconditionError(f"--compile-loss on: {failure}", hint="use --compile-loss auto")
+    console.warn(f"the loss is not compiled, which is slower: {failure}")
+    return False
 
 
 class _Rows(torch.utils.data.Dataset[dict[str, Any]]):

@@ -12,6 +12,7 @@ from distillkit.alignment.bpm import BytePrefixMap
 from distillkit.alignment.rows import LEAD, aligned_rows
 from distillkit.alignment.token_bytes import Encoding, TokenBytes
 from distillkit.losses.objective import cross_vocabulary_terms, same_vocabulary_terms
+from distillkit.losses.soft import SoftLoss
 
 SPACES = b" \t\n\r\v\f"
 # Few letters, so that pieces overlap; white space and multi-byte characters among them.
@@ -179,10 +180,10 @@ def test_identical_tokenizers_make_it_plain_kl(table, seed, temperature):
         if projected:
             target = mapping.project(teacher.flatten(0, 1)[index])
             assert target.residual.abs().max() == 0
-            terms = cross_vocabulary_terms(student, labels, index, target.log_target, temperature=temperature)
+            terms = cross_vocabulary_terms(student, labels, index, target.log_target, soft=SoftLoss(temperature))
         else:
             common = torch.ones(size, dtype=torch.bool)
-            terms = same_vocabulary_terms(student, labels, teacher, common, temperature=temperature)
+            terms = same_vocabulary_terms(student, labels, teacher, common, soft=SoftLoss(temperature))
         (terms.soft_sum + terms.hard_sum).backward()
         results.append((terms.soft_sum.detach(), terms.hard_sum.detach(), student.grad))
     for plain, through_bytes in zip(*results, strict=True):

@@ -10,8 +10,17 @@ import pytest
 import torch
 
 from distillkit.losses.divergences import (
-    IMPOSSIBLE, Divergence, alpha_beta, forward_kl, jensen_shannon, reverse_kl, skew_kl, skew_reverse_kl, taid_target,
-    taid_weight, total_variation,
+    IMPOSSIBLE,
+    Divergence,
+    alpha_beta,
+    forward_kl,
+    jensen_shannon,
+    reverse_kl,
+    skew_kl,
+    skew_reverse_kl,
+    taid_target,
+    taid_weight,
+    total_variation,
 )  # fmt: skip
 from distillkit.parameters import DivergenceName
 
@@ -120,9 +129,10 @@ def test_extreme_logits(name, dtype):
 
 def test_jsd_reaches_its_ends_without_a_jump():
     p, q = log_probs(4, 7), log_probs(4, 7, seed=1)
-    for end in (1e-3, 1e-6, 1e-9):
-        torch.testing.assert_close(jensen_shannon(p, q, end) / end, forward_kl(p, q), rtol=30 * end, atol=1e-6)
-        torch.testing.assert_close(jensen_shannon(p, q, 1 - end) / end, reverse_kl(p, q), rtol=30 * end, atol=1e-6)
+    for end in (1e-4, 1e-6, 1e-9):
+        torch.testing.assert_close(jensen_shannon(p, q, end) / end, forward_kl(p, q), rtol=100 * end, atol=1e-6)
+        other = jensen_shannon(p, q, 1 - end) / end
+        torch.testing.assert_close(other, reverse_kl(p, q), rtol=100 * end, atol=1e-6)
     torch.testing.assert_close(
         jensen_shannon(p.float(), q.float(), 1e-6) * 1e6, forward_kl(p, q).float(), rtol=1e-2, atol=1e-2
     )
@@ -130,8 +140,8 @@ def test_jsd_reaches_its_ends_without_a_jump():
 
 def test_skew_is_between():
     p, q = log_probs(4, 7), log_probs(4, 7, seed=1)
-    torch.testing.assert_close(skew_kl(p, q, 1e-9), forward_kl(p, q))
-    torch.testing.assert_close(skew_reverse_kl(p, q, 1e-9), reverse_kl(p, q))
+    torch.testing.assert_close(skew_kl(p, q, 1e-9), forward_kl(p, q), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(skew_reverse_kl(p, q, 1e-9), reverse_kl(p, q), rtol=1e-6, atol=1e-6)
 
 
 def test_alpha_beta_has_the_known_limits():
