@@ -32,6 +32,7 @@ OTHER_VARIABLES = frozenset({"DISTILLKIT_CACHE", "DISTILLKIT_LANG", "DISTILLKIT_
 
 DERIVED = "derived"
 DEFAULT = "default"
+_DEFAULTS = Parameters()
 
 # Outside these a run is meaningless whatever the documented range: (name, test, what it must be).
 _IMPOSSIBLE = (
@@ -303,5 +304,5 @@ def _has_divergence(values: Mapping[str, Any]) -> bool:
 def _note_unused(values: Mapping[str, Any], sources: Mapping[str, str], notes: list[str]) -> None:
     """Say so where a parameter that was given has no effect."""
     for name, users, used in _USED_BY:
-        if sources[name] != DEFAULT and not used(values):
+        if sources[name] != DEFAULT and values[name] != getattr(_DEFAULTS, name) and not used(values):
             notes.append(f"{name} has no effect here: it is used by {users}")

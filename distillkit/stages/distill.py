@@ -300,6 +300,7 @@ def _figures(trainer: DistillTrainer, teacher: TeacherSource | None, objective: 
             "tokens": tokens,
             "seconds": round(spent, 3),
             "tokens_per_second": round(tokens / max(spent, 1e-9), 2),
+            "cached_tokens": 0,
             "cache_bytes": 0,
         }
     mass: MappedMass | None = getattr(objective, "mass", None)

@@ -7,7 +7,7 @@ format and the very texts; runs in one output directory share it.
     .teacher-cache/<key>/meta.json            what it belongs to
                          head.safetensors     the teacher's head
                          shard-00000.bin      hidden states of consecutive texts, [tokens, D], row by row
-                         shard-00000.json     {bytes, sha256}, written last: without it the shard does not count
+                         shard-00000.json     {bytes, sha256, seconds}, written last: without it the shard does not count
 """
 
 from __future__ import annotations
@@ -152,17 +152,26 @@ class TeacherCache:
         except (OSError, ValueError, KeyError, TypeError):
             return False
 
-    def write(self, shard: Shard, hidden_ND: Tensor) -> None:
+    def write(self, shard: Shard, hidden_ND: Tensor, seconds: float) -> None:
         """Store a shard: content first, then the record that makes it count.
 
         Args:
             hidden_ND: [shard.tokens, D] in the key's format.
+            seconds: what it took to compute.
         """
         content, record = self._paths(shard)
         data = hidden_ND.cpu().contiguous().view(torch.uint8).numpy().tobytes()
         record.unlink(missing_ok=True)
         write_bytes(content, data)
-        write_json(record, {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()})
+        write_json(
+            record,
+            {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "seconds": round(seconds, 3)},
+        )
+
+    def seconds(self) -> float:
+        """What the teacher pass took, in this run or the earlier ones that computed the shards."""
+        records = [json.loads(self._paths(shard)[1].read_text(encoding="utf-8")) for shard in self.shards]
+        return sum(float(record.get("seconds", 0.0)) for record in records)
 
     # --- reading ---
 

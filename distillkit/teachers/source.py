@@ -94,13 +94,14 @@ def _cached(
 ) -> TeacherSource:
     figures = fill_cache(cache, token_ids, load, console)
     loaded.clear()  # Teacher and student are never in memory together.
-    if not figures.tokens:
+    if figures.cached_tokens == figures.tokens:
         console.info(f"the teacher has read these texts before: {format_bytes(cache.bytes)} from its cache")
     speed = figures.tokens / max(figures.seconds, 1e-9)
     words = {
         "tokens": figures.tokens,
         "seconds": round(figures.seconds, 3),
         "tokens_per_second": round(speed, 2),
+        "cached_tokens": figures.cached_tokens,
         "cache_bytes": figures.cache_bytes,
     }
     return TeacherSource(CachedTeacher(cache, compute.device), None, words)

@@ -29,10 +29,17 @@ _BATCH_TOKENS = 2048  # Enough for full speed of a matrix product, little enough
 
 @dataclass
 class PassFigures:
-    """Tokens run through the teacher, the seconds that took, and the bytes of the cache."""
+    """The teacher pass that made a cache, whichever runs and attempts did it.
+
+    Attributes:
+        tokens, seconds: of all shards.
+        cached_tokens: those that were there already.
+        cache_bytes: of all shards.
+    """
 
     tokens: int
     seconds: float
+    cached_tokens: int
     cache_bytes: int
 
 
@@ -91,15 +98,17 @@ def fill_cache(
     with cache.locked():
         missing = cache.missing()
         if not missing and head_is_there(cache):
-            return PassFigures(0, 0.0, cache.bytes)
+            return PassFigures(cache.key.tokens, cache.seconds(), cache.key.tokens, cache.bytes)
         cache.begin()
         teacher = load_teacher()
         _write_head(cache.folder / _HEAD, teacher)
-        began, tokens = time.monotonic(), sum(shard.tokens for shard in missing)
+        tokens = sum(shard.tokens for shard in missing)
         with console.progress("teacher pass", total=tokens, unit="tokens") as progress:
             for shard in missing:
-                cache.write(shard, _shard_states(shard, token_ids, teacher, lambda count: progress.advance(count)))
-        return PassFigures(tokens, time.monotonic() - began, cache.bytes)
+                began = time.monotonic()
+                states = _shard_states(shard, token_ids, teacher, lambda count: progress.advance(count))
+                cache.write(shard, states, time.monotonic() - began)
+        return PassFigures(cache.key.tokens, cache.seconds(), cache.key.tokens - tokens, cache.bytes)
 
 
 def _shard_states(
