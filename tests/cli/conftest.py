@@ -35,11 +35,18 @@ def small() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """`teacher`, `other_teacher`, `student` (one tokenizer), `texts` and `other_texts` as paths."""
-    from tiny_models import save_model_folder, tiny_model, tiny_tokenizer, write_texts
+    """`teacher`, `other_teacher`, `student` (one tokenizer), `foreign_student` (another one), `texts` and `other_texts` as paths."""
+    from tiny_models import (
+        save_model_folder,
+        tiny_model,
+        tiny_sentencepiece_tokenizer,
+        tiny_tokenizer,
+        write_texts,
+    )
 
     root = tmp_path_factory.mktemp("pair")
     tokenizer = tiny_tokenizer()
+    foreign = tiny_sentencepiece_tokenizer(root / "foreign")
 
     def model(name: str, seed: int, *, opinions: int, **settings: int) -> Path:
         made = tiny_model("gpt2", len(tokenizer), seed=seed, eos_token_id=0, **settings)
@@ -52,6 +59,9 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         teacher=model("teacher", 1, opinions=6, layers=2, hidden=32),
         other_teacher=model("other_teacher", 3, opinions=6, layers=2, hidden=32),
         student=model("student", 2, opinions=1, layers=1, hidden=16),
+        foreign_student=save_model_folder(
+            root / "foreign_student", tiny_model("llama", len(foreign), seed=4, layers=1, hidden=16), foreign
+        ),
         texts=write_texts(root / "texts.txt", 120),
         other_texts=write_texts(root / "other.txt", 120, seed=5),
     )

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from distillkit import PreconditionError, QualityGateError, UsageError
 from distillkit import parameters as declared
+from distillkit.losses.kernels import compiler_available
 
 Distil = Callable[..., Any]
 
@@ -457,3 +458,91 @@ def test_datasets(distil: Distil) -> None:
         distil(dataset="mine", datasets={"mine": {"id": "someone/absent-texts", "column": "body"}})
     with pytest.raises(UsageError, match=r"datasets\.mine: unknown key 'colum'"):
         distil(dataset="mine", datasets={"mine": {"id": "someone/absent-texts", "colum": "body"}})
+
+
+# --- advanced --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def foreign(distil: Distil, pair: SimpleNamespace) -> Any:
+    """A run across tokenizers with nothing but the small settings, to compare with."""
+    return distil(student_model_path=pair.foreign_student)
+
+
+def test_alignment(distil: Distil, base: Any, foreign: Any, pair: SimpleNamespace) -> None:
+    found = {
+        name: first(distil(student_model_path=pair.foreign_student, alignment=name))
+        for name in ("bpm", "strict", "alm", "uld")
+    }
+    assert found["bpm"]["soft_loss"] == first(foreign)["soft_loss"]
+    assert len({line["soft_loss"] for line in found.values()}) == 4
+    assert all(line["hard_loss"] == pytest.approx(first(foreign)["hard_loss"], rel=1e-6) for line in found.values())
+    # With one tokenizer the marginalisation is the plain divergence, except that a token has its own row's mass only.
+    assert first(distil(alignment="bpm"))["soft_loss"] == pytest.approx(first(base)["soft_loss"], rel=1e-3)
+
+
+def test_prefix_map(distil: Distil, foreign: Any, pair: SimpleNamespace) -> None:
+    canonical = distil(student_model_path=pair.foreign_student, prefix_map="canonical")
+    assert first(canonical)["soft_loss"] != pytest.approx(first(foreign)["soft_loss"], rel=1e-5)
+    assert first(canonical)["hard_loss"] == pytest.approx(first(foreign)["hard_loss"], rel=1e-6)
+
+
+def test_divergence(distil: Distil, base: Any) -> None:
+    names = get_args(declared.DivergenceName)
+    found = {name: first(distil(divergence=name)) for name in names}
+    assert found["forward-kl"]["soft_loss"] == first(base)["soft_loss"]
+    assert len({line["soft_loss"] for line in found.values()}) == len(names)
+    assert all(line["hard_loss"] == pytest.approx(first(base)["hard_loss"], rel=1e-6) for line in found.values())
+
+
+def test_divergence_mix(distil: Distil, base: Any) -> None:
+    # The generalised Jensen-Shannon divergence is about λ·KL for a small λ.
+    small = first(distil(divergence="jsd", divergence_mix=0.001))["soft_loss"]
+    assert small / 0.001 == pytest.approx(first(base)["soft_loss"], rel=0.1)
+    assert (
+        first(distil(divergence="jsd"))["soft_loss"] == first(distil(divergence="jsd", divergence_mix=0.5))["soft_loss"]
+    )
+
+
+def test_ab_alpha(distil: Distil, base: Any) -> None:
+    assert first(distil(divergence="alpha-beta", ab_alpha=1.0, ab_beta=0.0))["soft_loss"] == pytest.approx(
+        first(base)["soft_loss"], rel=1e-4
+    )
+    one, other = (first(distil(divergence="alpha-beta", ab_alpha=value)) for value in (0.2, 0.9))
+    assert one["soft_loss"] != pytest.approx(other["soft_loss"], rel=1e-3)
+
+
+def test_ab_beta(distil: Distil) -> None:
+    reverse = first(distil(divergence="reverse-kl"))["soft_loss"]
+    found = first(distil(divergence="alpha-beta", ab_alpha=0.0, ab_beta=1.0))["soft_loss"]
+    assert found == pytest.approx(reverse, rel=1e-4)
+
+
+def test_teacher_cache(distil: Distil, base: Any, tmp_path: Path) -> None:
+    assert base.metrics["teacher_pass"]["cache_bytes"] == 0  # One epoch: nothing to gain.
+    first_run, second_run = (distil(output_dir=tmp_path, teacher_cache="exact") for _ in range(2))
+    pass_of = [result.metrics["teacher_pass"] for result in (first_run, second_run)]
+    assert [found["cached_tokens"] for found in pass_of] == [0, pass_of[0]["tokens"]]
+    assert pass_of[0]["cache_bytes"] == pass_of[0]["tokens"] * 32 * 4
+    assert len([path for path in (tmp_path / ".teacher-cache").iterdir() if path.is_dir()]) == 1
+    assert equal_weights(first_run, second_run)
+    for cached, live in zip(lines(first_run, "loss"), lines(base, "loss"), strict=True):
+        assert cached["loss"] == pytest.approx(live["loss"], rel=1e-5)
+    repeated = distil(output_dir=tmp_path, epochs=2, temperature=3.0, alpha=0.4)
+    assert repeated.metrics["teacher_pass"]["cached_tokens"] == pass_of[0]["tokens"]
+    off = distil(output_dir=tmp_path, epochs=2, teacher_cache="off")
+    assert off.metrics["teacher_pass"]["cache_bytes"] == 0
+
+
+def test_compile_loss(distil: Distil, base: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not compiler_available(torch.device("cpu")):
+        with pytest.raises(PreconditionError, match="no compiler"):
+            distil(compile_loss="on")
+        return
+    compiled = distil(compile_loss="on", temperature=2.0)
+    for fast, plain in zip(lines(compiled, "loss"), lines(base, "loss"), strict=True):
+        assert fast["loss"] == pytest.approx(plain["loss"], rel=1e-5)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(PreconditionError, match="no compiler"):
+        distil(compile_loss="on")
+    assert equal_weights(distil(), base)
