@@ -48,8 +48,8 @@ _IMPOSSIBLE = (
     ("held_out_size", lambda value: value >= 1, "at least 1"),
     ("max_length", lambda value: value >= 8, "at least 8"),
     ("divergence_mix", lambda value: 0 < value < 1, "greater than 0 and less than 1"),
-    ("ab_alpha", lambda value: value > 0, "greater than 0"),
-    ("ab_beta", lambda value: value > 0, "greater than 0"),
+    ("ab_alpha", lambda value: value >= 0, "0 or greater"),
+    ("ab_beta", lambda value: value >= 0, "0 or greater"),
     ("checkpoint_interval", lambda value: value >= 1, "at least 1"),
     ("seed", lambda value: 0 <= value < 2**31, "between 0 and 2147483647"),
 )

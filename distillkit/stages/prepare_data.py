@@ -144,7 +144,7 @@ def _alignment_figures(examples: Sequence[Example], student: Reader, teacher: Re
     ]
     positions = max(1, sum(item.positions for item in rows))
     return {
-        "method": "byte-prefix marginalisation",
+        "method": "shared bytes",
         "positions_aligned": sum(item.positions_aligned for item in rows) / positions,
         "positions_on_boundaries": sum(item.positions_on_boundaries for item in rows) / positions,
         "bytes_aligned": sum(item.bytes_aligned for item in rows) / max(1, sum(item.bytes for item in rows)),

@@ -477,7 +477,7 @@ def test_alignment(distil: Distil, base: Any, foreign: Any, pair: SimpleNamespac
     assert found["bpm"]["soft_loss"] == first(foreign)["soft_loss"]
     assert len({line["soft_loss"] for line in found.values()}) == 4
     assert all(line["hard_loss"] == pytest.approx(first(foreign)["hard_loss"], rel=1e-6) for line in found.values())
-    # With one tokenizer the marginalisation is the plain divergence, except that a token has its own row's mass only.
+    # With one tokenizer the marginalisation is the plain divergence.
     assert first(distil(alignment="bpm"))["soft_loss"] == pytest.approx(first(base)["soft_loss"], rel=1e-3)
 
 
