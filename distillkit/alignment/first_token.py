@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from distillkit.alignment.token_bytes import TokenBytes, encode_batch
+from distillkit.alignment.encoding import encode_batch
+from distillkit.alignment.token_bytes import TokenBytes
 
 FirstTokens = Callable[[Sequence[bytes]], np.ndarray]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from distillkit.alignment.token_bytes import Encoding
+from distillkit.alignment.encoding import Encoding
 
 _WHITE_SPACE = np.frombuffer(b" \t\n\r\v\f", dtype=np.uint8)
 LEAD = -1

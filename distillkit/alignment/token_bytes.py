@@ -16,18 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from distillkit.alignment.word_pieces import is_word_piece, word_pieces
 from distillkit.errors import PreconditionError
 
-# Texts that go to the tokenizer in one call: enough to use its threads, few enough to hold its bookkeeping.
-_BATCH = 512
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 # Normalisers that change letters, so that what a token spells is not what the text said.
-_LOSSY_NORMALIZERS = {"Lowercase", "StripAccents", "BertNormalizer"}
+_LOSSY_NORMALIZERS = {"Lowercase", "StripAccents"}
 _KNOWN_DECODERS = {"ByteLevel", "Metaspace", "Replace", "ByteFallback", "Fuse", "Strip"}
-
-
-class InexactEncoding(Exception):  # noqa: N818 - a property of one text that the caller counts, not a failure
-    """The tokens do not spell the text byte for byte; the text cannot be aligned and has to be dropped."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +37,9 @@ class TokenBytes:
         shadowed: ids whose bytes another token spells too, which is the one that the tokenizer writes: byte-fallback
             tokens with an ordinary twin (`<0x2C>` beside `,`), and duplicates.
         bos_id, eos_id: None where there is no such token.
+        by_offsets: the tokens do not spell every text (WordPiece forgets white space); which bytes of a text a token
+            stands for is asked of the tokenizer, and where they are not those of `pieces` the token is
+            `Encoding.unlike`.
     """
 
     pieces: tuple[bytes | None, ...]
@@ -50,6 +48,7 @@ class TokenBytes:
     shadowed: frozenset[int] = frozenset()
     bos_id: int | None = None
     eos_id: int | None = None
+    by_offsets: bool = False
 
     def __len__(self) -> int:
         return len(self.pieces)
@@ -73,32 +72,16 @@ class TokenBytes:
         return 0 <= index < len(self.pieces) and (self.pieces[index] is not None or index in self.specials)
 
 
-@dataclass(frozen=True, eq=False)
-class Encoding:
-    """One text as tokens, without special tokens.
-
-    Attributes:
-        ids: the tokens.
-        ends: [len(ids)] int64, UTF-8 bytes of the text covered after each token; not decreasing.
-        dummy_space: the first token starts with a space that is not in the text (it counts for no byte).
-        unlike: [len(ids)] bool, True where the bytes in the text are not those of the vocabulary; None: nowhere.
-    """
-
-    ids: list[int]
-    ends: np.ndarray
-    dummy_space: bool = False
-    unlike: np.ndarray | None = None
-
-
 def token_bytes(tokenizer: Any) -> TokenBytes:
     """Find out what every token of a transformers tokenizer spells.
 
-    Understands byte-level BPE, SentencePiece (BPE and unigram, fast or slow, with or without byte fallback) and
-    tiktoken-style tokenizers that carry their own table.
+    Understands byte-level BPE, SentencePiece (BPE and unigram, fast or slow, with or without byte fallback),
+    tiktoken-style tokenizers that carry their own table, and WordPiece that keeps letters as they are.
 
     Raises:
-        PreconditionError: the bytes cannot be known (WordPiece, lowercasing, end-of-word marks, an unknown kind).
+        PreconditionError: the bytes cannot be known (lowercasing, end-of-word marks, an unknown kind).
     """
+    word_piece = is_word_piece(tokenizer)
     encoding = _tiktoken_encoding(tokenizer)
     specials = _special_tokens(tokenizer)
     if encoding is not None:
@@ -121,42 +104,13 @@ def token_bytes(tokenizer: Any) -> TokenBytes:
         eos_id = getattr(tokenizer, "eod_id", None)  # Qwen-1 names its end of text so, and declares no EOS.
     return TokenBytes(
         pieces=table,
-        leading_space=_writes_leading_space(tokenizer, table),
+        leading_space=word_piece or _writes_leading_space(tokenizer, table),
         specials=specials,
         shadowed=_shadowed(tokenizer, table, fallback),
         bos_id=tokenizer.bos_token_id,
         eos_id=eos_id,
+        by_offsets=word_piece,
     )
-
-
-def encode_text(tokenizer: Any, table: TokenBytes, text: str) -> Encoding:
-    """Encode one text without special tokens; a special token's name inside the text is ordinary text.
-
-    Raises:
-        InexactEncoding: the tokens do not spell the text (an unknown character, a normaliser that changed it, a
-            special token that this tokenizer cannot write as text, a lone surrogate).
-    """
-    data = _utf8(text)
-    return _checked(table, _token_ids(tokenizer, [text])[0], data)
-
-
-def encode_batch(tokenizer: Any, table: TokenBytes, texts: Sequence[str]) -> list[Encoding | None]:
-    """`encode_text` for many texts at once; None where it would raise `InexactEncoding`."""
-    encodings: list[Encoding | None] = []
-    for start in range(0, len(texts), _BATCH):
-        batch: list[tuple[str, bytes] | None] = []
-        for text in texts[start : start + _BATCH]:
-            try:
-                batch.append((text, _utf8(text)))
-            except InexactEncoding:
-                batch.append(None)
-        ids = iter(_token_ids(tokenizer, [entry[0] for entry in batch if entry is not None]))
-        for entry in batch:
-            try:
-                encodings.append(None if entry is None else _checked(table, next(ids), entry[1]))
-            except InexactEncoding:
-                encodings.append(None)
-    return encodings
 
 
 def common_ids(a: TokenBytes, b: TokenBytes) -> np.ndarray:
@@ -262,11 +216,15 @@ def _backend_pieces(tokenizer: Any) -> tuple[dict[int, bytes], frozenset[int]]:
     decoders = list(_components(backend.decoder))
     kind = type(backend.model).__name__
     lossy = _LOSSY_NORMALIZERS & {part["type"] for part in normalizers}
-    strange = {part["type"] for part in decoders} - _KNOWN_DECODERS
-    if kind == "WordPiece" or strange:
-        raise _unknowable(tokenizer, f"it is made of words ({', '.join(sorted(strange)) or kind}), not of bytes")
+    lossy |= {part["type"] for part in normalizers if part.get("lowercase") or part.get("strip_accents")}
     if lossy:
         raise _unknowable(tokenizer, f"it changes the text ({', '.join(sorted(lossy))})")
+    if kind == "WordPiece":
+        vocabulary = backend.get_vocab(with_added_tokens=False)
+        return word_pieces(vocabulary, backend.model.continuing_subword_prefix), frozenset()
+    strange = {part["type"] for part in decoders} - _KNOWN_DECODERS
+    if strange:
+        raise _unknowable(tokenizer, f"it is made of words ({', '.join(sorted(strange))}), not of bytes")
     marks = (getattr(backend.model, name, None) for name in ("continuing_subword_prefix", "end_of_word_suffix"))
     if any(marks):
         raise _unknowable(tokenizer, "it marks the parts of words")
@@ -315,7 +273,7 @@ def _shadowed(tokenizer: Any, table: Sequence[bytes | None], fallback: frozenset
         written = ordinary[0]
         if len(ordinary) > 1:
             text = piece.decode(errors="ignore")
-            written = next((index for index in _token_ids(tokenizer, [text])[0] if index in ordinary), written)
+            written = next((index for index in token_ids(tokenizer, [text])[0] if index in ordinary), written)
         shadowed |= set(ids) - {written}
     return frozenset(shadowed)
 
@@ -323,7 +281,7 @@ def _shadowed(tokenizer: Any, table: Sequence[bytes | None], fallback: frozenset
 def _writes_leading_space(tokenizer: Any, table: Sequence[bytes | None]) -> bool:
     # Asked of the tokenizer itself: the setting hides in half a dozen places (scheme, prefix, legacy behaviour).
     for letter in "ae1.":
-        ids = _token_ids(tokenizer, [letter])[0]
+        ids = token_ids(tokenizer, [letter])[0]
         spelled = b"".join(table[index] or b"?" for index in ids if index < len(table))
         if spelled in (letter.encode(), b" " + letter.encode()):
             return spelled[:1] == b" "
@@ -337,17 +295,8 @@ def _unknowable(tokenizer: Any, why: str) -> PreconditionError:
     )
 
 
-# Encoding
-
-
-def _utf8(text: str) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError as error:
-        raise InexactEncoding(f"the text is not Unicode: {error}") from error
-
-
-def _token_ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+def token_ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    """Texts as tokens without special tokens; a special token's name inside a text is ordinary text."""
     if not texts:
         return []
     encoding = _tiktoken_encoding(tokenizer)
@@ -364,16 +313,3 @@ def _token_ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
         return_token_type_ids=False,
         verbose=False,
     )["input_ids"]
-
-
-def _checked(table: TokenBytes, ids: list[int], data: bytes) -> Encoding:
-    if any(index >= len(table) for index in ids):
-        raise InexactEncoding("a token beyond the vocabulary")
-    lengths = table.lengths[np.asarray(ids, dtype=np.int64)]
-    if (lengths < 0).any():
-        raise InexactEncoding("a special or unknown token inside the text")
-    spelled = b"".join(table.pieces[index] or b"" for index in ids)
-    dummy_space = spelled != data
-    if dummy_space and not (table.leading_space and spelled == b" " + data):
-        raise InexactEncoding("the tokens do not spell the text")
-    return Encoding(ids, np.maximum(np.cumsum(lengths) - int(dummy_space), 0), dummy_space)

@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from distillkit.alignment.boundaries import shared_boundaries
+from distillkit.alignment.encoding import Encoding
 from distillkit.alignment.rows import AlignedRows, aligned_rows
-from distillkit.alignment.token_bytes import Encoding
 from distillkit.data.reading import Reader
 from distillkit.data.types import Document
 from distillkit.errors import UsageError

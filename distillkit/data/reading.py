@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from distillkit.alignment.token_bytes import Encoding, TokenBytes, encode_batch, token_bytes
+from distillkit.alignment.encoding import Encoding, encode_batch, encode_by_offsets
+from distillkit.alignment.token_bytes import TokenBytes, token_bytes
 from distillkit.errors import PreconditionError
 
 
@@ -18,7 +17,7 @@ class Reader:
 
     Attributes:
         tokenizer: the tokenizer itself.
-        table: the bytes of its tokens; None where they cannot be known (WordPiece …), which only black box allows.
+        table: the bytes of its tokens; None where they cannot be known (lowercasing …), which only black box allows.
         start_id: put before every text, so that its first token is predicted too; None if the model has none.
         end_id: put after a text that really ends; None if the model has none.
         limit: how many tokens of text fit, the two above not counted.
@@ -36,12 +35,12 @@ class Reader:
         end = [self.end_id] if ends and self.end_id is not None else []
         return [*start, *ids, *end]
 
-    def encode(self, texts: Sequence[str]) -> list[Encoding | None]:
+    def encode(self, texts: Sequence[str]) -> Sequence[Encoding | None]:
         """Texts as tokens without specials, with the byte at which each token ends; None for a text that the tokens
         do not spell."""
         if self.table is not None:
             return encode_batch(self.tokenizer, self.table, texts)
-        return _encode_by_offsets(self.tokenizer, texts)
+        return encode_by_offsets(self.tokenizer, texts)
 
 
 @dataclass(frozen=True)
@@ -75,17 +74,3 @@ def make_reader(tokenizer: Any, context: int | None, max_length: int, *, needs_b
     specials = (start is not None) + (end is not None)
     longest = max_length if context is None else min(max_length, context)
     return Reader(tokenizer, table, start, end, max(1, longest - specials))
-
-
-def _encode_by_offsets(tokenizer: Any, texts: Sequence[str]) -> list[Encoding | None]:
-    """For tokenizers that change the text (lower case, …): where in the original each token ends."""
-    encoded = tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    result: list[Encoding | None] = []
-    for text, ids, offsets in zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True):
-        byte_at = np.concatenate([[0], np.cumsum([len(character.encode("utf-8", "replace")) for character in text])])
-        ends = byte_at[[end for _, end in offsets]] if offsets else np.zeros(0)
-        ends = np.maximum.accumulate(ends.astype(np.int64)) if len(ends) else ends.astype(np.int64)
-        if len(ends):
-            ends[-1] = byte_at[-1]
-        result.append(Encoding(list(ids), ends))
-    return result

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distillkit.alignment.bpm import BytePrefixMap
+from distillkit.alignment.encoding import Encoding
 from distillkit.alignment.rows import LEAD, aligned_rows
-from distillkit.alignment.token_bytes import Encoding, TokenBytes
+from distillkit.alignment.token_bytes import TokenBytes
 from distillkit.losses.objective import cross_vocabulary_terms, same_vocabulary_terms
 from distillkit.losses.soft import SoftLoss
 

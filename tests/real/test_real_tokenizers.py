@@ -12,16 +12,9 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from distillkit.alignment.bpm import BytePrefixMap
+from distillkit.alignment.encoding import InexactEncoding, encode_batch, encode_text
 from distillkit.alignment.rows import aligned_rows, within
-from distillkit.alignment.token_bytes import (
-    InexactEncoding,
-    TokenBytes,
-    common_ids,
-    encode_batch,
-    encode_text,
-    same_vocabulary,
-    token_bytes,
-)
+from distillkit.alignment.token_bytes import TokenBytes, common_ids, same_vocabulary, token_bytes
 
 pytestmark = pytest.mark.real
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from distillkit.alignment.bpm import BytePrefixMap, Realised
+from distillkit.alignment.encoding import Encoding
 from distillkit.alignment.rows import LEAD, AlignedRows, aligned_rows, crossing, twins, within
-from distillkit.alignment.token_bytes import Encoding, TokenBytes
+from distillkit.alignment.token_bytes import TokenBytes
 
 TEACHER = TokenBytes(
     (b"a", b"ab", b"abc", b"b", b" the", b"\xf0\x9f", None, None), specials={6: "</s>", 7: "<x>"}, eos_id=6

@@ -16,15 +16,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import PreTrainedTokenizer, PreTrainedTokenizerFast
 from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
 
-from distillkit.alignment.token_bytes import (
-    InexactEncoding,
-    TokenBytes,
-    common_ids,
-    encode_batch,
-    encode_text,
-    same_vocabulary,
-    token_bytes,
-)
+from distillkit.alignment.encoding import InexactEncoding, encode_batch, encode_text
+from distillkit.alignment.token_bytes import TokenBytes, common_ids, same_vocabulary, token_bytes
 from distillkit.errors import PreconditionError
 
 CORPUS = [

@@ -1,0 +1,130 @@
+"""A text as tokens, with the byte of the text at which each of them ends.
+
+Every encoding is checked against the text: its tokens spell it byte for byte, or it is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from distillkit.alignment.token_bytes import TokenBytes, token_ids
+
+# Texts that go to the tokenizer in one call: enough to use its threads, few enough to hold its bookkeeping.
+_BATCH = 512
+
+
+class InexactEncoding(Exception):  # noqa: N818 - a property of one text that the caller counts, not a failure
+    """The tokens do not spell the text byte for byte; the text cannot be aligned and has to be dropped."""
+
+
+@dataclass(frozen=True, eq=False)
+class Encoding:
+    """One text as tokens, without special tokens.
+
+    Attributes:
+        ids: the tokens.
+        ends: [len(ids)] int64, UTF-8 bytes of the text covered after each token; not decreasing.
+        dummy_space: the first token starts with a space that is not in the text (it counts for no byte).
+        unlike: [len(ids)] bool, True where the bytes in the text are not those of the vocabulary; None: nowhere.
+    """
+
+    ids: list[int]
+    ends: np.ndarray
+    dummy_space: bool = False
+    unlike: np.ndarray | None = None
+
+
+def encode_text(tokenizer: Any, table: TokenBytes, text: str) -> Encoding:
+    """Encode one text without special tokens; a special token's name inside the text is ordinary text.
+
+    Raises:
+        InexactEncoding: the tokens do not spell the text (an unknown character, a normaliser that changed it, a
+            special token that this tokenizer cannot write as text, a lone surrogate).
+    """
+    data = _utf8(text)
+    if table.by_offsets:
+        return _compared(table, encode_by_offsets(tokenizer, [text])[0], data)
+    return _checked(table, token_ids(tokenizer, [text])[0], data)
+
+
+def encode_batch(tokenizer: Any, table: TokenBytes, texts: Sequence[str]) -> list[Encoding | None]:
+    """`encode_text` for many texts at once; None where it would raise `InexactEncoding`."""
+    encodings: list[Encoding | None] = []
+    for start in range(0, len(texts), _BATCH):
+        batch: list[tuple[str, bytes] | None] = []
+        for text in texts[start : start + _BATCH]:
+            try:
+                batch.append((text, _utf8(text)))
+            except InexactEncoding:
+                batch.append(None)
+        known = [entry[0] for entry in batch if entry is not None]
+        found = iter(encode_by_offsets(tokenizer, known) if table.by_offsets else token_ids(tokenizer, known))
+        for entry in batch:
+            try:
+                encodings.append(None if entry is None else _verified(table, next(found), entry[1]))
+            except InexactEncoding:
+                encodings.append(None)
+    return encodings
+
+
+def encode_by_offsets(tokenizer: Any, texts: Sequence[str]) -> list[Encoding]:
+    """For fast tokenizers whose tokens do not spell the text: where in the original each token ends. What lies before
+    a token, white space mostly, counts for it; what lies behind the last one counts for the last one."""
+    if not texts:
+        return []
+    encoded = tokenizer(
+        list(texts), add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True, verbose=False
+    )
+    result: list[Encoding] = []
+    for text, ids, offsets in zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+        byte_at = np.concatenate([[0], np.cumsum([len(character.encode("utf-8", "replace")) for character in text])])
+        ends = byte_at[[end for _, end in offsets]] if offsets else np.zeros(0)
+        ends = np.maximum.accumulate(ends.astype(np.int64)) if len(ends) else ends.astype(np.int64)
+        if len(ends):
+            ends[-1] = byte_at[-1]
+        result.append(Encoding(list(ids), ends))
+    return result
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise InexactEncoding(f"the text is not Unicode: {error}") from error
+
+
+def _verified(table: TokenBytes, found: Encoding | list[int], data: bytes) -> Encoding:
+    return _compared(table, found, data) if isinstance(found, Encoding) else _checked(table, found, data)
+
+
+def _checked(table: TokenBytes, ids: list[int], data: bytes) -> Encoding:
+    if any(index >= len(table) for index in ids):
+        raise InexactEncoding("a token beyond the vocabulary")
+    lengths = table.lengths[np.asarray(ids, dtype=np.int64)]
+    if (lengths < 0).any():
+        raise InexactEncoding("a special or unknown token inside the text")
+    spelled = b"".join(table.pieces[index] or b"" for index in ids)
+    dummy_space = spelled != data
+    if dummy_space and not (table.leading_space and spelled == b" " + data):
+        raise InexactEncoding("the tokens do not spell the text")
+    return Encoding(ids, np.maximum(np.cumsum(lengths) - int(dummy_space), 0), dummy_space)
+
+
+def _compared(table: TokenBytes, encoding: Encoding, data: bytes) -> Encoding:
+    """An encoding by offsets, with a mark on the tokens that stand for other bytes than they usually do."""
+    if any(index >= len(table) or table.pieces[index] is None for index in encoding.ids):
+        raise InexactEncoding("a special or unknown token inside the text")
+    if data and not encoding.ids:
+        raise InexactEncoding("no token for the text")
+    starts = np.append(0, encoding.ends[:-1])
+    spans = [data[begin:end] for begin, end in zip(starts.tolist(), encoding.ends.tolist(), strict=True)]
+    pieces = [table.pieces[index] or b"" for index in encoding.ids]
+    dummy_space = bool(spans) and pieces[0] == b" " + spans[0]
+    unlike = np.fromiter((span != piece for span, piece in zip(spans, pieces, strict=True)), bool, len(spans))
+    if dummy_space:
+        unlike[0] = False
+    return Encoding(encoding.ids, encoding.ends, dummy_space, unlike if unlike.any() else None)
