@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import io
-import json
 
 import numpy as np
 import pytest
-import sentencepiece
-import tiktoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizer, PreTrainedTokenizerFast
-from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
+from tokenizer_makers import (
+    TiktokenStyle,
+    byte_level,
+    sentencepiece_like,
+    slow_sentencepiece,
+    unigram,
+    word_piece,
+)
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from distillkit.alignment.encoding import InexactEncoding, encode_batch, encode_text
 from distillkit.alignment.token_bytes import TokenBytes, common_ids, same_vocabulary, token_bytes
 from distillkit.errors import PreconditionError
 
-CORPUS = [
-    "the cat sat on the mat, and the dog sat on the log.",
-    "where there is a will there is a way",
-    "naïve café",
-] * 4
 NASTY = [
     "the cat",
     " the cat",
@@ -37,90 +35,6 @@ NASTY = [
     "cat\x00dog\r\n",
     "\u2028x",
 ]
-
-
-def byte_level(specials: tuple[str, ...] = ("<|endoftext|>",), size: int = 300, add_prefix_space: bool = False):
-    backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space)
-    backend.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=size, initial_alphabet=alphabet, special_tokens=list(specials), show_progress=False
-    )
-    backend.train_from_iterator(CORPUS, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|endoftext|>")
-
-
-def sentencepiece_like():
-    """A Llama-style BPE: `▁` for spaces, 256 byte tokens, among them twins of ordinary characters."""
-    trained = Tokenizer(models.BPE())
-    trained.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
-    trained.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=80, show_progress=False))
-    model = json.loads(trained.to_str())["model"]
-    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *model["vocab"]]
-    backend = Tokenizer(
-        models.BPE(
-            vocab={piece: index for index, piece in enumerate(pieces)},
-            merges=[tuple(merge) for merge in model["merges"]],
-            unk_token="<unk>",
-            fuse_unk=True,
-            byte_fallback=True,
-        )
-    )
-    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
-    backend.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-    )
-    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
-
-
-def unigram():
-    pieces = [("<unk>", 0.0), ("</s>", 0.0), *((f"<0x{byte:02X}>", -20.0) for byte in range(256))]
-    pieces += [("▁", -4.0), ("▁the", -2.0), ("t", -5.0), ("h", -5.0), ("e", -5.0), ("c", -5.0), ("a", -5.0)]
-    backend = Tokenizer(models.Unigram(pieces, unk_id=0, byte_fallback=True))
-    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
-    backend.decoder = decoders.Sequence([decoders.Metaspace(prepend_scheme="never"), decoders.ByteFallback()])
-    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", eos_token="</s>")
-
-
-def slow_sentencepiece(tmp_path, **options):
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(CORPUS),
-        model_writer=model,
-        vocab_size=320,
-        model_type="bpe",
-        byte_fallback=True,
-        hard_vocab_limit=False,
-        normalization_rule_name="identity",
-        remove_extra_whitespaces=False,
-        minloglevel=2,
-    )
-    path = tmp_path / "tokenizer.model"
-    path.write_bytes(model.getvalue())
-    return SentencePieceBackend(vocab_file=str(path), unk_token="<unk>", bos_token="<s>", eos_token="</s>", **options)
-
-
-class TiktokenStyle(PreTrainedTokenizer):
-    """As Qwen-1: slow, its own table of bytes, a `tiktoken` encoding inside, an `eod_id` and no EOS."""
-
-    def __init__(self, **kwargs) -> None:
-        merges = [b"th", b"the", b" the", b"\xe6\x97"]
-        self.mergeable_ranks = {bytes([byte]): byte for byte in range(256)}
-        self.mergeable_ranks |= {piece: 256 + index for index, piece in enumerate(merges)}
-        self.special_tokens = {"<|endoftext|>": len(self.mergeable_ranks)}
-        self.tokenizer = tiktoken.Encoding(
-            "mini", pat_str=r" ?\S+|\s+", mergeable_ranks=self.mergeable_ranks, special_tokens=self.special_tokens
-        )
-        self.eod_id = self.tokenizer.eot_token
-        super().__init__(**kwargs)
-
-    @property
-    def vocab_size(self) -> int:
-        return self.tokenizer.n_vocab
-
-    def get_vocab(self):
-        return self.mergeable_ranks
 
 
 MAKERS = {
@@ -303,12 +217,6 @@ def test_a_changing_normaliser_makes_single_texts_inexact():
     assert [found is None for found in encode_batch(tokenizer, table, ["cafe\u0301", "cat"])] == [True, False]
 
 
-def word_piece():
-    backend = Tokenizer(models.WordPiece({"[UNK]": 0, "the": 1, "##s": 2}, unk_token="[UNK]"))
-    backend.decoder = decoders.WordPiece()
-    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]")
-
-
 def lowercasing():
     tokenizer = byte_level()
     tokenizer.backend_tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
@@ -326,7 +234,7 @@ def words():
     return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]")
 
 
-@pytest.mark.parametrize("maker", [word_piece, lowercasing, end_of_word, words])
+@pytest.mark.parametrize("maker", [lowercasing, end_of_word, words])
 def test_unknowable_bytes_are_refused_with_the_way_out(maker):
     with pytest.raises(PreconditionError, match="cannot be known") as caught:
         token_bytes(maker())
@@ -362,3 +270,32 @@ def test_common_ids_leave_out_holes_padding_and_other_specials():
     b = TokenBytes((b"a", None, b"B", None, None, None, None), specials={3: "<mask>", 4: "<end>", 5: "<x>"}, eos_id=4)
     assert common_ids(a, b).tolist() == [True, False, False, False, True, True]
     assert common_ids(a, dataclasses.replace(b, eos_id=5)).tolist() == [True, False, False, False, False, True]
+
+
+def test_word_pieces_spell_what_they_usually_stand_for():
+    tokenizer = word_piece()
+    table = token_bytes(tokenizer)
+    ids = tokenizer.get_vocab()
+    assert table.by_offsets
+    assert table.leading_space
+    assert table.pieces[ids["the"]] == b" the"
+    assert table.pieces[ids["##t"]] == b"t"
+    assert [table.pieces[ids[mark]] for mark in (",", ".", "(")] == [b",", b".", b" ("]
+    found = encode_text(tokenizer, table, "the cat,  the\ncat ")
+    assert found.dummy_space
+    assert found.unlike is not None
+    spans = [found.ends[index] - found.ends[index - 1] if index else found.ends[0] for index in range(len(found.ids))]
+    assert sum(spans) == len(b"the cat,  the\ncat ")
+    # Two spaces and a line break are not what the words after them usually begin with, nor is the last space.
+    assert found.unlike.sum() == 3
+    with pytest.raises(InexactEncoding):
+        encode_text(tokenizer, table, "the \u65e5")
+    assert encode_text(tokenizer, table, "").ids == []
+
+
+def test_a_word_piece_that_changes_letters_is_refused():
+    tokenizer = word_piece()
+    for options in ({"lowercase": True}, {"lowercase": False, "strip_accents": True}):
+        tokenizer.backend_tokenizer.normalizer = normalizers.BertNormalizer(**options)
+        with pytest.raises(PreconditionError, match="changes the text"):
+            token_bytes(tokenizer)
