@@ -120,7 +120,7 @@ def _compared(table: TokenBytes, encoding: Encoding, data: bytes) -> Encoding:
         raise InexactEncoding("a special or unknown token inside the text")
     if data and not encoding.ids:
         raise InexactEncoding("no token for the text")
-    starts = np.append(0, encoding.ends[:-1])
+    starts = np.append(0, encoding.ends)[:-1]
     spans = [data[begin:end] for begin, end in zip(starts.tolist(), encoding.ends.tolist(), strict=True)]
     pieces = [table.pieces[index] or b"" for index in encoding.ids]
     dummy_space = bool(spans) and pieces[0] == b" " + spans[0]

@@ -63,7 +63,8 @@ def weighted_loss(
 ) -> ChunkedLoss:
     """`chunked_loss` over (rows, labels), every row's cross-entropy weighed by `hard_weight`."""
     rows, labels = targets
-    hard = hard_weight if isinstance(hard_weight, Tensor) else torch.full(rows.shape, hard_weight, device=rows.device)
+    dtype = torch.float64 if student.hidden_BTD.dtype == torch.float64 else torch.float32
+    hard = torch.as_tensor(hard_weight, dtype=dtype, device=rows.device).expand(rows.shape)
     return chunked_loss(
         student, rows, labels, hard, soft_targets, soft,
         alpha=weights.alpha, divisor=weights.divisor, compile_kernels=weights.compile_kernels,

@@ -33,14 +33,21 @@ WORDS = st.lists(st.sampled_from([*CORPUS[0].split(), ",", "x", "é"]), max_size
 TEXTS = st.text(max_size=30) | WORDS | st.text(st.sampled_from("the cat.\n \t😀é日"), max_size=30)
 
 
+class Families(dict[str, tuple[Any, TokenBytes]]):
+    """name -> tokenizer and table; hypothesis prints it with every failure."""
+
+    def __repr__(self) -> str:
+        return f"Families({list(self)})"
+
+
 @pytest.fixture(scope="module")
-def families(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Any, TokenBytes]]:
+def families(tmp_path_factory: pytest.TempPathFactory) -> Families:
     made = [
         tiny_tokenizer(), byte_level(add_prefix_space=True), sentencepiece_like(),
         tiny_sentencepiece_tokenizer(tmp_path_factory.mktemp("converted")), unigram(),
         slow_sentencepiece(tmp_path_factory.mktemp("slow")), TiktokenStyle(), word_piece(),
     ]  # fmt: skip
-    return {name: (tokenizer, token_bytes(tokenizer)) for name, tokenizer in zip(FAMILIES, made, strict=True)}
+    return Families({name: (tokenizer, token_bytes(tokenizer)) for name, tokenizer in zip(FAMILIES, made, strict=True)})
 
 
 def stands_for(table: TokenBytes, encoding: Encoding, data: bytes, index: int) -> bytes:
