@@ -27,9 +27,14 @@ _MODELS = (("before", "student before"), ("after", "student after"), ("teacher",
 _METHODS = {
     "same": "White box with one tokenizer: at every token the student learned from the teacher's whole distribution "
     "(soft targets) and from the true token (hard targets).",
-    "across": "White box across tokenizers: where both tokenizations of a text share a byte boundary, the teacher's "
-    "distribution was carried over to the student's vocabulary by byte-prefix marginalisation (soft targets); every "
-    "true token was learned as well (hard targets).",
+    "bpm": "White box across tokenizers: the teacher's distribution was carried over to the student's vocabulary by "
+    "byte-prefix marginalisation (soft targets); every true token was learned as well (hard targets).",
+    "strict": "White box across tokenizers: where teacher and student write the same token next, the teacher's "
+    "distribution over the tokens that both have (soft targets); every true token was learned as well (hard targets).",
+    "alm": "White box across tokenizers: the teacher's likelihood of every stretch of text between two shared token "
+    "boundaries (approximate likelihood matching); every true token was learned as well (hard targets).",
+    "uld": "White box across tokenizers: the teacher's sorted probabilities (universal logit distillation); every true "
+    "token was learned as well (hard targets).",
     "black": "Black box: the student learned from texts that the teacher wrote (weight alpha) beside the texts of the "
     "data set (weight beta); the teacher's probabilities were not used.",
     "none": "Fine-tuning on the true tokens only: alpha is 0, so the teacher had no part in the training.",
@@ -108,7 +113,10 @@ def _method(facts: Mapping[str, Any]) -> str:
         return "none"
     if facts["box_type"] == "black":
         return "black"
-    return "same" if facts["same_tokenizer"] else "across"
+    alignment = str(facts["parameters"].get("alignment", "auto"))
+    if alignment == "auto":
+        return "same" if facts["same_tokenizer"] else "bpm"
+    return alignment
 
 
 def _measured(validation: Mapping[str, Any] | None) -> list[str]:

@@ -155,6 +155,19 @@ def held_out_scores(model: nn.Module, examples: Sequence[Example], reader: Reade
     return score(model, texts, device=torch.device("cpu"), autocast_dtype=dtype)
 
 
+def rescaled(model: nn.Module, scales: Sequence[float], score_now: Any) -> dict[str, float]:
+    """Bits per byte with all logits multiplied by each number: what a wrong temperature of the student costs it."""
+    norm: Any = model.get_submodule("model.norm")
+    weight, found = norm.weight.detach().clone(), {}
+    for scale in scales:
+        with torch.no_grad():
+            norm.weight.copy_(weight * scale)  # The last thing before the head: the logits are linear in it.
+        found[str(scale)] = score_now()
+    with torch.no_grad():
+        norm.weight.copy_(weight)
+    return found
+
+
 def line_of(scores: Scores, **facts: Any) -> dict[str, Any]:
     return {
         **facts, "bits_per_byte": scores.bits_per_byte, "documents": scores.documents.tolist(),
@@ -210,14 +223,21 @@ def run_seed(arguments: argparse.Namespace, seed: int, methods: list[Method], do
             )
     tokens = train_all(arguments, seed, train, trainees, compute.autocast)
     for trainee in trainees:
-        scores = held_out_scores(trainee.model, test, readers.student, "student", compute.autocast)
-        emit(
-            arguments,
-            line_of(
-                scores, seed=seed, student=trainee.shape, method=trainee.method.name, steps=arguments.steps,
-                tokens=tokens, seconds=round(trainee.seconds, 1),
-            ),
-        )  # fmt: skip
+        model = trainee.model
+        scores = held_out_scores(model, test, readers.student, "student", compute.autocast)
+        facts: dict[str, Any] = {
+            "seed": seed, "student": trainee.shape, "method": trainee.method.name, "steps": arguments.steps,
+            "tokens": tokens, "seconds": round(trainee.seconds, 1),
+        }  # fmt: skip
+        if arguments.rescale:
+            facts["rescaled"] = rescaled(
+                model,
+                arguments.rescale,
+                lambda model=model: (
+                    held_out_scores(model, test, readers.student, "student", compute.autocast).bits_per_byte
+                ),
+            )
+        emit(arguments, line_of(scores, **facts))
         if arguments.save:
             folder = arguments.save / f"{trainee.shape}-{seed}"
             trainee.model.save_pretrained(folder)  # type: ignore[operator]
@@ -266,7 +286,7 @@ def emit(arguments: argparse.Namespace, line: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--texts", type=Path, required=True, help="a text file or a folder of them")
     parser.add_argument("--work", type=Path, required=True, help="models are built here")
     parser.add_argument("--results", type=Path, required=True)
@@ -279,6 +299,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=LEARNING_RATE)
     parser.add_argument("--start", type=Path, help="a folder of trained students to begin from")
     parser.add_argument("--save", type=Path, help="where to keep the students")
+    parser.add_argument("--rescale", nargs="+", type=float, help="score with the logits multiplied by these too")
     parser.add_argument("--no-compile", action="store_true")
     arguments = parser.parse_args()
     done: set[Any] = set()

@@ -396,7 +396,7 @@ def test_runs(command: Run, finished: Path) -> None:
 
 def test_presets(command: Run) -> None:
     listed = command("presets").out
-    names = ["power-gpu", "quality", "quick-test", "quickstart", "weak-pc"]
+    names = ["power-gpu", "quality", "quick-test", "quickstart", "tuned", "weak-pc"]
     assert [line.split()[0] for line in listed.splitlines() if line.startswith(("p", "q", "w"))][1:] == names
     assert sorted(command("presets", "--json").json["presets"]) == names
     assert "no_cuda: true" in command("presets", "show", "weak-pc").out

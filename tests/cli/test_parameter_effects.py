@@ -546,3 +546,16 @@ def test_compile_loss(distil: Distil, base: Any, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(PreconditionError, match="no compiler"):
         distil(compile_loss="on")
     assert equal_weights(distil(), base)
+
+
+def test_the_hint_about_the_temperature(
+    distil: Distil, pair: SimpleNamespace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for settings, hinted in (
+        ({}, True),
+        ({"temperature": 1.0}, False),
+        ({"alignment": "strict"}, False),
+        ({"student_model_path": pair.student}, False),
+    ):
+        distil(**({"student_model_path": pair.foreign_student, "quiet": False} | settings))
+        assert ("--preset tuned" in " ".join(capsys.readouterr().err.split())) is hinted

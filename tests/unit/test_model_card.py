@@ -108,6 +108,9 @@ def test_wheel() -> None:
     [
         ({}, "White box with one tokenizer"),
         ({"same_tokenizer": False}, "byte-prefix marginalisation"),
+        ({"same_tokenizer": False, "parameters": {"alignment": "strict"}}, "tokens that both have"),
+        ({"same_tokenizer": False, "parameters": {"alignment": "alm"}}, "approximate likelihood matching"),
+        ({"same_tokenizer": False, "parameters": {"alignment": "uld"}}, "universal logit distillation"),
         ({"box_type": "black"}, "texts that the teacher wrote"),
         ({"box_type": "black", "same_tokenizer": False}, "texts that the teacher wrote"),
         ({"parameters": {"alpha": 0.0, "beta": 1.0}}, "the teacher had no part"),
@@ -116,7 +119,10 @@ def test_wheel() -> None:
 def test_method(changes: dict[str, Any], words: str) -> None:
     text = card(**changes)
     assert words in text
-    others = {"White box with one", "byte-prefix marginal", "that the teacher wrote", "the teacher had no part"}
+    others = {
+        "White box with one", "byte-prefix marginal", "that the teacher wrote", "the teacher had no part",
+        "tokens that both have", "likelihood matching", "universal logit",
+    }  # fmt: skip
     assert sum(other in text for other in others) == 1
 
 
