@@ -77,7 +77,9 @@ def train(arguments: argparse.Namespace) -> None:
     from trl.experimental.gold import GOLDConfig, GOLDTrainer
 
     text = (arguments.work / f"gold-texts-{arguments.seed}.jsonl").read_text(encoding="utf-8")
-    rows = [{"prompt": "", "completion": json.loads(line)["text"]} for line in text.splitlines()]
+    # GOLD wants a prompt, which it does not train on: the first word.
+    words = [json.loads(line)["text"].partition(" ") for line in text.splitlines()]
+    rows = [{"prompt": first, "completion": space + rest} for first, space, rest in words]
     for shape in arguments.students:
         torch.manual_seed(arguments.seed)
         tokenizer = AutoTokenizer.from_pretrained(arguments.work / "sentencepiece")
@@ -86,7 +88,7 @@ def train(arguments: argparse.Namespace) -> None:
         config = GOLDConfig(
             output_dir=str(out_folder(arguments, shape) / "trainer"), per_device_train_batch_size=BATCH,
             max_steps=STEPS, learning_rate=LEARNING_RATE, warmup_steps=round(0.05 * STEPS), lr_scheduler_type="linear",
-            weight_decay=0.0, max_length=MAX_LENGTH, lmbda=0.0, use_uld_loss=True, bf16=True, use_cpu=True,
+            weight_decay=0.0, max_length=2 * MAX_LENGTH, lmbda=0.0, use_uld_loss=True, bf16=True, use_cpu=True,
             use_extended_uld=not arguments.positional, uld_use_hybrid_loss=not arguments.positional,
             uld_crossentropy_weight=0.5, uld_distillation_weight=0.5, teacher_tokenizer_name_or_path=teacher_folder,
             uld_skip_student_eos=False, uld_skip_teacher_eos=False, report_to=[], save_strategy="no", seed=arguments.seed,
