@@ -243,6 +243,24 @@ def runs(output_dir: OutputDir = "./output", json: Json = False) -> None:
     commands.show_runs(output_dir, Console(json_output=json))
 
 
+@app.command("cache")
+def cache(
+    action: Annotated[str | None, typer.Argument(help="'prune' deletes caches")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="the caches to delete")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="delete all of them")] = False,
+    unused_days: Annotated[
+        float | None, typer.Option("--unused-days", help="delete those not used for so many days", min=0)
+    ] = None,
+    output_dir: OutputDir = "./output",
+    json: Json = False,
+) -> None:
+    """List the teacher caches of an output directory, or delete some: distillkit cache prune NAME…"""
+    from distillkit import commands
+
+    chosen = commands.PruneChoice(tuple(names or ()), everything, unused_days)
+    commands.show_caches(action, chosen, output_dir, Console(json_output=json))
+
+
 def _usage_words(error: typer.TyperException) -> str:
     message = getattr(error, "format_message", None)
     return str(message() if message is not None else error)

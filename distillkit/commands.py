@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from distillkit import pipeline
 from distillkit.config import Layer, ResolvedConfig, resolve
-from distillkit.console import Console
+from distillkit.console import Console, format_bytes
 from distillkit.errors import PreconditionError, QualityGateError, UsageError
 from distillkit.results import read_result, result_rows
 from distillkit.rundir import RunDirectory, list_runs
+from distillkit.teachers.cache_entries import FOLDER as CACHE_FOLDER
+from distillkit.teachers.cache_entries import CacheEntry, delete_cache, list_caches
 
 
 class GateReportedError(QualityGateError):
@@ -263,3 +267,72 @@ def show_runs(output_dir: str, console: Console) -> None:
     else:
         console.table(f"Runs in {output_dir}", ["run", "training", "bits per byte", "created"], rows, to_stdout=True)
     console.json({"output_dir": output_dir, "runs": objects})
+
+
+@dataclass(frozen=True)
+class PruneChoice:
+    """Which caches `distillkit cache prune` deletes.
+
+    Attributes:
+        names: these.
+        everything: all of them.
+        unused_days: those not used for so many days.
+    """
+
+    names: tuple[str, ...] = ()
+    everything: bool = False
+    unused_days: float | None = None
+
+
+def show_caches(action: str | None, choice: PruneChoice, output_dir: str, console: Console) -> None:
+    """`distillkit cache [prune …]`."""
+    entries = list_caches(Path(output_dir).expanduser() / CACHE_FOLDER)
+    if action not in (None, "prune"):
+        raise UsageError(f"cache: {action!r} is not an action", hint="use: distillkit cache prune NAME")
+    if action is None and choice != PruneChoice():
+        raise UsageError("cache: nothing is deleted without `prune`", hint="use: distillkit cache prune …")
+    if action == "prune":
+        entries = _prune(entries, choice, output_dir, console)
+    elif not entries:
+        console.info(f"no teacher caches in {output_dir}")
+    else:
+        rows = [
+            (entry.folder.name, entry.teacher, f"{entry.tokens:,}", format_bytes(entry.bytes), _moment(entry.used))
+            for entry in entries
+        ]
+        columns = ["cache", "teacher", "tokens", "size", "last used"]
+        console.table(f"Teacher caches in {output_dir}", columns, rows, numeric=(2, 3), to_stdout=True)
+    objects = [
+        {"cache": entry.folder.name, "teacher": entry.teacher, "tokens": entry.tokens, "bytes": entry.bytes,
+         "last_used": _moment(entry.used)}
+        for entry in entries
+    ]  # fmt: skip
+    console.json({"output_dir": output_dir, "deleted" if action else "caches": objects})
+
+
+def _prune(entries: list[CacheEntry], choice: PruneChoice, output_dir: str, console: Console) -> list[CacheEntry]:
+    if sum((bool(choice.names), choice.everything, choice.unused_days is not None)) != 1:
+        raise UsageError(
+            "cache prune: say which caches",
+            hint="give their names, or --all, or --unused-days DAYS; see: distillkit cache",
+        )
+    unknown = set(choice.names) - {entry.folder.name for entry in entries}
+    if unknown:
+        raise UsageError(f"there is no cache {min(unknown)!r} in {output_dir}", hint="see: distillkit cache")
+    oldest = time.time() - 86400 * (choice.unused_days or 0)
+    chosen = [
+        entry
+        for entry in entries
+        if choice.everything
+        or entry.folder.name in choice.names
+        or (choice.unused_days is not None and entry.used <= oldest)
+    ]
+    for entry in chosen:
+        delete_cache(entry)
+    freed = format_bytes(sum(entry.bytes for entry in chosen))
+    console.info(f"deleted {len(chosen)} teacher cache{'' if len(chosen) == 1 else 's'}, {freed}")
+    return chosen
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

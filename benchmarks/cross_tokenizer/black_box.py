@@ -37,7 +37,8 @@ def main() -> None:
     parser.add_argument("--alpha", type=float, default=0.5)
     arguments = parser.parse_args()
     autocast = choose_compute(Parameters(no_cuda=True)).autocast
-    for arguments.seed in arguments.seeds:
+    for seed in arguments.seeds:
+        arguments.seed = seed
         reader, _, test = examples_of(arguments)
         for shape in arguments.students:
             began = time.monotonic()

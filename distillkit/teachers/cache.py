@@ -14,29 +14,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import filelock
 import numpy as np
 import torch
 from torch import Tensor
 
-from distillkit.errors import PreconditionError
-from distillkit.storage import (
-    explained_write_errors,
-    files_below,
-    fingerprint_of,
-    remove_tree,
-    sha256_of,
-    write_bytes,
-    write_json,
-)
+from distillkit.storage import explained_write_errors, fingerprint_of, sha256_of, write_bytes, write_json
+from distillkit.teachers.cache_entries import lock_of
 
-FOLDER = ".teacher-cache"
 FORMAT = 1
 _SHARD_BYTES = 1 << 24  # What a crash can cost: about a minute of the default teacher on a weak processor.
 _INTEGERS = {torch.bfloat16: np.int16, torch.float16: np.int16, torch.float32: np.int32}
@@ -131,7 +122,7 @@ class TeacherCache:
 
     def locked(self) -> filelock.BaseFileLock:
         """The lock of those who write; wait for it with `acquire`."""
-        return filelock.FileLock(self.folder.with_name(f"{self.folder.name}.lock"))
+        return lock_of(self.folder)
 
     # --- writing ---
 
@@ -175,13 +166,17 @@ class TeacherCache:
 
     # --- reading ---
 
+    def open(self) -> None:
+        """Map all shards into memory, so that pruning does not disturb who reads; note that the cache is in use."""
+        kind = np.dtype(_INTEGERS[self.key.dtype])
+        for shard in self.shards:
+            path, _ = self._paths(shard)
+            self._open[shard.number] = np.memmap(path, dtype=kind, mode="r", shape=(shard.tokens, self.width))
+        os.utime(self.folder / "meta.json")
+
     def read(self, text: int) -> Tensor:
         """[tokens, D] of one text, a copy."""
         shard = self.shards[int(self._shard_of[text])]
-        if shard.number not in self._open:
-            path, _ = self._paths(shard)
-            kind = np.dtype(_INTEGERS[self.key.dtype])
-            self._open[shard.number] = np.memmap(path, dtype=kind, mode="r", shape=(shard.tokens, self.width))
         begin = int(self._starts[text] - self._starts[shard.first])
         rows = np.array(self._open[shard.number][begin : begin + self.key.lengths[text]])
         return torch.from_numpy(rows).view(self.key.dtype)
@@ -198,52 +193,6 @@ def _plan(lengths: Sequence[int], bytes_per_token: int) -> list[Shard]:
     if tokens:
         shards.append(Shard(len(shards), first, len(lengths), tokens))
     return shards
-
-
-@dataclass(frozen=True)
-class CacheEntry:
-    """A cache as `distillkit cache` shows it."""
-
-    folder: Path
-    teacher: str
-    tokens: int
-    bytes: int
-    used: float
-
-
-def list_caches(root: Path) -> list[CacheEntry]:
-    """All caches below `root`, the one unused for longest first."""
-    return sorted(_entries(root), key=lambda entry: entry.used)
-
-
-def _entries(root: Path) -> Iterator[CacheEntry]:
-    for folder in sorted(root.iterdir()) if root.is_dir() else []:
-        if folder.is_symlink() or not folder.is_dir():
-            continue
-        try:
-            meta: dict[str, Any] = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-            teacher, tokens = str(meta["teacher"]), int(meta["tokens"])
-        except (OSError, ValueError, KeyError, TypeError):
-            teacher, tokens = "unreadable", 0
-        files = files_below(folder)
-        used = max([path.stat().st_mtime for path in files], default=folder.stat().st_mtime)
-        yield CacheEntry(folder, teacher, tokens, sum(path.stat().st_size for path in files), used)
-
-
-def delete_cache(entry: CacheEntry) -> None:
-    """Delete a cache that nobody is writing.
-
-    Raises:
-        PreconditionError: somebody is.
-    """
-    lock = filelock.FileLock(entry.folder.with_name(f"{entry.folder.name}.lock"), timeout=0)
-    try:
-        with lock:
-            remove_tree(entry.folder)
-    except filelock.Timeout as error:
-        raise PreconditionError(f"{entry.folder} is being written", hint="wait for that run, or stop it") from error
-    lock_file = Path(lock.lock_file)
-    lock_file.unlink(missing_ok=True)
 
 
 def free_space(folder: Path) -> int:

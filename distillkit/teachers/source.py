@@ -12,7 +12,8 @@ from distillkit.console import Console, format_bytes
 from distillkit.errors import DistillkitError, PreconditionError
 from distillkit.models.pair import ModelPair
 from distillkit.parameters import Parameters
-from distillkit.teachers.cache import FOLDER, CacheKey, TeacherCache, free_space
+from distillkit.teachers.cache import CacheKey, TeacherCache, free_space
+from distillkit.teachers.cache_entries import FOLDER
 from distillkit.teachers.states import TeacherStates
 from distillkit.teachers.teacher_pass import CachedTeacher, fill_cache
 from distillkit.teachers.white_box import WhiteBoxTeacher

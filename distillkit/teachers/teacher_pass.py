@@ -53,6 +53,7 @@ class CachedTeacher:
 
     def __init__(self, cache: TeacherCache, device: torch.device) -> None:
         tensors = load_file(cache.folder / _HEAD)
+        cache.open()
         self.cache = cache
         self.device = device
         self.weight, bias = tensors["weight"].to(device), tensors.get("bias")

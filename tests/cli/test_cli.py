@@ -394,10 +394,38 @@ def test_runs(command: Run, finished: Path) -> None:
     assert "start one with: distillkit distill" in empty.err
 
 
+def test_cache(command: Run, cli_pair: list[str], tmp_path: Path) -> None:
+    assert "no teacher caches" in command("cache", "--output-dir", tmp_path).err
+    for number in (1, 2):
+        command(
+            "distill", *cli_pair, "--output-dir", tmp_path, "--folder-name", f"run-{number}", "--teacher-cache",
+            "exact", "--no-install-deps", "--sample-size", 10 * number,
+        )  # fmt: skip
+    listed = command("cache", "--output-dir", tmp_path, "--json").json["caches"]
+    assert len(listed) == 2
+    assert all(re.fullmatch(r"[0-9a-f]{24}", entry["cache"]) for entry in listed)
+    assert all(entry["tokens"] * 32 * 4 < entry["bytes"] for entry in listed)
+    shown = command("cache", "--output-dir", tmp_path).out
+    assert all(entry["cache"] in shown for entry in listed)
+    for given, words in (
+        (["prune"], "say which"), (["prune", "abc"], "no cache 'abc'"), (["drop"], "not an action"),
+        (["--all"], "without `prune`"), (["prune", "--all", "--unused-days", "1"], "say which"),
+    ):  # fmt: skip
+        refused = command("cache", *given, "--output-dir", tmp_path)
+        assert refused.code == 2
+        assert words in refused.err
+    assert command("cache", "prune", "--unused-days", "1", "--output-dir", tmp_path, "--json").json["deleted"] == []
+    assert "deleted 1 teacher cache," in command("cache", "prune", listed[0]["cache"], "--output-dir", tmp_path).err
+    left = command("cache", "--output-dir", tmp_path, "--json").json["caches"]
+    assert [entry["cache"] for entry in left] == [listed[1]["cache"]]
+    assert command("cache", "prune", "--all", "--output-dir", tmp_path, "--json").json["deleted"] == left
+    assert list((tmp_path / ".teacher-cache").iterdir()) == []
+
+
 def test_presets(command: Run) -> None:
     listed = command("presets").out
     names = ["power-gpu", "quality", "quick-test", "quickstart", "tuned", "weak-pc"]
-    assert [line.split()[0] for line in listed.splitlines() if line.startswith(("p", "q", "w"))][1:] == names
+    assert [line.split()[0] for line in listed.splitlines() if line.startswith(("p", "q", "t", "w"))][1:] == names
     assert sorted(command("presets", "--json").json["presets"]) == names
     assert "no_cuda: true" in command("presets", "show", "weak-pc").out
     shown = command("presets", "show", "weak-pc", "--json").json
@@ -416,7 +444,18 @@ def test_version_and_help(command: Run) -> None:
 
     assert command("--version").out == f"distillkit {__version__}\n"
     overview = command("--help").out
-    for name in ("check-env", "prepare-data", "distill", "validate", "demo", "plot", "params", "presets", "runs"):
+    for name in (
+        "check-env",
+        "prepare-data",
+        "distill",
+        "validate",
+        "demo",
+        "plot",
+        "params",
+        "presets",
+        "runs",
+        "cache",
+    ):
         assert re.search(rf"^\W*{name} ", overview, re.MULTILINE)
     assert "distillkit distill --preset quickstart" in overview
 

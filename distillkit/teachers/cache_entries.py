@@ -1,0 +1,75 @@
+"""The teacher caches of an output directory as `distillkit cache` lists and prunes them; needs no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from distillkit.errors import PreconditionError
+from distillkit.storage import files_below, remove_tree
+
+FOLDER = ".teacher-cache"
+
+
+def lock_of(folder: Path) -> filelock.BaseFileLock:
+    """The lock of those who write a cache."""
+    return filelock.FileLock(folder.with_name(f"{folder.name}.lock"))
+
+
+@dataclass(frozen=True)
+class CacheEntry:
+    """A cache as `distillkit cache` shows it.
+
+    Attributes:
+        folder: of it; its name is the cache's.
+        teacher: as the run named it.
+        tokens: that the teacher has read, or is to read.
+        bytes: on the disk.
+        used: when it was last written or read, seconds since the epoch.
+    """
+
+    folder: Path
+    teacher: str
+    tokens: int
+    bytes: int
+    used: float
+
+
+def list_caches(root: Path) -> list[CacheEntry]:
+    """All caches below `root`, the one unused for longest first."""
+    return sorted(_entries(root), key=lambda entry: entry.used)
+
+
+def _entries(root: Path) -> Iterator[CacheEntry]:
+    for folder in sorted(root.iterdir()) if root.is_dir() else []:
+        if folder.is_symlink() or not folder.is_dir():
+            continue
+        try:
+            meta: dict[str, Any] = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+            teacher, tokens = str(meta["teacher"]), int(meta["tokens"])
+        except (OSError, ValueError, KeyError, TypeError):
+            teacher, tokens = "unreadable", 0
+        files = files_below(folder)
+        used = max([path.stat().st_mtime for path in files], default=folder.stat().st_mtime)
+        yield CacheEntry(folder, teacher, tokens, sum(path.stat().st_size for path in files), used)
+
+
+def delete_cache(entry: CacheEntry) -> None:
+    """Delete a cache that nobody is writing.
+
+    Raises:
+        PreconditionError: somebody is.
+    """
+    lock = lock_of(entry.folder)
+    try:
+        with lock.acquire(timeout=0):
+            remove_tree(entry.folder)
+    except filelock.Timeout as error:
+        raise PreconditionError(f"{entry.folder} is being written", hint="wait for that run, or stop it") from error
+    lock_file = Path(lock.lock_file)
+    lock_file.unlink(missing_ok=True)
