@@ -5,7 +5,7 @@ teacher, exactly: every temperature, divergence and alignment can be computed fr
 format and the very texts; runs in one output directory share it.
 
     .teacher-cache/<key>/meta.json            what it belongs to
-                         head.safetensors     the teacher's head
+                         head.safetensors     the teacher's head, and head.json: {bytes, sha256}
                          shard-00000.bin      hidden states of consecutive texts, [tokens, D], row by row
                          shard-00000.json     {bytes, sha256, seconds}, written last: without it the shard does not count
 """

@@ -5,13 +5,14 @@ The cached teacher then stands in for the model in the losses: it reads hidden s
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional
@@ -19,11 +20,11 @@ from torch.nn import functional
 from distillkit.console import Console
 from distillkit.data.batching import attention_mask, pad_right
 from distillkit.interrupts import check_interrupted
-from distillkit.storage import write_bytes
+from distillkit.storage import sha256_of, write_bytes, write_json
 from distillkit.teachers.cache import Shard, TeacherCache
 from distillkit.teachers.white_box import WhiteBoxTeacher
 
-_HEAD = "head.safetensors"
+_HEAD, _HEAD_RECORD = "head.safetensors", "head.json"
 _BATCH_TOKENS = 2048  # Enough for full speed of a matrix product, little enough memory.
 
 
@@ -73,11 +74,12 @@ class CachedTeacher:
             return functional.linear(hidden_nD, self.weight, self.bias)
 
 
-def head_is_there(cache: TeacherCache) -> bool:
-    """Whether the head lies beside the hidden states and can be read."""
+def head_is_whole(cache: TeacherCache) -> bool:
+    """Whether the head lies beside the hidden states as it was written."""
     try:
-        return "weight" in load_file(cache.folder / _HEAD)
-    except (OSError, SafetensorError, ValueError):
+        noted = json.loads((cache.folder / _HEAD_RECORD).read_text(encoding="utf-8"))
+        return noted["sha256"] == sha256_of(cache.folder / _HEAD)
+    except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
@@ -98,7 +100,7 @@ def fill_cache(
     cache.folder.parent.mkdir(parents=True, exist_ok=True)
     with cache.locked():
         missing = cache.missing()
-        if not missing and head_is_there(cache):
+        if not missing and head_is_whole(cache):
             return PassFigures(cache.key.tokens, cache.seconds(), cache.key.tokens, cache.bytes)
         cache.begin()
         teacher = load_teacher()
@@ -141,4 +143,7 @@ def _write_head(path: Path, teacher: WhiteBoxTeacher) -> None:
     tensors = {"weight": layer.weight.detach().cpu().contiguous()}
     if layer.bias is not None:
         tensors["bias"] = layer.bias.detach().cpu().contiguous()
-    write_bytes(path, save(tensors))
+    data = save(tensors)
+    path.with_name(_HEAD_RECORD).unlink(missing_ok=True)
+    write_bytes(path, data)
+    write_json(path.with_name(_HEAD_RECORD), {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()})

@@ -411,8 +411,7 @@ def test_cache(command: Run, cli_pair: list[str], tmp_path: Path) -> None:
         (["prune"], "say which"), (["prune", "abc"], "no cache 'abc'"), (["drop"], "not an action"),
         (["--all"], "without `prune`"), (["prune", "--all", "--unused-days", "1"], "say which"),
     ):  # fmt: skip
-        refused = command("cache", *given, "--output-dir", tmp_path)
-        assert refused.code == 2
+        refused = command("cache", *given, "--output-dir", tmp_path, code=2)
         assert words in refused.err
     assert command("cache", "prune", "--unused-days", "1", "--output-dir", tmp_path, "--json").json["deleted"] == []
     assert "deleted 1 teacher cache," in command("cache", "prune", listed[0]["cache"], "--output-dir", tmp_path).err

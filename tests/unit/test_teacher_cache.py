@@ -85,7 +85,7 @@ def flip(path: Path) -> None:
 
 
 def shorten(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-1])
+    path.write_bytes(path.read_bytes()[:-2])
 
 
 @pytest.mark.parametrize("damage", [flip, shorten, Path.unlink])
