@@ -178,7 +178,7 @@ def line_of(scores: Scores, **facts: Any) -> dict[str, Any]:
 def run_seed(arguments: argparse.Namespace, seed: int, methods: list[Method], done: set[Any]) -> None:
     console = Console(quiet=True)
     config = Parameters(
-        dataset_path=str(arguments.texts), sample_size=arguments.steps * BATCH, max_length=MAX_LENGTH, seed=seed,
+        dataset_path=str(arguments.texts), sample_size=arguments.steps * BATCH // arguments.epochs, max_length=MAX_LENGTH, seed=seed,
         held_out_size=HELD_OUT, no_cuda=True,
     )  # fmt: skip
     compute = choose_compute(config)
@@ -249,8 +249,11 @@ def train_all(
 ) -> int:
     memory = share_marginalisation()
     collator = DistillationCollator(white_box=True, aligned=True)
-    sampler = LengthGroupedSampler([len(row["student_ids"]) for row in train], BATCH, seed)
-    order, tokens = list(sampler), 0
+    lengths = [len(row["student_ids"]) for row in train]
+    order = [
+        index for epoch in range(arguments.epochs) for index in LengthGroupedSampler(lengths, BATCH, seed + 100 * epoch)
+    ]
+    tokens = 0
     began = time.monotonic()
     for step in range(min(arguments.steps, math.ceil(len(order) / BATCH))):
         batch = collator([train[index] for index in order[step * BATCH : (step + 1) * BATCH]])
@@ -296,6 +299,7 @@ def main() -> None:
     parser.add_argument("--students", nargs="+", choices=list(STUDENTS), default=list(STUDENTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--epochs", type=int, default=1, help="go over the texts so often; steps stay as they are")
     parser.add_argument("--learning-rate", type=float, default=LEARNING_RATE)
     parser.add_argument("--start", type=Path, help="a folder of trained students to begin from")
     parser.add_argument("--save", type=Path, help="where to keep the students")
