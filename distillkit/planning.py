@@ -20,6 +20,7 @@ import torch
 
 from distillkit.config import ResolvedConfig
 from distillkit.console import Console, format_bytes, format_duration
+from distillkit.losses.chunked import rows_per_chunk
 from distillkit.models.gguf import cached_conversion
 from distillkit.models.quiet import quiet_hub, quiet_transformers
 from distillkit.models.references import ModelReference, parse_student_reference, parse_teacher_reference
@@ -44,11 +45,13 @@ class Sizes:
         parameters: all of them, tied ones once.
         flops: of a forward pass, per token: two per parameter that is multiplied, the head included.
         vocabulary: columns of the head.
+        width: numbers in a hidden state.
     """
 
     parameters: int
     flops: float
     vocabulary: int
+    width: int
 
 
 def show_plan(
@@ -115,7 +118,8 @@ def estimate_run(config: Parameters, folder: Path) -> dict[str, Any]:
         "student_parameters": student.parameters if student else None,
         "training_tokens_at_most": tokens * config.epochs,
         "optimizer_steps_at_most": steps,
-        "disk_bytes": _disk(config, student),
+        "disk_bytes": _disk(config, compute, teacher, student),
+        "teacher_cache_bytes": _cache_bytes(config, compute, teacher),
         "disk_free_bytes": _free(folder),
         "memory_bytes": _memory(config, compute, teacher, student),
         "memory_free_bytes": psutil.virtual_memory().available,
@@ -123,6 +127,8 @@ def estimate_run(config: Parameters, folder: Path) -> dict[str, Any]:
     if teacher is not None and student is not None:
         rate = _REACHED * measured_flops(compute)
         passes = config.epochs if config.alpha > 0 and config.box_type == "white" else 0
+        if _caches(config):
+            passes = 1
         estimate["teacher_seconds"] = round(passes * tokens * teacher.flops / rate)
         # Backwards costs twice as much as forwards.
         estimate["student_seconds"] = round(3 * config.epochs * tokens * student.flops / rate)
@@ -131,11 +137,28 @@ def estimate_run(config: Parameters, folder: Path) -> dict[str, Any]:
     return estimate
 
 
-def _disk(config: Parameters, student: Sizes | None) -> int | None:
-    if student is None:
+def _caches(config: Parameters) -> bool:
+    """Whether the teacher runs once and is remembered, if the disk has room and its head is a plain layer."""
+    if config.box_type != "white" or config.alpha == 0:
+        return False
+    return config.teacher_cache == "exact" or (config.teacher_cache == "auto" and config.epochs > 1)
+
+
+def _cache_bytes(config: Parameters, compute: Compute, teacher: Sizes | None) -> int | None:
+    if not _caches(config):
+        return 0
+    if teacher is None:
+        return None
+    bytes_each = torch.finfo(compute.teacher).bits // 8
+    return config.sample_size * config.max_length * teacher.width * bytes_each
+
+
+def _disk(config: Parameters, compute: Compute, teacher: Sizes | None, student: Sizes | None) -> int | None:
+    cache = _cache_bytes(config, compute, teacher)
+    if student is None or cache is None:
         return None
     copies = 3 * (checkpoints.KEEP + 1) + 1 + (1 if config.save_best_model else 0)
-    return copies * 4 * student.parameters
+    return copies * 4 * student.parameters + cache
 
 
 def _free(folder: Path) -> int:
@@ -146,14 +169,21 @@ def _free(folder: Path) -> int:
 
 
 def _memory(config: Parameters, compute: Compute, teacher: Sizes | None, student: Sizes | None) -> int | None:
-    """Teacher, student, gradient and two moments, and the vocabulary-sized tensors of one batch."""
+    """Student, gradient and two moments, beside the teacher or, with the cache, only beside its head; of the
+    vocabulary-sized tensors one chunk of rows, and the gradient of the head once more."""
     if teacher is None or student is None:
         return None
-    width = torch.finfo(compute.teacher).bits // 8
+    each = torch.finfo(compute.teacher).bits // 8
     needs_teacher = config.alpha > 0
-    rows = config.batch_size * config.max_length
-    logits = 4 * rows * (3 * student.vocabulary + (2 * teacher.vocabulary if needs_teacher else 0))
-    return _LIBRARIES_BYTES + 16 * student.parameters + (width * teacher.parameters if needs_teacher else 0) + logits
+    rows = min(config.batch_size * config.max_length, rows_per_chunk(student.vocabulary, compute.device))
+    chunk = 4 * rows * (4 * student.vocabulary + (2 * teacher.vocabulary if needs_teacher else 0))
+    training = 16 * student.parameters + 4 * student.vocabulary * student.width + chunk
+    if not needs_teacher:
+        return _LIBRARIES_BYTES + training
+    if _caches(config):
+        head = each * teacher.vocabulary * teacher.width
+        return _LIBRARIES_BYTES + max(each * teacher.parameters, training + head)
+    return _LIBRARIES_BYTES + training + each * teacher.parameters
 
 
 def measured_flops(compute: Compute) -> float:
@@ -246,7 +276,8 @@ def _count(config: dict[str, Any]) -> Sizes | None:
     tied = head is not None and head.weight is model.get_input_embeddings().weight
     # Looking a token up costs nothing; the head, tied or not, is multiplied.
     multiplied = parameters if tied else parameters - embedding
-    return Sizes(parameters, 2.0 * multiplied, int(head.weight.shape[0]) if head is not None else 0)
+    columns, width = head.weight.shape if head is not None else (0, 0)
+    return Sizes(parameters, 2.0 * multiplied, int(columns), int(width))
 
 
 def _pruned(teacher: ModelReference, student: ModelReference, whole: Sizes) -> Sizes | None:
@@ -268,5 +299,8 @@ def _pruned(teacher: ModelReference, student: ModelReference, whole: Sizes) -> S
         (whole.flops - one.flops) / (total - 1),
     )
     return Sizes(
-        round(one.parameters + (kept - 1) * layer_parameters), one.flops + (kept - 1) * layer_flops, whole.vocabulary
+        round(one.parameters + (kept - 1) * layer_parameters),
+        one.flops + (kept - 1) * layer_flops,
+        whole.vocabulary,
+        whole.width,
     )

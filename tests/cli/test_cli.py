@@ -199,6 +199,13 @@ def test_dry_run_touches_nothing(command: Run, finished: Path, cli_pair: list[st
     assert done.json["stages"] == dict.fromkeys(("check-env", "prepare-data", "distill"), "run")
     assert done.json["parameters"]["batch_size"] == {"value": 4, "from": "flag"}
     assert done.json["estimate"]["student_parameters"] > 1000
+    assert done.json["estimate"]["teacher_cache_bytes"] == 0
+    cached = command(
+        "distill", *cli_pair, "--output-dir", tmp_path / "output", "--folder-name", "new", "--dry-run", "--json",
+        "--teacher-cache", "exact",
+    ).json["estimate"]  # fmt: skip
+    assert cached["teacher_cache_bytes"] == 16 * 64 * 32 * 4
+    assert cached["disk_bytes"] == done.json["estimate"]["disk_bytes"] + cached["teacher_cache_bytes"]
     assert done.json["run"] == str(tmp_path / "output" / "new")
     planned = command("distill", "--run", finished, "--dry-run").out
     assert re.search(r"^distill +skip, complete", planned, re.MULTILINE)
