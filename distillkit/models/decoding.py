@@ -39,6 +39,8 @@ class Decoding:
         self._positions = (self._mask.cumsum(-1) - 1).clamp(min=0)
         self._cache: Any = None
         accepted = inspect.signature(self._model.forward).parameters
+        # transformers 5.24 gave it a new name; what a repository brings along has the old one.
+        self._cache_name = "cache" if "cache" in accepted else "past_key_values"
         # ALiBi models take the positions from the mask and have no such argument.
         self._takes_positions = "position_ids" in accepted
         self._only_last = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
@@ -51,9 +53,9 @@ class Decoding:
         if self._takes_positions:
             arguments["position_ids"] = self._positions[:, new]
         if self._cache is not None:
-            arguments["past_key_values"] = self._cache
+            arguments[self._cache_name] = self._cache
         output = self._model(**arguments, use_cache=True)
-        self._cache = getattr(output, "past_key_values", None)
+        self._cache = getattr(output, self._cache_name, None)
         return output.logits[:, -1]
 
     def append(self, tokens_b: Tensor, writing_b: Tensor) -> None:
