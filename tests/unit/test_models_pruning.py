@@ -103,7 +103,7 @@ def test_writing_with_a_cache_is_writing_without(family: str) -> None:
         begun = pruned(input_ids=IDS[:, :8], use_cache=True)
         # transformers 5.24 renamed it.
         name = "cache" if "cache" in inspect.signature(pruned.forward).parameters else "past_key_values"
-        state = begun[name] if name in begun else begun.past_key_values
+        state = begun.get(name, begun.past_key_values)
         rest = pruned(input_ids=IDS[:, 8:], **{name: state}, use_cache=True).logits
     assert torch.allclose(rest, logits(pruned)[:, 8:], atol=1e-5)
     # One entry for each layer that is left: the others have no place in the cache.
