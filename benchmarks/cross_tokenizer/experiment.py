@@ -110,21 +110,22 @@ class SharedTeacher:
         return self.teacher.head(hidden)
 
 
-def share_marginalisation() -> dict[Any, Tensor]:
+class SharedMarginalisation:
     """Targets depend neither on τ nor on α nor on the student: computed once per batch and kind of rows."""
-    memory: dict[Any, Tensor] = {}
-    plain = aligned_objectives._Marginalised.log_target
 
-    def remembered(self: Any, begin: int, end: int, columns: int) -> Tensor:
-        objective = self.objective
-        rows = int(self.hidden_RD.shape[0])
-        kind = (objective.only, objective.realised, objective.shared, rows, begin, end)
-        if kind not in memory:
-            memory[kind] = plain(self, begin, end, columns)
-        return memory[kind]
+    _plain = staticmethod(aligned_objectives._Marginalised.log_target)
 
-    aligned_objectives._Marginalised.log_target = remembered
-    return memory
+    def __init__(self) -> None:
+        self.batch: dict[Any, Tensor] = {}
+        # Around the original, never around an earlier seed's: that would bring its targets back.
+        aligned_objectives._Marginalised.log_target = lambda *arguments: self.log_target(*arguments)
+
+    def log_target(self, part: Any, begin: int, end: int, columns: int) -> Tensor:
+        objective = part.objective
+        kind = (objective.only, objective.realised, objective.shared, begin, end)
+        if kind not in self.batch:
+            self.batch[kind] = self._plain(part, begin, end, columns)
+        return self.batch[kind]
 
 
 @dataclass
@@ -247,7 +248,7 @@ def run_seed(arguments: argparse.Namespace, seed: int, methods: list[Method], do
 def train_all(
     arguments: argparse.Namespace, seed: int, train: list[dict[str, Any]], trainees: list[Trainee], autocast: Any
 ) -> int:
-    memory = share_marginalisation()
+    marginalisation = SharedMarginalisation()
     collator = DistillationCollator(white_box=True, aligned=True)
     lengths = [len(row["student_ids"]) for row in train]
     order = [
@@ -258,7 +259,7 @@ def train_all(
     for step in range(min(arguments.steps, math.ceil(len(order) / BATCH))):
         batch = collator([train[index] for index in order[step * BATCH : (step + 1) * BATCH]])
         tokens += int(batch["targets"])
-        memory.clear()
+        marginalisation.batch.clear()
         for trainee in trainees:
             start = time.monotonic()
             factor = schedule_factor("linear", round(0.05 * arguments.steps), arguments.steps, step)
