@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from distillkit.losses.kernels import compiled, forward_kl_rows, hard_rows
 from distillkit.losses.soft import SoftLoss
+from distillkit.losses.sparse import SparseTargets, sparse_kl_rows
 
 # Numbers of a chunk in fp32: about what the caches of a processor hold, or what keeps a GPU busy.
 _CHUNK_NUMBERS = {"cpu": 1 << 21, "cuda": 1 << 27}
@@ -150,7 +151,7 @@ class _Pass:
     head: Callable[[Tensor], Tensor]
     targets_N: Tensor
     hard_weights_N: Tensor
-    soft_targets: SoftTargets | None
+    soft_targets: SoftTargets | SparseTargets | None
     soft: RowLoss
     alpha: float
     columns: int
@@ -186,6 +187,8 @@ class _Pass:
         weights = self.hard_weights_N[rows].to(torch.float64 if logits_nV.dtype == torch.float64 else torch.float32)
         if soft_begin is None or self.soft_targets is None:
             entropies, gradient = self._kernel(hard_rows)(logits_nV, targets, weights)
+        elif isinstance(self.soft_targets, SparseTargets):
+            entropies, gradient = self._sparse(self.soft_targets, logits_nV, soft_begin, targets, weights, sums)
         else:
             target = self.soft_targets.log_target(soft_begin, soft_begin + len(rows), self.columns)
             if isinstance(self.soft, SoftLoss) and self.soft.is_forward_kl:
@@ -201,6 +204,21 @@ class _Pass:
         # Left out rather than multiplied: 0 · inf is NaN.
         sums.hard += (entropies.masked_fill(weights == 0, 0) * weights).sum()
         return gradient
+
+    def _sparse(
+        self, sparse: SparseTargets, logits_nV: Tensor, begin: int, targets: Tensor, weights: Tensor, sums: _Sums
+    ) -> tuple[Tensor, Tensor]:
+        if not isinstance(self.soft, SoftLoss) or not self.soft.is_forward_kl:
+            raise ValueError("sparse targets are for the forward KL")
+        end = begin + len(targets)
+        alpha, temperature = weights.new_tensor(self.alpha), weights.new_tensor(self.soft.temperature)
+        entropies, soft, gradient = self._kernel(sparse_kl_rows)(
+            logits_nV, sparse.ids_RK[begin:end], sparse.probabilities_RK[begin:end], sparse.tails_R[begin:end],
+            targets, weights, alpha, temperature,
+        )  # fmt: skip
+        sums.soft += soft.sum()
+        self.soft_rows += len(targets)
+        return entropies, gradient
 
     def _any_divergence(
         self, logits_nV: Tensor, target: Tensor, targets: Tensor, weights: Tensor, sums: _Sums

@@ -7,13 +7,12 @@ format and the very texts; runs in one output directory share it.
     .teacher-cache/<key>/meta.json            what it belongs to
                          head.safetensors     the teacher's head, and head.json: {bytes, sha256}
                          shard-00000.bin      hidden states of consecutive texts, [tokens, D], row by row
-                         shard-00000.json     {bytes, sha256, seconds}, written last: without it the shard does not count
+                         shard-00000.json     {texts, bytes, sha256, seconds}, written last: without it the shard does not count
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -25,8 +24,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distillkit.storage import explained_write_errors, fingerprint_of, sha256_of, write_bytes, write_json
+from distillkit.storage import explained_write_errors, fingerprint_of, write_json
 from distillkit.teachers.cache_entries import lock_of
+from distillkit.teachers.shards import Shard, ShardFiles, plan_shards
 
 FORMAT = 1
 _SHARD_BYTES = 1 << 24  # What a crash can cost: about a minute of the default teacher on a weak processor.
@@ -68,22 +68,6 @@ class CacheKey:
         return sum(self.lengths)
 
 
-@dataclass(frozen=True)
-class Shard:
-    """Consecutive texts in one file.
-
-    Attributes:
-        number: of the shard.
-        first, last: the texts in it, [first, last).
-        tokens: in these texts.
-    """
-
-    number: int
-    first: int
-    last: int
-    tokens: int
-
-
 class TeacherCache:
     """One cache folder.
 
@@ -97,7 +81,8 @@ class TeacherCache:
         self.folder = root / key.name
         self.key = key
         self.width = width
-        self.shards = _plan(key.lengths, width * key.dtype.itemsize)
+        self.shards = plan_shards(key.lengths, _SHARD_BYTES // (width * key.dtype.itemsize))
+        self.files = ShardFiles(self.folder, self.shards)
         self._starts = np.concatenate([[0], np.cumsum(key.lengths)])
         self._shard_of = np.searchsorted(
             [shard.last for shard in self.shards], np.arange(len(key.lengths)), side="right"
@@ -128,41 +113,21 @@ class TeacherCache:
 
     def missing(self) -> list[Shard]:
         """The shards that are not there or not what was written: torn, truncated, altered."""
-        return [shard for shard in self.shards if not self._is_whole(shard)]
-
-    def _paths(self, shard: Shard) -> tuple[Path, Path]:
-        name = f"shard-{shard.number:05d}"
-        return self.folder / f"{name}.bin", self.folder / f"{name}.json"
-
-    def _is_whole(self, shard: Shard) -> bool:
-        content, record = self._paths(shard)
-        try:
-            noted = json.loads(record.read_text(encoding="utf-8"))
-            size = shard.tokens * self.width * self.key.dtype.itemsize
-            return noted["bytes"] == size == content.stat().st_size and sha256_of(content) == noted["sha256"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
+        return self.files.missing()
 
     def write(self, shard: Shard, hidden_ND: Tensor, seconds: float) -> None:
-        """Store a shard: content first, then the record that makes it count.
+        """Store a shard.
 
         Args:
             hidden_ND: [shard.tokens, D] in the key's format.
             seconds: what it took to compute.
         """
-        content, record = self._paths(shard)
         data = hidden_ND.cpu().contiguous().view(torch.uint8).numpy().tobytes()
-        record.unlink(missing_ok=True)
-        write_bytes(content, data)
-        write_json(
-            record,
-            {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "seconds": round(seconds, 3)},
-        )
+        self.files.write(shard, data, seconds=round(seconds, 3))
 
     def seconds(self) -> float:
         """What the teacher pass took, in this run or the earlier ones that computed the shards."""
-        records = [json.loads(self._paths(shard)[1].read_text(encoding="utf-8")) for shard in self.shards]
-        return sum(float(record.get("seconds", 0.0)) for record in records)
+        return self.files.total("seconds")
 
     # --- reading ---
 
@@ -170,7 +135,7 @@ class TeacherCache:
         """Map all shards into memory, so that pruning does not disturb who reads; note that the cache is in use."""
         kind = np.dtype(_INTEGERS[self.key.dtype])
         for shard in self.shards:
-            path, _ = self._paths(shard)
+            path = self.files.content(shard)
             self._open[shard.number] = np.memmap(path, dtype=kind, mode="r", shape=(shard.tokens, self.width))
         os.utime(self.folder / "meta.json")
 
@@ -180,19 +145,6 @@ class TeacherCache:
         begin = int(self._starts[text] - self._starts[shard.first])
         rows = np.array(self._open[shard.number][begin : begin + self.key.lengths[text]])
         return torch.from_numpy(rows).view(self.key.dtype)
-
-
-def _plan(lengths: Sequence[int], bytes_per_token: int) -> list[Shard]:
-    shards: list[Shard] = []
-    first, tokens = 0, 0
-    for index, length in enumerate(lengths):
-        if tokens and (tokens + length) * bytes_per_token > _SHARD_BYTES:
-            shards.append(Shard(len(shards), first, index, tokens))
-            first, tokens = index, 0
-        tokens += length
-    if tokens:
-        shards.append(Shard(len(shards), first, len(lengths), tokens))
-    return shards
 
 
 def free_space(folder: Path) -> int:

@@ -21,7 +21,8 @@ from distillkit.console import Console
 from distillkit.data.batching import attention_mask, pad_right
 from distillkit.interrupts import check_interrupted
 from distillkit.storage import sha256_of, write_bytes, write_json
-from distillkit.teachers.cache import Shard, TeacherCache
+from distillkit.teachers.cache import TeacherCache
+from distillkit.teachers.shards import Shard
 from distillkit.teachers.white_box import WhiteBoxTeacher
 
 _HEAD, _HEAD_RECORD = "head.safetensors", "head.json"

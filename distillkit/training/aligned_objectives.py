@@ -18,7 +18,7 @@ from distillkit.alignment.bpm import BytePrefixMap, Realised, Restriction
 from distillkit.alignment.first_token import canonical_first, exact_twin
 from distillkit.alignment.rows import LEAD, crossing, twins
 from distillkit.data.reading import Readers
-from distillkit.losses.chunked import StudentOutput, rows_per_chunk, token_log_probs, wide
+from distillkit.losses.chunked import SoftTargets, StudentOutput, rows_per_chunk, token_log_probs, wide
 from distillkit.losses.likelihood import chunk_sums, likelihood_divergence
 from distillkit.losses.objective import target_rows
 from distillkit.losses.soft import SoftLoss
@@ -105,18 +105,23 @@ class BytePrefix:
         self.mass = MappedMass()
 
     def __call__(self, student: StudentOutput, batch: Mapping[str, Tensor], weights: Weights) -> Terms:
-        rows, labels = target_rows(batch["labels"])
+        targets = self.soft_targets(batch)
+        rows_labels = target_rows(batch["labels"])
+        found = weighted_loss(student, rows_labels, weights.beta, targets, self.soft.at(weights.done), weights)
+        return Terms(found.loss, found.soft_sum, found.cross_entropy_N.sum(), found.soft_rows)
+
+    def soft_targets(self, batch: Mapping[str, Tensor]) -> SoftTargets:
+        """The teacher's distributions in the student's tokens, at the rows that are used."""
+        rows, _ = target_rows(batch["labels"])
         aligned = self._used(BatchRows.of(batch))
         hidden = self.teacher.hidden(batch)
-        targets = _Marginalised(
+        return _Marginalised(
             rows=torch.searchsorted(rows, torch.from_numpy(aligned.student).to(rows.device)),
             hidden_RD=hidden.index_select(0, torch.from_numpy(aligned.teacher).to(hidden.device)),
             realised=self._realised(batch, aligned, hidden),
             restrictions=self._restrictions(batch, aligned),
             objective=self,
         )
-        found = weighted_loss(student, (rows, labels), weights.beta, targets, self.soft.at(weights.done), weights)
-        return Terms(found.loss, found.soft_sum, found.cross_entropy_N.sum(), found.soft_rows)
 
     def _used(self, aligned: BatchRows) -> BatchRows:
         if self.only == "twins":

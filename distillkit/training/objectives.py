@@ -15,6 +15,7 @@ from distillkit.losses.chunked import ChunkedLoss, RowLoss, SoftTargets, Student
 from distillkit.losses.divergences import Divergence, taid_weight
 from distillkit.losses.objective import restrict_columns, target_rows
 from distillkit.losses.soft import SoftLoss
+from distillkit.losses.sparse import SparseTargets
 from distillkit.parameters import Parameters
 from distillkit.teachers.states import TeacherStates
 
@@ -57,7 +58,7 @@ def weighted_loss(
     student: StudentOutput,
     targets: tuple[Tensor, Tensor],
     hard_weight: Tensor | float,
-    soft_targets: SoftTargets | None,
+    soft_targets: SoftTargets | SparseTargets | None,
     soft: RowLoss,
     weights: Weights,
 ) -> ChunkedLoss:
@@ -124,12 +125,16 @@ class SameTokenizer:
         self.soft = soft
 
     def __call__(self, student: StudentOutput, batch: Mapping[str, Tensor], weights: Weights) -> Terms:
-        rows, labels = target_rows(batch["labels"])
-        hidden = self.teacher.hidden(batch).index_select(0, rows)
-        everywhere = torch.arange(len(rows), device=rows.device)
-        targets = _CommonColumns(everywhere, hidden, self.teacher, self.common)
-        found = weighted_loss(student, (rows, labels), weights.beta, targets, self.soft.at(weights.done), weights)
+        targets = self.soft_targets(batch)
+        rows_labels = target_rows(batch["labels"])
+        found = weighted_loss(student, rows_labels, weights.beta, targets, self.soft.at(weights.done), weights)
         return Terms(found.loss, found.soft_sum, found.cross_entropy_N.sum(), found.soft_rows)
+
+    def soft_targets(self, batch: Mapping[str, Tensor]) -> SoftTargets:
+        """The teacher's distributions at all targets of a batch."""
+        rows, _ = target_rows(batch["labels"])
+        hidden = self.teacher.hidden(batch).index_select(0, rows)
+        return _CommonColumns(torch.arange(len(rows), device=rows.device), hidden, self.teacher, self.common)
 
 
 @dataclass(frozen=True)

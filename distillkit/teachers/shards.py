@@ -1,0 +1,85 @@
+"""Files of a cache in parts, each of which counts only with the record of its digest: torn, truncated or altered parts
+are computed again, never trusted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distillkit.storage import sha256_of, write_bytes, write_json
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Consecutive texts in one file.
+
+    Attributes:
+        number: of the shard.
+        first, last: the texts in it, [first, last).
+        tokens: in these texts.
+    """
+
+    number: int
+    first: int
+    last: int
+    tokens: int
+
+
+def plan_shards(lengths: Sequence[int], tokens_each: int) -> list[Shard]:
+    """Consecutive texts, as many in a shard as have `tokens_each` tokens together, at least one."""
+    shards: list[Shard] = []
+    first, tokens = 0, 0
+    for index, length in enumerate(lengths):
+        if tokens and tokens + length > tokens_each:
+            shards.append(Shard(len(shards), first, index, tokens))
+            first, tokens = index, 0
+        tokens += length
+    if tokens:
+        shards.append(Shard(len(shards), first, len(lengths), tokens))
+    return shards
+
+
+@dataclass(frozen=True)
+class ShardFiles:
+    """The shards of a cache folder."""
+
+    folder: Path
+    shards: Sequence[Shard]
+
+    def content(self, shard: Shard) -> Path:
+        return self.folder / f"shard-{shard.number:05d}.bin"
+
+    def record_path(self, shard: Shard) -> Path:
+        return self.folder / f"shard-{shard.number:05d}.json"
+
+    def record(self, shard: Shard) -> dict[str, Any]:
+        """What was noted with a shard."""
+        return json.loads(self.record_path(shard).read_text(encoding="utf-8"))
+
+    def missing(self) -> list[Shard]:
+        """The shards that are not there or not what was written."""
+        return [shard for shard in self.shards if not self._is_whole(shard)]
+
+    def _is_whole(self, shard: Shard) -> bool:
+        content = self.content(shard)
+        try:
+            noted = self.record(shard)
+            same_texts = noted["texts"] == [shard.first, shard.last]
+            return same_texts and noted["bytes"] == content.stat().st_size and noted["sha256"] == sha256_of(content)
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    def write(self, shard: Shard, data: bytes, **facts: Any) -> None:
+        """Store a shard: content first, then the record that makes it count."""
+        self.record_path(shard).unlink(missing_ok=True)
+        write_bytes(self.content(shard), data)
+        own = {"texts": [shard.first, shard.last], "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        write_json(self.record_path(shard), {**own, **facts})
+
+    def total(self, name: str) -> float:
+        """The sum of a fact over all shards; those of shards that were written without it count as 0."""
+        return sum(float(self.record(shard).get(name, 0.0)) for shard in self.shards)

@@ -1,0 +1,169 @@
+"""The sparse teacher cache on disk: a few ids and probabilities for each row that has a target.
+
+About fifty bytes a row, a thirtieth of what hidden states take, and no teacher's head to apply. It belongs to the
+temperature, the alignment and the student's tokenizer as well, because ids are the student's and probabilities are
+those of the run's temperature; `distillkit.losses.sparse` says what is kept.
+
+    .teacher-cache/<key>/meta.json            what it belongs to
+                         shard-00000.bin      safetensors of consecutive texts, see `_NAMES`
+                         shard-00000.json     {texts, bytes, sha256, seconds, mapped, rows}, written last
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.numpy import save
+from torch import Tensor
+
+from distillkit.storage import explained_write_errors, fingerprint_of, write_json
+from distillkit.teachers.cache_entries import lock_of
+from distillkit.teachers.shards import ShardFiles, plan_shards
+
+FORMAT = 1
+TOKENS_PER_SHARD = 8192
+BYTES_PER_TOKEN = 64  # Roughly, for plans: a dozen ids and the numbers of the row.
+
+# Of a shard: where each text's rows and each row's entries begin, the row in its text, the mass of all other ids, and
+# for each entry id and probability.
+_NAMES = ("text_starts", "row_starts", "rows", "tails", "ids", "probabilities")
+
+
+@dataclass(frozen=True)
+class SparseKey:
+    """What the sparse targets depend on.
+
+    Attributes:
+        teacher: the teacher's name, for people.
+        facts: everything that the numbers depend on: the teacher's fingerprint and format, texts and rows of both
+            sides, the student's token table, temperature, alignment, method, size and seed.
+        lengths: student tokens of each text.
+    """
+
+    teacher: str
+    facts: dict[str, Any]
+    lengths: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """The name of the folder."""
+        return fingerprint_of([FORMAT, "sparse", self.facts])[:24]
+
+
+@dataclass(frozen=True)
+class SparseRows:
+    """The sparse targets of one text or of several in a row.
+
+    Attributes:
+        rows: [R] int64, rows of the text (the row at r predicts token r + 1), ascending in each text.
+        counts: [R] int64, entries of each row.
+        tails: [R] float32.
+        ids: [E] int64; probabilities: [E] float32.
+    """
+
+    rows: np.ndarray
+    counts: np.ndarray
+    tails: np.ndarray
+    ids: np.ndarray
+    probabilities: np.ndarray
+
+    def padded(self) -> tuple[Tensor, Tensor]:
+        """([R, K] ids, [R, K] probabilities), filled up with id 0 of probability 0."""
+        width = int(self.counts.max(initial=1))
+        there = np.arange(width)[None, :] < self.counts[:, None]
+        ids = np.zeros(there.shape, dtype=np.int64)
+        probabilities = np.zeros(there.shape, dtype=np.float32)
+        ids[there], probabilities[there] = self.ids, self.probabilities
+        return torch.from_numpy(ids), torch.from_numpy(probabilities)
+
+    @classmethod
+    def joined(cls, parts: Sequence[SparseRows]) -> SparseRows:
+        names = ("rows", "counts", "tails", "ids", "probabilities")
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+
+class SparseCache:
+    """One cache folder.
+
+    Args:
+        root: the folder of all caches.
+        key: what it belongs to.
+    """
+
+    def __init__(self, root: Path, key: SparseKey) -> None:
+        self.folder = root / key.name
+        self.key = key
+        self.files = ShardFiles(self.folder, plan_shards(key.lengths, TOKENS_PER_SHARD))
+        self._shard_of = np.searchsorted(
+            [shard.last for shard in self.files.shards], np.arange(len(key.lengths)), side="right"
+        )
+        self._open: dict[int, tuple[Any, np.ndarray, np.ndarray]] = {}
+
+    @property
+    def tokens(self) -> int:
+        return sum(self.key.lengths)
+
+    @property
+    def bytes(self) -> int:
+        """Of all shards; they have to be there."""
+        return sum(self.files.content(shard).stat().st_size for shard in self.files.shards)
+
+    def begin(self) -> None:
+        """Make the folder and say what it is."""
+        with explained_write_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        content = {"format": FORMAT, "kind": "sparse", "teacher": self.key.teacher, "texts": len(self.key.lengths),
+                   "tokens": self.tokens, **self.key.facts}  # fmt: skip
+        write_json(self.folder / "meta.json", content)
+
+    def locked(self) -> filelock.BaseFileLock:
+        """The lock of those who write; wait for it with `acquire`."""
+        return lock_of(self.folder)
+
+    def pack(self, texts: Sequence[SparseRows]) -> bytes:
+        """The content of a shard: the targets of its texts, in order."""
+        whole = SparseRows.joined(texts)
+        narrow = len(whole.ids) == 0 or int(whole.ids.max()) <= np.iinfo(np.uint16).max
+        values = (
+            np.cumsum([0, *(len(text.rows) for text in texts)], dtype=np.int64),
+            np.concatenate([[0], np.cumsum(whole.counts)]).astype(np.int64),
+            whole.rows.astype(np.int32),
+            whole.tails.astype(np.float16),
+            whole.ids.astype(np.uint16 if narrow else np.uint32),
+            whole.probabilities.astype(np.float16),
+        )
+        return save(dict(zip(_NAMES, values, strict=True)))
+
+    def open(self) -> None:
+        """Map all shards into memory; note that the cache is in use."""
+        for shard in self.files.shards:
+            stored = safe_open(self.files.content(shard), framework="np")
+            self._open[shard.number] = (stored, stored.get_tensor("text_starts"), stored.get_tensor("row_starts"))
+        os.utime(self.folder / "meta.json")
+
+    def read(self, text: int) -> SparseRows:
+        """The targets of one text."""
+        shard = self.files.shards[int(self._shard_of[text])]
+        stored, text_starts, row_starts = self._open[shard.number]
+        first, last = text_starts[text - shard.first : text - shard.first + 2].tolist()
+        starts = row_starts[first : last + 1]
+        begin, end = int(starts[0]), int(starts[-1])
+
+        def part(name: str, one: int, other: int) -> np.ndarray:
+            return stored.get_slice(name)[one:other]
+
+        return SparseRows(
+            part("rows", first, last).astype(np.int64),
+            np.diff(starts),
+            part("tails", first, last).astype(np.float32),
+            part("ids", begin, end).astype(np.int64),
+            part("probabilities", begin, end).astype(np.float32),
+        )
