@@ -297,13 +297,20 @@ def show_caches(action: str | None, choice: PruneChoice, output_dir: str, consol
         console.info(f"no teacher caches in {output_dir}")
     else:
         rows = [
-            (entry.folder.name, entry.teacher, f"{entry.tokens:,}", format_bytes(entry.bytes), _moment(entry.used))
+            (
+                entry.folder.name,
+                entry.teacher,
+                entry.kind,
+                f"{entry.tokens:,}",
+                format_bytes(entry.bytes),
+                _moment(entry.used),
+            )
             for entry in entries
         ]
-        columns = ["cache", "teacher", "tokens", "size", "last used"]
-        console.table(f"Teacher caches in {output_dir}", columns, rows, numeric=(2, 3), to_stdout=True)
+        columns = ["cache", "teacher", "kind", "tokens", "size", "last used"]
+        console.table(f"Teacher caches in {output_dir}", columns, rows, numeric=(3, 4), to_stdout=True)
     objects = [
-        {"cache": entry.folder.name, "teacher": entry.teacher, "tokens": entry.tokens, "bytes": entry.bytes,
+        {"cache": entry.folder.name, "teacher": entry.teacher, "kind": entry.kind, "tokens": entry.tokens, "bytes": entry.bytes,
          "last_used": _moment(entry.used)}
         for entry in entries
     ]  # fmt: skip

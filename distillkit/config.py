@@ -281,6 +281,12 @@ def _check_conflicts(values: dict[str, Any], sources: Mapping[str, str], notes: 
             "--skip-validation and --quality-gate improved exclude each other: the gate is part of the validation",
             hint="leave one of them out",
         )
+    problem = sparse_problem(values)
+    if values["box_type"] == "white" and values["teacher_cache"] == "sparse" and problem is not None:
+        raise UsageError(
+            f"--teacher-cache sparse and {problem} exclude each other: sparse targets are true to the forward KL alone",
+            hint="use --teacher-cache exact",
+        )
     _note_unused(values, sources, notes)
 
 
@@ -290,11 +296,27 @@ _USED_BY = (
     ("divergence", "white box with --alignment auto, bpm or strict", lambda values: _has_divergence(values)),
     ("temperature", "white box except --alignment alm", lambda values: values["box_type"] == "white" and values["alignment"] != "alm"),
     ("teacher_cache", "white box", lambda values: values["box_type"] == "white"),
+    ("sparse_method", "--teacher-cache sparse", lambda values: _may_be_sparse(values)),
+    ("sparse_size", "--teacher-cache sparse", lambda values: _may_be_sparse(values)),
     ("prefix_map", "--alignment auto or bpm in white box", lambda values: values["box_type"] == "white" and values["alignment"] in ("auto", "bpm")),
     ("divergence_mix", "--divergence jsd, skew-kl or skew-reverse-kl", lambda values: _has_divergence(values) and values["divergence"] in ("jsd", "skew-kl", "skew-reverse-kl")),
     ("ab_alpha", "--divergence alpha-beta", lambda values: _has_divergence(values) and values["divergence"] == "alpha-beta"),
     ("ab_beta", "--divergence alpha-beta", lambda values: _has_divergence(values) and values["divergence"] == "alpha-beta"),
 )  # fmt: skip
+
+
+def sparse_problem(values: Mapping[str, Any]) -> str | None:
+    """Why sparse targets cannot stand in for the teacher; None if they can."""
+    if values["alignment"] in ("alm", "uld"):
+        return f"--alignment {values['alignment']}"
+    if values["divergence"] != "forward-kl":
+        return f"--divergence {values['divergence']}"
+    return None
+
+
+def _may_be_sparse(values: Mapping[str, Any]) -> bool:
+    wanted = values["teacher_cache"] in ("sparse", "auto")
+    return values["box_type"] == "white" and wanted and sparse_problem(values) is None
 
 
 def _has_divergence(values: Mapping[str, Any]) -> bool:

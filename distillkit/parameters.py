@@ -20,7 +20,8 @@ LearningRateSchedule = Literal["linear", "cosine", "constant"]
 QualityGate = Literal["improved", "not-worse", "off"]
 Alignment = Literal["auto", "bpm", "strict", "alm", "uld"]
 PrefixMap = Literal["longest", "canonical"]
-TeacherCacheMode = Literal["auto", "exact", "off"]
+TeacherCacheMode = Literal["auto", "exact", "sparse", "off"]
+SparseMethod = Literal["sampling", "top-k"]
 CompileMode = Literal["auto", "on", "off"]
 DivergenceName = Literal[
     "forward-kl", "reverse-kl", "jsd", "skew-kl", "skew-reverse-kl", "alpha-beta", "total-variation", "taid"
@@ -126,6 +127,8 @@ class Parameters:
     ab_alpha: float = parameter(0.2, "advanced", low=0.05, high=2.0, affects="distill", examples=("0.5",))
     ab_beta: float = parameter(0.7, "advanced", low=0.05, high=2.0, affects="distill", examples=("0.5",))
     teacher_cache: TeacherCacheMode = parameter("auto", "advanced", affects="distill")
+    sparse_method: SparseMethod = parameter("sampling", "advanced", affects="distill")
+    sparse_size: int = parameter(64, "advanced", low=8, high=1024, affects="distill", examples=("32", "128"))
     compile_loss: CompileMode = parameter("auto", "advanced", affects="distill")
     quality_gate: QualityGate = parameter("not-worse", "advanced")
     datasets: dict[str, dict[str, Any]] = parameter({}, "advanced", affects="prepare-data", on_command_line=False)

@@ -26,6 +26,7 @@ from distillkit.models.quiet import quiet_hub, quiet_transformers
 from distillkit.models.references import ModelReference, parse_student_reference, parse_teacher_reference
 from distillkit.parameters import Parameters
 from distillkit.rundir import RunDirectory
+from distillkit.teachers.sparse_cache import BYTES_PER_TOKEN
 from distillkit.training import checkpoints
 from distillkit.training.arguments import total_steps
 from distillkit.training.precision import Compute, choose_compute
@@ -141,7 +142,7 @@ def _caches(config: Parameters) -> bool:
     """Whether the teacher runs once and is remembered, if the disk has room and its head is a plain layer."""
     if config.box_type != "white" or config.alpha == 0:
         return False
-    return config.teacher_cache == "exact" or (config.teacher_cache == "auto" and config.epochs > 1)
+    return config.teacher_cache in ("exact", "sparse") or (config.teacher_cache == "auto" and config.epochs > 1)
 
 
 def _cache_bytes(config: Parameters, compute: Compute, teacher: Sizes | None) -> int | None:
@@ -149,6 +150,8 @@ def _cache_bytes(config: Parameters, compute: Compute, teacher: Sizes | None) ->
         return 0
     if teacher is None:
         return None
+    if config.teacher_cache == "sparse":
+        return config.sample_size * config.max_length * BYTES_PER_TOKEN
     bytes_each = torch.finfo(compute.teacher).bits // 8
     return config.sample_size * config.max_length * teacher.width * bytes_each
 
@@ -181,7 +184,7 @@ def _memory(config: Parameters, compute: Compute, teacher: Sizes | None, student
     if not needs_teacher:
         return _LIBRARIES_BYTES + training
     if _caches(config):
-        head = each * teacher.vocabulary * teacher.width
+        head = 0 if config.teacher_cache == "sparse" else each * teacher.vocabulary * teacher.width
         return _LIBRARIES_BYTES + max(each * teacher.parameters, training + head)
     return _LIBRARIES_BYTES + training + each * teacher.parameters
 

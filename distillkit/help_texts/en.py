@@ -270,9 +270,21 @@ TEXTS = {
     ),
     "teacher_cache": HelpText(
         what="whether the teacher reads the training texts only once",
-        effect="`exact`: the teacher's last hidden states are kept in `.teacher-cache` in the output directory. Later epochs, and later runs on the same texts with other `alpha`, `temperature`, `divergence` or student, read them instead of running the teacher, and teacher and student are never in memory together. Nothing is lost: the teacher's head is applied on the fly. `off`: the teacher runs on every batch. `auto`: `exact` if there is more than one epoch or the cache exists already, and it fits on the disk. White box only.",
+        effect="`exact`: the teacher's last hidden states are kept in `.teacher-cache` in the output directory. Later epochs, and later runs on the same texts with other `alpha`, `temperature`, `divergence` or student, read them instead of running the teacher, and teacher and student are never in memory together. Nothing is lost: the teacher's head is applied on the fly. `sparse`: a few of the likely ids of every row are kept, a thirtieth of the space and faster still; it belongs to one `temperature`, `alignment` and student tokenizer, and costs a little quality (benchmarks/speed). `off`: the teacher runs on every batch. `auto`: `exact` if there is more than one epoch or the cache exists already, and it fits on the disk; `sparse` if only that fits; what is chosen is said, and kept when the run goes on. White box only.",
         choose="Leave it at `auto`; `exact` if you are going to try several settings. `distillkit cache` shows what is there and deletes it.",
         example="distillkit distill --teacher-cache exact",
+    ),
+    "sparse_method": HelpText(
+        what="what the sparse teacher cache keeps of a distribution",
+        effect="`sampling`: a systematic sample, whose expectation is the teacher's distribution, so that the gradient is right on average. `top-k`: the likeliest ids and the mass of all others. Only `--teacher-cache sparse` uses it.",
+        choose="Leave it.",
+        example="distillkit distill --teacher-cache sparse --sparse-method top-k",
+    ),
+    "sparse_size": HelpText(
+        what="the draws for each row of the sparse teacher cache, or with `top-k` the ids that are kept",
+        effect="Larger: nearer to the exact teacher, and a larger cache; 64 draws give a dozen different ids. Only `--teacher-cache sparse` uses it.",
+        choose="Leave it at 64; more if you can spare the space and train for many epochs.",
+        example="distillkit distill --teacher-cache sparse --sparse-size 128",
     ),
     "compile_loss": HelpText(
         what="whether the element-wise part of the loss is compiled for this machine",

@@ -86,7 +86,7 @@ def chunked_loss(
     rows_N: Tensor,
     targets_N: Tensor,
     hard_weights_N: Tensor,
-    soft_targets: SoftTargets | None,
+    soft_targets: SoftTargets | SparseTargets | None,
     soft: RowLoss,
     *,
     alpha: float,

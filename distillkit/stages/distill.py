@@ -31,7 +31,8 @@ from distillkit.parameters import Parameters
 from distillkit.rundir import RunDirectory
 from distillkit.stages import StageResult
 from distillkit.storage import files_below, fingerprint_of, remove_tree, write_json
-from distillkit.teachers.source import TeacherSource, open_teacher
+from distillkit.teachers.source import TeacherLoader, TeacherSource, choose_cache, open_exact, open_live
+from distillkit.teachers.states import TeacherStates
 from distillkit.teachers.writing import teacher_writing
 from distillkit.training import checkpoints
 from distillkit.training.aligned_objectives import MappedMass, aligned_objective
@@ -39,8 +40,17 @@ from distillkit.training.arguments import total_steps, training_arguments
 from distillkit.training.export import export_student
 from distillkit.training.memory import explained_memory_errors, peak_memory_bytes
 from distillkit.training.metrics_log import MetricsLog
-from distillkit.training.objectives import BlackBox, HardOnly, Objective, needs_teacher, same_tokenizer_objective
+from distillkit.training.objectives import (
+    BlackBox,
+    HardOnly,
+    Objective,
+    SoftSettings,
+    needs_teacher,
+    same_tokenizer_objective,
+)
 from distillkit.training.precision import Compute, choose_compute
+from distillkit.training.sparse_pass import SparseObjective, mapped_mass
+from distillkit.training.sparse_source import open_sparse
 from distillkit.training.trainer import DistillTrainer, Progress
 
 
@@ -112,13 +122,36 @@ def _teacher_part(
         token_ids = [row["student_ids" if pair.same_tokenizer else "teacher_ids"] for row in rows]
         for index, row in enumerate(rows):
             row["cache_index"] = index
-        return rows, open_teacher(config, run.path.parent, pair, compute, token_ids, console)
+        return rows, _white_box_teacher(config, run, pair, readers, compute, rows, token_ids, console)
     true_examples = _true_examples(stored, start) if config.beta > 0 else []
     if config.alpha == 0:
         console.info("alpha is 0: the teacher does not write anything, this is plain fine-tuning")
         return true_examples, None
     written = teacher_writing(config, run, pair, readers, compute, stored, console)
     return true_examples + written, None
+
+
+def _white_box_teacher(
+    config: Parameters,
+    run: RunDirectory,
+    pair: ModelPair,
+    readers: Readers,
+    compute: Compute,
+    rows: Sequence[dict[str, Any]],
+    token_ids: Sequence[Sequence[int]],
+    console: Console,
+) -> TeacherSource:
+    loader = TeacherLoader(run.path.parent, pair, compute, token_ids, console)
+    choice = choose_cache(config, loader, run.teacher / "cache.json", console)
+    if choice.mode == "exact":
+        return open_exact(loader)
+    if choice.mode == "off":
+        return open_live(loader)
+
+    def maker(states: TeacherStates) -> Any:
+        return _white_box_objective(config, pair, readers, states)
+
+    return open_sparse(config, loader, readers, rows, maker, aligned=uses_alignment(config, pair))
 
 
 def _true_examples(stored: Any, first_target: int) -> list[dict[str, Any]]:
@@ -153,9 +186,17 @@ def _objective(config: Parameters, pair: ModelPair, readers: Readers, teacher: T
         return BlackBox()
     if teacher is None:
         return HardOnly()
+    if teacher.sparse is not None:
+        return SparseObjective(teacher.sparse, SoftSettings.of(config).loss)
+    if teacher.states is None:
+        raise ValueError("a teacher is either sparse or has states")
+    return _white_box_objective(config, pair, readers, teacher.states)
+
+
+def _white_box_objective(config: Parameters, pair: ModelPair, readers: Readers, states: TeacherStates) -> Objective:
     if uses_alignment(config, pair):
-        return aligned_objective(config, teacher.states, readers)
-    return same_tokenizer_objective(config, teacher.states, readers)
+        return aligned_objective(config, states, readers)
+    return same_tokenizer_objective(config, states, readers)
 
 
 # --- training --------------------------------------------------------------------------------------------------------
@@ -191,7 +232,11 @@ def _train(
             args=training_arguments(config, compute, run.checkpoints, len(examples), resumed=checkpoint is not None),
             train_dataset=_Rows(examples),
             eval_dataset=_Rows(()),  # `evaluate` scores the validation part itself; the Trainer only asks for one
-            data_collator=DistillationCollator(white_box=teacher is not None, aligned=uses_alignment(config, pair)),
+            data_collator=DistillationCollator(
+                white_box=teacher is not None,
+                # Sparse targets know their rows themselves.
+                aligned=uses_alignment(config, pair) and teacher is not None and teacher.sparse is None,
+            ),
             objective=objective,
             alpha=config.alpha,
             beta=config.beta,
@@ -315,6 +360,8 @@ def _figures(trainer: DistillTrainer, teacher: TeacherSource | None, objective: 
             "cache_bytes": 0,
         }
     mass: MappedMass | None = getattr(objective, "mass", None)
+    if teacher is not None and teacher.sparse is not None:
+        mass = mapped_mass(teacher.sparse)
     if mass is not None and mass.rows:
         figures["alignment"] = {"mass_mapped": mass.mapped / mass.rows, "rows": mass.rows}
     return figures

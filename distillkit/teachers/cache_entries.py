@@ -28,6 +28,7 @@ class CacheEntry:
     Attributes:
         folder: of it; its name is the cache's.
         teacher: as the run named it.
+        kind: exact or sparse.
         tokens: that the teacher has read, or is to read.
         bytes: on the disk.
         used: when it was last written or read, seconds since the epoch.
@@ -35,6 +36,7 @@ class CacheEntry:
 
     folder: Path
     teacher: str
+    kind: str
     tokens: int
     bytes: int
     used: float
@@ -51,12 +53,12 @@ def _entries(root: Path) -> Iterator[CacheEntry]:
             continue
         try:
             meta: dict[str, Any] = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-            teacher, tokens = str(meta["teacher"]), int(meta["tokens"])
+            teacher, kind, tokens = str(meta["teacher"]), str(meta["kind"]), int(meta["tokens"])
         except (OSError, ValueError, KeyError, TypeError):
-            teacher, tokens = "unreadable", 0
+            teacher, kind, tokens = "unreadable", "?", 0
         files = files_below(folder)
         used = max([path.stat().st_mtime for path in files], default=folder.stat().st_mtime)
-        yield CacheEntry(folder, teacher, tokens, sum(path.stat().st_size for path in files), used)
+        yield CacheEntry(folder, teacher, kind, tokens, sum(path.stat().st_size for path in files), used)
 
 
 def delete_cache(entry: CacheEntry) -> None:

@@ -101,7 +101,7 @@ def test_box_type(distil: Distil, base: Any) -> None:
     # The teacher's texts come on top of the true ones.
     assert black.metrics["train"]["steps"] > base.metrics["train"]["steps"]
     assert base.metrics["teacher_pass"]["tokens"] > 0
-    assert not (base.run_directory / "teacher").exists()
+    assert not (base.run_directory / "teacher" / "generated.jsonl").exists()
 
 
 def test_teacher_model_path(distil: Distil, base: Any, tmp_path: Path, pair: SimpleNamespace) -> None:
@@ -532,6 +532,45 @@ def test_teacher_cache(distil: Distil, base: Any, tmp_path: Path) -> None:
     assert repeated.metrics["teacher_pass"]["cached_tokens"] == pass_of[0]["tokens"]
     off = distil(output_dir=tmp_path, epochs=2, teacher_cache="off")
     assert off.metrics["teacher_pass"]["cache_bytes"] == 0
+    with pytest.raises(UsageError, match="forward KL"):
+        distil(teacher_cache="sparse", divergence="reverse-kl")
+
+
+@pytest.mark.parametrize("foreign", [False, True])
+def test_a_sparse_teacher_cache(
+    distil: Distil, base: Any, tmp_path: Path, pair: SimpleNamespace, foreign: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student = {"student_model_path": pair.foreign_student} if foreign else {}
+    exact = distil(output_dir=tmp_path, teacher_cache="exact", **student)
+    settings = {"output_dir": tmp_path, "teacher_cache": "sparse", **student}
+    # A thousand draws, or all ids, are nearly the exact teacher.
+    for method in ("sampling", "top-k"):
+        near = distil(sparse_method=method, sparse_size=1024, **settings)
+        assert first(near)["hard_loss"] == pytest.approx(first(exact)["hard_loss"], rel=1e-5)
+        # The KL to a sample is on average larger than that to the whole; its gradient is not.
+        near_enough = 0.02 if method == "top-k" else 0.25
+        assert first(near)["soft_loss"] == pytest.approx(first(exact)["soft_loss"], rel=near_enough)
+        if foreign:
+            assert near.metrics["alignment"]["mass_mapped"] == pytest.approx(
+                exact.metrics["alignment"]["mass_mapped"], rel=1e-6
+            )
+    # The second time, and with another learning rate, nothing is loaded but the cache.
+    monkeypatch.setattr(
+        "distillkit.models.pair.ModelPair.load_teacher", lambda *_: pytest.fail("the teacher was loaded")
+    )
+    again = distil(sparse_method="top-k", sparse_size=1024, learning_rate=4e-4, **settings)
+    assert again.metrics["teacher_pass"]["cached_tokens"] == again.metrics["teacher_pass"]["tokens"]
+
+
+def test_sparse_method(distil: Distil, tmp_path: Path) -> None:
+    runs = [distil(output_dir=tmp_path, teacher_cache="sparse", sparse_method=name) for name in ("sampling", "top-k")]
+    assert not equal_weights(*runs)
+
+
+def test_sparse_size(distil: Distil, tmp_path: Path) -> None:
+    runs = [distil(output_dir=tmp_path, teacher_cache="sparse", sparse_size=size) for size in (8, 128)]
+    small, large = (run.metrics["teacher_pass"]["cache_bytes"] for run in runs)
+    assert 0 < small < large
 
 
 def test_compile_loss(distil: Distil, base: Any, monkeypatch: pytest.MonkeyPatch) -> None:
