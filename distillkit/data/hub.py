@@ -224,12 +224,16 @@ def _parquet_texts(
 
     with _retrying(lambda: _open(file), entry, console) as stream:
         try:
-            parquet = _retrying(lambda: ParquetFile(stream), entry, console)
+            # Arrow's own threads must not hold the stream, which is a Python object: one of them that lets go of it while
+            # the interpreter ends takes the whole process down (SIGABRT after all work is done).
+            parquet = _retrying(lambda: ParquetFile(stream, pre_buffer=False), entry, console)
             texts.column = parquet_column(parquet.schema_arrow, texts.column, place)
             number = 0
             for group in range(parquet.num_row_groups):
                 # One request: the bytes of this column in this group of rows.
-                table = _retrying(lambda i=group: parquet.read_row_group(i, columns=[texts.column]), entry, console)
+                table = _retrying(
+                    lambda i=group: parquet.read_row_group(i, columns=[texts.column], use_threads=False), entry, console
+                )
                 for batch in table.column(0).chunks:
                     for text in batch.to_pylist():
                         number += 1

@@ -204,10 +204,12 @@ def parquet_rows(source: Any, name: str, wanted: str | None, notes: ReadingNotes
     from pyarrow.parquet import ParquetFile
 
     try:
-        file = ParquetFile(source)
+        # No threads of Arrow's: `source` may be a Python stream, and one that lets go of it while the interpreter ends
+        # takes the process down.
+        file = ParquetFile(source, pre_buffer=False)
         column = parquet_column(file.schema_arrow, wanted, name)
         row = 0
-        for batch in file.iter_batches(_PARQUET_ROWS, columns=[column]):
+        for batch in file.iter_batches(_PARQUET_ROWS, columns=[column], use_threads=False):
             check_interrupted()
             for text in batch.column(0).to_pylist():
                 row += 1
