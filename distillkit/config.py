@@ -295,7 +295,6 @@ _USED_BY = (
     ("alignment", "white box", lambda values: values["box_type"] == "white"),
     ("divergence", "white box with --alignment auto, bpm or strict", lambda values: _has_divergence(values)),
     ("temperature", "white box except --alignment alm", lambda values: values["box_type"] == "white" and values["alignment"] != "alm"),
-    ("teacher_cache", "white box", lambda values: values["box_type"] == "white"),
     ("sparse_method", "--teacher-cache sparse", lambda values: _may_be_sparse(values)),
     ("sparse_size", "--teacher-cache sparse", lambda values: _may_be_sparse(values)),
     ("prefix_map", "--alignment auto or bpm in white box", lambda values: values["box_type"] == "white" and values["alignment"] in ("auto", "bpm")),

@@ -12,7 +12,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from distillkit.interrupts import check_interrupted
 from distillkit.models.decoding import Decoding, choose_tokens
 from distillkit.storage import explained_write_errors, fingerprint_of, write_json
 from distillkit.teachers.continuation_filter import ContinuationFilter
+from distillkit.teachers.written_cache import WrittenCache
 
 # Of the lines and of how they come about; raised when either changes, the filter's judgement included.
 _FORMAT = 1
@@ -70,7 +71,7 @@ class Continuation:
 
 
 def generate_continuations(
-    model: nn.Module,
+    load_model: Callable[[], nn.Module],
     tokenizer: Any,
     prompts: Sequence[Prompt],
     *,
@@ -83,11 +84,13 @@ def generate_continuations(
     device: torch.device,
     console: Console,
     model_fingerprint: str,
+    cache: WrittenCache | None = None,
 ) -> list[Continuation]:
     """Continue every prompt once, or go on where an earlier attempt with the same settings was cut off.
 
     Args:
-        model: a causal language model on `device`, in evaluation mode.
+        load_model: gives a causal language model on `device`, in evaluation mode; called only if something is left
+            to write.
         tokenizer: its tokenizer; PAD and EOS are not needed. Every special token ends a text: none can be read.
         output: the JSONL file; its folder exists. One line per prompt, in the order of the batches:
             {index, prompt, continuation, tokens, finish, kept, reason}.
@@ -96,6 +99,7 @@ def generate_continuations(
         top_p: the share of probability that is sampled from.
         batch_size: prompts per batch, of like lengths.
         model_fingerprint: of weights and tokenizer.
+        cache: finished generations of other runs, None to do without.
 
     Returns:
         The continuations in the order of `prompts`, dropped ones included.
@@ -121,6 +125,9 @@ def generate_continuations(
         "seed": seed,
         "batch_size": batch_size,
     }
+    if cache is not None and not output.is_file():
+        write_json(_settings_path(output), settings)
+        cache.fetch(output, settings)
     file = _OutputFile(output, settings, [prompts[number] for number in order], batch_size, console)
     judge = ContinuationFilter()
     for done, number in zip(file.reused, order, strict=False):
@@ -128,12 +135,13 @@ def generate_continuations(
             judge.remember(prompts[number].text, done.text)
 
     written = list(file.reused)
-    writer = _Writer(model, tokenizer, temperature, top_p, device)
+    writer = _Writer(load_model(), tokenizer, temperature, top_p, device) if len(written) < len(order) else None
     with console.progress("the teacher writes", len(prompts), unit="texts", completed=len(written)) as progress:
         for begin in range(len(written), len(order), batch_size):
             numbers = order[begin : begin + batch_size]
             batch = [prompts[number] for number in numbers]
             generator = torch.Generator().manual_seed(_batch_seed(seed, begin // batch_size))
+            assert writer is not None
             texts = writer.write(batch, [room[number] for number in numbers], generator, progress)
             continuations = []
             for prompt, (text, tokens, finish) in zip(batch, texts, strict=True):
@@ -142,6 +150,8 @@ def generate_continuations(
             file.append(batch, continuations)
             written += continuations
             progress.advance(len(batch), kept=sum(continuation.kept for continuation in written))
+    if cache is not None:
+        cache.publish(output, settings, sum(continuation.tokens for continuation in written))
     return [continuation for _, continuation in sorted(zip(order, written, strict=True), key=lambda pair: pair[0])]
 
 
@@ -278,7 +288,7 @@ class _OutputFile:
     ) -> None:
         self.path = path
         self.reused: list[Continuation] = []
-        settings_path = path.with_suffix(".settings.json")
+        settings_path = _settings_path(path)
         if path.is_file():
             _check_settings(path, settings_path, settings)
             size = path.stat().st_size
@@ -311,6 +321,10 @@ class _OutputFile:
                 with contextlib.suppress(OSError):
                     os.truncate(self.path, before)
                 raise
+
+
+def _settings_path(path: Path) -> Path:
+    return path.with_suffix(".settings.json")
 
 
 def _line(prompt: Prompt, done: Continuation) -> str:

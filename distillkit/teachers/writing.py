@@ -10,7 +10,9 @@ from distillkit.errors import DistillkitError
 from distillkit.models.pair import ModelPair
 from distillkit.parameters import Parameters
 from distillkit.rundir import RunDirectory
+from distillkit.teachers.cache_entries import FOLDER
 from distillkit.teachers.generation import generate_continuations
+from distillkit.teachers.written_cache import WrittenCache
 from distillkit.teachers.written_examples import make_prompts, written_examples
 from distillkit.training.precision import Compute
 
@@ -37,11 +39,15 @@ def teacher_writing(
     prompts = make_prompts(examples, readers.teacher, config.seed)
     run.teacher.mkdir(parents=True, exist_ok=True)
     room = [min(readers.teacher.limit, config.max_length) - len(prompt.ids) for prompt in prompts]
-    teacher = pair.load_teacher(compute.writing, console).to(compute.device)
+    cache = None
+    if config.teacher_cache != "off":
+        numerics = {"precision": str(compute.writing).removeprefix("torch."), "device": compute.device.type}
+        cache = WrittenCache(run.path.parent / FOLDER, pair.teacher.reference.text, numerics, console)
     continuations = generate_continuations(
-        teacher, readers.teacher.tokenizer, prompts, output=run.teacher / "generated.jsonl",
+        lambda: pair.load_teacher(compute.writing, console).to(compute.device), readers.teacher.tokenizer, prompts, output=run.teacher / "generated.jsonl",
         max_new_tokens=[max(1, tokens) for tokens in room], temperature=TEMPERATURE, top_p=TOP_P, seed=config.seed,
         batch_size=config.batch_size, device=compute.device, console=console, model_fingerprint=pair.teacher.fingerprint(),
+        cache=cache,
     )  # fmt: skip
     written = written_examples(continuations, prompts, readers.student)
     kept = sum(continuation.kept for continuation in continuations)

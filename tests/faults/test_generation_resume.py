@@ -37,7 +37,7 @@ def write(output: Path, *, seconds_per_token: float = 0.0, console: Console | No
         Prompt(index, text, tokenizer(text)["input_ids"], len(text.encode())) for index, text in enumerate(texts)
     ]
     return generate_continuations(
-        model, tokenizer, prompts, output=output, max_new_tokens=20, seed=5, batch_size=BATCH,
+        lambda: model, tokenizer, prompts, output=output, max_new_tokens=20, seed=5, batch_size=BATCH,
         device=torch.device("cpu"), console=console or Console(quiet=True), model_fingerprint="tiny",
     )  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import io
 import json
 import math
 import signal
@@ -20,7 +21,9 @@ from distillkit.console import Console
 from distillkit.errors import DistillkitError, Interrupted, PreconditionError
 from distillkit.models import decoding
 from distillkit.models.decoding import Decoding, choose_tokens
+from distillkit.teachers.cache_entries import list_caches
 from distillkit.teachers.generation import Continuation, Prompt, generate_continuations
+from distillkit.teachers.written_cache import WrittenCache
 
 CPU = torch.device("cpu")
 TEXTS = (
@@ -50,7 +53,7 @@ def generate(
         "model_fingerprint": "m",
         "console": Console(quiet=True),
     } | settings
-    return generate_continuations(model, tokenizer, prompts, output=output, device=CPU, **settings)
+    return generate_continuations(lambda: model, tokenizer, prompts, output=output, device=CPU, **settings)
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -428,3 +431,71 @@ def test_impossible_settings_are_refused(tmp_path: Path) -> None:
         with pytest.raises(ValueError):
             generate(model, tokenizer, prompts_of(tokenizer), tmp_path / "generated.jsonl", **settings)
     assert list(tmp_path.iterdir()) == []
+
+
+# --- shared between runs ---------------------------------------------------------------------------------------------
+
+
+def cache_in(folder: Path, said: io.StringIO | None = None, precision: str = "float32") -> WrittenCache:
+    return WrittenCache(
+        folder / ".teacher-cache", "t", {"precision": precision, "device": "cpu"}, Console(err=said or io.StringIO())
+    )
+
+
+def never() -> nn.Module:
+    raise AssertionError("the teacher is not needed")
+
+
+def test_finished_texts_are_shared_and_the_teacher_stays_unloaded(tmp_path: Path) -> None:
+    tokenizer, model = tiny_tokenizer(vocab_size=300), tiny_model("llama", vocab_size=300, seed=4)
+    prompts = prompts_of(tokenizer)
+    first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
+    written = generate(model, tokenizer, prompts, first, cache=cache_in(tmp_path))
+    said = io.StringIO()
+    settings: dict[str, Any] = {
+        "max_new_tokens": 12,
+        "seed": 1,
+        "batch_size": 2,
+        "model_fingerprint": "m",
+        "device": CPU,
+    }
+    again = generate_continuations(
+        never,
+        tokenizer,
+        prompts,
+        output=second,
+        console=Console(quiet=True),
+        cache=cache_in(tmp_path, said),
+        **settings,
+    )
+    assert again == written
+    assert second.read_bytes() == first.read_bytes()
+    assert "those of an earlier run" in said.getvalue()
+    (entry,) = list_caches(tmp_path / ".teacher-cache")
+    assert (entry.kind, entry.teacher, entry.tokens) == ("written", "t", sum(one.tokens for one in written))
+    # Of nothing else: another seed, another format.
+    for changes, precision in (({"seed": 2}, "float32"), ({}, "bfloat16")):
+        output = tmp_path / f"other-{precision}.jsonl"
+        with pytest.raises(AssertionError, match="not needed"):
+            generate_continuations(
+                never, tokenizer, prompts, output=output, console=Console(quiet=True),
+                cache=cache_in(tmp_path, precision=precision), **settings | changes,
+            )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["generated.jsonl", "meta.json"])
+def test_damaged_shared_texts_are_written_anew(tmp_path: Path, name: str) -> None:
+    tokenizer, model = tiny_tokenizer(vocab_size=300), tiny_model("llama", vocab_size=300, seed=4)
+    prompts = prompts_of(tokenizer)
+    first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
+    generate(model, tokenizer, prompts, first, cache=cache_in(tmp_path))
+    (folder,) = (path for path in (tmp_path / ".teacher-cache").iterdir() if path.is_dir())
+    content = bytearray((folder / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / name).write_bytes(content)
+    said = io.StringIO()
+    generate(model, tokenizer, prompts, second, cache=cache_in(tmp_path, said))
+    assert "damaged; the texts are written anew" in said.getvalue()
+    assert second.read_bytes() == first.read_bytes()
+    generate(model, tokenizer, prompts, tmp_path / "third.jsonl", cache=cache_in(tmp_path, said))
+    assert "those of an earlier run" in said.getvalue()
