@@ -273,6 +273,18 @@ def main(arguments: Sequence[str]) -> int:
         The exit code: 0 done, 1 failed, 2 wrong usage, 3 a precondition fails, 4 the quality gate failed,
         130 / 143 interrupted, 141 the reader of stdout has gone.
     """
+    try:
+        return _invoke(arguments)
+    except BrokenPipeError:
+        return _reader_gone()
+    except SystemExit as error:
+        # Typer and Rich answer a broken pipe with this.
+        if isinstance(error.__context__, BrokenPipeError):
+            return _reader_gone()
+        raise
+
+
+def _invoke(arguments: Sequence[str]) -> int:
     debug = "--debug" in arguments or bool(os.environ.get("DISTILLKIT_DEBUG"))
     console = Console(debug=debug)
     json_wanted = "--json" in arguments
@@ -283,11 +295,6 @@ def main(arguments: Sequence[str]) -> int:
     except typer.Exit as error:
         return error.exit_code
     except BrokenPipeError:
-        return _reader_gone()
-    except SystemExit as error:
-        # Typer and Rich answer a broken pipe with this.
-        if isinstance(error.__context__, BrokenPipeError):
-            return _reader_gone()
         raise
     except (KeyboardInterrupt, typer.Abort):
         return _report(Interrupted(signal.SIGINT), console, json_wanted)

@@ -15,6 +15,7 @@ from distillkit import pipeline
 from distillkit.config import Layer, ResolvedConfig, resolve
 from distillkit.console import Console, format_bytes
 from distillkit.errors import PreconditionError, QualityGateError, UsageError
+from distillkit.interrupts import check_interrupted, graceful_signals
 from distillkit.results import read_result, result_rows
 from distillkit.rundir import RunDirectory, list_runs
 from distillkit.teachers.cache_entries import FOLDER as CACHE_FOLDER
@@ -174,7 +175,9 @@ def run_check_env(request: Request, console: Console) -> None:
     resolved = request.resolve()
     for note in resolved.notes:
         console.warn(note)
-    findings = check_env.check(resolved.parameters, console)
+    with graceful_signals():
+        findings = check_env.check(resolved.parameters, console)
+        check_interrupted()
     console.json({"command": "check-env", "status": "complete", **findings})
 
 

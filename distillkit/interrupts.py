@@ -40,6 +40,7 @@ def graceful_signals() -> Iterator[None]:
         global _received
         if _received is not None:
             # Only what is committed counts, so nothing has to be tidied: leave without running any handler.
+            _show_cursor()
             os._exit(128 + signal_number)
         _received = signal_number
 
@@ -51,3 +52,10 @@ def graceful_signals() -> Iterator[None]:
         for number, handler in previous.items():
             signal.signal(number, handler)
         _received = None
+
+
+def _show_cursor() -> None:
+    """A live display hides the cursor, and whoever leaves at once cannot end the display."""
+    with contextlib.suppress(OSError):
+        if os.isatty(2):
+            os.write(2, b"\x1b[?25h\n")

@@ -17,7 +17,7 @@ from distillkit.config import Layer, ResolvedConfig
 from distillkit.console import Console, format_duration, sanitize
 from distillkit.errors import DistillkitError, PreconditionError, UsageError
 from distillkit.folder_names import check_folder_name, new_folder_name
-from distillkit.interrupts import graceful_signals
+from distillkit.interrupts import check_interrupted, graceful_signals
 from distillkit.parameters import Parameters
 from distillkit.rundir import RunDirectory, find_run
 from distillkit.stages import STAGES, StageResult, load_stage
@@ -286,6 +286,8 @@ def run_pipeline(
     with run.locked(), graceful_signals():
         adopt_config(run, resolved, force=force, can_change=anew)
         for stage in stages:
+            # A stage that had got to its end when a signal came is complete; the next one is not begun.
+            check_interrupted()
             stage_options = (options or {}).get(stage)
             state, result = run_stage(stage, resolved.parameters, run, console, force=force, options=stage_options)
             outcome.stages[stage] = state
@@ -294,4 +296,5 @@ def run_pipeline(
             if state == "skipped" and stage == "validate":
                 record = run.record(stage)
                 outcome.gate_failure = record.metrics.get("gate_failure") if record else None
+        check_interrupted()
     return outcome
