@@ -21,6 +21,7 @@ from distillkit.interrupts import check_interrupted, graceful_signals
 from distillkit.parameters import Parameters
 from distillkit.rundir import RunDirectory, find_run
 from distillkit.stages import STAGES, StageResult, load_stage
+from distillkit.storage import explained_disk_errors
 
 # What a run may gain later without being another run.
 MAY_GROW = "epochs"
@@ -89,7 +90,9 @@ def create_or_continue(resolved: ResolvedConfig, folder: Path | None = None) -> 
     if obstacle is not None:
         raise UsageError(f"{obstacle} is a file, so no run can lie in it", hint="choose another --output-dir")
     if (folder / "manifest.json").exists():
-        return RunDirectory.open(folder)
+        run = RunDirectory.open(folder)
+        run.complete_creation()
+        return run
     return RunDirectory.create(folder, resolved)
 
 
@@ -253,7 +256,9 @@ def run_stage(
         result: StageResult = load_stage(stage).run(config, run, console, anew=anew, **(options or {}))
     except BaseException as error:
         words = error.message if isinstance(error, DistillkitError) else f"{type(error).__name__}: {error}"
-        run.fail_stage(stage, sanitize(words))
+        # Where this cannot be written either, the record goes on saying "running", which a rerun takes for cut off.
+        with contextlib.suppress(DistillkitError):
+            run.fail_stage(stage, sanitize(words))
         raise
     seconds = time.monotonic() - began
     run.finish_stage(stage, result.outputs, {**result.metrics, "seconds": round(seconds, 3)})
@@ -283,7 +288,7 @@ def run_pipeline(
         Interrupted: a signal arrived; the run can be continued.
     """
     outcome = Outcome(run)
-    with run.locked(), graceful_signals():
+    with explained_disk_errors(run.path), run.locked(), graceful_signals():
         adopt_config(run, resolved, force=force, can_change=anew)
         for stage in stages:
             # A stage that had got to its end when a signal came is complete; the next one is not begun.

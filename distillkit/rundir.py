@@ -27,10 +27,20 @@ from distillkit.manifest import (
     now,
     save_manifest,
 )
-from distillkit.storage import explained_write_errors, file_records, records_problem, remove_tree, write_bytes
+from distillkit.storage import (
+    TEMPORARY_PREFIX,
+    explained_write_errors,
+    file_records,
+    make_folder,
+    records_problem,
+    remove_leftovers,
+    remove_tree,
+    write_bytes,
+)
 from distillkit.yaml_files import dump_yaml
 
 LATEST = "latest"
+CONFIG_FILE = "config.yaml"
 
 
 @dataclass
@@ -80,17 +90,22 @@ class RunDirectory:
             PreconditionError: something else already lies there.
             DistillkitError: it cannot be written.
         """
-        if folder.is_symlink() or (folder.exists() and any(folder.iterdir())):
+        if folder.is_symlink() or (folder.exists() and not _holds_leftovers_only(folder)):
             raise PreconditionError(
                 f"{folder} already exists and is not a run of this program", hint="choose another --folder-name"
             )
-        with explained_write_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         run = cls(folder, new_manifest(resolved))
-        run.save_config()
-        run.save()
-        write_bytes(folder.parent / LATEST, (folder.name + "\n").encode())
+        run.save()  # This makes it a run; `complete_creation` can do the rest later.
+        run.complete_creation()
         return run
+
+    def complete_creation(self) -> None:
+        """What a process that was killed while it made the run left undone: config.yaml, and the pointer to the run."""
+        if not (self.path / CONFIG_FILE).exists():
+            self.save_config()
+        if not self.manifest.stages:
+            write_bytes(self.path.parent / LATEST, (self.path.name + "\n").encode())
 
     def discard(self) -> None:
         """Delete the run, and point `latest` to the newest one that is left."""
@@ -124,7 +139,7 @@ class RunDirectory:
         replaced = {name for name, path in NAME_AND_PATH if config.get(path) is not None}
         values = {name: value for name, value in config.items() if name not in {"folder_name", "output_dir", *replaced}}
         header = f"# distillkit {self.manifest.distillkit}: reproduces this run with  distillkit distill --config config.yaml\n"
-        write_bytes(self.path / "config.yaml", (header + dump_yaml(values)).encode("utf-8"))
+        write_bytes(self.path / CONFIG_FILE, (header + dump_yaml(values)).encode("utf-8"))
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -147,9 +162,13 @@ class RunDirectory:
             write_bytes(holder, json.dumps(content).encode())
             # Another process may have changed it between our reading and our getting the lock.
             self.manifest = load_manifest(self.path)
+            for folder in (self.path, self.teacher, self.student, self.plots):
+                remove_leftovers(folder)
             yield
         finally:
-            holder.unlink(missing_ok=True)
+            # It only says who holds the lock: left behind, it misleads nobody, and must not hide another error.
+            with contextlib.suppress(OSError):
+                holder.unlink(missing_ok=True)
             lock.release()
 
     def record(self, stage: str) -> StageRecord | None:
@@ -178,6 +197,11 @@ class RunDirectory:
         """What is wrong with the recorded files of a stage, or None."""
         record = self.record(stage)
         return records_problem(self.path, [output.model_dump() for output in record.outputs]) if record else None
+
+
+def _holds_leftovers_only(folder: Path) -> bool:
+    """Whether a folder is empty but for what a process left that was killed while it made the run."""
+    return folder.is_dir() and all(path.name.startswith(TEMPORARY_PREFIX) for path in folder.iterdir())
 
 
 def _holder_words(holder: Path) -> str:

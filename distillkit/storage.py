@@ -15,6 +15,10 @@ from typing import Any
 from distillkit.errors import DistillkitError
 
 TEMPORARY_PREFIX = ".tmp-"
+_OUTGOING_PREFIX = f"{TEMPORARY_PREFIX}old-"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# What a disk answers whatever the program does.
+_DISK_ERRORS = (*_FULL, errno.EIO, errno.EROFS)
 
 
 @contextlib.contextmanager
@@ -23,15 +27,44 @@ def explained_write_errors(path: Path, bytes_needed: int | None = None) -> Itera
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            needed = f", {bytes_needed:,} bytes are needed" if bytes_needed else ""
-            raise DistillkitError(
-                f"no space left while writing {path}{needed}", hint="free some space, or choose another --output-dir"
-            ) from error
-        raise DistillkitError(
-            f"cannot write {path}: {error.strerror or error}",
-            hint="check the folder's permissions, or choose another --output-dir",
+        raise _write_error(path, error, bytes_needed) from error
+
+
+def _write_error(path: Path, error: OSError, bytes_needed: int | None = None) -> DistillkitError:
+    if error.errno in _FULL:
+        needed = f", {bytes_needed:,} bytes are needed" if bytes_needed else ""
+        return DistillkitError(
+            f"no space left while writing {path}{needed}", hint="free some space, or choose another --output-dir"
+        )
+    return DistillkitError(
+        f"cannot write {path}: {error.strerror or error}",
+        hint="check the disk and the folder's permissions, or choose another --output-dir",
+    )
+
+
+@contextlib.contextmanager
+def explained_disk_errors(folder: Path) -> Iterator[None]:
+    """Like `explained_write_errors`, for a block that does other things too: only for what no program can help. The
+    line names the file that the system named, else `folder`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        named = error.filename2 or error.filename
+        raise _write_error(
+            Path(os.fsdecode(named)) if named and not isinstance(named, int) else folder, error
         ) from error
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, where it is missing.
+
+    Raises:
+        DistillkitError: it cannot be made.
+    """
+    with explained_write_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
@@ -72,15 +105,18 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
-def write_folder(final: Path, fill: Callable[[Path], None]) -> None:
+def write_folder(final: Path, fill: Callable[[Path], None], bytes_needed: int | None = None) -> None:
     """Build a folder elsewhere with `fill(temporary)`, sync every file, then put it in the place of `final`.
+
+    Args:
+        bytes_needed: how much it takes, for the error, where that is known.
 
     Raises:
         DistillkitError: the disk is full or the place cannot be written; `final` is then as it was.
     """
     temporary = final.with_name(f"{TEMPORARY_PREFIX}{final.name}")
-    outgoing = final.with_name(f"{TEMPORARY_PREFIX}old-{final.name}")
-    with explained_write_errors(final):
+    outgoing = final.with_name(f"{_OUTGOING_PREFIX}{final.name}")
+    with explained_write_errors(final, bytes_needed):
         final.parent.mkdir(parents=True, exist_ok=True)
         remove_tree(temporary)
         try:
@@ -96,13 +132,36 @@ def write_folder(final: Path, fill: Callable[[Path], None]) -> None:
                 final.rename(outgoing)
             temporary.rename(final)
         except BaseException:
+            # The old state first: it must come back even where nothing can be deleted any more.
+            with contextlib.suppress(OSError):
+                _put_back(outgoing, final)
             with contextlib.suppress(OSError):
                 remove_tree(temporary)
-                if outgoing.exists() and not final.exists():
-                    outgoing.rename(final)
             raise
         sync_folder(final.parent)
         remove_tree(outgoing)
+
+
+def _put_back(outgoing: Path, final: Path) -> None:
+    if outgoing.exists() and not final.exists():
+        outgoing.rename(final)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what a process that was killed was writing directly in `folder`; nobody may be writing there now. A folder
+    that was on its way out when its successor was not yet in comes back.
+
+    Raises:
+        DistillkitError: it cannot be deleted.
+    """
+    with explained_write_errors(folder):
+        for path in sorted(folder.glob(f"{TEMPORARY_PREFIX}*")):
+            if path.name.startswith(_OUTGOING_PREFIX):
+                _put_back(path, path.with_name(path.name.removeprefix(_OUTGOING_PREFIX)))
+            if path.is_dir():
+                remove_tree(path)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def remove_tree(path: Path) -> None:
@@ -135,6 +194,25 @@ def fingerprint_of(value: Any) -> str:
     """SHA-256 of a JSON value in canonical form, as hex."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def with_checksum(content: dict[str, Any]) -> dict[str, Any]:
+    """`content` with a checksum of itself, for small files of which every byte matters."""
+    return {**content, "checksum": fingerprint_of(content)}
+
+
+def without_checksum(content: Any) -> dict[str, Any]:
+    """What `with_checksum` was given.
+
+    Raises:
+        ValueError: the checksum is missing or another one: the content is not what was written.
+    """
+    if not isinstance(content, dict):
+        raise ValueError("no JSON object")
+    plain = {name: value for name, value in content.items() if name != "checksum"}
+    if content.get("checksum") != fingerprint_of(plain):
+        raise ValueError("its checksum does not match")
+    return plain
 
 
 def file_records(root: Path, paths: Iterable[Path]) -> list[dict[str, Any]]:

@@ -51,9 +51,8 @@ def _convert(gguf: Path, folder: Path, console: Console) -> None:
         progress.advance()
 
         def fill(target: Path) -> None:
-            with quiet_transformers():
-                with plain_save_errors():
-                    model.save_pretrained(str(target))
+            with quiet_transformers(), plain_save_errors(target):
+                model.save_pretrained(str(target))
                 tokenizer.save_pretrained(str(target))
             write_json(target / _COMPLETE, file_records(target, files_below(target)))
 

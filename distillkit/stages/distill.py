@@ -30,7 +30,7 @@ from distillkit.models.quiet import quiet_transformers
 from distillkit.parameters import Parameters
 from distillkit.rundir import RunDirectory
 from distillkit.stages import StageResult
-from distillkit.storage import files_below, fingerprint_of, remove_tree, write_json
+from distillkit.storage import explained_write_errors, files_below, fingerprint_of, make_folder, remove_tree, write_json
 from distillkit.teachers.source import TeacherLoader, TeacherSource, choose_cache, open_exact, open_live
 from distillkit.teachers.states import TeacherStates
 from distillkit.teachers.writing import teacher_writing
@@ -58,7 +58,8 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, anew: bool =
     """Train the student, from the newest committed checkpoint if there is one."""
     if anew:
         for folder in (run.checkpoints, run.student, run.teacher):
-            remove_tree(folder)
+            with explained_write_errors(folder):
+                remove_tree(folder)
     fingerprint = checkpoint_fingerprint(config, run)
     found = checkpoints.newest_valid(run.checkpoints, fingerprint)
     for words in found.passed_over:
@@ -221,7 +222,7 @@ def _train(
     resumed_step = int(checkpoint.name.removeprefix("step-")) if checkpoint else 0
     log = MetricsLog(run.path / "metrics.jsonl" if config.save_metrics else None, resumed_step)
     set_seed(config.seed)
-    run.checkpoints.mkdir(parents=True, exist_ok=True)
+    make_folder(run.checkpoints)
     steps = total_steps(config, len(examples))
     if checkpoint:
         console.info(f"continuing from step {resumed_step} of {steps}")

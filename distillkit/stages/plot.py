@@ -11,7 +11,7 @@ from distillkit.parameters import Parameters
 from distillkit.plots import draw_plots
 from distillkit.rundir import RunDirectory
 from distillkit.stages import StageResult
-from distillkit.storage import sha256_of
+from distillkit.storage import make_folder, sha256_of
 from distillkit.training import checkpoints
 from distillkit.training.metrics_log import read_metrics
 
@@ -27,7 +27,7 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, anew: bool =
     metrics = read_metrics(run.path / "metrics.jsonl") or _from_checkpoint(run)
     path = run.path / "validation.json"
     validation = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-    run.plots.mkdir(exist_ok=True)
+    make_folder(run.plots)
     drawn = draw_plots(metrics, validation, run.plots, title=run.path.name)
     if not drawn:
         raise PreconditionError(

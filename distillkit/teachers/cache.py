@@ -13,7 +13,7 @@ format and the very texts; runs in one output directory share it.
 from __future__ import annotations
 
 import hashlib
-import os
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,8 +24,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distillkit.storage import explained_write_errors, fingerprint_of, write_json
-from distillkit.teachers.cache_entries import lock_of
+from distillkit.storage import (
+    fingerprint_of,
+    make_folder,
+    remove_leftovers,
+    with_checksum,
+    without_checksum,
+    write_json,
+)
+from distillkit.teachers.cache_entries import lock_of, note_use
 from distillkit.teachers.shards import Shard, ShardFiles, plan_shards
 
 FORMAT = 1
@@ -96,14 +103,14 @@ class TeacherCache:
 
     def begin(self) -> None:
         """Make the folder and say what it is."""
-        with explained_write_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
+        remove_leftovers(self.folder)
         content = {
             "format": FORMAT, "kind": "exact", "teacher": self.key.teacher, "fingerprint": self.key.fingerprint,
             "dtype": str(self.key.dtype).removeprefix("torch."), "texts": len(self.key.lengths),
             "texts_sha256": self.key.texts, "tokens": self.key.tokens, "width": self.width,
         }  # fmt: skip
-        write_json(self.folder / "meta.json", content)
+        write_json(self.folder / "meta.json", with_checksum(content))
 
     def locked(self) -> filelock.BaseFileLock:
         """The lock of those who write; wait for it with `acquire`."""
@@ -137,7 +144,7 @@ class TeacherCache:
         for shard in self.shards:
             path = self.files.content(shard)
             self._open[shard.number] = np.memmap(path, dtype=kind, mode="r", shape=(shard.tokens, self.width))
-        os.utime(self.folder / "meta.json")
+        note_use(self.folder)
 
     def read(self, text: int) -> Tensor:
         """[tokens, D] of one text, a copy."""
@@ -145,6 +152,14 @@ class TeacherCache:
         begin = int(self._starts[text] - self._starts[shard.first])
         rows = np.array(self._open[shard.number][begin : begin + self.key.lengths[text]])
         return torch.from_numpy(rows).view(self.key.dtype)
+
+
+def known_width(folder: Path) -> int | None:
+    """The numbers per token of a cache that was begun earlier; None where there is none, or its description is damaged."""
+    try:
+        return int(without_checksum(json.loads((folder / "meta.json").read_text(encoding="utf-8")))["width"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def free_space(folder: Path) -> int:

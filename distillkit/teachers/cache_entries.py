@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,13 @@ FOLDER = ".teacher-cache"
 def lock_of(folder: Path) -> filelock.BaseFileLock:
     """The lock of those who write a cache."""
     return filelock.FileLock(folder.with_name(f"{folder.name}.lock"))
+
+
+def note_use(folder: Path) -> None:
+    """Note that a cache is in use now, for those who prune by age."""
+    # Somebody else's cache may be read but not touched: its age is then that of its last writing.
+    with contextlib.suppress(OSError):
+        os.utime(folder / "meta.json")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distillkit.storage import sha256_of, write_bytes, write_json
+from distillkit.storage import (
+    explained_write_errors,
+    sha256_of,
+    with_checksum,
+    without_checksum,
+    write_bytes,
+    write_json,
+)
 
 
 @dataclass(frozen=True)
@@ -57,8 +64,12 @@ class ShardFiles:
         return self.folder / f"shard-{shard.number:05d}.json"
 
     def record(self, shard: Shard) -> dict[str, Any]:
-        """What was noted with a shard."""
-        return json.loads(self.record_path(shard).read_text(encoding="utf-8"))
+        """What was noted with a shard.
+
+        Raises:
+            OSError, ValueError: it is missing or damaged.
+        """
+        return without_checksum(json.loads(self.record_path(shard).read_text(encoding="utf-8")))
 
     def missing(self) -> list[Shard]:
         """The shards that are not there or not what was written."""
@@ -75,10 +86,11 @@ class ShardFiles:
 
     def write(self, shard: Shard, data: bytes, **facts: Any) -> None:
         """Store a shard: content first, then the record that makes it count."""
-        self.record_path(shard).unlink(missing_ok=True)
+        with explained_write_errors(self.record_path(shard)):
+            self.record_path(shard).unlink(missing_ok=True)
         write_bytes(self.content(shard), data)
         own = {"texts": [shard.first, shard.last], "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        write_json(self.record_path(shard), {**own, **facts})
+        write_json(self.record_path(shard), with_checksum({**own, **facts}))
 
     def total(self, name: str) -> float:
         """The sum of a fact over all shards; those of shards that were written without it count as 0."""

@@ -13,8 +13,8 @@ from distillkit.console import Console, format_bytes
 from distillkit.errors import DistillkitError, PreconditionError
 from distillkit.models.pair import ModelPair
 from distillkit.parameters import Parameters
-from distillkit.storage import write_json
-from distillkit.teachers.cache import CacheKey, TeacherCache, free_space
+from distillkit.storage import make_folder, with_checksum, without_checksum, write_json
+from distillkit.teachers.cache import CacheKey, TeacherCache, free_space, known_width
 from distillkit.teachers.cache_entries import FOLDER
 from distillkit.teachers.sparse_cache import BYTES_PER_TOKEN, SparseCache
 from distillkit.teachers.states import TeacherStates
@@ -57,7 +57,7 @@ class TeacherLoader:
         self.root = output_dir / FOLDER
         self.pair, self.compute, self.token_ids, self.console = pair, compute, token_ids, console
         self.key = CacheKey.of(pair.teacher.reference.text, pair.teacher.fingerprint(), compute.teacher, token_ids)
-        self.width = _known_width(self.root / self.key.name)
+        self.width = known_width(self.root / self.key.name)
         self._loaded: WhiteBoxTeacher | None = None
 
     def load(self) -> WhiteBoxTeacher:
@@ -109,8 +109,8 @@ def choose_cache(config: Parameters, loader: TeacherLoader, memory: Path, consol
     else:
         choice = _remembered(memory) or _automatic(config, loader)
         if not memory.exists():
-            memory.parent.mkdir(parents=True, exist_ok=True)
-            write_json(memory, {"mode": choice.mode, "why": choice.why})
+            make_folder(memory.parent)
+            write_json(memory, with_checksum({"mode": choice.mode, "why": choice.why}))
             console.info(f"teacher cache: {choice.mode}: {choice.why}")
     if choice.mode == "exact":
         cache = loader.exact_cache()
@@ -128,13 +128,18 @@ _WHOLE = "its head is more than a linear layer on its last hidden states"
 
 
 def _remembered(memory: Path) -> CacheChoice | None:
-    try:
-        noted = json.loads(memory.read_text(encoding="utf-8"))
-        return (
-            CacheChoice(str(noted["mode"]), str(noted["why"])) if noted["mode"] in ("exact", "sparse", "off") else None
-        )
-    except (OSError, ValueError, KeyError, TypeError):
+    """What `auto` chose when the run began; None if it begins now.
+
+    Raises:
+        PreconditionError: the note is damaged. Another choice would make another student.
+    """
+    if not memory.exists():
         return None
+    try:
+        noted = without_checksum(json.loads(memory.read_text(encoding="utf-8")))
+        return CacheChoice(str(noted["mode"]), str(noted["why"]))
+    except (OSError, ValueError, KeyError) as error:
+        raise PreconditionError(f"{memory} is damaged: {error}", hint="start anew with --force") from error
 
 
 def _automatic(config: Parameters, loader: TeacherLoader) -> CacheChoice:
@@ -193,11 +198,3 @@ def _exact_problem(cache: TeacherCache, root: Path) -> str | None:
     if missing == 0 or missing + _RESERVE_BYTES <= free:
         return None
     return f"its cache takes {format_bytes(missing)}, {format_bytes(free)} are free in {root.parent}"
-
-
-def _known_width(folder: Path) -> int | None:
-    """The width that a cache begun earlier has; None where there is none."""
-    try:
-        return int(json.loads((folder / "meta.json").read_text(encoding="utf-8"))["width"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None

@@ -11,7 +11,6 @@ those of the run's temperature; `distillkit.losses.sparse` says what is kept.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +23,8 @@ from safetensors import safe_open
 from safetensors.numpy import save
 from torch import Tensor
 
-from distillkit.storage import explained_write_errors, fingerprint_of, write_json
-from distillkit.teachers.cache_entries import lock_of
+from distillkit.storage import fingerprint_of, make_folder, remove_leftovers, write_json
+from distillkit.teachers.cache_entries import lock_of, note_use
 from distillkit.teachers.shards import ShardFiles, plan_shards
 
 FORMAT = 1
@@ -118,8 +117,8 @@ class SparseCache:
 
     def begin(self) -> None:
         """Make the folder and say what it is."""
-        with explained_write_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
+        remove_leftovers(self.folder)
         content = {"format": FORMAT, "kind": "sparse", "teacher": self.key.teacher, "texts": len(self.key.lengths),
                    "tokens": self.tokens, **self.key.facts}  # fmt: skip
         write_json(self.folder / "meta.json", content)
@@ -147,7 +146,7 @@ class SparseCache:
         for shard in self.files.shards:
             stored = safe_open(self.files.content(shard), framework="np")
             self._open[shard.number] = (stored, stored.get_tensor("text_starts"), stored.get_tensor("row_starts"))
-        os.utime(self.folder / "meta.json")
+        note_use(self.folder)
 
     def read(self, text: int) -> SparseRows:
         """The targets of one text."""

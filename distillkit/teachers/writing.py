@@ -10,6 +10,7 @@ from distillkit.errors import DistillkitError
 from distillkit.models.pair import ModelPair
 from distillkit.parameters import Parameters
 from distillkit.rundir import RunDirectory
+from distillkit.storage import make_folder
 from distillkit.teachers.cache_entries import FOLDER
 from distillkit.teachers.generation import generate_continuations
 from distillkit.teachers.written_cache import WrittenCache
@@ -37,7 +38,7 @@ def teacher_writing(
         Interrupted: a signal arrived; what is written stays.
     """
     prompts = make_prompts(examples, readers.teacher, config.seed)
-    run.teacher.mkdir(parents=True, exist_ok=True)
+    make_folder(run.teacher)
     room = [min(readers.teacher.limit, config.max_length) - len(prompt.ids) for prompt in prompts]
     cache = None
     if config.teacher_cache != "off":

@@ -14,7 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from distillkit.errors import PreconditionError
-from distillkit.storage import TEMPORARY_PREFIX, file_records, files_below, records_problem, remove_tree, write_json
+from distillkit.storage import (
+    explained_write_errors,
+    file_records,
+    files_below,
+    records_problem,
+    remove_leftovers,
+    remove_tree,
+    with_checksum,
+    without_checksum,
+    write_json,
+)
 
 COMMIT_FILE = "COMMITTED.json"
 KEEP = 2
@@ -40,7 +50,12 @@ def checkpoint_folder(root: Path, step: int) -> Path:
 def commit(folder: Path, step: int, fingerprint: str) -> None:
     """Write COMMITTED.json into a folder whose files are all there and synced."""
     content = {"step": step, "fingerprint": fingerprint, "files": file_records(folder, files_below(folder))}
-    write_json(folder / COMMIT_FILE, content)
+    write_json(folder / COMMIT_FILE, with_checksum(content))
+
+
+def _step_of(folder: Path) -> int | None:
+    match = _NAME.fullmatch(folder.name)
+    return int(match.group(1)) if match else None
 
 
 def _steps(root: Path) -> list[tuple[int, Path]]:
@@ -49,9 +64,9 @@ def _steps(root: Path) -> list[tuple[int, Path]]:
         return []
     found = []
     for path in root.iterdir():
-        match = _NAME.fullmatch(path.name)
-        if match and path.is_dir() and not path.is_symlink():
-            found.append((int(match.group(1)), path))
+        step = _step_of(path)
+        if step is not None and path.is_dir() and not path.is_symlink():
+            found.append((step, path))
     return sorted(found, reverse=True)
 
 
@@ -59,6 +74,8 @@ def read_commit(folder: Path) -> dict[str, Any] | None:
     """The content of COMMITTED.json, or None where there is none that can be read."""
     try:
         content = json.loads((folder / COMMIT_FILE).read_text(encoding="utf-8"))
+        if "checksum" in content:  # distillkit 0.1.0 wrote none
+            content = without_checksum(content)
         records_whole = isinstance(content["files"], list) and all(
             isinstance(record["path"], str) and isinstance(record["size"], int) and isinstance(record["sha256"], str)
             for record in content["files"]
@@ -73,6 +90,8 @@ def problem(folder: Path) -> str | None:
     content = read_commit(folder)
     if content is None:
         return f"{COMMIT_FILE} is damaged" if (folder / COMMIT_FILE).exists() else _NOT_COMMITTED
+    if content.get("step") != _step_of(folder):
+        return f"{COMMIT_FILE} is of another step"
     names = {record["path"] for record in content["files"]}
     missing = [name for name in REQUIRED if name not in names]
     if missing:
@@ -110,13 +129,13 @@ def newest_valid(root: Path, fingerprint: str) -> Found:
 def prune(root: Path, keep: int = KEEP) -> None:
     """Delete what is older than the newest `keep` committed checkpoints, and what was never committed."""
     kept = 0
-    for _, folder in _steps(root):
-        if read_commit(folder) is None or kept >= keep:
-            remove_tree(folder)
-        else:
-            kept += 1
-    for path in root.glob(f"{TEMPORARY_PREFIX}*"):
-        remove_tree(path)
+    with explained_write_errors(root):
+        for _, folder in _steps(root):
+            if read_commit(folder) is None or kept >= keep:
+                remove_tree(folder)
+            else:
+                kept += 1
+    remove_leftovers(root)
 
 
 def newest(root: Path) -> Path | None:

@@ -26,12 +26,12 @@ def export_student(folder: Path, model: nn.Module, pair: ModelPair, config: Para
     tokenizer = load_tokenizer(pair.student, trust_remote_code=config.trust_remote_code)
 
     def fill(target: Path) -> None:
-        with quiet_transformers(), plain_save_errors():
+        with quiet_transformers(), plain_save_errors(target):
             model.save_pretrained(str(target))  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
             tokenizer.save_pretrained(str(target))
         (target / "README.md").write_text(model_card(card_facts(pair, config, None)), encoding="utf-8")
 
-    write_folder(folder, fill)
+    write_folder(folder, fill, sum(weights.numel() * weights.element_size() for weights in model.parameters()))
 
 
 def write_card(folder: Path, pair: ModelPair, config: Parameters, validation: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from distillkit.losses.chunked import SoftTargets, StudentOutput, rows_per_chunk
 from distillkit.losses.objective import target_rows
 from distillkit.losses.soft import SoftLoss, temper
 from distillkit.losses.sparse import SparseTargets, systematic_counts, top_k
+from distillkit.storage import make_folder
 from distillkit.teachers.shards import Shard
 from distillkit.teachers.sparse_cache import SparseCache, SparseRows
 from distillkit.teachers.teacher_pass import PassFigures
@@ -72,7 +73,7 @@ def fill_sparse_cache(
         Interrupted: a signal arrived; finished shards stay.
         DistillkitError: the disk is full.
     """
-    cache.folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(cache.folder.parent)
     with cache.locked():
         missing = cache.files.missing()
         tokens = sum(shard.tokens for shard in missing)

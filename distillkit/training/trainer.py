@@ -300,11 +300,11 @@ class DistillTrainer(Trainer):
             return
 
         def fill(folder: Path) -> None:
-            with plain_save_errors():
+            with plain_save_errors(folder):
                 self.save_model(str(folder), _internal_call=True)
-            self._save_optimizer_and_scheduler(str(folder))
-            self._save_scaler(str(folder))
-            self._save_rng_state(str(folder))
+                self._save_optimizer_and_scheduler(str(folder))
+                self._save_scaler(str(folder))
+                self._save_rng_state(str(folder))
             states: Any = self.state.stateful_callbacks
             for exportable in self._exportable():
                 states[type(exportable).__name__] = exportable.state()
@@ -316,7 +316,8 @@ class DistillTrainer(Trainer):
             self.progress.save(folder)
             checkpoints.commit(folder, step, self.fingerprint)
 
-        write_folder(final, fill)
+        # The weights and the optimizer's two moments of each, in fp32.
+        write_folder(final, fill, 3 * 4 * sum(weights.numel() for weights in model.parameters()))
         checkpoints.prune(root)
 
     def _exportable(self) -> Iterator[ExportableState]:

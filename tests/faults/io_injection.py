@@ -1,0 +1,246 @@
+"""Run the command line, again and again, with one fault each time: SQLite's way of testing I/O errors.
+
+A process that has the libraries loaded already, and `io_injection.c` in front of the C library, forks a child for every
+command. The child is the real program; its Nth call that changes anything below a folder (open for writing, write,
+fsync, rename, mkdir, truncate, unlink, utime) fails with an errno, once or from then on, or is its last one: `kill -9`
+there, in the middle of a write, or a power cut, after which what was not fsynced is gone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import importlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+KINDS = {"open": 1, "write": 2, "fsync": 4, "rename": 8, "mkdir": 16, "truncate": 32, "remove": 64, "touch": 128}
+MODES = {"once": 0, "persistent": 1, "kill": 2, "power cut": 3}
+_LOADED = (
+    "torch", "datasets", "accelerate", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "distillkit.cli",
+    "distillkit.commands", "distillkit.stages.check_env", "distillkit.stages.prepare_data", "distillkit.stages.distill",
+    "distillkit.stages.validate", "distillkit.stages.demo", "distillkit.stages.plot", "distillkit.planning",
+    "transformers.models.gpt2.modeling_gpt2", "transformers.models.auto.modeling_auto", "transformers.generation.utils",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What happens to a command.
+
+    Attributes:
+        at: at which call, counted from 1; 0 for none.
+        mode: "once", "persistent", "kill" or "power cut".
+        error: the errno of a failure.
+        match: only calls whose path contains this are counted.
+        kinds: only calls of these kinds are counted; none for all.
+    """
+
+    at: int
+    mode: str = "once"
+    error: int = errno.ENOSPC
+    match: str = ""
+    kinds: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        error = "" if self.mode in ("kill", "power cut") else f" {errno.errorcode[self.error]}"
+        where = f" of {'/'.join(self.kinds)} {self.match}" if self.match or self.kinds else ""
+        return f"{self.mode}{error} at call {self.at}{where}"
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended.
+
+    Attributes:
+        code: the exit code; -9 after SIGKILL.
+        said, out: stderr and stdout.
+        calls: how many calls were counted.
+        fired: whether the fault happened, at `what`.
+    """
+
+    code: int
+    said: str
+    out: str
+    calls: int
+    fired: bool
+    what: str
+    seconds: float
+
+
+def compiler() -> str | None:
+    """A C compiler, which this needs, or None."""
+    return next((found for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None)
+
+
+def build(folder: Path) -> Path:
+    """Compile the library."""
+    library = folder / "io_injection.so"
+    subprocess.run(
+        [str(compiler()), "-shared", "-fPIC", "-O1", "-o", str(library), str(HERE / "io_injection.c"), "-ldl"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return library
+
+
+class Program:
+    """The program, ready to be started with faults.
+
+    Args:
+        folder: for the library and for what the commands say.
+        root: the folder whose calls count; no other is ever made to fail.
+        environment: of the program.
+    """
+
+    def __init__(self, folder: Path, root: Path, environment: Mapping[str, str]) -> None:
+        self.folder, self.root = folder, root
+        variables = {**environment, "LD_PRELOAD": str(build(folder)), "OMP_NUM_THREADS": "1"}
+        paths = [str(HERE), str(HERE.parent), environment.get("PYTHONPATH", "")]
+        variables["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "io_injection"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=variables,
+            text=True,
+        )
+
+    def run(
+        self, command: list[str], fault: Fault | None = None, *, constants: Mapping[str, Any] | None = None,
+        limit: int | None = None, kill_after: float | None = None, timeout: float = 120,
+    ) -> Done:  # fmt: skip
+        """Run the command line in a child.
+
+        Args:
+            constants: "module.name" of the program to the value it has in this child.
+            limit: no file may become larger than so many bytes (RLIMIT_FSIZE).
+            kill_after: SIGKILL after so many seconds.
+        """
+        fault = fault or Fault(0)
+        kinds = sum(KINDS[kind] for kind in fault.kinds) or 255
+        task = {
+            "command": command, "root": str(self.root), "match": fault.match, "kinds": kinds, "at": fault.at,
+            "mode": MODES[fault.mode], "error": fault.error, "constants": dict(constants or {}), "limit": limit,
+            "kill_after": kill_after, "timeout": timeout, "said": str(self.folder / "stderr.txt"), "out": str(self.folder / "stdout.txt"),
+        }  # fmt: skip
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(task) + "\n")
+        self._process.stdin.flush()
+        answer = json.loads(self._process.stdout.readline())
+        said, out = (
+            (self.folder / name).read_text(encoding="utf-8", errors="replace") for name in ("stderr.txt", "stdout.txt")
+        )
+        return Done(said=said, out=out, **answer)
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(60)
+
+
+# --- in the process that forks ---------------------------------------------------------------------------------------
+
+
+def _child(task: dict[str, Any], library: Any) -> None:
+    """The program, to its end."""
+    for number, name in ((1, "out"), (2, "said")):
+        descriptor = os.open(task[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(descriptor, number)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    for name, value in task["constants"].items():
+        module, attribute = name.rsplit(".", 1)
+        found = importlib.import_module(module)
+        if not hasattr(found, attribute):
+            raise AttributeError(name)
+        setattr(found, attribute, value)
+    if task["limit"] is not None:
+        import resource
+
+        # Python ignores the signal of this limit, so that writing fails with EFBIG.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (task["limit"], resource.RLIM_INFINITY))
+    from distillkit import cli
+
+    library.fault_arm(
+        task["root"].encode(), task["match"].encode(), task["kinds"], task["at"], task["mode"], task["error"]
+    )
+    try:
+        code = cli.main(task["command"])
+    finally:
+        library.fault_disarm()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _wait(pid: int, task: dict[str, Any]) -> int:
+    began = time.monotonic()
+    kill_after = task["kill_after"]
+    deadline = task["timeout"] if kill_after is None else kill_after
+    while True:
+        found, status = os.waitpid(pid, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() - began > deadline:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            return -9 if kill_after is not None else -99
+        time.sleep(0.002)
+
+
+def _serve() -> None:
+    library: Any = ctypes.CDLL(None)
+    library.fault_arm.argtypes = [
+        ctypes.c_char_p,
+        ctypes.c_char_p,
+        ctypes.c_int,
+        ctypes.c_long,
+        ctypes.c_int,
+        ctypes.c_int,
+    ]
+    library.fault_calls.restype = library.fault_fired.restype = ctypes.c_long
+    library.fault_what.restype = ctypes.c_char_p
+    os.environ.pop("LD_PRELOAD", None)  # What the program starts in turn is not disturbed.
+    for name in _LOADED:
+        importlib.import_module(name)
+    import torch
+
+    torch.set_num_threads(1)
+    for line in sys.stdin:
+        task = json.loads(line)
+        library.fault_arm(b"/nowhere", b"", 0, 0, 0, 0)
+        began = time.monotonic()
+        pid = os.fork()
+        if pid == 0:
+            code = 70
+            try:
+                _child(task, library)
+            except BaseException:
+                import traceback
+
+                traceback.print_exc()
+                sys.stderr.flush()
+            os._exit(code)
+        code = _wait(pid, task)
+        answer = {
+            "code": code, "calls": library.fault_calls(), "fired": bool(library.fault_fired()),
+            "what": library.fault_what().decode(), "seconds": round(time.monotonic() - began, 3),
+        }  # fmt: skip
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    _serve()
