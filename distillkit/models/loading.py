@@ -162,7 +162,7 @@ def _check_folder(located: LocatedModel, trust_remote_code: bool) -> None:
         raise UsageError(
             f"{name} is an encoder ({config['model_type']}), not a causal language model", hint="name another model"
         )
-    files = list(_weight_files(folder))
+    files = list(weight_files(folder))
     if not files:
         pickles = [path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth")]
         if pickles:
@@ -184,7 +184,7 @@ def _is_masked_language_model(config: dict[str, Any]) -> bool:
     return kind in MASKED and not (kind in CAUSAL and config.get("is_decoder"))
 
 
-def _weight_files(folder: Path) -> Iterator[Path]:
+def weight_files(folder: Path) -> Iterator[Path]:
     """The files that transformers will read: one, or those that the index names.
 
     Raises:

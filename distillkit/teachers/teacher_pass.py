@@ -21,7 +21,7 @@ from distillkit.console import Console
 from distillkit.data.batching import attention_mask, pad_right
 from distillkit.interrupts import check_interrupted
 from distillkit.storage import sha256_of, write_bytes, write_json
-from distillkit.teachers.cache import TeacherCache
+from distillkit.teachers.cache import TeacherCache, known_width
 from distillkit.teachers.shards import Shard
 from distillkit.teachers.white_box import WhiteBoxTeacher
 
@@ -76,7 +76,9 @@ class CachedTeacher:
 
 
 def head_is_whole(cache: TeacherCache) -> bool:
-    """Whether the head lies beside the hidden states as it was written."""
+    """Whether head and description lie beside the hidden states as they were written."""
+    if known_width(cache.folder) != cache.width:
+        return False
     try:
         noted = json.loads((cache.folder / _HEAD_RECORD).read_text(encoding="utf-8"))
         return noted["sha256"] == sha256_of(cache.folder / _HEAD)
@@ -105,7 +107,7 @@ def fill_cache(
             return PassFigures(cache.key.tokens, cache.seconds(), cache.key.tokens, cache.bytes)
         cache.begin()
         teacher = load_teacher()
-        _write_head(cache.folder / _HEAD, teacher)
+        write_head(cache.folder, teacher.head_layer)
         tokens = sum(shard.tokens for shard in missing)
         with console.progress("teacher pass", total=tokens, unit="tokens") as progress:
             for shard in missing:
@@ -119,26 +121,46 @@ def _shard_states(
     shard: Shard, token_ids: Sequence[Sequence[int]], teacher: WhiteBoxTeacher, advance: Callable[[int], None]
 ) -> Tensor:
     """[tokens, D] of a shard's texts in their order; batches of like lengths, always the same ones."""
-    texts = sorted(range(shard.first, shard.last), key=lambda index: (-len(token_ids[index]), index))
     states: dict[int, Tensor] = {}
-    while texts:
+    for batch in shard_batches(shard, [len(ids) for ids in token_ids]):
         check_interrupted()
-        count = max(1, _BATCH_TOKENS // max(1, len(token_ids[texts[0]])))
-        batch, texts = texts[:count], texts[count:]
-        rows = [token_ids[index] for index in batch]
-        ids = pad_right(rows, 0)
-        mask = attention_mask(rows, ids.shape[1])
-        device = teacher.device
-        inputs = {"teacher_input_ids": ids.to(device), "teacher_attention_mask": mask.to(device)}
-        hidden = teacher.hidden(inputs).view(*ids.shape, -1)
+        ids, mask = padded(batch, token_ids, teacher.device)
+        hidden = teacher.hidden({"teacher_input_ids": ids, "teacher_attention_mask": mask}).view(*ids.shape, -1)
         for position, index in enumerate(batch):
             states[index] = hidden[position, : len(token_ids[index])].cpu()
-        advance(sum(map(len, rows)))
+        advance(sum(len(token_ids[index]) for index in batch))
     return torch.cat([states[index] for index in range(shard.first, shard.last)])
 
 
-def _write_head(path: Path, teacher: WhiteBoxTeacher) -> None:
-    layer = teacher.head_layer
+def shard_batches(shard: Shard, lengths: Sequence[int]) -> list[list[int]]:
+    """The texts of a shard in batches of like lengths, always the same ones.
+
+    Args:
+        lengths: tokens of every text.
+    """
+    texts = sorted(range(shard.first, shard.last), key=lambda index: (-lengths[index], index))
+    batches = []
+    while texts:
+        count = max(1, _BATCH_TOKENS // max(1, lengths[texts[0]]))
+        batches.append(texts[:count])
+        texts = texts[count:]
+    return batches
+
+
+def padded(batch: Sequence[int], token_ids: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """([B, T] ids, [B, T] attention mask) of some texts."""
+    rows = [token_ids[index] for index in batch]
+    ids = pad_right(rows, 0)
+    return ids.to(device), attention_mask(rows, ids.shape[1]).to(device)
+
+
+def write_head(folder: Path, layer: nn.Linear | None) -> None:
+    """Put the teacher's head beside its hidden states.
+
+    Raises:
+        ValueError: the teacher's head is no linear layer.
+    """
+    path = folder / _HEAD
     if not isinstance(layer, nn.Linear):
         raise ValueError("only a teacher that can be taken apart can be cached")
     tensors = {"weight": layer.weight.detach().cpu().contiguous()}

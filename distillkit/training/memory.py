@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import torch
@@ -25,6 +26,39 @@ def peak_memory_bytes() -> int:
         return int(getattr(psutil.Process().memory_info(), "peak_wset", psutil.Process().memory_info().rss))
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def free_memory_bytes(device: torch.device) -> int:
+    """What can still be had: of the GPU, or of the machine within the limits of this process and its container."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    free = [psutil.virtual_memory().available, *_left_of_limits(), *_left_in_container()]
+    return max(0, min(free))
+
+
+def _left_of_limits() -> Iterator[int]:
+    """Under `ulimit -v` and `ulimit -d`."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    used = psutil.Process().memory_info()
+    for name, taken in (("RLIMIT_AS", used.vms), ("RLIMIT_DATA", getattr(used, "data", used.rss))):
+        limit = resource.getrlimit(getattr(resource, name))[0] if hasattr(resource, name) else resource.RLIM_INFINITY
+        if limit != resource.RLIM_INFINITY:
+            yield limit - taken
+
+
+def _left_in_container(root: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:
+    """Under the memory limit of a container (cgroup version 2; files that can be dropped count as free)."""
+    try:
+        limit = (root / "memory.max").read_text().strip()
+        if limit != "max":
+            figures = dict(line.split() for line in (root / "memory.stat").read_text().splitlines())
+            used = int((root / "memory.current").read_text()) - int(figures.get("inactive_file", 0))
+            yield int(limit) - used
+    except (OSError, ValueError):
+        return
 
 
 @contextlib.contextmanager

@@ -1,0 +1,218 @@
+"""A teacher of which one block at a time is in memory.
+
+The model is built without weights; it runs its own forward pass, embeddings, masks and positions included, but only one
+of its blocks computes, on hidden states that were kept from the block before. So nothing of an architecture is written
+anew here, and every block gets exactly the arguments that the whole model would give it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from torch import Tensor, nn
+
+from distillkit.errors import PreconditionError, UsageError
+from distillkit.models.loading import LocatedModel, read_config, weight_files
+from distillkit.models.pruning import decoder_blocks
+from distillkit.models.quiet import quiet_transformers
+from distillkit.models.stored_weights import StoredWeights
+
+# Architectures whose blocks are a chain of hidden states, and whose head is a linear layer on the last of them; each is
+# compared with the whole model in tests/unit/test_teacher_streaming.py.
+CHAINS = ("gpt2", "gpt_neox", "llama", "mistral", "opt", "qwen2", "qwen3")
+# GPT-NeoX's head has another name in its files than in the model.
+_SAME_NAME = {"lm_head.weight": "embed_out.weight", "embed_out.weight": "lm_head.weight"}
+
+
+def streaming_problem(located: LocatedModel) -> str | None:
+    """Why a teacher cannot run block by block; None if it can."""
+    config = read_config(located.folder)
+    kind = config.get("model_type")
+    if "auto_map" in config:
+        return "it brings its own code"
+    if config.get("quantization_config") is not None:
+        return "its weights are quantised"
+    if kind not in CHAINS:
+        return f"its architecture ({kind}) is none of {', '.join(CHAINS)}"
+    return None
+
+
+class BlockwiseTeacher:
+    """The teacher's blocks, one by one.
+
+    Args:
+        dtype: of the weights.
+        device: where a block computes.
+        prepare_block: called with each block when its weights are there; returns what undoes it.
+
+    Raises:
+        UsageError: the architecture is not known to be a chain of blocks.
+        PreconditionError: weights are missing or of the wrong shape.
+    """
+
+    def __init__(
+        self,
+        located: LocatedModel,
+        dtype: torch.dtype,
+        device: torch.device,
+        prepare_block: Callable[[nn.Module], Callable[[], None]] | None = None,
+    ) -> None:
+        problem = streaming_problem(located)
+        if problem is not None:
+            raise UsageError(
+                f"{located.reference.text} cannot run block by block: {problem}", hint="use --teacher-streaming off"
+            )
+        self.name, self.dtype, self.device = located.reference.text, dtype, device
+        self.stored = StoredWeights(list(weight_files(located.folder)))
+        self.model = _skeleton(located, dtype)
+        _, _, self.blocks = decoder_blocks(self.model)
+        self._prepare_block = prepare_block
+        self._names = {module: name for name, module in self.model.named_modules()}
+        self._empty = [dict(block.state_dict()) for block in self.blocks]
+        self._current = -1
+        self._input: Tensor | None = None
+        self._output: Tensor | None = None
+        for module in self.model.modules():  # What is computed rather than stored: the frequencies of positions.
+            for name, buffer in module.named_buffers(recurse=False):
+                setattr(module, name, buffer.to(device))
+        for index, block in enumerate(self.blocks):
+            block.forward = functools.partial(self._forward, index, block.forward)
+
+    @property
+    def inner_width(self) -> int:
+        """d, numbers per token between blocks."""
+        return int(self._any.config.get_text_config().hidden_size)
+
+    @property
+    def width(self) -> int:
+        """D, numbers per token that the head reads."""
+        return int(self._head().in_features)
+
+    # --- weights ---
+
+    def head_layer(self) -> nn.Linear:
+        """The head, on the CPU."""
+        head = self._head()
+        self._load(head)
+        return head
+
+    def forget_head(self) -> None:
+        self._head().to_empty(device="meta")
+
+    @property
+    def embedding(self) -> nn.Module:
+        return self._any.get_input_embeddings()
+
+    def load_frame(self, *, embedding: bool) -> None:
+        """What is around the blocks: norms and positions, and with `embedding` the table of the tokens; without it
+        hidden states of the right shape and no meaning stand in."""
+        inside = {module for block in self.blocks for module in block.modules()} | {self._head()}
+        for module in self._any.base_model.modules():
+            if module in inside or module is self.embedding or not any(True for _ in module.parameters(recurse=False)):
+                continue
+            self._load(module, recurse=False)
+        if embedding:
+            vars(self.embedding).pop("forward", None)
+            self._load(self.embedding)
+        else:
+            self.forget_embedding()
+
+    def forget_embedding(self) -> None:
+        """From now on, tokens only say how many they are."""
+        width, dtype, device = int(self.embedding.weight.shape[1]), self.dtype, self.device  # pyright: ignore[reportArgumentType, reportCallIssue, reportIndexIssue]
+        self.embedding.forward = lambda ids: torch.zeros(*ids.shape, width, dtype=dtype, device=device)
+        self.embedding.to_empty(device="meta")
+
+    def load_block(self, index: int) -> None:
+        """Read the weights of a block."""
+        self._load(self.blocks[index])
+        self._undo = self._prepare_block(self.blocks[index]) if self._prepare_block else None
+
+    def forget_block(self, index: int) -> None:
+        if self._undo is not None:
+            self._undo()
+        self.blocks[index].load_state_dict(self._empty[index], assign=True)
+
+    def block_bytes(self) -> int:
+        """Of the largest block's weights."""
+        return max(sum(value.numel() * value.element_size() for value in block.parameters()) for block in self.blocks)
+
+    def _load(self, module: nn.Module, *, recurse: bool = True) -> None:
+        prefix = self._names[module]
+        found = {}
+        wanted = module.state_dict() if recurse else dict(module.named_parameters(recurse=False))
+        for name, value in wanted.items():
+            stored = self._stored_name(f"{prefix}.{name}")
+            if self.stored.shape(stored) != tuple(value.shape):
+                raise PreconditionError(
+                    f"{self.name}: weights of the wrong shape: {stored}", hint="get the model again"
+                )
+            found[name] = self.stored.read(stored, self.dtype).to(self.device)
+        module.load_state_dict(found, assign=True, strict=recurse)
+
+    def _stored_name(self, name: str) -> str:
+        """As the file has it: with or without the name of the inner model in front; tied weights are stored once."""
+        prefix = f"{self._any.base_model_prefix}."
+        names = [name, _SAME_NAME[name]] if name in _SAME_NAME else [name]
+        pair = [f"{self._names[self._head()]}.weight", f"{self._names[self.embedding]}.weight"]
+        if name in pair and self._any.config.get_text_config().tie_word_embeddings:
+            names.append(pair[1 - pair.index(name)])
+        for candidate in names:
+            for spelled in (candidate, candidate.removeprefix(prefix), prefix + candidate):
+                if spelled in self.stored:
+                    return spelled
+        raise PreconditionError(
+            f"{self.name} lacks weights (such as {name}): they would be random", hint="get the model again"
+        )
+
+    # --- computing ---
+
+    def run(self, index: int, ids_BT: Tensor, mask_BT: Tensor, hidden_BTd: Tensor | None) -> Tensor:
+        """What comes out of block `index`.
+
+        Args:
+            hidden_BTd: [B, T, d], what came out of the block before; None for the first block, which takes what the
+                embeddings give.
+
+        Returns:
+            [B, T, d]; of the last block [B, T, D], as the head reads it.
+        """
+        self._current, self._input, self._output = index, hidden_BTd, None
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            last = self._any.base_model(input_ids=ids_BT, attention_mask=mask_BT, use_cache=False).last_hidden_state
+        output, self._input, self._output = self._output, None, None
+        if output is None:
+            raise RuntimeError(f"{type(self.model).__name__} did not run its block {index}")
+        return last if index == len(self.blocks) - 1 else output
+
+    def _forward(self, index: int, own: Callable[..., Any], hidden: Tensor, *values: Any, **named: Any) -> Tensor:
+        if index != self._current:
+            return hidden
+        output = own(hidden if self._input is None else self._input, *values, **named)
+        if not isinstance(output, Tensor) or output.dtype != self.dtype:
+            raise UsageError(
+                f"{self.name} cannot run block by block: its blocks give something else than hidden states",
+                hint="use --teacher-streaming off",
+            )
+        self._output = output
+        return output
+
+    @property
+    def _any(self) -> Any:
+        return self.model
+
+    def _head(self) -> nn.Linear:
+        return self._any.get_output_embeddings()
+
+
+def _skeleton(located: LocatedModel, dtype: torch.dtype) -> nn.Module:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with quiet_transformers(), init_empty_weights(include_buffers=False):
+        config = AutoConfig.from_pretrained(str(located.folder), local_files_only=True)
+        model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    return model.eval().requires_grad_(False)
