@@ -147,21 +147,29 @@ def _put_back(outgoing: Path, final: Path) -> None:
         outgoing.rename(final)
 
 
-def remove_leftovers(folder: Path) -> None:
+def remove_leftovers(folder: Path) -> list[Path]:
     """Delete what a process that was killed was writing directly in `folder`; nobody may be writing there now. A folder
     that was on its way out when its successor was not yet in comes back.
+
+    Returns:
+        What was deleted.
 
     Raises:
         DistillkitError: it cannot be deleted.
     """
+    deleted: list[Path] = []
     with explained_write_errors(folder):
         for path in sorted(folder.glob(f"{TEMPORARY_PREFIX}*")):
             if path.name.startswith(_OUTGOING_PREFIX):
                 _put_back(path, path.with_name(path.name.removeprefix(_OUTGOING_PREFIX)))
             if path.is_dir():
                 remove_tree(path)
+            elif path.exists() or path.is_symlink():
+                path.unlink()
             else:
-                path.unlink(missing_ok=True)
+                continue
+            deleted.append(path)
+    return deleted
 
 
 def remove_tree(path: Path) -> None:

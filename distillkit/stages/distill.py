@@ -30,7 +30,16 @@ from distillkit.models.quiet import quiet_transformers
 from distillkit.parameters import Parameters
 from distillkit.rundir import RunDirectory
 from distillkit.stages import StageResult
-from distillkit.storage import explained_write_errors, files_below, fingerprint_of, make_folder, remove_tree, write_json
+from distillkit.storage import (
+    explained_write_errors,
+    file_records,
+    files_below,
+    fingerprint_of,
+    make_folder,
+    records_problem,
+    remove_tree,
+    write_json,
+)
 from distillkit.teachers.source import TeacherLoader, TeacherSource, choose_cache, open_exact, open_live
 from distillkit.teachers.states import TeacherStates
 from distillkit.teachers.writing import teacher_writing
@@ -78,7 +87,7 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, anew: bool =
 
     if config.save_metrics:
         write_json(run.path / "metrics.json", figures)
-    outputs = [path for path in files_below(run.student) if path.name != "README.md"]
+    outputs = _without_cards(files_below(run.student))
     outputs += [path for path in _recorded(run) if path.is_file()]
     train, best = figures["train"], figures["best"]
     summary = (
@@ -142,7 +151,7 @@ def _white_box_teacher(
     token_ids: Sequence[Sequence[int]],
     console: Console,
 ) -> TeacherSource:
-    loader = TeacherLoader(run.path.parent, pair, compute, token_ids, console)
+    loader = TeacherLoader(config, run.path.parent, pair, compute, token_ids, console)
     choice = choose_cache(config, loader, run.teacher / "cache.json", console)
     if choice.mode == "exact":
         return open_exact(loader)
@@ -258,6 +267,7 @@ def _train(
     number = pending()
     if number is not None and trainer.state.global_step < trainer.state.max_steps:
         raise Interrupted(number, f"stopped after step {trainer.state.global_step} of {steps}; it is saved")
+    _check_best(run, progress)
     final = trainer.accelerator.unwrap_model(trainer.model)
     export_student(run.student / "final", final, pair, config)
     check_interrupted()
@@ -316,11 +326,28 @@ def _held_out_score(run: RunDirectory, readers: Readers, compute: Compute) -> Ca
     return held_out
 
 
-def _keep_best(run: RunDirectory, pair: ModelPair, config: Parameters) -> Callable[[nn.Module, int, float], None]:
-    def keep(model: nn.Module, step: int, bits_per_byte: float) -> None:
+def _keep_best(run: RunDirectory, pair: ModelPair, config: Parameters) -> Callable[[nn.Module], list[dict[str, Any]]]:
+    def keep(model: nn.Module) -> list[dict[str, Any]]:
         export_student(run.student / "best", model, pair, config)
+        return file_records(run.path, _without_cards(files_below(run.student / "best")))
 
     return keep
+
+
+def _without_cards(paths: Sequence[Path]) -> list[Path]:
+    """`validate` writes its figures into the cards."""
+    return [path for path in paths if path.name != "README.md"]
+
+
+def _check_best(run: RunDirectory, progress: Progress) -> None:
+    """Refuse to offer another student than the one that was the best.
+
+    Raises:
+        PreconditionError: its files are not those that were exported, perhaps in an earlier attempt.
+    """
+    problem = records_problem(run.path, progress.best)
+    if problem is not None:
+        raise PreconditionError(f"the best student is damaged: {problem}", hint="train anew with --force")
 
 
 def _check_disk(config: Parameters, run: RunDirectory, student: nn.Module) -> None:

@@ -29,7 +29,7 @@ from distillkit.teachers.continuation_filter import ContinuationFilter
 from distillkit.teachers.written_cache import WrittenCache
 
 # Of the lines and of how they come about; raised when either changes, the filter's judgement included.
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def generate_continuations(
             to write.
         tokenizer: its tokenizer; PAD and EOS are not needed. Every special token ends a text: none can be read.
         output: the JSONL file; its folder exists. One line per prompt, in the order of the batches:
-            {index, prompt, continuation, tokens, finish, kept, reason}.
+            {index, prompt, continuation, tokens, finish, kept, reason, check}.
         max_new_tokens: for all prompts or for each; prompt and new tokens must fit into the model's context.
         temperature: divides the logits; 0 for greedy decoding.
         top_p: the share of probability that is sampled from.
@@ -330,7 +330,12 @@ def _settings_path(path: Path) -> Path:
 def _line(prompt: Prompt, done: Continuation) -> str:
     fields = dataclasses.asdict(done)
     line = {"index": fields.pop("index"), "prompt": prompt.text, "continuation": fields.pop("text"), **fields}
-    return json.dumps(line, ensure_ascii=False) + "\n"
+    return json.dumps({**line, "check": check_of(line)}, ensure_ascii=False) + "\n"
+
+
+def check_of(line: dict[str, Any]) -> str:
+    """Of a line's content: one with a byte that has changed is not learnt from."""
+    return fingerprint_of(line)[:16]
 
 
 def _check_settings(path: Path, settings_path: Path, settings: dict[str, Any]) -> None:
@@ -375,6 +380,7 @@ def _parse(line: bytes, prompt: Prompt) -> Continuation | None:
         fields = json.loads(line.decode("utf-8")) if line.endswith(b"\n") else None
         if (
             not isinstance(fields, dict)
+            or fields.pop("check", None) != check_of(fields)
             or fields.pop("prompt", None) != prompt.text
             or fields.get("index") != prompt.index
         ):

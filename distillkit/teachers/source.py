@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,19 +10,14 @@ from typing import Any
 from distillkit.config import sparse_problem
 from distillkit.console import Console, format_bytes
 from distillkit.errors import DistillkitError, PreconditionError
-from distillkit.models.pair import ModelPair
 from distillkit.parameters import Parameters
 from distillkit.storage import make_folder, with_checksum, without_checksum, write_json
-from distillkit.teachers.cache import CacheKey, TeacherCache, free_space, known_width
-from distillkit.teachers.cache_entries import FOLDER
+from distillkit.teachers.cache import free_space
+from distillkit.teachers.loader import RESERVE_BYTES, TeacherLoader
 from distillkit.teachers.sparse_cache import BYTES_PER_TOKEN, SparseCache
 from distillkit.teachers.states import TeacherStates
-from distillkit.teachers.teacher_pass import CachedTeacher, PassFigures, fill_cache, head_is_whole
+from distillkit.teachers.teacher_pass import CachedTeacher, PassFigures
 from distillkit.teachers.white_box import WhiteBoxTeacher
-from distillkit.training.precision import Compute
-
-# What else the run writes besides the cache, at least.
-_RESERVE_BYTES = 1 << 30
 
 
 @dataclass
@@ -41,48 +35,6 @@ class TeacherSource:
     live: WhiteBoxTeacher | None
     figures: dict[str, Any]
     sparse: SparseCache | None = None
-
-
-class TeacherLoader:
-    """Loads the teacher at most once, and knows its exact cache for these texts.
-
-    Args:
-        output_dir: caches lie below it.
-        token_ids: what the teacher reads, text by text.
-    """
-
-    def __init__(
-        self, output_dir: Path, pair: ModelPair, compute: Compute, token_ids: Sequence[Sequence[int]], console: Console
-    ) -> None:
-        self.root = output_dir / FOLDER
-        self.pair, self.compute, self.token_ids, self.console = pair, compute, token_ids, console
-        self.key = CacheKey.of(pair.teacher.reference.text, pair.teacher.fingerprint(), compute.teacher, token_ids)
-        self.width = known_width(self.root / self.key.name)
-        self._loaded: WhiteBoxTeacher | None = None
-
-    def load(self) -> WhiteBoxTeacher:
-        if self._loaded is None:
-            self._loaded = WhiteBoxTeacher(self.pair.load_teacher(self.compute.teacher, self.console), self.compute)
-        return self._loaded
-
-    def forget(self) -> None:
-        self._loaded = None
-
-    def exact_cache(self) -> TeacherCache | None:
-        """The cache of hidden states, begun or not; None if the teacher's head is more than a linear layer."""
-        if self.width is None:
-            layer = self.load().head_layer
-            self.width = None if layer is None else layer.in_features
-        return None if self.width is None else TeacherCache(self.root, self.key, self.width)
-
-    def states(self) -> TeacherStates:
-        """From the exact cache if that is complete, else the model."""
-        if self.width is not None:
-            cache = TeacherCache(self.root, self.key, self.width)
-            if not cache.missing() and head_is_whole(cache):
-                self.console.info("the teacher has read these texts before: its exact cache is used")
-                return CachedTeacher(cache, self.compute.device)
-        return self.load()
 
 
 @dataclass(frozen=True)
@@ -116,7 +68,7 @@ def choose_cache(config: Parameters, loader: TeacherLoader, memory: Path, consol
         cache = loader.exact_cache()
         if cache is None:
             raise PreconditionError(f"the teacher cannot be cached: {_WHOLE}", hint="use --teacher-cache off")
-        problem = _exact_problem(cache, loader.root)
+        problem = loader.disk_problem(cache)
         if problem is not None:
             raise DistillkitError(
                 f"the teacher cannot be cached: {problem}", hint="free some space, or use --teacher-cache sparse or off"
@@ -143,18 +95,22 @@ def _remembered(memory: Path) -> CacheChoice | None:
 
 
 def _automatic(config: Parameters, loader: TeacherLoader) -> CacheChoice:
-    if loader.width is None and config.epochs == 1:
+    if loader.width is None and config.epochs == 1 and not loader.streaming.on:
         return CacheChoice("off", "with one epoch every text is read once")
     begun = loader.width is not None
     cache = loader.exact_cache()
     if cache is None:
         return CacheChoice("off", _WHOLE)
-    problem = _exact_problem(cache, loader.root)
+    problem = loader.disk_problem(cache)
     if problem is None:
         size = f"{format_bytes(cache.bytes)} for {cache.key.tokens:,} tokens"
         return CacheChoice("exact", f"{size}, {'begun by an earlier run' if begun else 'read in every epoch'}")
+    if loader.streaming.on:
+        raise DistillkitError(
+            f"the teacher cannot run block by block: {problem}", hint="free some space, or choose another --output-dir"
+        )
     needed = cache.key.tokens * BYTES_PER_TOKEN
-    if sparse_problem(vars(config)) is None and needed + _RESERVE_BYTES <= free_space(loader.root):
+    if sparse_problem(vars(config)) is None and needed + RESERVE_BYTES <= free_space(loader.root):
         return CacheChoice("sparse", f"about {format_bytes(needed)}; of an exact one, {problem}")
     return CacheChoice("off", problem)
 
@@ -168,8 +124,10 @@ def open_exact(loader: TeacherLoader) -> TeacherSource:
     cache = loader.exact_cache()
     if cache is None:
         raise PreconditionError(f"the teacher cannot be cached: {_WHOLE}", hint="use --teacher-cache off")
-    figures = fill_cache(cache, loader.token_ids, loader.load, loader.console)
+    figures = loader.fill(cache)
     loader.forget()  # Teacher and student are never in memory together.
+    if 0 < figures.cached_tokens < figures.tokens:
+        loader.console.info(f"the teacher had read {figures.cached_tokens:,} of {figures.tokens:,} tokens before")
     if figures.cached_tokens == figures.tokens:
         loader.console.info(f"the teacher has read these texts before: {format_bytes(cache.bytes)} from its cache")
     return TeacherSource(CachedTeacher(cache, loader.compute.device), None, words_of(figures))
@@ -190,11 +148,3 @@ def words_of(figures: PassFigures) -> dict[str, Any]:
         "cached_tokens": figures.cached_tokens,
         "cache_bytes": figures.cache_bytes,
     }
-
-
-def _exact_problem(cache: TeacherCache, root: Path) -> str | None:
-    missing = sum(shard.tokens for shard in cache.missing()) * cache.width * cache.key.dtype.itemsize
-    free = free_space(root)
-    if missing == 0 or missing + _RESERVE_BYTES <= free:
-        return None
-    return f"its cache takes {format_bytes(missing)}, {format_bytes(free)} are free in {root.parent}"

@@ -47,6 +47,7 @@ class Progress:
         soft_sum, hard_sum: the loss terms summed over the steps since the last line of metrics.jsonl.
         logged_step: the step of that line.
         mapped, rows: the same as of `MappedMass`.
+        best: the files of the best student as they were exported, `storage.file_records`.
     """
 
     tokens: int = 0
@@ -58,6 +59,7 @@ class Progress:
     logged_step: int = 0
     mapped: float = 0.0
     rows: int = 0
+    best: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
     @classmethod
     def load(cls, checkpoint: Path) -> Progress:
@@ -94,7 +96,8 @@ class DistillTrainer(Trainer):
         lengths: tokens of each training example, for batches of like lengths.
         held_out_score: the model to bits per byte on the validation part.
         fingerprint: what checkpoints belong to.
-        on_best: called with the model, the step and the score whenever the held-out score is the best so far.
+        on_best: called with the model whenever the held-out score is the best so far; gives the files that it wrote, as
+            `storage.file_records`.
         metrics_log, progress: where figures go.
         display: the progress display.
         compile_kernels: whether the element-wise part of the loss is compiled.
@@ -112,7 +115,7 @@ class DistillTrainer(Trainer):
         lengths: list[int],
         held_out_score: Callable[[nn.Module], float],
         fingerprint: str,
-        on_best: Callable[[nn.Module, int, float], None] | None,
+        on_best: Callable[[nn.Module], list[dict[str, Any]]] | None,
         metrics_log: MetricsLog,
         progress: Progress,
         display: ProgressHandle,
@@ -286,9 +289,7 @@ class DistillTrainer(Trainer):
         if is_best:
             self.state.best_global_step = self.state.global_step
             if self.on_best is not None:
-                self.on_best(
-                    self.accelerator.unwrap_model(self.model), self.state.global_step, metrics["eval_bits_per_byte"]
-                )
+                self.progress.best = self.on_best(self.accelerator.unwrap_model(self.model))
         return is_best
 
     # --- checkpoints ---

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import os
 import random
 import signal
@@ -20,7 +21,7 @@ from tiny_models import make_paragraph, tiny_model, tiny_tokenizer
 
 from distillkit.console import Console
 from distillkit.errors import DistillkitError
-from distillkit.teachers.generation import Prompt, generate_continuations
+from distillkit.teachers.generation import Prompt, check_of, generate_continuations
 
 PROMPTS, BATCH = 22, 3
 
@@ -129,10 +130,27 @@ def test_whole_batches_are_not_written_again(tmp_path: Path, undisturbed: tuple[
     # The negative control: what is reused is really read from the file.
     content, _ = undisturbed
     lines = content.decode("utf-8").split("\n")[: 2 * BATCH]
-    lines[0] = lines[0].replace('"continuation": "', '"continuation": "kept as it is ')
+    line = json.loads(lines[0])
+    del line["check"]
+    line["continuation"] = "kept as it is " + line["continuation"]
+    lines[0] = json.dumps({**line, "check": check_of(line)}, ensure_ascii=False)
     output, _, found = begin_again(tmp_path, "".join(line + "\n" for line in lines).encode("utf-8"))
     assert "kept as it is" in output.read_text(encoding="utf-8").split("\n")[0]
     assert [done.text.startswith("kept as it is") for done in found].count(True) == 1
+
+
+@pytest.mark.parametrize("changed", ['"continuation": "', '"tokens": ', '"check": "'])
+def test_a_line_that_has_changed_is_not_learnt_from(
+    tmp_path: Path, undisturbed: tuple[bytes, list[Any]], changed: str
+) -> None:
+    content, result = undisturbed
+    lines = content.decode("utf-8").splitlines(keepends=True)
+    number = next(number for number, line in enumerate(lines) if json.loads(line)["continuation"])
+    lines[number] = lines[number].replace(changed, f"{changed}1", 1)
+    output, said, found = begin_again(tmp_path, "".join(lines).encode("utf-8"))
+    assert "are dropped and written again" in said
+    assert output.read_bytes() == content
+    assert found == result
 
 
 def test_a_full_disk_leaves_whole_batches(

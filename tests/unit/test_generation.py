@@ -176,6 +176,7 @@ def test_every_prompt_is_continued_in_order(tmp_path: Path) -> None:
     lines = {line["index"]: line for line in read(output)}
     assert len(read(output)) == len(lines) == len(prompts)
     for prompt, done in zip(prompts, found, strict=True):
+        assert len(lines[prompt.index].pop("check")) == 16
         assert lines[prompt.index] == {
             "index": done.index, "prompt": prompt.text, "continuation": done.text, "tokens": done.tokens,
             "finish": done.finish, "kept": done.kept, "reason": done.reason,
