@@ -287,6 +287,12 @@ def _check_conflicts(values: dict[str, Any], sources: Mapping[str, str], notes: 
             f"--teacher-cache sparse and {problem} exclude each other: sparse targets are true to the forward KL alone",
             hint="use --teacher-cache exact",
         )
+    if values["box_type"] == "white" and values["teacher_cache"] == "off" and values["teacher_streaming"] == "on":
+        raise UsageError(
+            "--teacher-cache off and --teacher-streaming on exclude each other: what a teacher block by block computes "
+            "has to be kept",
+            hint="use --teacher-cache exact or sparse, or leave it at auto",
+        )
     _note_unused(values, sources, notes)
 
 
@@ -295,6 +301,8 @@ _USED_BY = (
     ("alignment", "white box", lambda values: values["box_type"] == "white"),
     ("divergence", "white box with --alignment auto, bpm or strict", lambda values: _has_divergence(values)),
     ("temperature", "white box except --alignment alm", lambda values: values["box_type"] == "white" and values["alignment"] != "alm"),
+    ("teacher_streaming", "white box", lambda values: values["box_type"] == "white"),
+    ("teacher_precision", "white box", lambda values: values["box_type"] == "white"),
     ("sparse_method", "--teacher-cache sparse", lambda values: _may_be_sparse(values)),
     ("sparse_size", "--teacher-cache sparse", lambda values: _may_be_sparse(values)),
     ("prefix_map", "--alignment auto or bpm in white box", lambda values: values["box_type"] == "white" and values["alignment"] in ("auto", "bpm")),

@@ -21,6 +21,8 @@ QualityGate = Literal["improved", "not-worse", "off"]
 Alignment = Literal["auto", "bpm", "strict", "alm", "uld"]
 PrefixMap = Literal["longest", "canonical"]
 TeacherCacheMode = Literal["auto", "exact", "sparse", "off"]
+TeacherStreaming = Literal["auto", "on", "off"]
+TeacherPrecision = Literal["same", "int8"]
 SparseMethod = Literal["sampling", "top-k"]
 CompileMode = Literal["auto", "on", "off"]
 DivergenceName = Literal[
@@ -129,6 +131,8 @@ class Parameters:
     teacher_cache: TeacherCacheMode = parameter("auto", "advanced", affects="distill")
     sparse_method: SparseMethod = parameter("sampling", "advanced", affects="distill")
     sparse_size: int = parameter(64, "advanced", low=8, high=1024, affects="distill", examples=("32", "128"))
+    teacher_streaming: TeacherStreaming = parameter("auto", "advanced", affects="distill")
+    teacher_precision: TeacherPrecision = parameter("same", "advanced", affects="distill")
     compile_loss: CompileMode = parameter("auto", "advanced", affects="distill")
     quality_gate: QualityGate = parameter("not-worse", "advanced")
     datasets: dict[str, dict[str, Any]] = parameter({}, "advanced", affects="prepare-data", on_command_line=False)

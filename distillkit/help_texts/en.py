@@ -286,6 +286,18 @@ TEXTS = {
         choose="Leave it at 64; more if you can spare the space and train for many epochs.",
         example="distillkit distill --teacher-cache sparse --sparse-size 128",
     ),
+    "teacher_streaming": HelpText(
+        what="whether the teacher's blocks are in memory one at a time",
+        effect="`on`: the teacher reads all texts block by block: the weights of a block are read from disk once, all texts go through it, and what comes out lies on the disk until the next block has read it. Memory holds one block, so the teacher may be larger than memory; the numbers are the same. It takes twice the space of the exact cache while it runs, and it needs the teacher cache. `auto`: if the teacher's weights take more than nine tenths of the free memory. For GPT-2, GPT-NeoX, Llama (SmolLM2 too), Mistral, OPT, Qwen2 and Qwen3.",
+        choose="Leave it at `auto`. `on` where other programs need the memory.",
+        example="distillkit distill --teacher-streaming on",
+    ),
+    "teacher_precision": HelpText(
+        what="whether the teacher computes in int8",
+        effect="`int8`: the linear layers of the teacher's blocks multiply in int8, weights with a scale for each output and activations with a scale for each token; its head stays as it is. On processors with VNNI that takes about half the time of bf16, and costs a little of the teacher's quality (benchmarks/speed). CPU only. `same`: the teacher computes in the format of `precision`. `validate` always measures the teacher as it is.",
+        choose="`same`; `int8` where the teacher pass is most of the run.",
+        example="distillkit distill --teacher-precision int8",
+    ),
     "compile_loss": HelpText(
         what="whether the element-wise part of the loss is compiled for this machine",
         effect="Compiled, it takes a fraction of the time; compiling takes up to half a minute at the beginning and needs a C++ compiler (on a GPU: Triton). `auto` compiles where the run is long enough for it to pay and the compiler is there. Results differ in the last digits only.",

@@ -9,23 +9,68 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from accelerate import init_empty_weights
 from torch import Tensor, nn
 
+from distillkit.console import format_bytes
 from distillkit.errors import PreconditionError, UsageError
 from distillkit.models.loading import LocatedModel, read_config, weight_files
 from distillkit.models.pruning import decoder_blocks
 from distillkit.models.quiet import quiet_transformers
 from distillkit.models.stored_weights import StoredWeights
+from distillkit.parameters import Parameters
+from distillkit.training.memory import free_memory_bytes
+from distillkit.training.precision import Compute
 
 # Architectures whose blocks are a chain of hidden states, and whose head is a linear layer on the last of them; each is
 # compared with the whole model in tests/unit/test_teacher_streaming.py.
 CHAINS = ("gpt2", "gpt_neox", "llama", "mistral", "opt", "qwen2", "qwen3")
 # GPT-NeoX's head has another name in its files than in the model.
 _SAME_NAME = {"lm_head.weight": "embed_out.weight", "embed_out.weight": "lm_head.weight"}
+
+
+# Of the free memory; the rest is for what is not weights.
+_USABLE = 0.9
+
+
+@dataclass(frozen=True)
+class Streaming:
+    """Whether a teacher runs block by block, and why."""
+
+    on: bool
+    why: str
+
+
+def choose_streaming(config: Parameters, located: LocatedModel, compute: Compute) -> Streaming:
+    """What `config.teacher_streaming` comes to here and now.
+
+    Raises:
+        UsageError: it was asked for and is not possible with this architecture.
+    """
+    if config.teacher_streaming == "off":
+        return Streaming(False, "as --teacher-streaming says")
+    problem = streaming_problem(located)
+    if config.teacher_streaming == "on":
+        if problem is not None:
+            raise UsageError(
+                f"{located.reference.text} cannot run block by block: {problem}", hint="use --teacher-streaming off"
+            )
+        return Streaming(True, "as --teacher-streaming says")
+    needed = StoredWeights(list(weight_files(located.folder))).numbers * compute.teacher.itemsize
+    free = free_memory_bytes(compute.device)
+    words = f"its weights take {format_bytes(needed)}, {format_bytes(free)} of memory are free"
+    if needed <= _USABLE * free:
+        return Streaming(False, words)
+    return Streaming(problem is None and config.teacher_cache != "off", words)
+
+
+def blocks_width(located: LocatedModel) -> int:
+    """Numbers per token between the blocks."""
+    return int(_config(located).get_text_config().hidden_size)
 
 
 def streaming_problem(located: LocatedModel) -> str | None:
@@ -210,9 +255,15 @@ class BlockwiseTeacher:
 
 
 def _skeleton(located: LocatedModel, dtype: torch.dtype) -> nn.Module:
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     with quiet_transformers(), init_empty_weights(include_buffers=False):
-        config = AutoConfig.from_pretrained(str(located.folder), local_files_only=True)
-        model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        model: Any = AutoModelForCausalLM.from_config(_config(located), dtype=dtype)
     return model.eval().requires_grad_(False)
+
+
+def _config(located: LocatedModel) -> Any:
+    from transformers import AutoConfig
+
+    with quiet_transformers():
+        return AutoConfig.from_pretrained(str(located.folder), local_files_only=True)

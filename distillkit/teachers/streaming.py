@@ -78,6 +78,11 @@ def remove_activations(folder: Path) -> None:
             (folder / name).unlink(missing_ok=True)
 
 
+def activations_left(folder: Path) -> int:
+    """What lies on the disk of a pass that was cut off."""
+    return sum(path.stat().st_size for name in _FILES if (path := folder / name).is_file())
+
+
 def fill_cache_blockwise(
     cache: TeacherCache,
     token_ids: Sequence[Sequence[int]],

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from distillkit.errors import UsageError
+from distillkit.models.int8 import int8_problem
 from distillkit.parameters import Parameters
 
 
@@ -75,7 +76,7 @@ def choose_compute(config: Parameters) -> Compute:
     """Device and formats for a configuration. `auto` takes bf16 where the hardware has it, else fp32.
 
     Raises:
-        UsageError: fp16 was asked for where there is no CUDA device.
+        UsageError: fp16 was asked for where there is no CUDA device, or int8 where it cannot be computed.
     """
     device = best_device(config.no_cuda)
     wanted = config.precision
@@ -83,5 +84,10 @@ def choose_compute(config: Parameters) -> Compute:
         raise UsageError(f"--precision fp16 needs a CUDA device, this is {device.type}", hint="use --precision auto")
     if wanted == "auto":
         wanted = "bf16" if has_bf16(device) else "fp32"
+    problem = int8_problem(device) if config.teacher_precision == "int8" and config.box_type == "white" else None
+    if problem is not None:
+        raise UsageError(
+            f"--teacher-precision int8 is not possible here: {problem}", hint="use --teacher-precision same"
+        )
     autocast = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}[wanted]
     return Compute(device, autocast, autocast or torch.float32)
