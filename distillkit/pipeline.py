@@ -289,6 +289,8 @@ def run_pipeline(
     """
     outcome = Outcome(run)
     with explained_disk_errors(run.path), run.locked(), graceful_signals():
+        for path in run.tidy():
+            console.warn(f"ignored and deleted {path}: it was being written when an earlier attempt was cut off")
         adopt_config(run, resolved, force=force, can_change=anew)
         for stage in stages:
             # A stage that had got to its end when a signal came is complete; the next one is not begun.

@@ -162,14 +162,17 @@ class RunDirectory:
             write_bytes(holder, json.dumps(content).encode())
             # Another process may have changed it between our reading and our getting the lock.
             self.manifest = load_manifest(self.path)
-            for folder in (self.path, self.teacher, self.student, self.plots):
-                remove_leftovers(folder)
             yield
         finally:
             # It only says who holds the lock: left behind, it misleads nobody, and must not hide another error.
             with contextlib.suppress(OSError):
                 holder.unlink(missing_ok=True)
             lock.release()
+
+    def tidy(self) -> list[Path]:
+        """Delete what an earlier attempt was writing when it was cut off; the paths. Only for who holds the lock."""
+        folders = (self.path, self.teacher, self.checkpoints, self.student, self.plots)
+        return [path for folder in folders for path in remove_leftovers(folder)]
 
     def record(self, stage: str) -> StageRecord | None:
         return self.manifest.stages.get(stage)

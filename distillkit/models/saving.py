@@ -35,5 +35,5 @@ def plain_save_errors(folder: Path) -> Iterator[None]:
             raise OSError(errno.EIO, str(error)) from error
         if type(error) is RuntimeError and _TORCH.search(str(error)):
             full = shutil.disk_usage(folder).free < _NEXT_TO_NOTHING
-            raise OSError(errno.ENOSPC if full else errno.EIO, f"torch could not write: {error}") from error
+            raise OSError(errno.ENOSPC if full else errno.EIO, "torch could not write to it") from error
         raise

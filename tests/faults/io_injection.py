@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import gc
 import importlib
 import json
 import os
@@ -30,7 +31,8 @@ _LOADED = (
     "torch", "datasets", "accelerate", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "distillkit.cli",
     "distillkit.commands", "distillkit.stages.check_env", "distillkit.stages.prepare_data", "distillkit.stages.distill",
     "distillkit.stages.validate", "distillkit.stages.demo", "distillkit.stages.plot", "distillkit.planning",
-    "transformers.models.gpt2.modeling_gpt2", "transformers.models.auto.modeling_auto", "transformers.generation.utils",
+    "matplotlib.style", "sentencepiece", "tokenizers.trainers", "torch.utils.serialization", "transformers.convert_slow_tokenizer",
+    "transformers.tokenization_utils_sentencepiece", "transformers.models.gpt2.modeling_gpt2", "transformers.models.auto.modeling_auto", "transformers.generation.utils",
 )  # fmt: skip
 
 
@@ -144,9 +146,7 @@ class Program:
         return Done(said=said, out=out, **answer)
 
     def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(60)
+        self._process.communicate(timeout=60)
 
 
 # --- in the process that forks ---------------------------------------------------------------------------------------
@@ -200,6 +200,19 @@ def _wait(pid: int, task: dict[str, Any]) -> int:
         time.sleep(0.002)
 
 
+def _warm_up() -> None:
+    """Once here instead of once in every child: imports, transformers' tables, and what there is for Python to collect."""
+    for name in _LOADED:
+        importlib.import_module(name)
+    import torch
+    from transformers import conversion_mapping
+
+    conversion_mapping.get_checkpoint_conversion_mapping("gpt2")
+    torch.set_num_threads(1)
+    gc.collect()
+    gc.freeze()
+
+
 def _serve() -> None:
     library: Any = ctypes.CDLL(None)
     library.fault_arm.argtypes = [
@@ -213,11 +226,7 @@ def _serve() -> None:
     library.fault_calls.restype = library.fault_fired.restype = ctypes.c_long
     library.fault_what.restype = ctypes.c_char_p
     os.environ.pop("LD_PRELOAD", None)  # What the program starts in turn is not disturbed.
-    for name in _LOADED:
-        importlib.import_module(name)
-    import torch
-
-    torch.set_num_threads(1)
+    _warm_up()
     for line in sys.stdin:
         task = json.loads(line)
         library.fault_arm(b"/nowhere", b"", 0, 0, 0, 0)
