@@ -111,6 +111,21 @@ def execute(
             resolved, run.path if run else pipeline.target_folder(resolved), run, wanted, console, force=request.force
         )
         return None
+    # From here on: a signal while the run directory is made is answered once it is there.
+    with graceful_signals():
+        return _execute(request, resolved, run, wanted, stages, console, whole=whole)
+
+
+def _execute(
+    request: Request,
+    resolved: ResolvedConfig,
+    run: RunDirectory | None,
+    wanted: list[str],
+    stages: list[str] | None,
+    console: Console,
+    *,
+    whole: bool,
+) -> pipeline.Outcome:
     _check_paths_exist(resolved)
     show_parameters(resolved, console)
     if run is None:

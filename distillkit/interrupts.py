@@ -12,6 +12,7 @@ from types import FrameType
 from distillkit.errors import Interrupted
 
 _received: int | None = None
+_noting = False
 
 
 def pending() -> int | None:
@@ -29,10 +30,10 @@ def check_interrupted() -> None:
 def graceful_signals() -> Iterator[None]:
     """While the block runs, SIGINT and SIGTERM are noted for `check_interrupted`; a second one exits the process.
 
-    Outside the main thread signals cannot be handled and are left alone.
+    Outside the main thread signals cannot be handled and are left alone. Blocks may be nested.
     """
-    global _received
-    if threading.current_thread() is not threading.main_thread():
+    global _received, _noting
+    if _noting or threading.current_thread() is not threading.main_thread():
         yield
         return
 
@@ -44,14 +45,14 @@ def graceful_signals() -> Iterator[None]:
             os._exit(128 + signal_number)
         _received = signal_number
 
-    _received = None
+    _received, _noting = None, True
     previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-        _received = None
+        _received, _noting = None, False
 
 
 def _show_cursor() -> None:

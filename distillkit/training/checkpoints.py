@@ -31,6 +31,7 @@ KEEP = 2
 # Without these a resumed run would silently differ from an undisturbed one.
 REQUIRED = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "progress.json")
 
+_KEYS = {"step", "fingerprint", "files"}
 _NOT_COMMITTED = "it was not committed"
 _NAME = re.compile(r"step-(\d+)")
 
@@ -74,7 +75,7 @@ def read_commit(folder: Path) -> dict[str, Any] | None:
     """The content of COMMITTED.json, or None where there is none that can be read."""
     try:
         content = json.loads((folder / COMMIT_FILE).read_text(encoding="utf-8"))
-        if "checksum" in content:  # distillkit 0.1.0 wrote none
+        if set(content) != _KEYS:  # distillkit 0.1.0 wrote no checksum
             content = without_checksum(content)
         records_whole = isinstance(content["files"], list) and all(
             isinstance(record["path"], str) and isinstance(record["size"], int) and isinstance(record["sha256"], str)

@@ -206,6 +206,18 @@ def test_a_signal_in_the_last_moment(cli: ForkedCli, made: SimpleNamespace, tmp_
     assert (done.code, stages(tmp_path / "run").keys()) == (130, {"prepare-data", "check-env"})
 
 
+@pytest.mark.parametrize("call", [1, 2, 3])
+def test_a_signal_while_the_run_is_made(cli: ForkedCli, made: SimpleNamespace, tmp_path: Path, call: int) -> None:
+    """Its first files are written; there is a run then, or the same command makes one."""
+    arguments = ["prepare-data", *options(made, tmp_path)]
+    done = cli.run(*arguments, signals=Signals("distillkit.storage:os.fsync", call, (TERM, TERM)))
+    assert done.code == 143
+    done = cli.run(*arguments, signals=Signals("distillkit.storage:os.fsync", call, (TERM,)))
+    assert done.code == 143, done
+    assert continue_arguments(done) == ["prepare-data", "--run", str(tmp_path / "run")]
+    assert cli.run(*arguments).code == 0
+
+
 def test_the_second_signal_gives_the_cursor_back(tmp_path: Path) -> None:
     """A live display hides it."""
     import pty
