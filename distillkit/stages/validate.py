@@ -31,6 +31,7 @@ from distillkit.parameters import Parameters
 from distillkit.rundir import RunDirectory
 from distillkit.stages import StageResult
 from distillkit.storage import write_json
+from distillkit.teachers.blocks import BlockwiseTeacher, Streaming, choose_streaming
 from distillkit.training.export import write_card
 from distillkit.training.precision import Compute, choose_compute
 
@@ -50,7 +51,8 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, anew: bool =
     figures: dict[str, dict[str, Any]] = {}
     scores: dict[str, Scores] = {}
     with console.progress("validating", total=5, unit="measurements") as progress:
-        teacher = pair.load_teacher(compute.teacher, console).to(compute.device).eval()
+        streaming = choose_streaming(config, pair.teacher, compute)
+        teacher = _teacher(pair, compute, streaming, console)
         scores["teacher"], figures["teacher"] = _measure(teacher, test, readers, "teacher", compute)
         progress.advance()
         students: dict[str, nn.Module] = {
@@ -64,7 +66,10 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, anew: bool =
             figures[name]["teacher_kl"] = found.kl
         progress.advance()
         for name, model in {"teacher": teacher, **students}.items():
-            figures[name]["generated_tokens_per_second"] = _writing_speed(model, test[0], name, compute)
+            slow = name == "teacher" and streaming.on
+            figures[name]["generated_tokens_per_second"] = (
+                None if slow else _writing_speed(model, test[0], name, compute)
+            )
         progress.advance()
     del teacher, students
     gc.collect()
@@ -92,6 +97,13 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, anew: bool =
         f"{figures['before']['bits_per_byte']:.4f} -> {figures['after']['bits_per_byte']:.4f} bits per byte, {decision}"
     )
     return StageResult([run.path / "validation.json"], metrics, words, gate_failure=gate)
+
+
+def _teacher(pair: ModelPair, compute: Compute, streaming: Streaming, console: Console) -> nn.Module:
+    if not streaming.on:
+        return pair.load_teacher(compute.teacher, console).to(compute.device).eval()
+    console.info(f"the teacher is read from the disk block by block, for every batch: {streaming.why}")
+    return BlockwiseTeacher(pair.teacher, compute.teacher, compute.device).whole_model()
 
 
 def _gate_failure(config: Parameters, decision: str) -> str | None:

@@ -51,6 +51,8 @@ def choose_streaming(config: Parameters, located: LocatedModel, compute: Compute
     Raises:
         UsageError: it was asked for and is not possible with this architecture.
     """
+    if config.box_type == "black":
+        return Streaming(False, "a teacher that writes is in memory as a whole")
     if config.teacher_streaming == "off":
         return Streaming(False, "as --teacher-streaming says")
     problem = streaming_problem(located)
@@ -124,8 +126,9 @@ class BlockwiseTeacher:
         for module in self.model.modules():  # What is computed rather than stored: the frequencies of positions.
             for name, buffer in module.named_buffers(recurse=False):
                 setattr(module, name, buffer.to(device))
+        self._own = [block.forward for block in self.blocks]
         for index, block in enumerate(self.blocks):
-            block.forward = functools.partial(self._forward, index, block.forward)
+            block.forward = functools.partial(self._forward, index)
 
     @property
     def inner_width(self) -> int:
@@ -171,6 +174,26 @@ class BlockwiseTeacher:
         width, dtype, device = int(self.embedding.weight.shape[1]), self.dtype, self.device  # pyright: ignore[reportArgumentType, reportCallIssue, reportIndexIssue]
         self.embedding.forward = lambda ids: torch.zeros(*ids.shape, width, dtype=dtype, device=device)
         self.embedding.to_empty(device="meta")
+
+    def whole_model(self) -> nn.Module:
+        """A causal language model as any other, which reads each block from the disk whenever it gets there: slow, but
+        no larger than a block. This object is used up by it."""
+        self.load_frame(embedding=True)
+        head, table = (self._stored_name(f"{self._names[module]}.weight") for module in (self._head(), self.embedding))
+        if head == table:
+            self._head().weight = self._any.get_input_embeddings().weight
+        else:
+            self._load(self._head())
+        for index, block in enumerate(self.blocks):
+            block.forward = functools.partial(self._read_and_run, index)
+        return self.model
+
+    def _read_and_run(self, index: int, *values: Any, **named: Any) -> Any:
+        self.load_block(index)
+        try:
+            return self._own[index](*values, **named)
+        finally:
+            self.forget_block(index)
 
     def load_block(self, index: int) -> None:
         """Read the weights of a block."""
@@ -234,10 +257,10 @@ class BlockwiseTeacher:
             raise RuntimeError(f"{type(self.model).__name__} did not run its block {index}")
         return last if index == len(self.blocks) - 1 else output
 
-    def _forward(self, index: int, own: Callable[..., Any], hidden: Tensor, *values: Any, **named: Any) -> Tensor:
+    def _forward(self, index: int, hidden: Tensor, *values: Any, **named: Any) -> Tensor:
         if index != self._current:
             return hidden
-        output = own(hidden if self._input is None else self._input, *values, **named)
+        output = self._own[index](hidden if self._input is None else self._input, *values, **named)
         if not isinstance(output, Tensor) or output.dtype != self.dtype:
             raise UsageError(
                 f"{self.name} cannot run block by block: its blocks give something else than hidden states",

@@ -11,7 +11,7 @@ from distillkit.models.int8 import quantise_layers
 from distillkit.models.pair import ModelPair
 from distillkit.models.pruning import decoder_blocks
 from distillkit.parameters import Parameters
-from distillkit.storage import fingerprint_of
+from distillkit.storage import fingerprint_of, make_folder, remove_tree, write_json
 from distillkit.teachers.blocks import BlockwiseTeacher, Streaming, blocks_width, choose_streaming
 from distillkit.teachers.cache import CacheKey, TeacherCache, free_space, known_width
 from distillkit.teachers.cache_entries import FOLDER
@@ -23,6 +23,8 @@ from distillkit.training.precision import Compute
 
 # What else the run writes besides the cache, at least.
 RESERVE_BYTES = 1 << 30
+# Marks an exact cache that nobody asked for: sparse targets are made from it, then it goes.
+_TEMPORARY = "temporary.json"
 
 
 class TeacherLoader:
@@ -31,6 +33,9 @@ class TeacherLoader:
     Args:
         output_dir: caches lie below it.
         token_ids: what the teacher reads, text by text.
+
+    Attributes:
+        streamed_seconds: what `states` took to run the teacher block by block.
     """
 
     def __init__(
@@ -52,6 +57,7 @@ class TeacherLoader:
         self.width = known_width(self.root / self.key.name)
         self._loaded: WhiteBoxTeacher | None = None
         self._streaming: Streaming | None = None
+        self.streamed_seconds = 0.0
 
     @property
     def streaming(self) -> Streaming:
@@ -83,6 +89,10 @@ class TeacherLoader:
 
     def fill(self, cache: TeacherCache) -> PassFigures:
         """Complete the cache of hidden states, with the whole teacher or block by block."""
+        (cache.folder / _TEMPORARY).unlink(missing_ok=True)
+        return self._fill(cache)
+
+    def _fill(self, cache: TeacherCache) -> PassFigures:
         if cache.missing() and self.streaming.on:
             self.console.info(f"the teacher runs block by block: {self.streaming.why}")
             return fill_cache_blockwise(cache, self.token_ids, self._blocks, self.console)
@@ -115,8 +125,19 @@ class TeacherLoader:
         problem = self.disk_problem(cache)
         if problem is not None:
             raise DistillkitError(f"the teacher cannot run block by block: {problem}", hint="free some space")
-        self.fill(cache)
+        if not cache.folder.exists():
+            make_folder(cache.folder)
+            write_json(cache.folder / _TEMPORARY, {"for": "sparse targets"})
+        self.streamed_seconds = self._fill(cache).seconds
         return CachedTeacher(cache, self.compute.device)
+
+    def drop_temporary(self) -> None:
+        """Delete the exact cache if it was only made to get sparse targets from it."""
+        if self.width is not None:
+            cache = TeacherCache(self.root, self.key, self.width)
+            if (cache.folder / _TEMPORARY).is_file():
+                with cache.locked():
+                    remove_tree(cache.folder)
 
     def _finished_cache(self) -> TeacherCache | None:
         if self.width is None:

@@ -63,6 +63,8 @@ def open_sparse(
         loader.compute.device,
         loader.console,
     )
+    figures.seconds += loader.streamed_seconds
+    loader.drop_temporary()
     loader.forget()  # Teacher and student are never in memory together.
     if figures.cached_tokens == figures.tokens:
         loader.console.info(f"the teacher has read these texts before: {format_bytes(cache.bytes)} of sparse targets")

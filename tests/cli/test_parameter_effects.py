@@ -573,6 +573,49 @@ def test_sparse_size(distil: Distil, tmp_path: Path) -> None:
     assert 0 < small < large
 
 
+def test_teacher_streaming(distil: Distil, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = {"epochs": 2, "skip_validation": False, "quality_gate": "off"}
+    usual = distil(output_dir=tmp_path / "off", teacher_streaming="off", **settings)
+    streamed = distil(output_dir=tmp_path / "on", teacher_streaming="on", quiet=False, **settings)
+    assert "block by block: as --teacher-streaming says" in " ".join(capsys.readouterr().err.split())
+    assert equal_weights(usual, streamed)
+    for name in ("bits_per_byte", "size_bytes", "parameters"):
+        assert streamed.teacher[name] == pytest.approx(usual.teacher[name], rel=1e-9)
+    assert streamed.after["teacher_kl"] == pytest.approx(
+        usual.after["teacher_kl"], rel=1e-6
+    )
+    assert streamed.teacher["generated_tokens_per_second"] is None
+    # One epoch and sparse targets need what the teacher computes as well; the exact cache made for them does not stay.
+    sparse = [
+        distil(output_dir=tmp_path / f"sparse {mode}", teacher_cache="sparse", teacher_streaming=mode)
+        for mode in ("off", "on")
+    ]
+    assert equal_weights(*sparse)
+    kept = [path.name for path in (tmp_path / "sparse on" / ".teacher-cache").glob("*/meta.json")]
+    assert len(kept) == 1
+    once = distil(output_dir=tmp_path / "once", teacher_streaming="on")
+    assert once.metrics["teacher_pass"]["cache_bytes"] > 0
+    with pytest.raises(UsageError, match="exclude each other"):
+        distil(teacher_cache="off", teacher_streaming="on")
+
+
+def test_teacher_precision(distil: Distil, base: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    coarse = distil(teacher_precision="int8")
+    assert first(coarse)["soft_loss"] != first(base)["soft_loss"]
+    assert first(coarse)["soft_loss"] == pytest.approx(first(base)["soft_loss"], rel=0.02)
+    assert first(coarse)["hard_loss"] == first(base)["hard_loss"]
+    # Its hidden states are others, so they have a cache of their own; block by block they are the same.
+    fine, cached = (
+        distil(output_dir=tmp_path, teacher_cache="exact", teacher_precision=kind) for kind in ("same", "int8")
+    )
+    assert cached.metrics["teacher_pass"]["cached_tokens"] == fine.metrics["teacher_pass"]["cached_tokens"] == 0
+    streamed = distil(output_dir=tmp_path / "on", teacher_streaming="on", teacher_precision="int8")
+    assert equal_weights(streamed, cached)
+    monkeypatch.setattr("distillkit.training.precision.int8_problem", lambda device: "it is for the CPU, this is cuda")
+    with pytest.raises(UsageError, match="int8 is not possible here: it is for the CPU"):
+        distil(teacher_precision="int8")
+
+
 def test_compile_loss(distil: Distil, base: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     if not compiler_available(torch.device("cpu")):
         with pytest.raises(PreconditionError, match="no compiler"):
