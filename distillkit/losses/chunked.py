@@ -22,8 +22,11 @@ from distillkit.losses.kernels import compiled, forward_kl_rows, hard_rows
 from distillkit.losses.soft import SoftLoss
 from distillkit.losses.sparse import SparseTargets, sparse_kl_rows
 
-# Numbers of a chunk in fp32: about what the caches of a processor hold, or what keeps a GPU busy.
-_CHUNK_NUMBERS = {"cpu": 1 << 21, "cuda": 1 << 27}
+# Numbers of a chunk: what keeps a GPU busy, or is little memory on a CPU.
+_CHUNK_NUMBERS = {"cpu": 1 << 24, "cuda": 1 << 27}
+# Rows of a chunk on a CPU. Every chunk adds to the gradient of the whole head, so few rows are slow whatever V is; more
+# than these gain nothing, and without a compiler the passes over the logits should stay near the cache.
+_CPU_ROWS, _CPU_ROWS_UNCOMPILED = 256, 128
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ def chunked_loss(
         compile_kernels: compile the element-wise part (`losses.kernels`).
     """
     hidden_ND = student.hidden_BTD.flatten(0, 1).index_select(0, rows_N)
-    chunk = chunk_rows or rows_per_chunk(student.columns, hidden_ND.device)
+    chunk = chunk_rows or rows_per_chunk(student.columns, hidden_ND.device, compiled=compile_kernels)
     runner = _Pass(
         student.head, targets_N, hard_weights_N, soft_targets, soft, alpha, student.columns, chunk, compile_kernels
     )
@@ -133,9 +136,13 @@ def token_log_probs(
     return torch.cat(parts) if parts else hidden_ND.new_zeros(0, dtype=torch.float32)
 
 
-def rows_per_chunk(columns: int, device: torch.device) -> int:
+def rows_per_chunk(columns: int, device: torch.device, *, compiled: bool = False) -> int:
     """How many rows of so many columns are computed at a time."""
-    return max(16, _CHUNK_NUMBERS.get(device.type, 1 << 25) // max(1, columns))
+    numbers = _CHUNK_NUMBERS.get(device.type, 1 << 25)
+    if device.type != "cpu":
+        return max(16, numbers // max(1, columns))
+    numbers, most = (numbers, _CPU_ROWS) if compiled else (numbers // 2, _CPU_ROWS_UNCOMPILED)
+    return max(16, min(most, numbers // max(1, columns)))
 
 
 def wide(values: Tensor) -> Tensor:
