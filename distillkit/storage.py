@@ -204,6 +204,18 @@ def fingerprint_of(value: Any) -> str:
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
+def read_json(path: Path) -> Any:
+    """The value in a JSON file.
+
+    Raises:
+        OSError, ValueError: it cannot be read, or is no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
 def with_checksum(content: dict[str, Any]) -> dict[str, Any]:
     """`content` with a checksum of itself, for small files of which every byte matters."""
     return {**content, "checksum": fingerprint_of(content)}

@@ -73,6 +73,8 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, anew: bool =
     found = checkpoints.newest_valid(run.checkpoints, fingerprint)
     for words in found.passed_over:
         console.warn(f"ignored checkpoint {words}")
+    if found.path is not None:
+        checkpoints.prune(run.checkpoints, newest=found.path)  # An earlier attempt may have been killed while it did.
 
     compute = choose_compute(config)
     pair = open_pair(config, run, console)

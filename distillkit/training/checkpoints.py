@@ -7,7 +7,6 @@ written last; older checkpoints go only afterwards. What has no such file, or do
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from distillkit.storage import (
     explained_write_errors,
     file_records,
     files_below,
+    read_json,
     records_problem,
     remove_leftovers,
     remove_tree,
@@ -59,6 +59,10 @@ def _step_of(folder: Path) -> int | None:
     return int(match.group(1)) if match else None
 
 
+def _step(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
+
+
 def _steps(root: Path) -> list[tuple[int, Path]]:
     """(step, folder) of everything that looks like a checkpoint, newest first; links are not ours."""
     if not root.is_dir():
@@ -74,7 +78,7 @@ def _steps(root: Path) -> list[tuple[int, Path]]:
 def read_commit(folder: Path) -> dict[str, Any] | None:
     """The content of COMMITTED.json, or None where there is none that can be read."""
     try:
-        content = json.loads((folder / COMMIT_FILE).read_text(encoding="utf-8"))
+        content = read_json(folder / COMMIT_FILE)
         if set(content) != _KEYS:  # distillkit 0.1.0 wrote no checksum
             content = without_checksum(content)
         records_whole = isinstance(content["files"], list) and all(
@@ -127,11 +131,17 @@ def newest_valid(root: Path, fingerprint: str) -> Found:
     return Found(None, tuple(passed_over))
 
 
-def prune(root: Path, keep: int = KEEP) -> None:
-    """Delete what is older than the newest `keep` committed checkpoints, and what was never committed."""
+def prune(root: Path, keep: int = KEEP, newest: Path | None = None) -> None:
+    """Delete what is older than the newest `keep` committed checkpoints, and what was never committed.
+
+    Args:
+        newest: the newest that is whole, where newer ones are known not to be: these neither count nor go.
+    """
     kept = 0
     with explained_write_errors(root):
-        for _, folder in _steps(root):
+        for step, folder in _steps(root):
+            if newest is not None and step > _step(newest):
+                continue
             if read_commit(folder) is None or kept >= keep:
                 remove_tree(folder)
             else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,12 @@ class MetricsLog:
         with explained_write_errors(self.path), self.path.open("a", encoding="utf-8") as stream:
             stream.write(_line(line))
 
+    def sync(self) -> None:
+        """Make the lines so far durable; a checkpoint must not outlive them in a power cut."""
+        if self.path is not None:
+            with explained_write_errors(self.path), self.path.open("rb+") as stream:
+                os.fsync(stream.fileno())
+
 
 def _line(line: Mapping[str, Any]) -> str:
     return json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n"
@@ -43,9 +50,13 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     lines: list[dict[str, Any]] = []
     for text in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
-            line = json.loads(text) if text else None
-        except ValueError:
+            line = json.loads(text, parse_constant=_refuse) if text else None
+        except (ValueError, RecursionError):
             continue
         if isinstance(line, dict) and isinstance(line.get("step"), int):
             lines.append(line)
     return lines
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number")

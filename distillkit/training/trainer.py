@@ -317,6 +317,7 @@ class DistillTrainer(Trainer):
             self.progress.save(folder)
             checkpoints.commit(folder, step, self.fingerprint)
 
+        self.metrics_log.sync()
         # The weights and the optimizer's two moments of each, in fp32.
         write_folder(final, fill, 3 * 4 * sum(weights.numel() for weights in model.parameters()))
         checkpoints.prune(root)

@@ -82,7 +82,7 @@ static int remember_unsafe(int fd, struct stat *status) {
 /* Called before a change of size: what is there now is safe, what comes is not. */
 static void note_unsafe(int fd) {
     struct stat status;
-    if (plan->armed && plan->mode == POWER_CUT && !fstat(fd, &status) && S_ISREG(status.st_mode)) remember_unsafe(fd, &status);
+    if (fd > 2 && plan->armed && plan->mode == POWER_CUT && !fstat(fd, &status) && S_ISREG(status.st_mode)) remember_unsafe(fd, &status);
 }
 static void note_safe(int fd) {
     struct stat status;

@@ -159,7 +159,7 @@ def _child(task: dict[str, Any], library: Any) -> None:
         os.dup2(descriptor, number)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-    sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, encoding="utf-8", closefd=False)  # noqa: SIM115
     for name, value in task["constants"].items():
         module, attribute = name.rsplit(".", 1)
         found = importlib.import_module(module)

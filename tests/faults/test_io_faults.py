@@ -4,7 +4,9 @@ Each case is one command with one fault (no space left or an input/output error,
 that changes anything below the output directory, and then the same command undisturbed. With N = 1, 2, … to the end
 that is thousands of cases and takes hours, so here N is a sample: the first calls, then every so many. All of them:
 
-    FAULT_LOOP=1 pytest tests/faults/test_io_faults.py      (FAULT_LOOP=7: every seventh)
+    FAULT_LOOP=1 pytest --timeout=0 tests/faults/test_io_faults.py      (FAULT_LOOP=7: every seventh)
+
+With that variable the process is also killed at each of these calls, and has its power cut (test_kills.py).
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ def cases(name: str, calls: int) -> Iterator[tuple[int, str, int]]:
 
     stride = int(os.environ.get("FAULT_LOOP", "0"))
     if stride:
-        yield from ((at, mode, error) for at in range(1, calls + 1, stride) for mode, error in FAILURES)
+        kills = (("kill", 0), ("power cut", 0))
+        yield from ((at, mode, error) for at in range(1, calls + 1, stride) for mode, error in (*FAILURES, *kills))
         return
     count = SAMPLE[name]
     places = {1, calls, *(1 + (2 * index + 1) * calls // (2 * count) for index in range(count - 2))}
