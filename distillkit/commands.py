@@ -15,6 +15,7 @@ from distillkit import pipeline
 from distillkit.config import Layer, ResolvedConfig, resolve
 from distillkit.console import Console, format_bytes
 from distillkit.errors import PreconditionError, QualityGateError, UsageError
+from distillkit.folder_names import user_path
 from distillkit.interrupts import check_interrupted, graceful_signals
 from distillkit.results import read_result, result_rows
 from distillkit.rundir import RunDirectory, list_runs
@@ -170,7 +171,7 @@ def run_distill(request: Request, console: Console, *, only: bool) -> None:
 
 def run_prepare_data(request: Request, console: Console) -> None:
     """`distillkit prepare-data`: on --run, on a new run where settings are given, else on the newest one."""
-    if request.run is None and request.empty and list_runs(Path(_output_dir(request))):
+    if request.run is None and request.empty and list_runs(user_path(_output_dir(request), "--output-dir")):
         request = Request(**{**vars(request), "run": "latest"})
     outcome = execute(request, console, ["prepare-data"])
     if outcome is not None:
@@ -268,16 +269,16 @@ def show_presets(action: str | None, name: str | None, console: Console) -> None
 def show_runs(output_dir: str, console: Console) -> None:
     """`distillkit runs`."""
     rows, objects = [], []
-    for folder in list_runs(Path(output_dir).expanduser()):
+    for folder in list_runs(user_path(output_dir, "--output-dir")):
         try:
             run = RunDirectory.open(folder)
+            result = read_result(run)
         except PreconditionError as error:
             rows.append((folder.name, "unreadable", "", error.message))
             objects.append({"run": str(folder), "status": "unreadable", "error": error.message})
             continue
         record = run.record("distill")
         status = record.status if record else "not trained"
-        result = read_result(run)
         rows.append((folder.name, status, result.short_words, run.manifest.created))
         objects.append({"run": str(folder), "status": status, "created": run.manifest.created, **result.as_dict()})
     if not rows:
@@ -304,7 +305,7 @@ class PruneChoice:
 
 def show_caches(action: str | None, choice: PruneChoice, output_dir: str, console: Console) -> None:
     """`distillkit cache [prune …]`."""
-    entries = list_caches(Path(output_dir).expanduser() / CACHE_FOLDER)
+    entries = list_caches(user_path(output_dir, "--output-dir") / CACHE_FOLDER)
     if action not in (None, "prune"):
         raise UsageError(f"cache: {action!r} is not an action", hint="use: distillkit cache prune NAME")
     if action is None and choice != PruneChoice():

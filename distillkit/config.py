@@ -21,7 +21,7 @@ import pydantic
 
 from distillkit import parameters as declared
 from distillkit.errors import UsageError
-from distillkit.folder_names import check_folder_name
+from distillkit.folder_names import check_folder_name, user_path
 from distillkit.parameters import Parameters
 from distillkit.presets import read_preset
 from distillkit.yaml_files import read_yaml_mapping
@@ -269,8 +269,7 @@ def _check_values(values: Mapping[str, Any], sources: Mapping[str, str]) -> None
 def _check_conflicts(values: dict[str, Any], sources: Mapping[str, str], notes: list[str]) -> None:
     if values["folder_name"] is not None:
         check_folder_name(values["folder_name"])
-    if "\0" in values["output_dir"]:
-        raise UsageError("output_dir: a path cannot contain a NUL character", hint="use another --output-dir")
+    user_path(values["output_dir"], "output_dir")
     if values["no_cuda"] and values["precision"] == "fp16":
         raise UsageError(
             "--no-cuda and --precision fp16 exclude each other: fp16 training needs a GPU",

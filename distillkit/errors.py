@@ -22,8 +22,9 @@ class DistillkitError(Exception):
     next_command: str | None = None  # the shell command that continues it
 
     def __init__(self, message: str, *, hint: str | None = None, exit_code: int | None = None) -> None:
-        super().__init__(message)
-        self.message = message
+        # What it quotes, such as a key of a file, may hold line ends.
+        self.message = " ".join(message.splitlines())
+        super().__init__(self.message)
         self.hint = hint
         if exit_code is not None:
             self.exit_code = exit_code

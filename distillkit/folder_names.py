@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 from datetime import datetime
 from pathlib import Path
@@ -37,6 +39,25 @@ def check_folder_name(name: str) -> str:
         reason = unusable if isinstance(error, ValidationError) else "it is not valid text"
         raise UsageError(f"folder_name: {shown} cannot be a folder name: {reason}", hint=hint) from error
     return name
+
+
+def user_path(text: str, what: str) -> Path:
+    """`text` as a path, `~` expanded; whether anything is there does not matter.
+
+    Raises:
+        UsageError: the system cannot even be asked: a name that is too long or not text, an unknown user's home.
+    """
+    if "\0" in text:
+        raise UsageError(f"{what}: a path cannot contain a NUL character", hint="check the path")
+    try:
+        path = Path(text).expanduser()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            os.lstat(path)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        shown = repr(text if len(text) <= 60 else text[:57] + "…")
+        raise UsageError(f"{what}: {shown} is no path: {reason}", hint="check the path") from error
+    return path
 
 
 def _short(reference: str) -> str:

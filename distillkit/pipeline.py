@@ -16,7 +16,7 @@ from distillkit import parameters as declared
 from distillkit.config import Layer, ResolvedConfig
 from distillkit.console import Console, format_duration, sanitize
 from distillkit.errors import DistillkitError, PreconditionError, UsageError
-from distillkit.folder_names import check_folder_name, new_folder_name
+from distillkit.folder_names import check_folder_name, new_folder_name, user_path
 from distillkit.interrupts import check_interrupted, graceful_signals
 from distillkit.parameters import Parameters
 from distillkit.rundir import RunDirectory, find_run
@@ -61,7 +61,7 @@ def open_run(
     resolve_with: Callable[[Layer | None], ResolvedConfig], run: str | None, output_dir: str
 ) -> tuple[RunDirectory, ResolvedConfig]:
     """The existing run that `--run` names (None: the newest), with its configuration under what is given now."""
-    found = find_run(run, Path(output_dir).expanduser())
+    found = find_run(run, user_path(output_dir, "--output-dir"))
     base = Layer("this run", {**found.manifest.config})
     return found, resolve_with(base)
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distillkit.errors import PreconditionError
 from distillkit.rundir import RunDirectory
 
 
@@ -72,16 +70,6 @@ class DistillResult:
         return words
 
 
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise PreconditionError(f"{path} is corrupt: {error}", hint="redo its stage with --force") from error
-    return content if isinstance(content, dict) else {}
-
-
 def read_result(run: RunDirectory) -> DistillResult:
     """Read the outcome of a run as far as it has got.
 
@@ -91,8 +79,8 @@ def read_result(run: RunDirectory) -> DistillResult:
     distilled = run.record("distill")
     trained = distilled is not None and distilled.status == "complete"
     validated = run.record("validate")
-    validation = _read(run.path / "validation.json") if validated and validated.status == "complete" else {}
-    metrics = _read(run.path / "metrics.json")
+    validation = run.read_output("validate", "validation.json") if validated and validated.status == "complete" else {}
+    metrics = run.read_output("distill", "metrics.json")
     if not metrics and distilled is not None:
         metrics = {name: value for name, value in distilled.metrics.items() if isinstance(value, dict)}
     return DistillResult(

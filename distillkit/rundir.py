@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ import filelock
 
 from distillkit.config import NAME_AND_PATH, ResolvedConfig
 from distillkit.errors import PreconditionError, UsageError
-from distillkit.folder_names import check_folder_name
+from distillkit.folder_names import check_folder_name, user_path
 from distillkit.manifest import (
     FILE_NAME,
     Manifest,
@@ -32,6 +33,7 @@ from distillkit.storage import (
     explained_write_errors,
     file_records,
     make_folder,
+    read_json,
     records_problem,
     remove_leftovers,
     remove_tree,
@@ -201,6 +203,28 @@ class RunDirectory:
         record = self.record(stage)
         return records_problem(self.path, [output.model_dump() for output in record.outputs]) if record else None
 
+    def read_output(self, stage: str, name: str) -> dict[str, Any]:
+        """The content of a JSON file of a stage; {} where there is none.
+
+        Raises:
+            PreconditionError: the file is not as the stage wrote it.
+        """
+        path, record = self.path / name, self.record(stage)
+        own = [output.model_dump() for output in record.outputs if output.path == name] if record else []
+        problem = records_problem(self.path, own) if path.is_file() else None
+        try:
+            content = read_json(path) if path.is_file() else {}
+        except (OSError, ValueError) as error:
+            problem, content = problem or str(error), {}
+        if problem is not None or not isinstance(content, dict):
+            error = PreconditionError(
+                f"{path} is damaged: {problem or 'it is no JSON object'}",
+                hint=f"make it again: distillkit {stage} --run {shlex.quote(str(self.path))} --force",
+            )
+            error.next_command = f"distillkit {stage} --run {shlex.quote(str(self.path))} --force"
+            raise error
+        return content
+
 
 def _holds_leftovers_only(folder: Path) -> bool:
     """Whether a folder is empty but for what a process left that was killed while it made the run."""
@@ -235,9 +259,7 @@ def find_run(run: str | None, output_dir: Path) -> RunDirectory:
             raise PreconditionError(
                 f"{pointer} is corrupt: {error.message}", hint="name the run with --run DIR"
             ) from error
-    if "\0" in run:
-        raise UsageError("--run: a path cannot contain a NUL character", hint="see: distillkit runs")
-    direct = Path(run).expanduser()
+    direct = user_path(run, "--run")
     if not (direct / FILE_NAME).exists() and (output_dir / run / FILE_NAME).exists():
         direct = output_dir / run
     if not direct.exists():

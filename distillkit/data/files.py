@@ -78,10 +78,10 @@ def find_files(path_text: str, notes: ReadingNotes) -> SourceFiles:
     Raises:
         UsageError: the path does not exist, is of an unknown format, or holds nothing that can be read.
     """
-    path = Path(path_text).expanduser()
     try:
+        path = Path(path_text).expanduser()
         exists = path.exists()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise UsageError(f"'{path_text}' is not a usable path ({error})") from error
     if not exists:
         raise UsageError(f"no such file or folder: {path_text}", hint=_similar_path(path))
@@ -97,7 +97,7 @@ def find_files(path_text: str, notes: ReadingNotes) -> SourceFiles:
 def _similar_path(path: Path) -> str:
     try:
         siblings = [entry.name for entry in path.parent.iterdir()]
-    except OSError:
+    except (OSError, ValueError):
         return f"the folder {path.parent} does not exist either; give the path from the current folder or a full one"
     close = difflib.get_close_matches(path.name, siblings, n=1)
     if close:

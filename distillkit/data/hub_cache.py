@@ -18,6 +18,7 @@ from typing import Any
 
 from distillkit.data.rows import Row
 from distillkit.data.standard_sets import DatasetEntry
+from distillkit.storage import read_json
 
 _FORMAT = 1
 _DESCRIPTION = "source.json"
@@ -123,7 +124,7 @@ def _sha256(path: Path) -> str:
 
 def _describe(folder: Path) -> dict[str, Any] | None:
     try:
-        description = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
+        description = read_json(folder / _DESCRIPTION)
     except (OSError, ValueError):
         return None
     return description if isinstance(description, dict) and description.get("format") == _FORMAT else None

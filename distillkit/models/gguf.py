@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,15 @@ from distillkit.models.quiet import quiet_transformers
 from distillkit.models.references import KNOWN_WHEELS, ModelReference
 from distillkit.models.saving import plain_save_errors
 from distillkit.models.wheels import cache_folder, filling
-from distillkit.storage import file_records, files_below, records_problem, sha256_of, write_folder, write_json
+from distillkit.storage import (
+    file_records,
+    files_below,
+    read_json,
+    records_problem,
+    sha256_of,
+    write_folder,
+    write_json,
+)
 
 _FORMAT = 1
 _COMPLETE = "converted.json"
@@ -79,7 +86,7 @@ def _cache_place(digest: str) -> Path:
 
 def _is_complete(folder: Path) -> bool:
     try:
-        records = json.loads((folder / _COMPLETE).read_text(encoding="utf-8"))
+        records = read_json(folder / _COMPLETE)
         return records_problem(folder, records) is None
     except (OSError, ValueError, KeyError, TypeError):
         return False

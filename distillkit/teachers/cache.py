@@ -13,7 +13,6 @@ format and the very texts; runs in one output directory share it.
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from torch import Tensor
 from distillkit.storage import (
     fingerprint_of,
     make_folder,
+    read_json,
     remove_leftovers,
     with_checksum,
     without_checksum,
@@ -157,7 +157,7 @@ class TeacherCache:
 def known_width(folder: Path) -> int | None:
     """The numbers per token of a cache that was begun earlier; None where there is none, or its description is damaged."""
     try:
-        return int(without_checksum(json.loads((folder / "meta.json").read_text(encoding="utf-8")))["width"])
+        return int(without_checksum(read_json(folder / "meta.json"))["width"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

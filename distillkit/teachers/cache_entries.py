@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 import filelock
 
 from distillkit.errors import PreconditionError
-from distillkit.storage import files_below, remove_tree
+from distillkit.storage import files_below, read_json, remove_tree
 
 FOLDER = ".teacher-cache"
 
@@ -61,7 +60,7 @@ def _entries(root: Path) -> Iterator[CacheEntry]:
         if folder.is_symlink() or not folder.is_dir():
             continue
         try:
-            meta: dict[str, Any] = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+            meta: dict[str, Any] = read_json(folder / "meta.json")
             teacher, kind, tokens = str(meta["teacher"]), str(meta["kind"]), int(meta["tokens"])
         except (OSError, ValueError, KeyError, TypeError):
             teacher, kind, tokens = "unreadable", "?", 0

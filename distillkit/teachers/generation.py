@@ -24,7 +24,7 @@ from distillkit.console import Console, ProgressHandle
 from distillkit.errors import DistillkitError, PreconditionError
 from distillkit.interrupts import check_interrupted
 from distillkit.models.decoding import Decoding, choose_tokens
-from distillkit.storage import explained_write_errors, fingerprint_of, write_json
+from distillkit.storage import explained_write_errors, fingerprint_of, read_json, write_json
 from distillkit.teachers.continuation_filter import ContinuationFilter
 from distillkit.teachers.written_cache import WrittenCache
 
@@ -341,7 +341,7 @@ def check_of(line: dict[str, Any]) -> str:
 def _check_settings(path: Path, settings_path: Path, settings: dict[str, Any]) -> None:
     hint = "--force lets the teacher write anew"
     try:
-        found = json.loads(settings_path.read_text(encoding="utf-8"))
+        found = read_json(settings_path)
     except (OSError, ValueError) as error:
         raise PreconditionError(
             f"{path} cannot be continued: its settings in {settings_path.name} cannot be read", hint=hint

@@ -4,7 +4,6 @@ are computed again, never trusted."""
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from distillkit.storage import (
     explained_write_errors,
+    read_json,
     sha256_of,
     with_checksum,
     without_checksum,
@@ -69,7 +69,7 @@ class ShardFiles:
         Raises:
             OSError, ValueError: it is missing or damaged.
         """
-        return without_checksum(json.loads(self.record_path(shard).read_text(encoding="utf-8")))
+        return without_checksum(read_json(self.record_path(shard)))
 
     def missing(self) -> list[Shard]:
         """The shards that are not there or not what was written."""

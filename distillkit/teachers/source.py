@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from distillkit.config import sparse_problem
 from distillkit.console import Console, format_bytes
 from distillkit.errors import DistillkitError, PreconditionError
 from distillkit.parameters import Parameters
-from distillkit.storage import make_folder, with_checksum, without_checksum, write_json
+from distillkit.storage import make_folder, read_json, with_checksum, without_checksum, write_json
 from distillkit.teachers.cache import free_space
 from distillkit.teachers.loader import RESERVE_BYTES, TeacherLoader
 from distillkit.teachers.sparse_cache import BYTES_PER_TOKEN, SparseCache
@@ -88,7 +87,7 @@ def _remembered(memory: Path) -> CacheChoice | None:
     if not memory.exists():
         return None
     try:
-        noted = without_checksum(json.loads(memory.read_text(encoding="utf-8")))
+        noted = without_checksum(read_json(memory))
         return CacheChoice(str(noted["mode"]), str(noted["why"]))
     except (OSError, ValueError, KeyError) as error:
         raise PreconditionError(f"{memory} is damaged: {error}", hint="start anew with --force") from error

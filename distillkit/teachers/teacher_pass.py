@@ -6,7 +6,6 @@ The cached teacher then stands in for the model in the losses: it reads hidden s
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from torch.nn import functional
 from distillkit.console import Console
 from distillkit.data.batching import attention_mask, pad_right
 from distillkit.interrupts import check_interrupted
-from distillkit.storage import sha256_of, write_bytes, write_json
+from distillkit.storage import read_json, sha256_of, write_bytes, write_json
 from distillkit.teachers.cache import TeacherCache, known_width
 from distillkit.teachers.shards import Shard
 from distillkit.teachers.white_box import WhiteBoxTeacher
@@ -80,7 +79,7 @@ def head_is_whole(cache: TeacherCache) -> bool:
     if known_width(cache.folder) != cache.width:
         return False
     try:
-        noted = json.loads((cache.folder / _HEAD_RECORD).read_text(encoding="utf-8"))
+        noted = read_json(cache.folder / _HEAD_RECORD)
         return noted["sha256"] == sha256_of(cache.folder / _HEAD)
     except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -9,7 +9,6 @@ Only a finished generation is put there, as a whole folder at once.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ import filelock
 
 from distillkit.console import Console
 from distillkit.errors import DistillkitError
-from distillkit.storage import fingerprint_of, write_bytes, write_folder, write_json
+from distillkit.storage import fingerprint_of, read_json, write_bytes, write_folder, write_json
 from distillkit.teachers.cache_entries import lock_of
 
 _FORMAT = 1
@@ -91,7 +90,7 @@ class WrittenCache:
 def _sound_texts(folder: Path, settings: dict[str, Any]) -> bytes | None:
     """The texts of these settings that are there, if they are whole."""
     try:
-        meta = json.loads((folder / _META).read_text(encoding="utf-8"))
+        meta = read_json(folder / _META)
         content = (folder / _TEXTS).read_bytes()
         sound = meta["settings"] == settings and meta["sha256"] == hashlib.sha256(content).hexdigest()
     except (OSError, ValueError, KeyError, TypeError):
