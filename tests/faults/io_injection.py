@@ -200,7 +200,7 @@ def _wait(pid: int, task: dict[str, Any]) -> int:
         time.sleep(0.002)
 
 
-def _warm_up() -> None:
+def warm_up() -> None:
     """Once here instead of once in every child: imports, transformers' tables, and what there is for Python to collect."""
     for name in _LOADED:
         importlib.import_module(name)
@@ -226,7 +226,7 @@ def _serve() -> None:
     library.fault_calls.restype = library.fault_fired.restype = ctypes.c_long
     library.fault_what.restype = ctypes.c_char_p
     os.environ.pop("LD_PRELOAD", None)  # What the program starts in turn is not disturbed.
-    _warm_up()
+    warm_up()
     for line in sys.stdin:
         task = json.loads(line)
         library.fault_arm(b"/nowhere", b"", 0, 0, 0, 0)

@@ -35,7 +35,7 @@ _NOT_COMPARED = {
 _TIMES = {"seconds", "teacher_seconds", "checksum"}  # The last is of a record that holds seconds.
 
 
-def make_models(folder: Path) -> Path:
+def make_models(folder: Path, texts: int = 60) -> Path:
     """`teacher`, `writer` (for black box), `student` and `texts.txt` in `folder`."""
     tokenizer = tiny_tokenizer(384)
     teacher = tiny_model("gpt2", 384, layers=1, hidden=16, seed=1)
@@ -49,7 +49,7 @@ def make_models(folder: Path) -> Path:
     save_model_folder(folder / "writer", writer, tokenizer)
     student = tiny_model("gpt2", 384, layers=1, hidden=16, seed=2, dropout=0.1)
     save_model_folder(folder / "student", student, tokenizer)
-    write_texts(folder / "texts.txt", 60, sentences=2)
+    write_texts(folder / "texts.txt", texts, sentences=2)
     return folder
 
 
