@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from accelerate import init_empty_weights
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from distillkit.console import format_bytes
 from distillkit.errors import PreconditionError, UsageError
@@ -280,9 +280,21 @@ class BlockwiseTeacher:
 def _skeleton(located: LocatedModel, dtype: torch.dtype) -> nn.Module:
     from transformers import AutoModelForCausalLM
 
-    with quiet_transformers(), init_empty_weights(include_buffers=False):
+    with quiet_transformers(), _WithoutWeights():
         model: Any = AutoModelForCausalLM.from_config(_config(located), dtype=dtype)
-    return model.eval().requires_grad_(False)
+    for module in model.modules():  # Norms begin as ones.
+        for name, value in list(module.named_parameters(recurse=False)):
+            setattr(module, name, nn.Parameter(value.to("meta"), requires_grad=False))
+    return model.eval()
+
+
+class _WithoutWeights(TorchFunctionMode):
+    """Matrices get a shape but no memory, while what is computed from the configuration (the frequencies of positions)
+    is computed as ever; `torch.device("meta")` would take that away as well."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        where = {"device": "meta"} if func is torch.empty else {}
+        return func(*args, **{**(kwargs or {}), **where})
 
 
 def _config(located: LocatedModel) -> Any:

@@ -13,7 +13,12 @@ import torch
 from distillkit.console import format_bytes
 from distillkit.errors import DistillkitError
 
-_HINT = "lower --batch-size (and raise --gradient-accumulation to keep the result), or lower --max-length"
+_HINT = (
+    "lower --batch-size (and raise --gradient-accumulation to keep the result), or lower --max-length; "
+    "for a teacher that does not fit: --teacher-streaming on"
+)
+# Of the allocator of CPUs, of the system where a file is mapped, of MPS.
+_OUT_OF_MEMORY = ("DefaultCPUAllocator", "Cannot allocate memory", "MPS backend out of memory")
 
 
 def peak_memory_bytes() -> int:
@@ -70,6 +75,6 @@ def explained_memory_errors() -> Iterator[None]:
         raise DistillkitError(f"out of memory (peak {format_bytes(peak_memory_bytes())})", hint=_HINT) from error
     except RuntimeError as error:
         # The CPU allocator has no exception class of its own.
-        if "DefaultCPUAllocator" not in str(error) and "MPS backend out of memory" not in str(error):
+        if not any(words in str(error) for words in _OUT_OF_MEMORY):
             raise
         raise DistillkitError(f"out of memory (peak {format_bytes(peak_memory_bytes())})", hint=_HINT) from error

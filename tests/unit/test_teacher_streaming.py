@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tiny_models import tiny_model
+from tiny_models import save_model_folder, tiny_model, tiny_tokenizer, write_texts
 from transformers import (
     MistralConfig,
     MistralForCausalLM,
@@ -336,3 +339,55 @@ def test_missing_and_misshapen_weights_are_refused(tmp_path: Path) -> None:
     stored = BlockwiseTeacher(located, torch.float32, CPU).stored
     with pytest.raises(PreconditionError, match="cut short"):
         _ = [stored.read(each, torch.float32) for each in stored]
+
+
+_LIMITED = """
+import json, resource, sys
+import psutil, torch
+from distillkit import distill_models
+from distillkit.errors import DistillkitError
+
+folder, limit = sys.argv[1], int(sys.argv[2])
+torch.set_num_threads(1)
+
+def run(teacher, name, streaming, validate):
+    return distill_models(
+        teacher_model_path=f"{folder}/{teacher}", student_model_path=f"{folder}/student", dataset_path=f"{folder}/texts.txt",
+        output_dir=f"{folder}/out", folder_name=name, quiet=True, sample_size=16, max_length=32, held_out_size=8,
+        batch_size=4, epochs=1, precision="fp32", no_cuda=True, allow_out_of_range=True, save_plot=False,
+        quality_gate="off", teacher_streaming=streaming, skip_validation=not validate,
+    )
+
+run("student", "before", "on", True)  # What libraries take when they are first used does not count.
+used = psutil.Process().memory_info().data
+resource.setrlimit(resource.RLIMIT_DATA, (used + limit,) * 2)
+try:
+    run("teacher", "whole", "off", False)
+except DistillkitError as error:
+    print(json.dumps({"code": error.exit_code, "message": error.message, "hint": error.hint}))
+result = run("teacher", "limited", "auto", True)
+print(json.dumps({"tokens": result.metrics["teacher_pass"]["tokens"], "teacher": result.teacher["bits_per_byte"]}))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on memory that counts what is private")
+def test_a_teacher_larger_than_memory(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    size = len(tokenizer)
+    teacher = tiny_model("llama", size, layers=14, hidden=512, intermediate_size=2048, eos_token_id=0)
+    save_model_folder(tmp_path / "teacher", teacher, tokenizer)
+    save_model_folder(tmp_path / "student", tiny_model("gpt2", size, layers=1, hidden=16, eos_token_id=0), tokenizer)
+    write_texts(tmp_path / "texts.txt", 120)
+    weights = sum(value.numel() * 4 for value in teacher.parameters())
+
+    command = [sys.executable, "-c", _LIMITED, str(tmp_path), str(weights // 2)]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    refused, found = (json.loads(line) for line in done.stdout.splitlines()[-2:])
+    assert refused["code"] == 1
+    assert "out of memory" in refused["message"]
+    assert "--teacher-streaming on" in refused["hint"]
+    # `auto` sees the limit; the validation, where the teacher is measured too, lives with it.
+    assert found["tokens"] > 16 * 20
+    assert 0 < found["teacher"] < 20
