@@ -143,6 +143,10 @@ class ProgressHandle:
         elif self._console.shows_progress and time.monotonic() - self._last_line >= _PLAIN_SECONDS_BETWEEN_LINES:
             self._plain_line()
 
+    def warn(self, words: str) -> None:
+        """What a person should know while it goes on."""
+        self._console.warn(words)
+
     def _figures(self) -> str:
         return "  ".join(f"{name} {format_value(value)}" for name, value in self._fields.items())
 

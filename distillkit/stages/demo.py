@@ -5,8 +5,9 @@ Writes demo.json.
 
 from __future__ import annotations
 
+import contextlib
 import gc
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch import nn
 from distillkit.console import Console, sanitize
 from distillkit.data.examples import load_examples
 from distillkit.data.reading import Reader
-from distillkit.errors import UsageError
+from distillkit.errors import DistillkitError, UsageError
 from distillkit.interrupts import check_interrupted
 from distillkit.models.pair import open_pair
 from distillkit.parameters import Parameters
@@ -92,6 +93,19 @@ def _held_out_beginnings(run: RunDirectory) -> list[str]:
     ]
 
 
+@contextlib.contextmanager
+def _explained(model: nn.Module) -> Iterator[None]:
+    """Drawing from what is no probability ends in an error that names no cause."""
+    try:
+        yield
+    except RuntimeError as error:
+        if all(bool(torch.isfinite(weights).all()) for weights in model.parameters()):
+            raise
+        raise DistillkitError(
+            "a model has weights that are not numbers (NaN or infinity): it cannot write", hint="get its files again"
+        ) from error
+
+
 def continue_text(model: nn.Module, reader: Reader, prompt: str, compute: Compute, seed: int) -> str:
     """What a model writes after `prompt`, as text, escape sequences stripped."""
     tokenizer: Any = reader.tokenizer
@@ -101,7 +115,7 @@ def continue_text(model: nn.Module, reader: Reader, prompt: str, compute: Comput
     in_fp32 = next(model.parameters()).dtype == torch.float32
     dtype = compute.autocast if in_fp32 and compute.device.type != "cpu" else None
     torch.manual_seed(seed)
-    with torch.inference_mode(), autocasting(compute.device, dtype):
+    with torch.inference_mode(), autocasting(compute.device, dtype), _explained(model):
         output = model.generate(  # pyright: ignore[reportCallIssue]
             input_ids=inputs, attention_mask=torch.ones_like(inputs), max_new_tokens=NEW_TOKENS, do_sample=True,
             temperature=TEMPERATURE, top_p=TOP_P, top_k=0,

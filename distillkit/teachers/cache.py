@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distillkit.errors import DistillkitError
 from distillkit.storage import (
     fingerprint_of,
     make_folder,
@@ -128,7 +129,12 @@ class TeacherCache:
         Args:
             hidden_ND: [shard.tokens, D] in the key's format.
             seconds: what it took to compute.
+
+        Raises:
+            DistillkitError: they are not numbers, and must not be remembered; or they cannot be written.
         """
+        if not bool(torch.isfinite(hidden_ND).all()):
+            raise not_numbers("hidden states", shard.first, shard.last)
         data = hidden_ND.cpu().contiguous().view(torch.uint8).numpy().tobytes()
         self.files.write(shard, data, seconds=round(seconds, 3))
 
@@ -152,6 +158,14 @@ class TeacherCache:
         begin = int(self._starts[text] - self._starts[shard.first])
         rows = np.array(self._open[shard.number][begin : begin + self.key.lengths[text]])
         return torch.from_numpy(rows).view(self.key.dtype)
+
+
+def not_numbers(what: str, first: int, last: int) -> DistillkitError:
+    """What is wrong where the teacher gives NaN or infinity for training texts [first, last)."""
+    return DistillkitError(
+        f"the teacher's {what} are not numbers (NaN or infinity) for training texts {first} to {last - 1}",
+        hint="use --precision fp32; if that does not help, its weights are damaged: get the model again",
+    )
 
 
 def known_width(folder: Path) -> int | None:

@@ -20,6 +20,7 @@ from distillkit.losses.objective import target_rows
 from distillkit.losses.soft import SoftLoss, temper
 from distillkit.losses.sparse import SparseTargets, systematic_counts, top_k
 from distillkit.storage import make_folder
+from distillkit.teachers.cache import not_numbers
 from distillkit.teachers.shards import Shard
 from distillkit.teachers.sparse_cache import SparseCache, SparseRows
 from distillkit.teachers.teacher_pass import PassFigures
@@ -131,6 +132,8 @@ def _thinned(
     for begin in range(0, len(places), size):
         end = min(begin + size, len(places))
         log_target = targets.log_target(begin, end, thinning.columns)
+        if not bool((log_target.amax(-1) < torch.inf).all()):  # false for NaN too
+            raise not_numbers("probabilities", min(texts), max(texts) + 1)
         usable = log_target.amax(-1) != -torch.inf
         if bool(usable.any()):
             parts.append(

@@ -34,6 +34,10 @@ from distillkit.training.metrics_log import MetricsLog
 from distillkit.training.objectives import Objective, Weights
 
 PROGRESS_FILE = "progress.json"
+# So many steps skipped one after the other divide fp16's factor by a trillion: it is not the factor.
+_MOST_SKIPPED = 40
+# Of the held-out score at the start.
+_DIVERGING = 1.1
 
 
 @dataclass
@@ -146,6 +150,7 @@ class DistillTrainer(Trainer):
         alone = self.accelerator.num_processes == 1
         self._parts = split_model(model) if alone else unsplit_model(model)
         self._teacher: WhiteBoxTeacher | None = None
+        self._skipped, self._warned = 0, False
         self.remove_callback(PrinterCallback)
         self.add_callback(_Schedule(display))
 
@@ -218,16 +223,23 @@ class DistillTrainer(Trainer):
 
     def _not_finite(self, what: str, value: float, inputs: Mapping[str, torch.Tensor]) -> DistillkitError:
         examples = ", ".join(str(number) for number in inputs["example_ids"].tolist())
+        hint = "lower --learning-rate, or use --precision fp32; the last checkpoint is untouched"
+        if self._teacher is not None and "teacher_input_ids" in inputs:
+            hidden = self._teacher.hidden(inputs)
+            if not bool(torch.isfinite(hidden).all()):
+                hint = "it is the teacher that gives no numbers: use --precision fp32, or get its files again"
         return DistillkitError(
             f"the {what} became {value} at step {self.state.global_step + 1} "
             f"(learning rate {self._get_learning_rate():.3g}, training examples {examples})",
-            hint="lower --learning-rate, or use --precision fp32; the last checkpoint is untouched",
+            hint=hint,
         )
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        # With fp16 the scaler meets infinite gradients on purpose and skips the step.
-        if norm is not None and self.accelerator.scaler is None and not math.isfinite(float(norm)):
+        finite = norm is None or math.isfinite(float(norm))
+        self._skipped = 0 if finite else self._skipped + 1
+        # With fp16 the scaler meets infinite gradients on purpose, skips the step and halves its factor: for a while.
+        if norm is not None and not finite and (self.accelerator.scaler is None or self._skipped > _MOST_SKIPPED):
             raise self._not_finite("gradient norm", float(norm), {"example_ids": self._batch_ids})
         return norm
 
@@ -280,9 +292,20 @@ class DistillTrainer(Trainer):
             where = f"after step {self.state.global_step} (learning rate {self._get_learning_rate():.3g})"
             raise DistillkitError(f"{where}: {error.message}", hint=error.hint, exit_code=error.exit_code) from error
         metrics = {"eval_bits_per_byte": value}
+        self._warn_if_diverging(value)
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _warn_if_diverging(self, value: float) -> None:
+        """Say once that the student gets worse than it was; a score that is no number stops the training anyway."""
+        earlier = [line["eval_bits_per_byte"] for line in self.state.log_history if "eval_bits_per_byte" in line]
+        if earlier and value > _DIVERGING * earlier[0] and not self._warned:
+            self._warned = True
+            self.display.warn(
+                f"the student gets worse: {value:.4g} bits per byte after step {self.state.global_step}, {earlier[0]:.4g} at the "
+                f"start; lower --learning-rate (now {self._get_learning_rate():.3g}), or raise --warmup-fraction"
+            )
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         is_best = super()._determine_best_metric(metrics, trial)
@@ -299,6 +322,14 @@ class DistillTrainer(Trainer):
         final = checkpoints.checkpoint_folder(root, step)
         if checkpoints.problem(final) is None:
             return
+
+        # A step may overflow though its loss and its gradient were numbers; nothing could be resumed from that.
+        if not all(bool(torch.isfinite(weights).all()) for weights in model.parameters()):
+            raise DistillkitError(
+                f"the student's weights are not numbers any more after step {step} (learning rate "
+                f"{self._get_learning_rate():.3g}, training examples {', '.join(map(str, self._batch_ids.tolist()))})",
+                hint="lower --learning-rate; the last checkpoint is untouched",
+            )
 
         def fill(folder: Path) -> None:
             with plain_save_errors(folder):
