@@ -22,17 +22,22 @@ _DISK_ERRORS = (*_FULL, errno.EIO, errno.EROFS)
 
 
 @contextlib.contextmanager
-def explained_write_errors(path: Path, bytes_needed: int | None = None) -> Iterator[None]:
-    """Turn an OSError of the block into one line that names the path."""
+def explained_write_errors(path: Path, bytes_needed: int | None = None, *, about: bool = False) -> Iterator[None]:
+    """Turn an OSError of the block into one line that names the path.
+
+    Args:
+        bytes_needed: what it takes, where that is known.
+        about: whether that is an estimate.
+    """
     try:
         yield
     except OSError as error:
-        raise _write_error(path, error, bytes_needed) from error
+        raise _write_error(path, error, bytes_needed, about) from error
 
 
-def _write_error(path: Path, error: OSError, bytes_needed: int | None = None) -> DistillkitError:
+def _write_error(path: Path, error: OSError, bytes_needed: int | None = None, about: bool = False) -> DistillkitError:
     if error.errno in _FULL:
-        needed = f", {bytes_needed:,} bytes are needed" if bytes_needed else ""
+        needed = f", {'about ' if about else ''}{bytes_needed:,} bytes are needed" if bytes_needed else ""
         return DistillkitError(
             f"no space left while writing {path}{needed}", hint="free some space, or choose another --output-dir"
         )
@@ -109,14 +114,14 @@ def write_folder(final: Path, fill: Callable[[Path], None], bytes_needed: int | 
     """Build a folder elsewhere with `fill(temporary)`, sync every file, then put it in the place of `final`.
 
     Args:
-        bytes_needed: how much it takes, for the error, where that is known.
+        bytes_needed: about how much it takes, for the error, where that is known.
 
     Raises:
         DistillkitError: the disk is full or the place cannot be written; `final` is then as it was.
     """
     temporary = final.with_name(f"{TEMPORARY_PREFIX}{final.name}")
     outgoing = final.with_name(f"{_OUTGOING_PREFIX}{final.name}")
-    with explained_write_errors(final, bytes_needed):
+    with explained_write_errors(final, bytes_needed, about=True):
         final.parent.mkdir(parents=True, exist_ok=True)
         remove_tree(temporary)
         try:

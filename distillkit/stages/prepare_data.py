@@ -81,7 +81,9 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, anew: bool =
         write_json(folder / "stats.json", stats)
         write_json(folder / "models.json", pair.record())
 
-    write_folder(run.data, fill)
+    tokens = sum(example.student_tokens + example.teacher_tokens for built in examples.values() for example in built)
+    text = sum(example.bytes for built in examples.values() for example in built)
+    write_folder(run.data, fill, text + 4 * tokens)
     run.manifest.models = pair.record()
     train = stats["splits"]["train"]
     kind = "same tokenizer" if same else "different tokenizers"

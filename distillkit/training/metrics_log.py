@@ -29,8 +29,9 @@ class MetricsLog:
         """Write one line at once, so that a reader can follow along."""
         if self.path is None:
             return
-        with explained_write_errors(self.path), self.path.open("a", encoding="utf-8") as stream:
-            stream.write(_line(line))
+        text = _line(line)
+        with explained_write_errors(self.path, len(text)), self.path.open("a", encoding="utf-8") as stream:
+            stream.write(text)
 
     def sync(self) -> None:
         """Make the lines so far durable; a checkpoint must not outlive them in a power cut."""

@@ -15,14 +15,18 @@ sys.path.insert(0, str(HERE))  # The modules that these tests share; see tests/c
 
 
 @pytest.fixture(scope="session")
-def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def workshop(faultless_workshop: Any) -> Any:
     """See `fault_loop.Workshop`."""
-    if sys.platform != "linux":
-        pytest.skip("the faults are put between the program and the C library with LD_PRELOAD, which is Linux's")
-    import io_injection
-
-    if io_injection.compiler() is None:
+    if not faultless_workshop.program.can_fail:
         pytest.skip("needs a C compiler (cc, gcc or clang)")
+    return faultless_workshop
+
+
+@pytest.fixture(scope="session")
+def faultless_workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The workshop also where calls cannot be made to fail one by one."""
+    if sys.platform != "linux":
+        pytest.skip("LD_PRELOAD, tmpfs and the like are Linux's")
     from fault_loop import SHORT, Workshop
 
     import distillkit

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import gc
 import importlib
 import json
@@ -102,11 +103,17 @@ class Program:
         folder: for the library and for what the commands say.
         root: the folder whose calls count; no other is ever made to fail.
         environment: of the program.
+
+    Attributes:
+        can_fail: whether calls can be made to fail, for which a C compiler is needed.
     """
 
     def __init__(self, folder: Path, root: Path, environment: Mapping[str, str]) -> None:
         self.folder, self.root = folder, root
-        variables = {**environment, "LD_PRELOAD": str(build(folder)), "OMP_NUM_THREADS": "1"}
+        self.can_fail = compiler() is not None
+        variables = {**environment, "OMP_NUM_THREADS": "1"}
+        if self.can_fail:
+            variables["LD_PRELOAD"] = str(build(folder))
         paths = [str(HERE), str(HERE.parent), environment.get("PYTHONPATH", "")]
         variables["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         self._process = subprocess.Popen(
@@ -124,26 +131,24 @@ class Program:
         """Run the command line in a child.
 
         Args:
-            constants: "module.name" of the program to the value it has in this child.
+            constants: "module.name" of the program to the value it has in this child; "@module.name" is what has that name.
             limit: no file may become larger than so many bytes (RLIMIT_FSIZE).
             kill_after: SIGKILL after so many seconds.
         """
+        assert self.can_fail or fault is None
         fault = fault or Fault(0)
         kinds = sum(KINDS[kind] for kind in fault.kinds) or 255
         task = {
             "command": command, "root": str(self.root), "match": fault.match, "kinds": kinds, "at": fault.at,
             "mode": MODES[fault.mode], "error": fault.error, "constants": dict(constants or {}), "limit": limit,
-            "kill_after": kill_after, "timeout": timeout, "said": str(self.folder / "stderr.txt"), "out": str(self.folder / "stdout.txt"),
+            "kill_after": kill_after, "timeout": timeout,
         }  # fmt: skip
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(task) + "\n")
         self._process.stdin.flush()
         answer = json.loads(self._process.stdout.readline())
-        said, out = (
-            (self.folder / name).read_text(encoding="utf-8", errors="replace") for name in ("stderr.txt", "stdout.txt")
-        )
-        return Done(said=said, out=out, **answer)
+        return Done(**answer)
 
     def close(self) -> None:
         self._process.communicate(timeout=60)
@@ -152,11 +157,27 @@ class Program:
 # --- in the process that forks ---------------------------------------------------------------------------------------
 
 
-def _child(task: dict[str, Any], library: Any) -> None:
+class _NoFaults:
+    """Stands for the library where there is none."""
+
+    def __init__(self) -> None:
+        self.fault_arm = _nothing()
+        self.fault_disarm = _nothing()
+        self.fault_calls = self.fault_fired = _nothing(0)
+        self.fault_what = _nothing(b"")
+
+
+def _nothing(result: Any = None) -> Any:
+    def call(*_: Any) -> Any:
+        return result
+
+    return call
+
+
+def _child(task: dict[str, Any], library: Any, pipes: dict[str, tuple[int, int]]) -> None:
     """The program, to its end."""
-    for number, name in ((1, "out"), (2, "said")):
-        descriptor = os.open(task[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(descriptor, number)
+    for number, pipe in ((1, pipes["out"]), (2, pipes["said"])):
+        os.dup2(pipe[1], number)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, encoding="utf-8", closefd=False)  # noqa: SIM115
@@ -165,6 +186,9 @@ def _child(task: dict[str, Any], library: Any) -> None:
         found = importlib.import_module(module)
         if not hasattr(found, attribute):
             raise AttributeError(name)
+        if isinstance(value, str) and value.startswith("@"):
+            other, name = value[1:].rsplit(".", 1)
+            value = getattr(importlib.import_module(other), name)
         setattr(found, attribute, value)
     if task["limit"] is not None:
         import resource
@@ -183,6 +207,19 @@ def _child(task: dict[str, Any], library: Any) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _pipe() -> tuple[int, int]:
+    """Large enough for all that a command says. A file would be subject to the limit of RLIMIT_FSIZE."""
+    pipe = os.pipe()
+    fcntl.fcntl(pipe[1], fcntl.F_SETPIPE_SZ, 1 << 20)
+    return pipe
+
+
+def _content(pipe: tuple[int, int]) -> str:
+    os.close(pipe[1])
+    with os.fdopen(pipe[0], encoding="utf-8", errors="replace") as stream:
+        return stream.read()
 
 
 def _wait(pid: int, task: dict[str, Any]) -> int:
@@ -214,7 +251,7 @@ def warm_up() -> None:
 
 
 def _serve() -> None:
-    library: Any = ctypes.CDLL(None)
+    library: Any = ctypes.CDLL(None) if os.environ.get("LD_PRELOAD") else _NoFaults()
     library.fault_arm.argtypes = [
         ctypes.c_char_p,
         ctypes.c_char_p,
@@ -231,11 +268,12 @@ def _serve() -> None:
         task = json.loads(line)
         library.fault_arm(b"/nowhere", b"", 0, 0, 0, 0)
         began = time.monotonic()
+        pipes = {name: _pipe() for name in ("out", "said")}
         pid = os.fork()
         if pid == 0:
             code = 70
             try:
-                _child(task, library)
+                _child(task, library, pipes)
             except BaseException:
                 import traceback
 
@@ -244,6 +282,7 @@ def _serve() -> None:
             os._exit(code)
         code = _wait(pid, task)
         answer = {
+            **{name: _content(pipe) for name, pipe in pipes.items()},
             "code": code, "calls": library.fault_calls(), "fired": bool(library.fault_fired()),
             "what": library.fault_what().decode(), "seconds": round(time.monotonic() - began, 3),
         }  # fmt: skip
