@@ -46,7 +46,7 @@ def main() -> None:
                 box_type="black", teacher_model_path=arguments.work / "teacher", alpha=arguments.alpha,
                 student_model_path=arguments.work / f"{shape}-{arguments.seed}", dataset_path=arguments.texts,
                 sample_size=arguments.steps * BATCH, max_length=MAX_LENGTH, batch_size=BATCH, epochs=1,
-                learning_rate=LEARNING_RATE, held_out_size=HELD_OUT, seed=arguments.seed, no_cuda=True, weight_decay=0.0,
+                learning_rate=LEARNING_RATE, held_out_size=HELD_OUT, seed=arguments.seed, no_cuda=True,
                 skip_validation=True, save_plot=False, skip_demo=True, save_best_model=False,
                 output_dir=arguments.work / "black-box", folder_name=f"{shape}-{arguments.seed}-{int(time.time())}",
             )  # fmt: skip
