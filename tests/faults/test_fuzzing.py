@@ -43,7 +43,7 @@ from distillkit.training.metrics_log import read_metrics
 QUIET = Console(quiet=True)
 # A deadline catches what does not end soon; the first call of anything imports.
 bounded = settings(
-    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "40")), deadline=20_000, database=None,
+    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "40")), deadline=60_000, database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )  # fmt: skip
 
@@ -267,7 +267,7 @@ def _source(settings_: Parameters) -> None:
     from distillkit.data.documents import local_path
 
     path = local_path(settings_)
-    if path is None or not os.path.isdir(os.path.expanduser(path)):  # noqa: PTH111, PTH112
+    if path is None or "\0" in path or not os.path.isdir(os.path.expanduser(path)):  # noqa: PTH111, PTH112
         check_source(settings_)
         source_fingerprint(settings_)
 
