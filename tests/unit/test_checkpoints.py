@@ -125,6 +125,18 @@ def test_pruning_keeps_the_newest_two(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"step-100", "mine", "notes.txt"}
 
 
+def test_pruning_after_a_damaged_one_was_passed_over(tmp_path: Path) -> None:
+    for step in (5, 10, 15, 20, 25):
+        make(tmp_path, step)
+    for step in (20, 25):
+        (tmp_path / f"step-{step}" / "optimizer.pt").unlink()
+    newest = newest_valid(tmp_path, "ours").path
+    assert newest == tmp_path / "step-15"
+    # By their number alone the damaged ones would be the two that are kept.
+    prune(tmp_path, newest=newest)
+    assert {path.name for path in tmp_path.iterdir()} == {"step-10", "step-15", "step-20", "step-25"}
+
+
 def test_links_are_neither_followed_nor_counted(tmp_path: Path) -> None:
     root, elsewhere = tmp_path / "checkpoints", tmp_path / "elsewhere"
     precious = make(elsewhere, 1)

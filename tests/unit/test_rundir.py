@@ -103,3 +103,16 @@ def test_foreign_folder_is_not_taken(tmp_path: Path) -> None:
     with pytest.raises(PreconditionError, match="already exists"):
         RunDirectory.create(folder, resolve({}))
     assert [path.name for path in folder.iterdir()] == ["chapter1.txt"]
+
+
+def test_a_run_that_was_cut_off_while_it_was_made_goes_on(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / ".tmp-manifest.json").write_text("{")
+    made = RunDirectory.create(folder, resolve({}))
+    (folder / "config.yaml").unlink()
+    (tmp_path / "latest").write_text("another\n")
+    made.complete_creation()
+    assert (folder / "config.yaml").exists()
+    assert (tmp_path / "latest").read_text() == "mine\n"
+    assert made.tidy() == []

@@ -78,3 +78,39 @@ def test_records_notice_every_change(tmp_path: Path) -> None:
     assert "bytes" in str(storage.records_problem(tmp_path, records))
     (tmp_path / "a").unlink()
     assert "missing" in str(storage.records_problem(tmp_path, records))
+
+
+def test_leftovers_go_and_what_was_on_its_way_out_comes_back(tmp_path: Path) -> None:
+    for name in (".tmp-old-best", ".tmp-best", ".tmp-old-final", "final"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "weights").write_text(name)
+    (tmp_path / ".tmp-manifest.json").write_text("{")
+    (tmp_path / ".tmp-link").symlink_to(tmp_path / "final")
+    deleted = {path.name for path in storage.remove_leftovers(tmp_path)}
+    assert deleted == {".tmp-best", ".tmp-old-final", ".tmp-manifest.json", ".tmp-link"}
+    assert {path.name: (path / "weights").read_text() for path in tmp_path.iterdir()} == {
+        "best": ".tmp-old-best",
+        "final": "final",
+    }
+
+
+def test_the_old_folder_comes_back_though_nothing_can_be_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    final = tmp_path / "student"
+    storage.write_folder(final, lambda folder: (folder / "a").write_text("1"))
+    rename = Path.rename
+
+    def fail_once_then_read_only(self: Path, target: Path) -> Path:
+        if self.name == ".tmp-student":
+            monkeypatch.setattr(storage, "remove_tree", read_only)
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    def read_only(path: Path) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "rename", fail_once_then_read_only)
+    with pytest.raises(DistillkitError, match=r"cannot write .*student"):
+        storage.write_folder(final, lambda folder: (folder / "a").write_text("2"))
+    assert (final / "a").read_text() == "1"
