@@ -108,9 +108,11 @@ def execute(
     if request.dry_run:
         from distillkit.planning import show_plan
 
-        show_plan(
-            resolved, run.path if run else pipeline.target_folder(resolved), run, wanted, console, force=request.force
-        )
+        folder = run.path if run else pipeline.target_folder(resolved)
+        if run is None and (folder / "manifest.json").exists():
+            run = RunDirectory.open(folder)
+        planned = pipeline.planned_stages(wanted, resolved.parameters, run, request.force)
+        show_plan(resolved, folder, planned, console)
         return None
     # From here on: a signal while the run directory is made is answered once it is there.
     with graceful_signals():

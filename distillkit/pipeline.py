@@ -210,6 +210,38 @@ def needs_run(stage: str, config: Parameters, run: RunDirectory, inputs: Mapping
     return None
 
 
+def planned_stages(
+    stages: list[str], config: Parameters, run: RunDirectory | None, force: bool
+) -> list[tuple[str, str]]:
+    """What would happen to each stage, judged as the run itself would judge it."""
+    rows: list[tuple[str, str]] = []
+    anew = None  # An earlier stage that would run, so that what follows from it is not known yet.
+    for stage in stages:
+        words = _planned_words(stage, config, run, force, anew)
+        rows.append((stage, words))
+        if anew is None and not words.startswith("skip"):
+            anew = stage
+    return rows
+
+
+def _planned_words(stage: str, config: Parameters, run: RunDirectory | None, force: bool, anew: str | None) -> str:
+    record = run.record(stage) if run else None
+    if run is None or record is None:
+        return "run"
+    if force:
+        return "run again (--force)"
+    if anew in STAGES[stage].after and STAGES[stage].cheap:
+        return f"run again after {anew}"
+    try:
+        reason = needs_run(stage, config, run, stage_inputs(stage, config, run), force)
+    except PreconditionError as error:
+        return f"refused: {error.message}; {error.hint}"
+    if reason is None:
+        return "skip, complete"
+    continues = record.status != "complete" and not STAGES[stage].cheap
+    return f"{'continue' if continues else 'run again'}, {reason}"
+
+
 def _mended_by(command: str, message: str) -> PreconditionError:
     """An error after which another command goes on than the one that failed."""
     error = PreconditionError(message, hint=f"run: {command}")

@@ -1,7 +1,6 @@
 """--dry-run: what a run would do, need and take. Changes nothing on disk and downloads no weights.
 
-Sizes follow from the models' configurations; times from counted operations and a half-second measurement of this
-machine, so they are an order of magnitude with reasons, not a promise.
+Sizes follow from the models' configurations; times from what a layer or two of them take on this machine now.
 """
 
 from __future__ import annotations
@@ -9,8 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,19 +19,21 @@ import torch
 from distillkit.config import ResolvedConfig
 from distillkit.console import Console, format_bytes, format_duration
 from distillkit.losses.chunked import rows_per_chunk
+from distillkit.measuring import Shape
 from distillkit.models.gguf import cached_conversion
+from distillkit.models.pruning import LAYER_COUNT_NAMES
 from distillkit.models.quiet import quiet_hub, quiet_transformers
 from distillkit.models.references import ModelReference, parse_student_reference, parse_teacher_reference
 from distillkit.parameters import Parameters
-from distillkit.rundir import RunDirectory
+from distillkit.phases import Amounts, Part, phase_seconds
+from distillkit.stages.prepare_data import held_out_size
+from distillkit.teachers.blocks import USABLE
 from distillkit.teachers.sparse_cache import BYTES_PER_TOKEN
 from distillkit.training import checkpoints
 from distillkit.training.arguments import total_steps
+from distillkit.training.memory import free_memory_bytes
 from distillkit.training.precision import Compute, choose_compute
 
-# What a matrix multiplication on its own reaches is never reached by a whole step: attention, softmax, optimizer.
-_REACHED = 0.5
-_MEASURE_SECONDS = 0.25
 # What Python, torch and transformers take before anything is loaded.
 _LIBRARIES_BYTES = 800_000_000
 
@@ -47,30 +47,36 @@ class Sizes:
         flops: of a forward pass, per token: two per parameter that is multiplied, the head included.
         vocabulary: columns of the head.
         width: numbers in a hidden state.
+        config: the content of config.json.
+        layers: decoder blocks.
+        inner_width: numbers per token between blocks.
     """
 
     parameters: int
     flops: float
     vocabulary: int
     width: int
+    config: dict[str, Any]
+    layers: int
+    inner_width: int
+
+    def part(self) -> Part:
+        return Part(Shape(self.config, self.layers), self.parameters, self.vocabulary, self.width)
 
 
-def show_plan(
-    resolved: ResolvedConfig,
-    folder: Path,
-    run: RunDirectory | None,
-    stages: list[str],
-    console: Console,
-    *,
-    force: bool,
-) -> None:
-    """Print the plan, and as --json give it as one object."""
+def show_plan(resolved: ResolvedConfig, folder: Path, planned: Sequence[tuple[str, str]], console: Console) -> None:
+    """Print the plan, and as --json give it as one object.
+
+    Args:
+        planned: what would happen to each stage (`pipeline.planned_stages`).
+    """
     config = resolved.parameters
     console.table("Parameters", ["parameter", "value", "from"], resolved.rows(), to_stdout=True)
-    planned = [_stage_row(stage, run, force) for stage in stages]
     console.table("Stages", ["stage", "what would happen"], planned, to_stdout=True)
-    estimate = estimate_run(config, folder)
-    rows = [(name.replace("_", " "), _words(name, value)) for name, value in estimate.items()]
+    estimate = estimate_run(config, folder, [stage for stage, words in planned if not words.startswith("skip")])
+    shown = {name: value for name, value in estimate.items() if name != "phases"}
+    rows = [(name.replace("_", " "), _words(name, value)) for name, value in shown.items()]
+    rows += [(f"time of {name}", _words("_seconds", value)) for name, value in (estimate["phases"] or {}).items()]
     console.table("Estimate", ["what", "how much"], rows, to_stdout=True)
     console.info(f"nothing was changed; without --dry-run this goes to {folder}")
     console.json(
@@ -80,17 +86,6 @@ def show_plan(
             "stages": dict(planned), "estimate": estimate,
         }
     )  # fmt: skip
-
-
-def _stage_row(stage: str, run: RunDirectory | None, force: bool) -> tuple[str, str]:
-    record = run.record(stage) if run else None
-    if record is None:
-        return stage, "run"
-    if force:
-        return stage, "run again (--force)"
-    if record.status == "complete":
-        return stage, "skip, complete (unless something it depends on has changed)"
-    return stage, f"continue, it was {record.status}"
 
 
 def _words(name: str, value: Any) -> str:
@@ -103,10 +98,13 @@ def _words(name: str, value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def estimate_run(config: Parameters, folder: Path) -> dict[str, Any]:
+def estimate_run(config: Parameters, folder: Path, stages: list[str]) -> dict[str, Any]:
     """Sizes, memory, disk and times; None for what cannot be known without downloading.
 
-    The number of tokens is an upper bound: every example is taken to be full.
+    The number of tokens is an upper bound until the data are prepared: every example is taken to be full.
+
+    Args:
+        stages: that are timed.
     """
     compute = choose_compute(config)
     teacher = _sizes(parse_teacher_reference(config), None)
@@ -125,23 +123,61 @@ def estimate_run(config: Parameters, folder: Path) -> dict[str, Any]:
         "memory_bytes": _memory(config, compute, teacher, student),
         "memory_free_bytes": psutil.virtual_memory().available,
     }
-    if teacher is not None and student is not None:
-        rate = _REACHED * measured_flops(compute)
-        passes = config.epochs if config.alpha > 0 and config.box_type == "white" else 0
-        if _caches(config):
-            passes = 1
-        estimate["teacher_seconds"] = round(passes * tokens * teacher.flops / rate)
-        # Backwards costs twice as much as forwards.
-        estimate["student_seconds"] = round(3 * config.epochs * tokens * student.flops / rate)
-    else:
-        estimate["teacher_seconds"] = estimate["student_seconds"] = None
+    estimate |= _times(config, compute, folder, teacher, student, steps, stages)
     return estimate
+
+
+def _times(
+    config: Parameters,
+    compute: Compute,
+    folder: Path,
+    teacher: Sizes | None,
+    student: Sizes | None,
+    steps: int,
+    stages: list[str],
+) -> dict[str, Any]:
+    """Seconds of each phase and of all together; None where the models are not here yet."""
+    if teacher is None or student is None:
+        return {"phases": None, "total_seconds": None}
+    tokens = _tokens(config, folder)
+    streams = _streams(config, compute, teacher)
+    amounts = Amounts(*tokens, steps, config.max_length)
+    found = phase_seconds(
+        config, compute, teacher.part(), student.part(), amounts, stages,
+        cached=_caches(config) or streams, streams=streams,
+    )  # fmt: skip
+    return {
+        "phases": {name: round(seconds, 2) for name, seconds in found.items()},
+        "total_seconds": round(sum(found.values()), 1),
+    }
+
+
+def _tokens(config: Parameters, folder: Path) -> tuple[int, int, int]:
+    """(student's, teacher's) tokens of the training part, and those of a held-out part: counted if the data are
+    prepared, else as if every example were full."""
+    try:
+        splits = json.loads((folder / "data" / "stats.json").read_text(encoding="utf-8"))["splits"]
+        train, test = splits["train"], splits["test"]
+        return int(train["student_tokens"]), int(train["teacher_tokens"]), int(test["student_tokens"])
+    except (OSError, ValueError, KeyError, TypeError):
+        full = config.sample_size * config.max_length
+        return full, full, held_out_size(config) * config.max_length
+
+
+def _streams(config: Parameters, compute: Compute, teacher: Sizes | None) -> bool:
+    if config.box_type != "white" or config.alpha == 0 or config.teacher_cache == "off" or teacher is None:
+        return False
+    if config.teacher_streaming != "auto":
+        return config.teacher_streaming == "on"
+    return teacher.parameters * compute.teacher.itemsize > USABLE * free_memory_bytes(compute.device)
 
 
 def _caches(config: Parameters) -> bool:
     """Whether the teacher runs once and is remembered, if the disk has room and its head is a plain layer."""
     if config.box_type != "white" or config.alpha == 0:
         return False
+    if config.teacher_streaming == "on":
+        return True
     return config.teacher_cache in ("exact", "sparse") or (config.teacher_cache == "auto" and config.epochs > 1)
 
 
@@ -160,6 +196,10 @@ def _disk(config: Parameters, compute: Compute, teacher: Sizes | None, student: 
     cache = _cache_bytes(config, compute, teacher)
     if student is None or cache is None:
         return None
+    if _streams(config, compute, teacher) and teacher is not None:
+        # What comes out of a block, and out of the one before, until the cache is written.
+        states = config.sample_size * config.max_length * teacher.inner_width * compute.teacher.itemsize
+        cache = max(cache, 2 * states) + (cache if config.teacher_cache == "sparse" else 0)
     copies = 3 * (checkpoints.KEEP + 1) + 1 + (1 if config.save_best_model else 0)
     return copies * 4 * student.parameters + cache
 
@@ -183,26 +223,15 @@ def _memory(config: Parameters, compute: Compute, teacher: Sizes | None, student
     training = 16 * student.parameters + 4 * student.vocabulary * student.width + chunk
     if not needs_teacher:
         return _LIBRARIES_BYTES + training
+    if _streams(config, compute, teacher):
+        frame = teacher.parameters - teacher.vocabulary * teacher.width
+        block = each * (frame // max(1, teacher.layers) + 2 * teacher.vocabulary * teacher.width)
+        head = 0 if config.teacher_cache == "sparse" else each * teacher.vocabulary * teacher.width
+        return _LIBRARIES_BYTES + max(block, training + head)
     if _caches(config):
         head = 0 if config.teacher_cache == "sparse" else each * teacher.vocabulary * teacher.width
         return _LIBRARIES_BYTES + max(each * teacher.parameters, training + head)
     return _LIBRARIES_BYTES + training + each * teacher.parameters
-
-
-def measured_flops(compute: Compute) -> float:
-    """Floating-point operations per second of a matrix product in the format of the run, measured now."""
-    size = 1024
-    left = torch.randn(size, size, device=compute.device, dtype=compute.teacher)
-    right = torch.randn_like(left)
-    products = 0
-    _ = left @ right
-    began = time.perf_counter()
-    while time.perf_counter() - began < _MEASURE_SECONDS:
-        _ = left @ right
-        if compute.device.type == "cuda":
-            torch.cuda.synchronize(compute.device)
-        products += 1
-    return 2 * size**3 * products / (time.perf_counter() - began)
 
 
 # --- sizes without weights -------------------------------------------------------------------------------------------
@@ -280,7 +309,10 @@ def _count(config: dict[str, Any]) -> Sizes | None:
     # Looking a token up costs nothing; the head, tied or not, is multiplied.
     multiplied = parameters if tied else parameters - embedding
     columns, width = head.weight.shape if head is not None else (0, 0)
-    return Sizes(parameters, 2.0 * multiplied, int(columns), int(width))
+    text = model.config.get_text_config()
+    layers = next((getattr(text, name) for name in LAYER_COUNT_NAMES if isinstance(getattr(text, name, None), int)), 1)
+    inner = int(getattr(text, "hidden_size", width))
+    return Sizes(parameters, 2.0 * multiplied, int(columns), int(width), config, int(layers), inner)
 
 
 def _pruned(teacher: ModelReference, student: ModelReference, whole: Sizes) -> Sizes | None:
@@ -306,4 +338,7 @@ def _pruned(teacher: ModelReference, student: ModelReference, whole: Sizes) -> S
         one.flops + (kept - 1) * layer_flops,
         whole.vocabulary,
         whole.width,
+        whole.config,
+        kept,
+        whole.inner_width,
     )

@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from distillkit.console import format_bytes
 from distillkit.errors import PreconditionError, UsageError
 from distillkit.models.loading import LocatedModel, read_config, weight_files
 from distillkit.models.pruning import decoder_blocks
 from distillkit.models.quiet import quiet_transformers
+from distillkit.models.skeleton import skeleton
 from distillkit.models.stored_weights import StoredWeights
 from distillkit.parameters import Parameters
 from distillkit.training.memory import free_memory_bytes
@@ -34,7 +34,7 @@ _SAME_NAME = {"lm_head.weight": "embed_out.weight", "embed_out.weight": "lm_head
 
 
 # Of the free memory; the rest is for what is not weights.
-_USABLE = 0.9
+USABLE = 0.9
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def choose_streaming(config: Parameters, located: LocatedModel, compute: Compute
     needed = StoredWeights(list(weight_files(located.folder))).numbers * compute.teacher.itemsize
     free = free_memory_bytes(compute.device)
     words = f"its weights take {format_bytes(needed)}, {format_bytes(free)} of memory are free"
-    if needed <= _USABLE * free:
+    if needed <= USABLE * free:
         return Streaming(False, words)
     return Streaming(problem is None and config.teacher_cache != "off", words)
 
@@ -115,7 +115,7 @@ class BlockwiseTeacher:
             )
         self.name, self.dtype, self.device = located.reference.text, dtype, device
         self.stored = StoredWeights(list(weight_files(located.folder)))
-        self.model = _skeleton(located, dtype)
+        self.model = skeleton(_config(located), dtype)
         _, _, self.blocks = decoder_blocks(self.model)
         self._prepare_block = prepare_block
         self._names = {module: name for name, module in self.model.named_modules()}
@@ -275,26 +275,6 @@ class BlockwiseTeacher:
 
     def _head(self) -> nn.Linear:
         return self._any.get_output_embeddings()
-
-
-def _skeleton(located: LocatedModel, dtype: torch.dtype) -> nn.Module:
-    from transformers import AutoModelForCausalLM
-
-    with quiet_transformers(), _WithoutWeights():
-        model: Any = AutoModelForCausalLM.from_config(_config(located), dtype=dtype)
-    for module in model.modules():  # Norms begin as ones.
-        for name, value in list(module.named_parameters(recurse=False)):
-            setattr(module, name, nn.Parameter(value.to("meta"), requires_grad=False))
-    return model.eval()
-
-
-class _WithoutWeights(TorchFunctionMode):
-    """Matrices get a shape but no memory, while what is computed from the configuration (the frequencies of positions)
-    is computed as ever; `torch.device("meta")` would take that away as well."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        where = {"device": "meta"} if func is torch.empty else {}
-        return func(*args, **{**(kwargs or {}), **where})
 
 
 def _config(located: LocatedModel) -> Any:

@@ -1,0 +1,122 @@
+"""What `--dry-run` says a run will take, against what the run then takes, phase by phase.
+
+    python benchmarks/speed/estimates.py --texts TEXT --work FOLDER --results estimates.jsonl
+
+Plan and run follow each other in processes of their own, on a pair that everybody can make: SmolLM2-135M and eight of
+its layers, and the smallest models of the tests' kind. A ratio is estimate / measurement: between 1/1.5 and 1.5 is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from pairs import smollm2
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+
+BOUND = 1.5
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--texts", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--sample-size", type=int, default=64)
+    parser.add_argument("--length", type=int, default=128)
+    parser.add_argument(
+        "--only", nargs="*", choices=("tiny", "smollm2", "smollm2-cached", "smollm2-streamed"), default=None
+    )
+    arguments = parser.parse_args()
+    teacher, student = smollm2(arguments.work)
+    tiny = {
+        name: small(arguments.work / f"tiny-{name}", teacher, layers)
+        for name, layers in (("teacher", 4), ("student", 1))
+    }
+    pairs: dict[str, tuple[Path, Path, list[str]]] = {
+        "tiny": (tiny["teacher"], tiny["student"], ["--epochs", "2"]),
+        "smollm2": (teacher, student, ["--epochs", "1"]),
+        "smollm2-cached": (teacher, student, ["--epochs", "2", "--teacher-cache", "exact"]),
+        "smollm2-streamed": (teacher, student, ["--epochs", "1", "--teacher-streaming", "on"]),
+    }
+    outside = 0
+    for name, (large, little, more) in pairs.items():
+        if arguments.only is None or name in arguments.only:
+            outside += compare(arguments, name, large, little, more)
+    print(f"{outside} of the phases that take a second or more are outside 1/{BOUND} to {BOUND}")
+
+
+def small(folder: Path, tokenizer: Path, layers: int) -> Path:
+    """A GPT-2 of 64 numbers a token with random weights and SmolLM2's tokenizer."""
+    if not (folder / "config.json").exists():
+        spelled = AutoTokenizer.from_pretrained(tokenizer)
+        torch.manual_seed(layers)
+        config = GPT2Config(vocab_size=len(spelled), n_embd=64, n_layer=layers, n_head=4, n_positions=256)
+        GPT2LMHeadModel(config).save_pretrained(folder)
+        spelled.save_pretrained(folder)
+    return folder
+
+
+def compare(arguments: argparse.Namespace, name: str, teacher: Path, student: Path, more: list[str]) -> int:
+    output = arguments.work / "estimates" / f"{name}-{time.time_ns()}"
+    command = [
+        sys.executable, "-m", "distillkit", "distill", "--teacher-model-path", str(teacher), "--student-model-path",
+        str(student), "--dataset-path", str(arguments.texts), "--sample-size", str(arguments.sample_size), "--max-length",
+        str(arguments.length), "--held-out-size", "24", "--quality-gate", "off", "--allow-out-of-range", "--no-cuda",
+        "--no-skip-demo", "--no-install-deps", "--output-dir", str(output), "--folder-name", "run", "--json", *more,
+    ]  # fmt: skip
+    began = time.monotonic()
+    plan = json.loads(told([*command, "--dry-run"]))["estimate"]
+    planning = time.monotonic() - began
+    told(command)
+    measured = phases_of(output / "run")
+    outside = 0
+    for phase, estimated in [*plan["phases"].items(), ("total", plan["total_seconds"])]:
+        seconds = measured[phase] if phase != "total" else sum(measured.values())
+        ratio = estimated / max(seconds, 1e-9)
+        matters = max(estimated, seconds) >= 1
+        outside += matters and not 1 / BOUND <= ratio <= BOUND
+        line = {"pair": name, "phase": phase, "estimated": round(estimated, 2), "measured": round(seconds, 2), "ratio": round(ratio, 2)}  # fmt: skip
+        emit(arguments, line)
+    existing = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
+    emit(arguments, {
+        "pair": name, "planning_seconds": round(planning, 1), "disk_estimated": plan["disk_bytes"], "disk_left": existing,
+        "memory_estimated": plan["memory_bytes"], "memory_measured": peak_of(output / "run"),
+    })  # fmt: skip
+    return outside
+
+
+def told(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr[-3000:])
+    return done.stdout
+
+
+def phases_of(run: Path) -> dict[str, float]:
+    """Seconds of each stage; the teacher pass apart from the training where it was one of its own."""
+    stages = json.loads((run / "manifest.json").read_text(encoding="utf-8"))["stages"]
+    found = {name: float(record["metrics"]["seconds"]) for name, record in stages.items()}
+    teacher = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["teacher_pass"]["seconds"]
+    whole = found.pop("distill")
+    return {**found, "teacher pass": teacher, "training": whole - teacher}
+
+
+def peak_of(run: Path) -> int:
+    return int(json.loads((run / "metrics.json").read_text(encoding="utf-8"))["train"]["peak_memory_bytes"])
+
+
+def emit(arguments: argparse.Namespace, line: dict[str, Any]) -> None:
+    print(line, flush=True)
+    with arguments.results.open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(line) + "\n")
+
+
+if __name__ == "__main__":
+    main()
