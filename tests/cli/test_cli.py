@@ -213,6 +213,30 @@ def test_dry_run_touches_nothing(command: Run, finished: Path, cli_pair: list[st
     assert listing(tmp_path) == before
 
 
+def test_a_plan_does_not_skip_what_is_damaged_or_stale(command: Run, finished: Path, tmp_path: Path) -> None:
+    run = tmp_path / "copy"
+    shutil.copytree(finished, run)
+
+    def planned(*options: object) -> dict[str, str]:
+        return command("distill", "--run", run, "--dry-run", "--json", *options).json["stages"]
+
+    whole = planned()
+    assert set(whole.values()) == {"skip, complete"}
+    (run / "validation.json").write_text("{}", encoding="utf-8")
+    size = f"{(finished / 'validation.json').stat().st_size:,}"
+    assert planned() == whole | {
+        "validate": f"run again, validation.json has 2 bytes instead of {size}",
+        "plot": "run again, changed: validation.json",
+    }
+    weights = run / "student" / "final" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    found = planned()
+    assert found["distill"].startswith("refused: the result of distill is damaged")
+    assert "--force" in found["distill"]
+    assert found["validate"] == "run again after distill"
+    assert planned("--batch-size", "3")["distill"].startswith("refused: distill was made from something else")
+
+
 def test_quiet_leaves_the_result(command: Run, finished: Path) -> None:
     done = command("validate", "--run", finished, "--force", "--quiet")
     assert done.err == ""
