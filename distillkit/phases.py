@@ -84,32 +84,40 @@ def phase_seconds(
         "teacher": pace * _LOADING + teacher.parameters * compute.teacher.itemsize / hashing,
         "student": pace * _LOADING + 4 * student.parameters / hashing,
     }
-    found: dict[str, float] = {"check-env": pace * _CHECK}
     texts = amounts.student_tokens + 2 * amounts.held_out_tokens
-    found["prepare-data"] = pace * (2 * _TOKENIZERS + texts / _ENCODING) + 3 * both / hashing
-    reading = 0.0
-    if config.alpha > 0:
-        int8 = config.teacher_precision == "int8" and config.box_type == "white"
-        each = measuring.forward_per_token(
-            teacher.shape, compute.teacher, compute, amounts.length, None if cached else config.batch_size, int8=int8
-        )
-        reading = each * amounts.teacher_tokens
-    if config.box_type == "black" and config.alpha > 0:
-        calls = math.ceil(amounts.teacher_tokens / config.batch_size)
-        found["teacher pass"] = loading["teacher"] + calls * _one_token(teacher, compute)
-    elif config.alpha > 0:
-        found["teacher pass"] = reading * (1 if cached else config.epochs) + loading["teacher"]
-        if streams:
-            moved = 4 * amounts.teacher_tokens * teacher.width * compute.teacher.itemsize * teacher.shape.layers
-            found["teacher pass"] += teacher.parameters * compute.teacher.itemsize / _STREAMING_READ + moved / hashing
-    found["training"] = _training(config, compute, teacher, student, amounts, pace, hashing) + loading["student"]
-    found["validate"] = _validation(config, compute, teacher, student, amounts, reading) + pace * _TOKENIZERS
-    found["validate"] += loading["teacher"] + 2 * loading["student"]
-    writing = _one_token(teacher, compute) + 2 * _one_token(student, compute)
-    found["demo"] = _DEMO_TOKENS * writing + pace * _TOKENIZERS + loading["teacher"] + 2 * loading["student"]
-    found["plot"] = pace * _PLOTTING
-    wanted = {*stages, *(("teacher pass", "training") if "distill" in stages else ())}
-    return {name: seconds for name, seconds in found.items() if name in wanted}
+    found: dict[str, float] = {}
+    if "check-env" in stages:
+        found["check-env"] = pace * _CHECK
+    if "prepare-data" in stages:
+        found["prepare-data"] = pace * (2 * _TOKENIZERS + texts / _ENCODING) + 3 * both / hashing
+    if "distill" in stages:
+        if config.alpha > 0:
+            found["teacher pass"] = loading["teacher"] + _reading(config, compute, teacher, amounts, cached)
+            if streams:
+                moved = 4 * amounts.teacher_tokens * teacher.width * compute.teacher.itemsize * teacher.shape.layers
+                weights = teacher.parameters * compute.teacher.itemsize
+                found["teacher pass"] += weights / _STREAMING_READ + moved / hashing
+        found["training"] = _training(config, compute, teacher, student, amounts, pace, hashing) + loading["student"]
+    others = pace * _TOKENIZERS + loading["teacher"] + 2 * loading["student"]
+    if "validate" in stages:
+        found["validate"] = _validation(compute, teacher, student, amounts) + others
+    if "demo" in stages:
+        writing = _one_token(teacher, compute) + 2 * _one_token(student, compute)
+        found["demo"] = _DEMO_TOKENS * writing + others
+    if "plot" in stages:
+        found["plot"] = pace * _PLOTTING
+    return found
+
+
+def _reading(config: Parameters, compute: Compute, teacher: Part, amounts: Amounts, cached: bool) -> float:
+    """The teacher's part: it reads all texts, once or in every epoch, or writes as many."""
+    if config.box_type == "black":
+        return math.ceil(amounts.teacher_tokens / config.batch_size) * _one_token(teacher, compute)
+    each = measuring.forward_per_token(
+        teacher.shape, compute.teacher, compute, amounts.length, None if cached else config.batch_size,
+        int8=config.teacher_precision == "int8",
+    )  # fmt: skip
+    return each * amounts.teacher_tokens * (1 if cached else config.epochs)
 
 
 def _training(
@@ -137,14 +145,10 @@ def _training(
     )  # fmt: skip
 
 
-def _validation(
-    config: Parameters, compute: Compute, teacher: Part, student: Part, amounts: Amounts, reading: float
-) -> float:
+def _validation(compute: Compute, teacher: Part, student: Part, amounts: Amounts) -> float:
     """Each model scores the test part, and once more beside the teacher; then each writes a little."""
     tokens = amounts.held_out_tokens
-    teacher_each = reading / max(1, amounts.teacher_tokens) or measuring.forward_per_token(
-        teacher.shape, compute.teacher, compute, amounts.length
-    )
+    teacher_each = measuring.forward_per_token(teacher.shape, compute.teacher, compute, amounts.length)
     student_each = measuring.forward_per_token(
         student.shape, compute.autocast or compute.teacher, compute, amounts.length
     )

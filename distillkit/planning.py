@@ -139,6 +139,8 @@ def _times(
     """Seconds of each phase and of all together; None where the models are not here yet."""
     if teacher is None or student is None:
         return {"phases": None, "total_seconds": None}
+    if not stages:
+        return {"phases": {}, "total_seconds": 0.0}
     tokens = _tokens(config, folder)
     streams = _streams(config, compute, teacher)
     amounts = Amounts(*tokens, steps, config.max_length)
