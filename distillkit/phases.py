@@ -18,6 +18,7 @@ from distillkit.training.precision import Compute
 # On the machine where the fixed costs below were taken, quiet.
 _QUIET_HASHING = 1.4e9
 _CHECK, _TOKENIZERS, _LOADING, _STEP, _PLOTTING = 0.15, 0.7, 0.5, 0.012, 1.5
+_GENERATING = 2.0  # transformers' own machinery around it.
 _ENCODING = 30_000  # Tokens per second, datasets and all.
 _COMPILING = 25.0
 _COMPILED = 0.12  # Of the eager element-wise time.
@@ -92,18 +93,20 @@ def phase_seconds(
         found["prepare-data"] = pace * (2 * _TOKENIZERS + texts / _ENCODING) + 3 * both / hashing
     if "distill" in stages:
         if config.alpha > 0:
-            found["teacher pass"] = loading["teacher"] + _reading(config, compute, teacher, amounts, cached)
+            found["teacher pass"] = _reading(config, compute, teacher, amounts, cached)
             if streams:
                 moved = 4 * amounts.teacher_tokens * teacher.width * compute.teacher.itemsize * teacher.shape.layers
                 weights = teacher.parameters * compute.teacher.itemsize
                 found["teacher pass"] += weights / _STREAMING_READ + moved / hashing
         found["training"] = _training(config, compute, teacher, student, amounts, pace, hashing) + loading["student"]
+        if config.alpha > 0:
+            found["training"] += loading["teacher"]
     others = pace * _TOKENIZERS + loading["teacher"] + 2 * loading["student"]
     if "validate" in stages:
         found["validate"] = _validation(compute, teacher, student, amounts) + others
     if "demo" in stages:
         writing = _one_token(teacher, compute) + 2 * _one_token(student, compute)
-        found["demo"] = _DEMO_TOKENS * writing + others
+        found["demo"] = _DEMO_TOKENS * writing + others + pace * _GENERATING
     if "plot" in stages:
         found["plot"] = pace * _PLOTTING
     return found
@@ -155,7 +158,8 @@ def _validation(compute: Compute, teacher: Part, student: Part, amounts: Amounts
     seconds = 0.0
     for part, each, count in ((teacher, teacher_each, 1), (student, student_each, 2)):
         products, element_wise = measuring.loss_seconds(part.vocabulary, part.width, compute)
-        seconds += count * tokens * 2 * (each + products / 3 + element_wise / 2)
+        # Scoring needs a sum over the vocabulary, the comparison with the teacher two distributions.
+        seconds += count * tokens * 2 * (each + products / 3 + element_wise / 4)
         seconds += count * min(_SPEED_MOST, _SPEED_TOKENS * _one_token(part, compute))
     return seconds
 

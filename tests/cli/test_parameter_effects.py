@@ -581,9 +581,7 @@ def test_teacher_streaming(distil: Distil, tmp_path: Path, capsys: pytest.Captur
     assert equal_weights(usual, streamed)
     for name in ("bits_per_byte", "size_bytes", "parameters"):
         assert streamed.teacher[name] == pytest.approx(usual.teacher[name], rel=1e-9)
-    assert streamed.after["teacher_kl"] == pytest.approx(
-        usual.after["teacher_kl"], rel=1e-6
-    )
+    assert streamed.after["teacher_kl"] == pytest.approx(usual.after["teacher_kl"], rel=1e-6)
     assert streamed.teacher["generated_tokens_per_second"] is None
     # One epoch and sparse targets need what the teacher computes as well; the exact cache made for them does not stay.
     sparse = [

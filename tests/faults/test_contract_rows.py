@@ -226,7 +226,9 @@ def test_models_that_are_refused(cli: ForkedCli, place: SimpleNamespace, tmp_pat
     done = run(cli, place, "distill", *options(place, tmp_path / "out", teacher_model_path=folder), code=3)
     error, hint = done.err.splitlines()[-3:-1]
     assert error.startswith("error: ")
-    assert {"pickle": "pickle", "code": "brings its own Python code", "truncated": "model.safetensors is damaged"}[kind] in error
+    assert {"pickle": "pickle", "code": "brings its own Python code", "truncated": "model.safetensors is damaged"}[
+        kind
+    ] in error
     assert {"pickle": "safetensors", "code": "--trust-remote-code", "truncated": "get it again"}[kind] in hint
     assert not (tmp_path / "ran").exists()
     assert not (tmp_path / "out" / "run" / "student").exists()
