@@ -17,7 +17,7 @@ from distillkit.training.precision import Compute
 
 # On the machine where the fixed costs below were taken, quiet.
 _QUIET_HASHING = 1.4e9
-_CHECK, _TOKENIZERS, _LOADING, _STEP, _PLOTTING = 0.15, 0.7, 0.5, 0.012, 1.5
+_CHECK, _TOKENIZERS, _LOADING, _STEP, _PLOTTING = 0.15, 1.0, 0.5, 0.012, 1.5
 _GENERATING = 2.0  # transformers' own machinery around it.
 _ENCODING = 30_000  # Tokens per second, datasets and all.
 _COMPILING = 25.0
@@ -123,20 +123,24 @@ def _reading(config: Parameters, compute: Compute, teacher: Part, amounts: Amoun
     return each * amounts.teacher_tokens * (1 if cached else config.epochs)
 
 
+def compiles(config: Parameters, compute: Compute, tokens: int, vocabulary: int) -> bool:
+    """Whether the loss of so many rows would be compiled, as the training decides it."""
+    if config.compile_loss == "off" or not compiler_available(compute.device):
+        return False
+    return config.compile_loss == "on" or tokens * vocabulary >= WORTH_COMPILING
+
+
 def _training(
     config: Parameters, compute: Compute, teacher: Part, student: Part, amounts: Amounts, pace: float, hashing: float
 ) -> float:
     tokens = amounts.student_tokens * config.epochs * (2 if config.box_type == "black" and 0 < config.alpha < 1 else 1)
     layers = measuring.training_per_token(student.shape, compute, amounts.length, config.batch_size)
     products, element_wise = measuring.loss_seconds(student.vocabulary, student.width, compute)
-    compiles = config.compile_loss == "on" or (
-        config.compile_loss == "auto" and tokens * student.vocabulary >= WORTH_COMPILING
-    )
-    compiles = compiles and compiler_available(compute.device)
+    compiled = compiles(config, compute, tokens, student.vocabulary)
     head = 0.0
     if config.box_type == "white" and config.alpha > 0 and config.teacher_cache != "sparse":
         head = measuring.head_seconds(teacher.vocabulary, teacher.width, compute.teacher, compute.device)
-    row = products + element_wise * (_COMPILED if compiles else 1) + head
+    row = products + element_wise * (_COMPILED if compiled else 1) + head
     steps = amounts.steps * (measuring.optimizer_seconds(student.parameters, compute.device) + pace * _STEP)
     # The whole validation part is scored at the beginning and whenever a checkpoint is written.
     checkpoints = math.ceil(amounts.steps / config.checkpoint_interval)
@@ -144,7 +148,7 @@ def _training(
     written = student.parameters * (12 + (4 if config.save_best_model else 0)) * 2 / hashing + pace * _TOKENIZERS
     return (
         tokens * (layers + row) + steps + (1 + checkpoints) * scored + checkpoints * written
-        + pace * (2 * _TOKENIZERS + (_COMPILING if compiles else 0.0)) + 8 * student.parameters / hashing
+        + pace * (2 * _TOKENIZERS + (_COMPILING if compiled else 0.0)) + 8 * student.parameters / hashing
     )  # fmt: skip
 
 

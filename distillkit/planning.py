@@ -25,7 +25,7 @@ from distillkit.models.pruning import LAYER_COUNT_NAMES
 from distillkit.models.quiet import quiet_hub, quiet_transformers
 from distillkit.models.references import ModelReference, parse_student_reference, parse_teacher_reference
 from distillkit.parameters import Parameters
-from distillkit.phases import Amounts, Part, phase_seconds
+from distillkit.phases import Amounts, Part, compiles, phase_seconds
 from distillkit.stages.prepare_data import held_out_size
 from distillkit.teachers.blocks import USABLE
 from distillkit.teachers.sparse_cache import BYTES_PER_TOKEN
@@ -36,6 +36,8 @@ from distillkit.training.precision import Compute, choose_compute
 
 # What Python, torch and transformers take before anything is loaded.
 _LIBRARIES_BYTES = 800_000_000
+# What the compiler of the loss takes besides.
+_COMPILER_BYTES = 600_000_000
 
 
 @dataclass(frozen=True)
@@ -223,6 +225,8 @@ def _memory(config: Parameters, compute: Compute, teacher: Sizes | None, student
     rows = min(config.batch_size * config.max_length, rows_per_chunk(student.vocabulary, compute.device))
     chunk = 4 * rows * (4 * student.vocabulary + (2 * teacher.vocabulary if needs_teacher else 0))
     training = 16 * student.parameters + 4 * student.vocabulary * student.width + chunk
+    if compiles(config, compute, config.sample_size * config.max_length * config.epochs, student.vocabulary):
+        training += _COMPILER_BYTES
     if not needs_teacher:
         return _LIBRARIES_BYTES + training
     if _streams(config, compute, teacher):
