@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from distillkit.console import Console
 from distillkit.storage import (
     explained_write_errors,
     read_json,
@@ -95,3 +96,11 @@ class ShardFiles:
     def total(self, name: str) -> float:
         """The sum of a fact over all shards; those of shards that were written without it count as 0."""
         return sum(float(self.record(shard).get(name, 0.0)) for shard in self.shards)
+
+
+def say_damage(files: ShardFiles, missing: Sequence[Shard], console: Console) -> None:
+    """Warn where some of the `missing` shards had been finished and are not what was written."""
+    names = [files.content(shard).name for shard in missing if files.record_path(shard).exists()]
+    if names:
+        listed = ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
+        console.warn(f"teacher cache {files.folder.name}: {listed} damaged, computed again")

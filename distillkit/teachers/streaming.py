@@ -33,7 +33,7 @@ from distillkit.interrupts import check_interrupted
 from distillkit.storage import explained_write_errors, write_json
 from distillkit.teachers.blocks import BlockwiseTeacher
 from distillkit.teachers.cache import TeacherCache
-from distillkit.teachers.shards import Shard
+from distillkit.teachers.shards import Shard, say_damage
 from distillkit.teachers.teacher_pass import PassFigures, head_is_whole, padded, shard_batches, write_head
 
 _FORMAT = 1
@@ -106,6 +106,7 @@ def fill_cache_blockwise(
         teacher = open_teacher()
         write_head(cache.folder, teacher.head_layer())
         teacher.forget_head()
+        say_damage(cache.files, missing, console)
         tokens = sum(shard.tokens for shard in missing)
         while missing:
             try:

@@ -21,7 +21,7 @@ from distillkit.data.batching import attention_mask, pad_right
 from distillkit.interrupts import check_interrupted
 from distillkit.storage import read_json, sha256_of, write_bytes, write_json
 from distillkit.teachers.cache import TeacherCache, known_width
-from distillkit.teachers.shards import Shard
+from distillkit.teachers.shards import Shard, say_damage
 from distillkit.teachers.white_box import WhiteBoxTeacher
 
 _HEAD, _HEAD_RECORD = "head.safetensors", "head.json"
@@ -104,6 +104,7 @@ def fill_cache(
         missing = cache.missing()
         if not missing and head_is_whole(cache):
             return PassFigures(cache.key.tokens, cache.seconds(), cache.key.tokens, cache.bytes)
+        say_damage(cache.files, missing, console)
         cache.begin()
         teacher = load_teacher()
         write_head(cache.folder, teacher.head_layer)

@@ -21,7 +21,7 @@ from distillkit.losses.soft import SoftLoss, temper
 from distillkit.losses.sparse import SparseTargets, systematic_counts, top_k
 from distillkit.storage import make_folder
 from distillkit.teachers.cache import not_numbers
-from distillkit.teachers.shards import Shard
+from distillkit.teachers.shards import Shard, say_damage
 from distillkit.teachers.sparse_cache import SparseCache, SparseRows
 from distillkit.teachers.teacher_pass import PassFigures
 from distillkit.training.aligned_objectives import MappedMass
@@ -79,6 +79,7 @@ def fill_sparse_cache(
         missing = cache.files.missing()
         tokens = sum(shard.tokens for shard in missing)
         if missing:
+            say_damage(cache.files, missing, console)
             cache.begin()
             maker = load_targets()
             with console.progress("teacher pass", total=tokens, unit="tokens") as progress:
