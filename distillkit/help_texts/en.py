@@ -241,7 +241,7 @@ TEXTS = {
     "prefix_map": HelpText(
         what="which of the student's tokens stands for a token of the teacher, with --alignment bpm",
         effect="`longest`: the longest token of the student that begins the bytes of the teacher's token. `canonical`: the first token that the student's tokenizer writes for these bytes in the middle of a text.",
-        choose="Leave it at `longest`: the two seldom differ, and it needs no tokenizer runs.",
+        choose="`canonical` was better by 0.002 bits per byte in our experiment (preset `tuned` takes it); `longest` needs no tokenizer runs and works with every tokenizer.",
         example="distillkit distill --prefix-map canonical",
     ),
     "divergence": HelpText(

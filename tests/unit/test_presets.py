@@ -16,7 +16,7 @@ PROMISED = {
     "quick-test": {"sample_size": 100, "epochs": 1, "batch_size": 4, "skip_validation": True},
     "quality": {"sample_size": 5000, "epochs": 5, "temperature": 3.0, "alpha": 0.8, "beta": 0.2},
     "weak-pc": {"batch_size": 2, "no_cuda": True, "sample_size": 500, "max_length": 128},
-    "tuned": {"temperature": 1.0, "alpha": 0.5, "beta": 0.5},
+    "tuned": {"temperature": 1.0, "alpha": 0.5, "beta": 0.5, "prefix_map": "canonical"},
     "power-gpu": {"batch_size": 32, "sample_size": 10_000, "max_length": 512, "epochs": 10},
 }
 
