@@ -9,7 +9,7 @@ import pytest
 from distillkit.config import resolve
 from distillkit.errors import UsageError
 from distillkit.models.references import parse_student_reference, parse_teacher_reference
-from distillkit.parameters import core_names
+from distillkit.parameters import fields
 from distillkit.presets import describe_preset, preset_names, preset_path, presets_folder, read_preset
 
 PROMISED = {
@@ -43,7 +43,7 @@ def test_every_preset_resolves(name: str) -> None:
     assert not resolved.parameters.allow_out_of_range
     assert resolved.notes == ()
     for key, value in read_preset(name).items():
-        assert key in core_names()
+        assert key in fields()
         assert (values[key], resolved.sources[key]) == (value, f"preset {name}")
     untouched = set(values) - set(read_preset(name))
     assert {resolved.sources[key] for key in untouched} == {"default"}
