@@ -55,7 +55,7 @@ def main() -> None:
             scores = {
                 name: score["bits_per_byte"] for name, score in (("before", result.before), ("after", result.after))
             }
-            line = {"way": way, "seed": seed, "steps": arguments.steps, **scores, "gain": result.validation.get("gain")}
+            line = {"way": way, "seed": seed, "steps": arguments.steps, **scores, "gain": result.gain}
             print(line, flush=True)
             with arguments.results.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(line) + "\n")
