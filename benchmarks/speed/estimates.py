@@ -14,10 +14,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 from pairs import smollm2
+from results_file import emit
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 BOUND = 1.5
@@ -83,9 +83,9 @@ def compare(arguments: argparse.Namespace, name: str, teacher: Path, student: Pa
         matters = max(estimated, seconds) >= 1
         outside += matters and not 1 / BOUND <= ratio <= BOUND
         line = {"pair": name, "phase": phase, "estimated": round(estimated, 2), "measured": round(seconds, 2), "ratio": round(ratio, 2)}  # fmt: skip
-        emit(arguments, line)
+        emit(arguments.results, line)
     existing = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
-    emit(arguments, {
+    emit(arguments.results, {
         "pair": name, "planning_seconds": round(planning, 1), "disk_estimated": plan["disk_bytes"], "disk_left": existing,
         "memory_estimated": plan["memory_bytes"], "memory_measured": peak_of(output / "run"),
     })  # fmt: skip
@@ -110,12 +110,6 @@ def phases_of(run: Path) -> dict[str, float]:
 
 def peak_of(run: Path) -> int:
     return int(json.loads((run / "metrics.json").read_text(encoding="utf-8"))["train"]["peak_memory_bytes"])
-
-
-def emit(arguments: argparse.Namespace, line: dict[str, Any]) -> None:
-    print(line, flush=True)
-    with arguments.results.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(line) + "\n")
 
 
 if __name__ == "__main__":

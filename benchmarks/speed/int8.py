@@ -9,7 +9,6 @@ of the teacher itself on held-out texts, and of a student made of eight of its l
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 import torch
 from pairs import smollm2
+from results_file import emit
 from torch import nn
 
 from distillkit import distill_models
@@ -49,7 +49,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     teacher, student = smollm2(arguments.work)
-    emit(arguments, {"machine": machine(), "threads": arguments.threads, "torch": torch.__version__})
+    emit(arguments.results, {"machine": machine(), "threads": arguments.threads, "torch": torch.__version__})
 
     # The first seed's run prepares the texts that both formats of the teacher are measured on.
     runs = {
@@ -71,7 +71,7 @@ def train(arguments: argparse.Namespace, teacher: Path, student: Path, seed: int
         skip_validation=True, save_plot=False, checkpoint_interval=1000, allow_out_of_range=True, no_cuda=True,
         output_dir=str(arguments.work / "int8"), folder_name=f"{kind}-{seed}-{time.time_ns()}", install_deps=False,
     )  # fmt: skip
-    emit(arguments, {"what": "run", "seed": seed, "teacher": kind, "teacher_pass": result.metrics["teacher_pass"],
+    emit(arguments.results, {"what": "run", "seed": seed, "teacher": kind, "teacher_pass": result.metrics["teacher_pass"],
                      "validation_bits_per_byte": result.metrics["best"]["bits_per_byte"]})  # fmt: skip
     return result.run_directory
 
@@ -94,13 +94,13 @@ def measure_teacher(arguments: argparse.Namespace, run: RunDirectory) -> None:
             speeds[kind].append(tokens_per_second(teacher, texts))
     scores = {kind: score_of(teacher.model, test, readers, "teacher", None) for kind, teacher in teachers.items()}
     for kind, found in scores.items():
-        emit(arguments, {
+        emit(arguments.results, {
             "what": "teacher", "format": kind if kind == "int8" else str(compute.teacher).removeprefix("torch."),
             "tokens_per_second": round(max(speeds[kind]), 1), "all": [round(value, 1) for value in speeds[kind]],
             "bits_per_byte": round(found.bits_per_byte, 5),
         })  # fmt: skip
     ratio = max(speeds["int8"]) / max(speeds["same"])
-    emit(arguments, {"what": "teacher", "speed_ratio": round(ratio, 3), **cost(scores["same"], scores["int8"])})
+    emit(arguments.results, {"what": "teacher", "speed_ratio": round(ratio, 3), **cost(scores["same"], scores["int8"])})
 
 
 def compare_students(arguments: argparse.Namespace, seed: int, whole: RunDirectory, coarse: RunDirectory) -> None:
@@ -112,7 +112,7 @@ def compare_students(arguments: argparse.Namespace, seed: int, whole: RunDirecto
         score_of(pair.load_trained_student(run.best_student, console), test, readers, "student", compute.autocast)
         for run in (whole, coarse)
     ]
-    emit(arguments, {
+    emit(arguments.results, {
         "what": "student", "seed": seed, "same": round(scores[0].bits_per_byte, 5), "int8": round(scores[1].bits_per_byte, 5),
         **cost(*scores),
     })  # fmt: skip
@@ -152,12 +152,6 @@ def machine() -> str:
         line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
     ]
     return f"{names[0]}, {len(names)} cores, python {platform.python_version()}"
-
-
-def emit(arguments: argparse.Namespace, line: dict[str, Any]) -> None:
-    print(line, flush=True)
-    with arguments.results.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(line) + "\n")
 
 
 if __name__ == "__main__":

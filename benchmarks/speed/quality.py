@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pairs import smollm2
+from results_file import emit
 
 from distillkit import distill_models
 
@@ -56,9 +57,7 @@ def main() -> None:
                 name: score["bits_per_byte"] for name, score in (("before", result.before), ("after", result.after))
             }
             line = {"way": way, "seed": seed, "steps": arguments.steps, **scores, "gain": result.gain}
-            print(line, flush=True)
-            with arguments.results.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(line) + "\n")
+            emit(arguments.results, line)
 
 
 if __name__ == "__main__":

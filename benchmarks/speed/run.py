@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from pairs import default_shapes, smollm2
+from results_file import emit
 from safetensors import safe_open
 from transformers import AutoConfig
 
@@ -145,12 +146,7 @@ class Bench:
                 rate = passes[0]["tokens_per_second"] * forward_flops(teacher, length)
                 line["teacher_utilisation"] = round(rate / peak, 3)
                 line["gemm_peak"] = round(peak / 1e9, 1)
-            self.emit(line)
-
-    def emit(self, line: dict[str, Any]) -> None:
-        print(line, flush=True)
-        with self.arguments.results.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line) + "\n")
+            emit(self.arguments.results, line)
 
 
 def machine() -> dict[str, Any]:
@@ -173,7 +169,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=("main", "long", "curve", "default"), default=None)
     arguments = parser.parse_args()
     bench = Bench(arguments)
-    bench.emit(machine())
+    emit(arguments.results, machine())
     parts = arguments.only or ["main", "long", "curve", "default"]
     everyone = ["off", *(["trl"] if arguments.trl else []), "exact", "sparse", "finetune"]
     if set(parts) & {"main", "long", "curve"}:

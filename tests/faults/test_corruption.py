@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import save_model_folder, tiny_model, tiny_tokenizer, write_texts
+from tiny_models import save_model_folder, teacher_of_letters, tiny_model, tiny_tokenizer, write_texts
 
 from distillkit import cli
 from distillkit.errors import PreconditionError
@@ -115,11 +115,7 @@ class Runs:
         self.root = root
         self._made: dict[str, Path] = {}
         tokenizer = tiny_tokenizer(384)
-        teacher = tiny_model("gpt2", 384, layers=1, hidden=16, seed=1, tie_word_embeddings=False)
-        # Letters only, which the filter of black box lets pass.
-        letters = [index for piece, index in tokenizer.get_vocab().items() if piece.strip("\u0120").isascii()]
-        teacher.get_parameter("transformer.ln_f.bias").data.fill_(1.0)
-        teacher.get_parameter("lm_head.weight").data[letters] += 0.5
+        teacher = teacher_of_letters(tokenizer)
         save_model_folder(root / "teacher", teacher, tokenizer)
         student = tiny_model("gpt2", 384, layers=1, hidden=16, seed=2, dropout=0.1)
         save_model_folder(root / "student", student, tokenizer)

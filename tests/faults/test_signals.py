@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from forked_cli import Done, ForkedCli, Signals, forked_cli
-from tiny_models import save_model_folder, tiny_model, tiny_tokenizer, write_texts
+from tiny_models import save_model_folder, teacher_of_letters, tiny_model, tiny_tokenizer, write_texts
 
 from distillkit.storage import files_below
 
@@ -46,11 +46,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """A tiny pair, one teacher that writes letters, texts, and the undisturbed students by kind of run."""
     root = tmp_path_factory.mktemp("signals")
     tokenizer = tiny_tokenizer(384)
-    teacher = tiny_model("gpt2", 384, layers=1, hidden=16, seed=1, tie_word_embeddings=False)
-    # Letters only, which the filter of black box lets pass.
-    letters = [index for piece, index in tokenizer.get_vocab().items() if piece.strip("\u0120").isascii()]
-    teacher.get_parameter("transformer.ln_f.bias").data.fill_(1.0)
-    teacher.get_parameter("lm_head.weight").data[letters] += 0.5
+    teacher = teacher_of_letters(tokenizer)
     save_model_folder(root / "teacher", teacher, tokenizer)
     # Dropout draws from the random states: without them a resumed run could not be the same.
     save_model_folder(root / "student", tiny_model("gpt2", 384, layers=1, hidden=16, seed=2, dropout=0.1), tokenizer)

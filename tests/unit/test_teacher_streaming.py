@@ -370,6 +370,7 @@ print(json.dumps({"tokens": result.metrics["teacher_pass"]["tokens"], "teacher":
 """
 
 
+# Elsewhere RLIMIT_DATA is not enforced, or counts mapped files too, and the limit would prove nothing.
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on memory that counts what is private")
 def test_a_teacher_larger_than_memory(tmp_path: Path) -> None:
     tokenizer = tiny_tokenizer()
