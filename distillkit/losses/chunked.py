@@ -1,8 +1,8 @@
 """The vocabulary-sized loss without the vocabulary-sized memory.
 
-Logits are computed, used and forgotten for a few rows at a time, and the gradients with respect to the hidden states
-and the head are computed in the same pass: memory is a chunk of rows times the vocabulary plus the two gradients, and
-on a CPU the chunk stays in the cache. After Liger-Kernel's fused linear losses (arXiv 2410.10989) and Cut
+Logits are computed, used and overwritten by their gradient for some rows at a time, and the gradients with respect to the
+hidden states and the head are computed in the same pass: memory is a chunk of rows times the vocabulary plus the two
+gradients. After Liger-Kernel's fused linear losses (arXiv 2410.10989) and Cut
 Cross-Entropy (arXiv 2411.09009); the value and gradient are those of `losses.objective`.
 
 Shapes: N target rows, R of them with a teacher distribution, D the student's hidden size, V its columns.
@@ -10,7 +10,7 @@ Shapes: N target rows, R of them with a teacher distribution, D the student's hi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from distillkit.losses.kernels import compiled, forward_kl_rows, hard_rows
+from distillkit.losses.kernels import compiled, finish, forward_kl_rows, hard_rows
+from distillkit.losses.linear_head import LinearHead, product_format
 from distillkit.losses.soft import SoftLoss
-from distillkit.losses.sparse import SparseTargets, sparse_kl_rows
+from distillkit.losses.sparse import SparseTargets, finish_sparse, sparse_kl_rows
 
 # Numbers of a chunk: what keeps a GPU busy, or is little memory on a CPU.
 _CHUNK_NUMBERS = {"cpu": 1 << 24, "cuda": 1 << 27}
@@ -38,12 +39,14 @@ class StudentOutput:
         head: [n, D] -> [n, V].
         parameters: the trained parameters that `head` uses.
         columns: V.
+        linear: the head again where it is a plain linear layer, which saves time and memory.
     """
 
     hidden_BTD: Tensor
     head: Callable[[Tensor], Tensor]
     parameters: tuple[Tensor, ...]
     columns: int
+    linear: LinearHead | None = None
 
 
 class RowLoss(Protocol):
@@ -115,10 +118,9 @@ def chunked_loss(
     """
     hidden_ND = student.hidden_BTD.flatten(0, 1).index_select(0, rows_N)
     chunk = chunk_rows or rows_per_chunk(student.columns, hidden_ND.device, compiled=compile_kernels)
-    runner = _Pass(
-        student.head, targets_N, hard_weights_N, soft_targets, soft, alpha, student.columns, chunk, compile_kernels
-    )
-    results: Any = _Chunked.apply(runner, divisor, hidden_ND, *student.parameters)
+    head = student.linear or AutogradHead(student.head, student.parameters)
+    runner = _Pass(head, targets_N, hard_weights_N, soft_targets, soft, alpha, student.columns, chunk, compile_kernels)
+    results: Any = _Chunked.apply(runner, divisor, hidden_ND, *head.trained)
     loss, cross_entropy_N, soft_sum = results
     return ChunkedLoss(loss, cross_entropy_N, soft_sum, runner.soft_rows)
 
@@ -150,12 +152,46 @@ def wide(values: Tensor) -> Tensor:
     return values if values.dtype == torch.float64 else values.float()
 
 
+class AutogradHead:
+    """Any head; the interface is that of `LinearHead`."""
+
+    def __init__(self, head: Callable[[Tensor], Tensor], trained: tuple[Tensor, ...]) -> None:
+        self.trained = trained
+        self._head = head
+        self._sums: list[Tensor] = []
+        self._graph: tuple[Tensor, Tensor] | None = None
+
+    def begin(self, hidden: Tensor) -> None:
+        wider = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+        self._sums = [torch.zeros_like(parameter, dtype=wider) for parameter in self.trained]
+
+    def logits(self, hidden_nD: Tensor) -> Tensor:
+        with torch.enable_grad():
+            leaf = hidden_nD.detach().requires_grad_()
+            logits = self._head(leaf)
+        self._graph = leaf, logits
+        return logits.detach().clone()  # The graph may need them as they are.
+
+    def backward(self, gradient_nV: Tensor) -> Tensor:
+        if self._graph is None:
+            raise ValueError("backward without logits")
+        (leaf, logits), self._graph = self._graph, None
+        found = torch.autograd.grad(logits, [leaf, *self.trained], gradient_nV, allow_unused=True)
+        for total, part in zip(self._sums, found[1:], strict=True):
+            if part is not None:
+                total += part
+        return torch.zeros_like(leaf) if found[0] is None else found[0]
+
+    def hand_over(self, factor: Tensor) -> list[Tensor | None]:
+        return [(total * factor).to(like.dtype) for total, like in zip(self._sums, self.trained, strict=True)]
+
+
 @dataclass
 class _Pass:
     """One pass over all rows; see `chunked_loss` for the arguments. Rows with a teacher come first, so that a chunk
     has either the teacher throughout or not at all."""
 
-    head: Callable[[Tensor], Tensor]
+    head: LinearHead | AutogradHead
     targets_N: Tensor
     hard_weights_N: Tensor
     soft_targets: SoftTargets | SparseTargets | None
@@ -166,8 +202,8 @@ class _Pass:
     compiled: bool
     soft_rows: int = 0
 
-    def run(self, hidden_ND: Tensor, parameters: Sequence[Tensor]) -> _Sums:
-        """The sums, not yet divided, and their gradients."""
+    def run(self, hidden_ND: Tensor, divisor: Tensor) -> _Sums:
+        """The sums, not divided, and the gradients of the loss but for `_Sums.factor`."""
         count = len(hidden_ND)
         guided = self.soft_targets.rows if self.soft_targets is not None and self.alpha != 0 else None
         order, first_hard = torch.arange(count, device=hidden_ND.device), 0
@@ -175,71 +211,75 @@ class _Pass:
             alone = torch.ones(count, dtype=torch.bool, device=hidden_ND.device)
             alone[guided] = False
             order, first_hard = torch.cat([guided, order[alone]]), len(guided)
-        sums = _Sums.zeros(hidden_ND, parameters)
+        sums = _Sums.zeros(hidden_ND, divisor)
+        self.head.begin(hidden_ND)
         for begin, end in _chunks(count, first_hard, self.chunk):
             rows = order[begin:end]
-            with torch.enable_grad():
-                hidden = hidden_ND.index_select(0, rows).requires_grad_()
-                logits = self.head(hidden)
-            gradient = self._terms(logits.detach(), rows, begin if begin < first_hard else None, sums)
-            inputs = [hidden, *parameters]
-            if logits.requires_grad:
-                found = torch.autograd.grad(logits, inputs, gradient, allow_unused=True)
-                sums.add_gradients(rows, found)
+            logits = self.head.logits(hidden_ND.index_select(0, rows))
+            gradient = self._terms(logits, rows, begin if begin < first_hard else None, sums)
+            sums.hidden_gradient[rows] = self.head.backward(gradient).to(hidden_ND.dtype)
         return sums
 
     def _terms(self, logits_nV: Tensor, rows: Tensor, soft_begin: int | None, sums: _Sums) -> Tensor:
-        """Adds the values of a chunk and gives the gradient with respect to its logits."""
+        """Adds the values of a chunk and gives the gradient with respect to its logits, in their place."""
         targets = self.targets_N[rows]
-        weights = self.hard_weights_N[rows].to(torch.float64 if logits_nV.dtype == torch.float64 else torch.float32)
+        weights = self.hard_weights_N[rows].to(sums.hard.dtype)
+        scaled = weights * sums.early
         if soft_begin is None or self.soft_targets is None:
-            entropies, gradient = self._kernel(hard_rows)(logits_nV, targets, weights)
+            entropies, at_target = self._kernel(hard_rows)(logits_nV, targets, scaled)
+            finish(logits_nV, targets, at_target)
         elif isinstance(self.soft_targets, SparseTargets):
-            entropies, gradient = self._sparse(self.soft_targets, logits_nV, soft_begin, targets, weights, sums)
+            entropies = self._sparse(self.soft_targets, logits_nV, soft_begin, targets, scaled, sums)
         else:
             target = self.soft_targets.log_target(soft_begin, soft_begin + len(rows), self.columns)
             if isinstance(self.soft, SoftLoss) and self.soft.is_forward_kl:
-                alpha, temperature = weights.new_tensor(self.alpha), weights.new_tensor(self.soft.temperature)
-                entropies, soft, usable, gradient = self._kernel(forward_kl_rows)(
-                    logits_nV, target, targets, weights, alpha, temperature
+                entropies, soft, usable, at_target = self._kernel(forward_kl_rows)(
+                    logits_nV, target, targets, scaled, *self._softness(self.soft, sums)
                 )
+                finish(logits_nV, targets, at_target)
                 sums.soft += soft.sum()
                 self.soft_rows += int(usable.sum())
             else:
-                entropies, gradient = self._any_divergence(logits_nV, target, targets, weights, sums)
+                entropies = self._any_divergence(logits_nV, target, targets, scaled, sums)
         sums.cross_entropy[rows] = entropies
         # Left out rather than multiplied: 0 · inf is NaN.
         sums.hard += (entropies.masked_fill(weights == 0, 0) * weights).sum()
-        return gradient
+        return logits_nV
+
+    def _softness(self, soft: SoftLoss, sums: _Sums) -> tuple[Tensor, Tensor, bool]:
+        """ατ, scaled, τ, and whether τ is other than 1."""
+        temperature = sums.hard.new_tensor(soft.temperature)
+        return self.alpha * temperature * sums.early, temperature, soft.temperature != 1
 
     def _sparse(
-        self, sparse: SparseTargets, logits_nV: Tensor, begin: int, targets: Tensor, weights: Tensor, sums: _Sums
-    ) -> tuple[Tensor, Tensor]:
+        self, sparse: SparseTargets, logits_nV: Tensor, begin: int, targets: Tensor, scaled: Tensor, sums: _Sums
+    ) -> Tensor:
         if not isinstance(self.soft, SoftLoss) or not self.soft.is_forward_kl:
             raise ValueError("sparse targets are for the forward KL")
         end = begin + len(targets)
-        alpha, temperature = weights.new_tensor(self.alpha), weights.new_tensor(self.soft.temperature)
-        entropies, soft, gradient = self._kernel(sparse_kl_rows)(
-            logits_nV, sparse.ids_RK[begin:end], sparse.probabilities_RK[begin:end], sparse.tails_R[begin:end],
-            targets, weights, alpha, temperature,
-        )  # fmt: skip
+        ids, probabilities = sparse.ids_RK[begin:end], sparse.probabilities_RK[begin:end]
+        entropies, soft, at_ids, at_target = self._kernel(sparse_kl_rows)(
+            logits_nV, ids, probabilities, sparse.tails_R[begin:end], targets, scaled, *self._softness(self.soft, sums)
+        )
+        finish_sparse(logits_nV, ids, probabilities, at_ids, targets, at_target)
         sums.soft += soft.sum()
         self.soft_rows += len(targets)
-        return entropies, gradient
+        return entropies
 
     def _any_divergence(
-        self, logits_nV: Tensor, target: Tensor, targets: Tensor, weights: Tensor, sums: _Sums
-    ) -> tuple[Tensor, Tensor]:
+        self, logits_nV: Tensor, target: Tensor, targets: Tensor, scaled: Tensor, sums: _Sums
+    ) -> Tensor:
         """What has no closed form here goes through autograd, chunk by chunk all the same."""
-        entropies, gradient = self._kernel(hard_rows)(logits_nV, targets, weights)
         usable = target.amax(-1) != -torch.inf  # Not ">": a NaN has to reach the loss, where it is noticed.
         with torch.enable_grad():
-            leaf = logits_nV.detach().requires_grad_()
+            leaf = logits_nV.detach().clone().requires_grad_()
             rows = self.soft.rows(wide(target[usable]), wide(leaf[usable]))
             (soft_gradient,) = torch.autograd.grad(rows.sum(), leaf)
+        entropies, at_target = self._kernel(hard_rows)(logits_nV, targets, scaled)
+        finish(logits_nV, targets, at_target).add_((self.alpha * sums.early * soft_gradient).to(logits_nV.dtype))
         sums.soft += rows.detach().sum()
         self.soft_rows += len(rows)
-        return entropies, gradient + self.alpha * soft_gradient
+        return entropies
 
     def _kernel(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return compiled(function) if self.compiled else function
@@ -247,29 +287,28 @@ class _Pass:
 
 @dataclass
 class _Sums:
-    """What a pass adds up, in fp32 or fp64."""
+    """What a pass adds up, in fp32 or fp64.
+
+    Attributes:
+        early: [] what gradients are multiplied by from the beginning: 1 / divisor, or 1 where that could underflow.
+        factor: [] what they are still to be multiplied by.
+    """
 
     hard: Tensor
     soft: Tensor
     cross_entropy: Tensor
     hidden_gradient: Tensor
-    gradients: list[Tensor]
+    early: Tensor
+    factor: Tensor
 
     @classmethod
-    def zeros(cls, hidden_ND: Tensor, parameters: Sequence[Tensor]) -> _Sums:
+    def zeros(cls, hidden_ND: Tensor, divisor: Tensor) -> _Sums:
         dtype = torch.float64 if hidden_ND.dtype == torch.float64 else torch.float32
-        nothing = hidden_ND.new_zeros((), dtype=dtype)
-        return cls(
-            nothing, nothing.clone(), hidden_ND.new_zeros(len(hidden_ND), dtype=dtype), torch.zeros_like(hidden_ND),
-            [torch.zeros_like(parameter, dtype=dtype) for parameter in parameters],
-        )  # fmt: skip
-
-    def add_gradients(self, rows: Tensor, found: Sequence[Tensor | None]) -> None:
-        if found[0] is not None:
-            self.hidden_gradient[rows] = found[0]
-        for gradient, part in zip(self.gradients, found[1:], strict=True):
-            if part is not None:
-                gradient += part
+        nothing, one = hidden_ND.new_zeros((), dtype=dtype), hidden_ND.new_ones((), dtype=dtype)
+        scale = 1 / divisor.to(dtype).clamp(min=1)
+        early, factor = (one, scale) if product_format(hidden_ND) == torch.float16 else (scale, one)
+        each = hidden_ND.new_zeros(len(hidden_ND), dtype=dtype)
+        return cls(nothing, nothing.clone(), each, torch.zeros_like(hidden_ND), early, factor)
 
 
 def _chunks(count: int, boundary: int, size: int) -> list[tuple[int, int]]:
@@ -283,17 +322,14 @@ class _Chunked(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, runner: _Pass, divisor: Tensor, hidden_ND: Tensor, *parameters: Tensor) -> Any:
-        sums = runner.run(hidden_ND.detach(), parameters)
-        scale = 1 / divisor.to(sums.hard.dtype).clamp(min=1)
-        ctx.save_for_backward(scale, sums.hidden_gradient, *sums.gradients)
-        ctx.dtypes = [parameter.dtype for parameter in parameters]
+        sums = runner.run(hidden_ND.detach(), divisor)
+        ctx.head, ctx.factor, ctx.hidden_gradient = runner.head, sums.factor, sums.hidden_gradient
         loss = sums.hard if runner.alpha == 0 else sums.hard + runner.alpha * sums.soft
         ctx.mark_non_differentiable(sums.cross_entropy, sums.soft)
-        return loss * scale, sums.cross_entropy, sums.soft
+        return loss * sums.early * sums.factor, sums.cross_entropy, sums.soft
 
     @staticmethod
     def backward(ctx: Any, *outputs: Any) -> Any:
-        scale, hidden_gradient, *gradients = ctx.saved_tensors
-        factor = outputs[0] * scale
-        scaled = [(gradient * factor).to(dtype) for gradient, dtype in zip(gradients, ctx.dtypes, strict=True)]
-        return None, None, (hidden_gradient * factor).to(hidden_gradient.dtype), *scaled
+        factor = outputs[0] * ctx.factor
+        hidden_gradient = (ctx.hidden_gradient * factor).to(ctx.hidden_gradient.dtype)
+        return None, None, hidden_gradient, *ctx.head.hand_over(factor)

@@ -1,8 +1,10 @@
 """The element-wise part of the loss on a few rows: value and gradient with respect to the logits, in closed form.
 
 Each function is a few lines over [n, V] numbers that `torch.compile` turns into one or two passes over memory; without
-a compiler the same lines run one by one. For CE + τ²·KL(p_τ ‖ q_τ) the gradient of a row is
-w·(softmax(z) - onehot(y)) + a·τ·(q_τ - p_τ) (Hinton et al. 2015, arXiv 1503.02531).
+a compiler the same lines run one by one. The gradient is written over the logits, which nobody needs after that.
+
+For CE + τ²·KL(p_τ ‖ q_τ) the gradient of a row is w·(softmax(z) - onehot(y)) + a·τ·(q_τ - p_τ) (Hinton et al. 2015, arXiv
+1503.02531).
 """
 
 from __future__ import annotations
@@ -21,49 +23,79 @@ WORTH_COMPILING = 2_000_000_000
 
 
 def hard_rows(logits_nV: Tensor, targets_n: Tensor, weights_n: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropies [n] in nats, and the gradient [n, V] of Σ weight·CE, in the logits' format.
+    """Cross-entropies [n] in nats, and at the true tokens [n] the gradient of Σ weight·CE; the logits are overwritten with
+    it everywhere else (`finish`).
 
     Computed in fp32, or fp64 if the logits are.
     """
-    z = logits_nV if logits_nV.dtype == torch.float64 else logits_nV.float()
+    z = _wide(logits_nV)
     normalizer = torch.logsumexp(z, -1)
-    entropies = normalizer - z.gather(1, targets_n[:, None])[:, 0]
-    gradient = weights_n[:, None] * torch.exp(z - normalizer[:, None])
-    gradient = gradient.scatter_add(1, targets_n[:, None], -weights_n[:, None])
-    return entropies, gradient.to(logits_nV.dtype)
+    at_target = z.gather(1, targets_n[:, None])[:, 0]
+    entropies = normalizer - at_target
+    logits_nV.copy_(weights_n[:, None] * torch.exp(z - normalizer[:, None]))
+    return entropies, weights_n * torch.expm1(-entropies)
 
 
 def forward_kl_rows(
-    logits_nV: Tensor, log_target_nV: Tensor, targets_n: Tensor, weights_n: Tensor, alpha: Tensor, temperature: Tensor
+    logits_nV: Tensor,
+    log_target_nV: Tensor,
+    targets_n: Tensor,
+    weights_n: Tensor,
+    soft: Tensor,
+    temperature: Tensor,
+    tempered: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Cross-entropies [n], τ²·KL [n], whether a row has a target [n], and the gradient [n, V] of Σ weight·CE + α·τ²·KL.
+    """Cross-entropies [n], τ²·KL [n], whether a row has a target [n], and at the true tokens [n] the gradient of
+    Σ weight·CE + soft·τ·KL; the logits are overwritten with it everywhere else (`finish`).
 
     Computed in fp32, or fp64 if the logits are.
 
     Args:
         log_target_nV: log-weights of the teacher at temperature 1, normalised or not; a row that is -inf throughout
             has no target and only its cross-entropy counts.
-        alpha: [] α. Like τ a tensor, in the format of the computation: `torch.compile` takes a float for a constant at
+        soft: [] α·τ. Like τ a tensor, in the format of the computation: `torch.compile` takes a float for a constant at
             first, and the code that it then generates for other values gave wrong gradients (torch 2.13, CPU).
         temperature: [] τ.
+        tempered: whether τ is other than 1; if not, one softmax of the student serves both terms.
     """
-    z = logits_nV if logits_nV.dtype == torch.float64 else logits_nV.float()
+    z = _wide(logits_nV)
     normalizer = torch.logsumexp(z, -1)
-    entropies = normalizer - z.gather(1, targets_n[:, None])[:, 0]
-    log_target = log_target_nV.to(z.dtype) / temperature
+    log_target = log_target_nV.to(z.dtype)
+    log_target = log_target / temperature if tempered else log_target
     mass = torch.logsumexp(log_target, -1)
     usable = mass != -torch.inf  # Not ">": a NaN has to reach the loss, where it is noticed.
     # Where there is no target exp(-inf - 0) is 0, where -inf + inf would be NaN.
-    log_p = log_target - torch.where(usable, mass, 0.0)[:, None]
-    p = torch.exp(log_p)
-    tempered = z / temperature
-    log_q = tempered - torch.logsumexp(tempered, -1)[:, None]
+    mass = torch.where(usable, mass, 0.0)[:, None]
+    tempered_normalizer = torch.logsumexp(z / temperature, -1)[:, None] if tempered else normalizer[:, None]
+    weights, soft_n = weights_n[:, None], torch.where(usable, soft, 0.0)[:, None]
+
+    def gradient(z: Tensor, log_target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The gradient but for the true token's part, the teacher's probabilities and log p - log q."""
+        log_p = log_target - mass
+        log_q = (z / temperature if tempered else z) - tempered_normalizer
+        p, q = torch.exp(log_p), torch.exp(log_q)
+        hard = torch.exp(z - normalizer[:, None]) if tempered else q
+        return weights * hard + soft_n * (q - p), p, log_p - log_q
+
+    places = targets_n[:, None]
+    z_true = z.gather(1, places)
+    at_target = gradient(z_true, log_target.gather(1, places))[0] - weights
+    entropies = normalizer - z_true[:, 0]
+    everywhere, p, difference = gradient(z, log_target)
     # Where p is 0 the product is 0 too, whatever the logarithms are.
-    divergence = temperature**2 * (p * torch.where(p == 0, 0.0, log_p - log_q)).sum(-1)
-    soft = torch.where(usable, alpha * temperature, 0.0)
-    gradient = weights_n[:, None] * torch.exp(z - normalizer[:, None]) + soft[:, None] * (torch.exp(log_q) - p)
-    gradient = gradient.scatter_add(1, targets_n[:, None], -weights_n[:, None])
-    return entropies, divergence, usable, gradient.to(logits_nV.dtype)
+    divergence = temperature**2 * (p * torch.where(p == 0, 0.0, difference)).sum(-1)
+    logits_nV.copy_(everywhere)
+    return entropies, divergence, usable, at_target[:, 0]
+
+
+def finish(gradient_nV: Tensor, targets_n: Tensor, at_target_n: Tensor) -> Tensor:
+    """Puts the gradient at the true tokens where it belongs. Apart from the kernels because a compiler would write every
+    number twice for it."""
+    return gradient_nV.scatter_(1, targets_n[:, None], at_target_n[:, None].to(gradient_nV.dtype))
+
+
+def _wide(values: Tensor) -> Tensor:
+    return values if values.dtype == torch.float64 else values.float()
 
 
 def compiler_available(device: torch.device) -> bool:
@@ -85,7 +117,9 @@ def compile_failure(device: torch.device, logits: torch.dtype) -> str | None:
     weights = torch.ones(16, device=device)
     try:
         compiled(hard_rows)(z, targets, weights)
-        compiled(forward_kl_rows)(z, z.float(), targets, weights, weights.new_tensor(1.0), weights.new_tensor(1.0))
+        compiled(forward_kl_rows)(
+            z, z.clone(), targets, weights, weights.new_tensor(1.0), weights.new_tensor(1.0), True
+        )
     except Exception as error:  # Compilers fail in as many ways as there are machines.
         if not type(error).__module__.startswith("torch."):
             raise

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from distillkit.losses.kernels import finish
+
 TINY = 1e-7  # The least mass that a student's tail is taken to have, in fp32.
 
 
@@ -67,24 +69,26 @@ def sparse_kl_rows(
     tails_n: Tensor,
     targets_n: Tensor,
     weights_n: Tensor,
-    alpha: Tensor,
+    soft: Tensor,
     temperature: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Cross-entropies [n], τ²·KL over the K ids and the tail [n], and the gradient [n, V] of Σ weight·CE + α·τ²·KL.
+    tempered: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Cross-entropies [n], τ²·KL over the K ids and the tail [n], and at these ids [n, K] and the true tokens [n] the
+    gradient of Σ weight·CE + soft·τ·KL; the logits are overwritten with it everywhere else (`finish_sparse`).
 
     With the student's q at temperature τ the gradient of the soft term is ατ·(q_j - p_j) for the K ids, and
     ατ·q_j·(1 - tail / q_tail) for the others. Computed in fp32, or fp64 if the logits are.
 
     Args:
-        alpha, temperature: [] α, τ; tensors for the reason given in `losses.kernels`.
+        soft, temperature: [] α·τ, τ; tensors for the reason given in `losses.kernels`.
+        tempered: whether τ is other than 1.
     """
     z = logits_nV if logits_nV.dtype == torch.float64 else logits_nV.float()
-    normalizer = torch.logsumexp(z, -1)
-    entropies = normalizer - z.gather(1, targets_n[:, None])[:, 0]
-    tempered = z / temperature
-    log_q = tempered - torch.logsumexp(tempered, -1)[:, None]
+    normalizer = torch.logsumexp(z, -1)[:, None]
+    tempered_normalizer = torch.logsumexp(z / temperature, -1)[:, None] if tempered else normalizer
     p, tails = probabilities_nK.to(z.dtype), tails_n.to(z.dtype)
-    log_q_ids = log_q.gather(1, ids_nK)
+    z_true, z_ids = z.gather(1, targets_n[:, None]), z.gather(1, ids_nK)
+    log_q_ids = (z_ids / temperature if tempered else z_ids) - tempered_normalizer
     q_ids = torch.where(p > 0, torch.exp(log_q_ids), 0.0)
     q_tails = (1 - q_ids.sum(-1)).clamp(min=TINY)
     # Where p is 0 the product is 0 too, whatever the logarithms are.
@@ -92,10 +96,34 @@ def sparse_kl_rows(
     divergence = divergence + torch.where(
         tails > 0, tails * (torch.log(tails.clamp(min=TINY)) - torch.log(q_tails)), 0.0
     )
-    soft = alpha * temperature
-    ratio = tails / q_tails
-    gradient = weights_n[:, None] * torch.exp(z - normalizer[:, None])
-    gradient = gradient + (soft * (1 - ratio))[:, None] * torch.exp(log_q)
-    gradient = gradient.scatter_add(1, ids_nK, soft * (ratio[:, None] * q_ids - p))
-    gradient = gradient.scatter_add(1, targets_n[:, None], -weights_n[:, None])
-    return entropies, temperature**2 * divergence, gradient.to(logits_nV.dtype)
+    weights, ratio = weights_n[:, None], (tails / q_tails)[:, None]
+
+    def others(z: Tensor) -> Tensor:
+        """The gradient where there is neither an id nor the true token."""
+        hard = torch.exp(z - normalizer)
+        q = torch.exp(z / temperature - tempered_normalizer) if tempered else hard
+        return weights * hard + soft * (1 - ratio) * q
+
+    own = soft * (ratio * q_ids - p)
+    is_true = (ids_nK == targets_n[:, None]) & (p > 0)
+    at_ids = others(z_ids) + own - torch.where(is_true, weights, 0.0)
+    at_target = others(z_true)[:, 0] + torch.where(is_true, own, 0.0).sum(-1) - weights_n
+    entropies = (normalizer - z_true)[:, 0]
+    logits_nV.copy_(others(z))
+    return entropies, temperature**2 * divergence, at_ids, at_target
+
+
+def finish_sparse(
+    gradient_nV: Tensor,
+    ids_nK: Tensor,
+    probabilities_nK: Tensor,
+    at_ids_nK: Tensor,
+    targets_n: Tensor,
+    at_target_n: Tensor,
+) -> Tensor:
+    """Puts the gradient at the ids and the true tokens where it belongs."""
+    # What fills a row up repeats the row's first id: with two values for one place either could win.
+    real = probabilities_nK > 0
+    ids = torch.where(real, ids_nK, ids_nK[:, :1])
+    values = torch.where(real, at_ids_nK, at_ids_nK[:, :1]).to(gradient_nV.dtype)
+    return finish(gradient_nV.scatter_(1, ids, values), targets_n, at_target_n)

@@ -16,5 +16,5 @@ class TeacherStates(Protocol):
         ...
 
     def head(self, hidden_nD: Tensor) -> Tensor:
-        """[n, D_t] -> [n, U] logits, without a graph."""
+        """[n, D_t] -> [n, U] logits, without a graph; whoever asks may write on them, and the next call may too."""
         ...

@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
-from torch.nn import functional
 
+from distillkit.buffers import Buffers, linear_rows
 from distillkit.console import Console
 from distillkit.data.batching import attention_mask, pad_right
 from distillkit.interrupts import check_interrupted
@@ -59,6 +59,7 @@ class CachedTeacher:
         self.device = device
         self.weight, bias = tensors["weight"].to(device), tensors.get("bias")
         self.bias = None if bias is None else bias.to(device)
+        self._buffers = Buffers()
 
     def hidden(self, batch: Mapping[str, Tensor]) -> Tensor:
         """[B·T_t, D_t] last hidden states; zeros at padding, which nobody reads."""
@@ -69,9 +70,9 @@ class CachedTeacher:
         return hidden.flatten(0, 1).to(self.device)
 
     def head(self, hidden_nD: Tensor) -> Tensor:
-        """[n, D_t] -> [n, U] logits, without a graph, in the teacher's own format."""
+        """[n, D_t] -> [n, U] logits, without a graph, in the teacher's own format; the next call may overwrite them."""
         with torch.no_grad(), torch.autocast(hidden_nD.device.type, enabled=False):
-            return functional.linear(hidden_nD, self.weight, self.bias)
+            return linear_rows(self._buffers, "logits", hidden_nD, self.weight, self.bias)
 
 
 def head_is_whole(cache: TeacherCache) -> bool:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from distillkit.buffers import Buffers, linear_rows
+from distillkit.losses.linear_head import LinearHead
 from distillkit.models.heads import split_model
 from distillkit.training.precision import Compute
 
@@ -28,6 +30,7 @@ class WhiteBoxTeacher:
         self.model = model.to(compute.device).eval().requires_grad_(False)
         self.parts = split_model(self.model)
         self.device = compute.device
+        self._buffers = Buffers()
         self.tokens = 0
         self.seconds = 0.0
 
@@ -50,6 +53,9 @@ class WhiteBoxTeacher:
         return hidden
 
     def head(self, hidden_nD: Tensor) -> Tensor:
-        """[n, D_t] -> [n, U] logits, without a graph, in the teacher's own format."""
+        """[n, D_t] -> [n, U] logits, without a graph, in the teacher's own format; the next call may overwrite them."""
         with torch.no_grad(), torch.autocast(hidden_nD.device.type, enabled=False):
-            return self.parts.head(hidden_nD)
+            layer = self.head_layer
+            if layer is None or not LinearHead.is_plain(layer):
+                return self.parts.head(hidden_nD)
+            return linear_rows(self._buffers, "logits", hidden_nD, layer.weight, layer.bias)

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from distillkit.alignment.token_bytes import common_ids
 from distillkit.data.reading import Readers
@@ -146,7 +147,13 @@ class _CommonColumns:
 
     def log_target(self, begin: int, end: int, columns: int) -> Tensor:
         # The teacher's padded columns, and tokens that the student lacks, carry no probability.
-        return restrict_columns(self.teacher.head(self.hidden_RD[begin:end]), self.common, columns)
+        logits = self.teacher.head(self.hidden_RD[begin:end])
+        if logits.shape[1] < columns:
+            return restrict_columns(logits, self.common, columns)
+        # Mostly a few special tokens: writing on these alone saves two copies of everything.
+        common = functional.pad(self.common[:columns], (0, max(0, columns - len(self.common))), value=False)
+        foreign = (~common).nonzero()[:, 0].to(logits.device)
+        return logits[:, :columns].index_fill_(1, foreign, -torch.inf)
 
 
 def same_tokenizer_objective(config: Parameters, teacher: TeacherStates, readers: Readers) -> SameTokenizer:

@@ -24,6 +24,7 @@ from distillkit.data.batching import LengthGroupedSampler
 from distillkit.errors import DistillkitError
 from distillkit.interrupts import pending
 from distillkit.losses.chunked import StudentOutput
+from distillkit.losses.linear_head import LinearHead
 from distillkit.models.heads import split_model, unsplit_model
 from distillkit.models.saving import plain_save_errors
 from distillkit.storage import write_folder
@@ -149,6 +150,8 @@ class DistillTrainer(Trainer):
         # Gradients are averaged over processes inside the wrapped model's forward pass, which must then be whole.
         alone = self.accelerator.num_processes == 1
         self._parts = split_model(model) if alone else unsplit_model(model)
+        plain: Any = self._parts.head
+        self._linear = LinearHead(plain, directly=True) if self._parts.apart and LinearHead.is_plain(plain) else None
         self._teacher: WhiteBoxTeacher | None = None
         self._skipped, self._warned = 0, False
         self.remove_callback(PrinterCallback)
@@ -203,7 +206,7 @@ class DistillTrainer(Trainer):
         parts = self._parts if self._parts.apart else unsplit_model(model)
         with self.accelerator.autocast():
             hidden = parts.hidden(inputs)
-            student = StudentOutput(hidden, parts.head, parts.parameters, parts.columns)
+            student = StudentOutput(hidden, parts.head, parts.parameters, parts.columns, self._linear)
             count = torch.as_tensor(num_items_in_batch if num_items_in_batch is not None else inputs["targets"])
             divisor = count.to(hidden.device).clamp(min=1)
             done = self.state.global_step / max(1, self.state.max_steps - 1)

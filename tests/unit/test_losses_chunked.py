@@ -10,6 +10,7 @@ import torch
 
 from distillkit.losses.chunked import StudentOutput, chunked_loss, token_log_probs
 from distillkit.losses.divergences import Divergence
+from distillkit.losses.linear_head import LinearHead
 from distillkit.losses.objective import combine, cross_vocabulary_terms, target_rows
 from distillkit.losses.soft import SoftLoss
 from distillkit.parameters import DivergenceName
@@ -31,14 +32,17 @@ class Targets:
 class Case:
     def __init__(self, dtype: torch.dtype = torch.float64) -> None:
         generator = torch.Generator().manual_seed(3)
-        self.hidden = torch.randn(B, T, D, dtype=dtype, generator=generator, requires_grad=True)
-        self.weight = torch.randn(V, D, dtype=dtype, generator=generator, requires_grad=True)
-        self.bias = torch.randn(V, dtype=dtype, generator=generator, requires_grad=True)
+
+        def drawn(*shape: int) -> torch.Tensor:
+            # Another format has the same numbers, rounded.
+            return torch.randn(*shape, dtype=torch.float64, generator=generator).to(dtype)
+
+        self.hidden, self.weight, self.bias = (drawn(*shape).requires_grad_() for shape in ((B, T, D), (V, D), (V,)))
         self.labels = torch.randint(0, V, (B, T), generator=generator)
         self.labels[1, 5:] = -100
         self.rows, self.targets = target_rows(self.labels)
         self.guided = torch.arange(1, len(self.rows), 2)
-        values = torch.randn(len(self.guided), V, dtype=dtype, generator=generator) * 3
+        values = drawn(len(self.guided), V) * 3
         values[:, 4] = -torch.inf  # A token that the teacher rules out …
         values[2] = -torch.inf  # … and a row without any target.
         self.values = torch.log_softmax(values, -1).nan_to_num(nan=-torch.inf)
@@ -55,8 +59,11 @@ class Case:
         )
         return combine(terms, ALPHA, BETA, 17)
 
-    def chunked(self, soft: SoftLoss, *, alpha: float = ALPHA, weights: torch.Tensor | None = None, **options):
-        output = StudentOutput(self.hidden, self.head, (self.weight, self.bias), V)
+    def chunked(
+        self, soft: SoftLoss, *, alpha: float = ALPHA, weights: torch.Tensor | None = None,
+        linear: LinearHead | None = None, **options,
+    ):  # fmt: skip
+        output = StudentOutput(self.hidden, self.head, (self.weight, self.bias), V, linear)
         weights = torch.full((len(self.rows),), BETA, dtype=torch.float64) if weights is None else weights
         return chunked_loss(
             output, self.rows, self.targets, weights, Targets(self.guided, self.values), soft, alpha=alpha,
@@ -79,6 +86,65 @@ def test_value_and_gradients_are_those_of_the_plain_form(name, tau, chunk):
     torch.testing.assert_close(-found.cross_entropy_N, log_probs[case.rows].gather(1, case.targets[:, None])[:, 0])
     output = StudentOutput(case.hidden, case.head, (case.weight, case.bias), V)
     torch.testing.assert_close(token_log_probs(output, case.rows, case.targets, chunk_rows=5), -found.cross_entropy_N)
+
+
+class LinearCase(Case):
+    """The same head as a layer, whose products and gradients are written out."""
+
+    def __init__(self, dtype: torch.dtype = torch.float64, *, directly: bool = False) -> None:
+        super().__init__(dtype)
+        self.layer = torch.nn.Linear(D, V, dtype=dtype)
+        with torch.no_grad():
+            self.layer.weight.copy_(self.weight)
+            self.layer.bias.copy_(self.bias)
+        self.linear = LinearHead(self.layer, directly=directly)
+
+    def gradients(self, loss: torch.Tensor) -> list[torch.Tensor]:
+        return list(torch.autograd.grad(loss, [self.hidden, self.layer.weight, self.layer.bias]))
+
+
+@pytest.mark.parametrize("chunk", [4, 1000])
+@pytest.mark.parametrize("tau", [1.0, 2.0])
+@pytest.mark.parametrize("name", ["forward-kl", "jsd"])
+def test_a_linear_head_written_out_is_the_same(name, tau, chunk):
+    plain, case = Case(), LinearCase()
+    soft = SoftLoss(tau, Divergence(name))
+    expected, found = plain.plain(soft), case.chunked(soft, chunk_rows=chunk, linear=case.linear)
+    torch.testing.assert_close(found.loss, expected)
+    for theirs, ours in zip(plain.gradients(expected), case.gradients(found.loss), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_gradients_put_in_place_add_up_over_batches_and_steps(dtype):
+    """Three micro-batches of a step, then another step: what lies in `.grad` is never written over by the next batch."""
+    case = LinearCase(torch.float32 if dtype == torch.bfloat16 else dtype, directly=True)
+    reference = Case(torch.float64)
+    parameters = [case.layer.weight, case.layer.bias]
+    for _ in range(2):
+        for parameter in [*parameters, case.hidden]:
+            parameter.grad = None
+        expected = [torch.zeros_like(value) for value in (reference.hidden, reference.weight, reference.bias)]
+        for count, alpha in enumerate((0.2, 0.6, 0.9)):
+            with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+                loss = case.chunked(SoftLoss(2.0), alpha=alpha, linear=case.linear, chunk_rows=5).loss
+            (loss * (count + 1)).backward()  # As a scaler would.
+            plain = reference.chunked(SoftLoss(2.0), alpha=alpha, chunk_rows=5).loss * (count + 1)
+            for total, part in zip(expected, reference.gradients(plain), strict=True):
+                total += part
+        tolerance = {"rtol": 0.05, "atol": 0.02} if dtype == torch.bfloat16 else {}
+        for ours, theirs in zip([case.hidden, *parameters], expected, strict=True):
+            torch.testing.assert_close(ours.grad, theirs.to(ours.dtype), **tolerance)
+    with pytest.raises(RuntimeError, match="only once"):
+        case.linear.hand_over(torch.tensor(1.0))
+
+
+def test_only_a_plain_layer_is_written_out():
+    layer = torch.nn.Linear(D, V)
+    assert LinearHead.is_plain(layer)
+    layer.register_forward_hook(lambda *arguments: None)
+    assert not LinearHead.is_plain(layer)
+    assert not LinearHead.is_plain(torch.nn.Bilinear(D, D, V))
 
 
 def test_gradients_by_differences():
@@ -110,10 +176,17 @@ def test_a_nan_in_the_teacher_is_not_hidden():
         assert case.chunked(SoftLoss(1.0, Divergence(name))).loss.isnan()
 
 
-def test_compiled_as_eager():
-    case = Case(torch.float32)
-    for tau in (1.0, 2.0):
-        eager, fast = (case.chunked(SoftLoss(tau), compile_kernels=flag) for flag in (False, True))
+@pytest.mark.parametrize("head", ["any", "linear"])
+def test_compiled_as_eager(head):
+    case = Case(torch.float32) if head == "any" else LinearCase(torch.float32)
+    for tau in (1.0, 2.0, 3.0):
+        # Two heads, as both losses wait for their gradients to be asked for.
+        eager, fast = (
+            case.chunked(
+                SoftLoss(tau), compile_kernels=flag, linear=LinearHead(case.layer) if head == "linear" else None
+            )
+            for flag in (False, True)
+        )
         torch.testing.assert_close(fast.loss, eager.loss)
         for theirs, ours in zip(case.gradients(eager.loss), case.gradients(fast.loss), strict=True):
             torch.testing.assert_close(ours, theirs)

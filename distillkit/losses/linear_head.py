@@ -1,0 +1,137 @@
+"""The student's head, a linear layer, with its products and gradients written out instead of left to autograd.
+
+That way the logits can be overwritten by their gradient, the weight is converted to the format of the products once per
+batch, and sums of gradients lie in memory that is kept from step to step (`distillkit.buffers`).
+
+Shapes: n rows, D the hidden size, V columns.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from distillkit.buffers import Buffers, linear_rows
+
+
+class LinearHead:
+    """A linear layer in training.
+
+    Between `begin` and `hand_over` lies one batch: `logits`, then `backward` with their gradient, chunk by chunk.
+
+    Args:
+        layer: the head; `is_plain` tells whether it will do.
+        directly: put gradients into the parameters' `.grad` themselves instead of returning them. That saves a copy of
+            the largest gradient of a small model, and is right wherever nobody watches the way through autograd
+            (several processes do).
+    """
+
+    def __init__(self, layer: nn.Linear, *, directly: bool = False) -> None:
+        self.layer = layer
+        self.directly = directly
+        self.trained = tuple(value for value in layer.parameters() if value.requires_grad)
+        self._buffers = Buffers()
+        self._weight: Tensor = layer.weight
+        self._bias: Tensor | None = layer.bias
+        self._hidden: Tensor = layer.weight
+        self._sums: dict[int, Tensor] = {}
+        self._begun = False
+
+    @staticmethod
+    def is_plain(layer: object) -> bool:
+        """Whether a module is just a linear layer: no subclass that does more, nothing hooked on."""
+        return type(layer) is nn.Linear and not (
+            layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks
+        )
+
+    def begin(self, hidden: Tensor) -> None:
+        """A new batch, of hidden states like these."""
+        dtype = product_format(hidden)
+        self._weight = self._converted("weight", self.layer.weight.detach(), dtype)
+        bias = self.layer.bias
+        self._bias = None if bias is None else self._converted("bias", bias.detach(), dtype)
+        self._sums = {}
+        self._begun = True
+
+    def _converted(self, name: str, values: Tensor, dtype: torch.dtype) -> Tensor:
+        if values.dtype == dtype:
+            return values
+        return self._buffers.take(name, values.shape, dtype, values.device).copy_(values)
+
+    def logits(self, hidden_nD: Tensor) -> Tensor:
+        """[n, V] logits of a chunk, overwritten by the next."""
+        self._hidden = hidden_nD.to(self._weight.dtype)
+        return linear_rows(self._buffers, "logits", self._hidden, self._weight, self._bias)
+
+    def backward(self, gradient_nV: Tensor) -> Tensor:
+        """[n, D] the gradient with respect to the hidden states of the chunk; adds up those of the parameters, in fp32 or
+        better.
+
+        Args:
+            gradient_nV: with respect to its logits, in their format.
+        """
+        for parameter in self.trained:
+            if parameter is self.layer.weight:
+                self._add(parameter, self._weight_gradient(self._hidden, gradient_nV))
+            else:
+                self._add(parameter, gradient_nV.sum(0, dtype=_sum_format(gradient_nV)))
+        return gradient_nV @ self._weight
+
+    def _weight_gradient(self, hidden_nD: Tensor, gradient_nV: Tensor) -> Tensor:
+        if gradient_nV.device.type != "cpu":
+            return gradient_nV.T @ hidden_nD
+        output = self._buffers.take("weight gradient", self.layer.weight.shape, gradient_nV.dtype, gradient_nV.device)
+        return torch.mm(gradient_nV.T, hidden_nD, out=output)
+
+    def _add(self, parameter: Tensor, found: Tensor) -> None:
+        if id(parameter) in self._sums:
+            self._sums[id(parameter)].add_(found)
+        else:
+            self._sums[id(parameter)] = self._place(parameter, _sum_format(found)).copy_(found)
+
+    def _place(self, parameter: Tensor, dtype: torch.dtype) -> Tensor:
+        """Where the sum of a batch goes. What has become the `.grad` of an earlier batch of the step stays as it is."""
+        shape, device = parameter.shape, parameter.device
+        first = self._buffers.take(f"sum {id(parameter)}", shape, dtype, device)
+        if parameter.grad is None or parameter.grad.data_ptr() != first.data_ptr():
+            return first
+        return self._buffers.take(f"more {id(parameter)}", shape, dtype, device)
+
+    def hand_over(self, factor: Tensor) -> list[Tensor | None]:
+        """The sums of this batch times `factor`, for autograd; None for each where they went to `.grad`.
+
+        Raises:
+            RuntimeError: the batch's were handed over before, or another batch has begun since.
+        """
+        if not self._begun:
+            raise RuntimeError("the gradients of a batch can be had only once")
+        self._begun = False
+        scales = factor.device.type != "cpu" or float(factor) != 1
+        given: list[Tensor | None] = []
+        for parameter in self.trained:
+            total = self._sums.pop(id(parameter), None)
+            if total is None:
+                given.append(None)
+                continue
+            total = (total.mul_(factor) if scales else total).to(parameter.dtype)
+            if not self.directly:
+                given.append(total.clone())
+                continue
+            given.append(None)
+            if parameter.grad is None:
+                parameter.grad = total
+            else:
+                parameter.grad.add_(total)
+        return given
+
+
+def product_format(hidden: Tensor) -> torch.dtype:
+    """The format of matrix products on these numbers: that of autocast where it is on."""
+    kind = hidden.device.type
+    # Autocast leaves double precision alone.
+    autocast = torch.is_autocast_enabled(kind) and hidden.dtype != torch.float64
+    return torch.get_autocast_dtype(kind) if autocast else hidden.dtype
+
+
+def _sum_format(values: Tensor) -> torch.dtype:
+    return torch.float64 if values.dtype == torch.float64 else torch.float32
