@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from distillkit import parameters as declared
+from distillkit.allocator import freed_memory_kept
 from distillkit.config import Layer, ResolvedConfig
 from distillkit.console import Console, format_duration, sanitize
 from distillkit.errors import DistillkitError, PreconditionError, UsageError
@@ -285,7 +286,8 @@ def run_stage(
     run.begin_stage(stage, inputs)
     began = time.monotonic()
     try:
-        result: StageResult = load_stage(stage).run(config, run, console, anew=anew, **(options or {}))
+        with freed_memory_kept():
+            result: StageResult = load_stage(stage).run(config, run, console, anew=anew, **(options or {}))
     except BaseException as error:
         words = error.message if isinstance(error, DistillkitError) else f"{type(error).__name__}: {error}"
         # Where this cannot be written either, the record goes on saying "running", which a rerun takes for cut off.

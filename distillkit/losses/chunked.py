@@ -24,10 +24,10 @@ from distillkit.losses.soft import SoftLoss
 from distillkit.losses.sparse import SparseTargets, finish_sparse, sparse_kl_rows
 
 # Numbers of a chunk: what keeps a GPU busy, or is little memory on a CPU.
-_CHUNK_NUMBERS = {"cpu": 1 << 24, "cuda": 1 << 27}
+_CHUNK_NUMBERS = {"cpu": 1 << 25, "cuda": 1 << 27}
 # Rows of a chunk on a CPU. Every chunk adds to the gradient of the whole head, so few rows are slow whatever V is; more
 # than these gain nothing, and without a compiler the passes over the logits should stay near the cache.
-_CPU_ROWS, _CPU_ROWS_UNCOMPILED = 256, 128
+_CPU_ROWS, _CPU_ROWS_UNCOMPILED = 512, 128
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def rows_per_chunk(columns: int, device: torch.device, *, compiled: bool = False
     numbers = _CHUNK_NUMBERS.get(device.type, 1 << 25)
     if device.type != "cpu":
         return max(16, numbers // max(1, columns))
-    numbers, most = (numbers, _CPU_ROWS) if compiled else (numbers // 2, _CPU_ROWS_UNCOMPILED)
+    numbers, most = (numbers, _CPU_ROWS) if compiled else (numbers // 4, _CPU_ROWS_UNCOMPILED)
     return max(16, min(most, numbers // max(1, columns)))
 
 

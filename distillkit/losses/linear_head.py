@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from distillkit.buffers import Buffers, linear_rows
 
+_ADDED_AT_ONCE = 1 << 19
+
 
 class LinearHead:
     """A linear layer in training.
@@ -85,7 +87,7 @@ class LinearHead:
 
     def _add(self, parameter: Tensor, found: Tensor) -> None:
         if id(parameter) in self._sums:
-            self._sums[id(parameter)].add_(found)
+            _add_in_parts(self._sums[id(parameter)], found)
         else:
             self._sums[id(parameter)] = self._place(parameter, _sum_format(found)).copy_(found)
 
@@ -123,6 +125,13 @@ class LinearHead:
             else:
                 parameter.grad.add_(total)
         return given
+
+
+def _add_in_parts(total: Tensor, found: Tensor) -> None:
+    """total += found, of another format, which on a CPU torch would first convert as a whole into fresh memory."""
+    rows = max(1, _ADDED_AT_ONCE // max(1, found[:1].numel())) if found.device.type == "cpu" else len(found)
+    for part, more in zip(total.split(rows), found.split(rows), strict=True):
+        part.add_(more)
 
 
 def product_format(hidden: Tensor) -> torch.dtype:

@@ -126,4 +126,5 @@ def finish_sparse(
     real = probabilities_nK > 0
     ids = torch.where(real, ids_nK, ids_nK[:, :1])
     values = torch.where(real, at_ids_nK, at_ids_nK[:, :1]).to(gradient_nV.dtype)
-    return finish(gradient_nV.scatter_(1, ids, values), targets_n, at_target_n)
+    rows = torch.arange(len(ids), device=ids.device)[:, None].expand_as(ids)
+    return finish(gradient_nV.index_put_((rows, ids), values), targets_n, at_target_n)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from distillkit.allocator import give_back
 from distillkit.console import Console, format_bytes
 from distillkit.errors import DistillkitError
 from distillkit.models.int8 import quantise_layers
@@ -77,6 +78,7 @@ class TeacherLoader:
 
     def forget(self) -> None:
         self._loaded = None
+        give_back()
 
     def exact_cache(self) -> TeacherCache | None:
         """The cache of hidden states, begun or not; None if the teacher's head is more than a linear layer."""

@@ -33,6 +33,7 @@ from distillkit.training import checkpoints
 from distillkit.training.aligned_objectives import MappedMass
 from distillkit.training.metrics_log import MetricsLog
 from distillkit.training.objectives import Objective, Weights
+from distillkit.training.tied_embedding import add_rows_in_place
 
 PROGRESS_FILE = "progress.json"
 # So many steps skipped one after the other divide fp16's factor by a trillion: it is not the factor.
@@ -152,6 +153,8 @@ class DistillTrainer(Trainer):
         self._parts = split_model(model) if alone else unsplit_model(model)
         plain: Any = self._parts.head
         self._linear = LinearHead(plain, directly=True) if self._parts.apart and LinearHead.is_plain(plain) else None
+        if self._linear is not None:
+            add_rows_in_place(model, plain)
         self._teacher: WhiteBoxTeacher | None = None
         self._skipped, self._warned = 0, False
         self.remove_callback(PrinterCallback)
