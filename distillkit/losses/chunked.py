@@ -27,7 +27,7 @@ from distillkit.losses.sparse import SparseTargets, finish_sparse, sparse_kl_row
 _CHUNK_NUMBERS = {"cpu": 1 << 25, "cuda": 1 << 27}
 # Rows of a chunk on a CPU. Every chunk adds to the gradient of the whole head, so few rows are slow whatever V is; more
 # than these gain nothing, and without a compiler the passes over the logits should stay near the cache.
-_CPU_ROWS, _CPU_ROWS_UNCOMPILED = 512, 128
+_CPU_ROWS, _CPU_ROWS_UNCOMPILED = 256, 128
 
 
 @dataclass(frozen=True)

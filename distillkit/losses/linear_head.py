@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from distillkit.buffers import Buffers, linear_rows
 
-_ADDED_AT_ONCE = 1 << 19
+# Of the weight's gradient that are computed and added at a time.
+_PART_NUMBERS = 1 << 21
 
 
 class LinearHead:
@@ -74,22 +75,27 @@ class LinearHead:
         """
         for parameter in self.trained:
             if parameter is self.layer.weight:
-                self._add(parameter, self._weight_gradient(self._hidden, gradient_nV))
+                self._add_weight_gradient(parameter, gradient_nV)
             else:
-                self._add(parameter, gradient_nV.sum(0, dtype=_sum_format(gradient_nV)))
+                found = gradient_nV.sum(0, dtype=_sum_format(gradient_nV))
+                total, begun = self._total(parameter, found.dtype)
+                total.add_(found) if begun else total.copy_(found)
         return gradient_nV @ self._weight
 
-    def _weight_gradient(self, hidden_nD: Tensor, gradient_nV: Tensor) -> Tensor:
-        if gradient_nV.device.type != "cpu":
-            return gradient_nV.T @ hidden_nD
-        output = self._buffers.take("weight gradient", self.layer.weight.shape, gradient_nV.dtype, gradient_nV.device)
-        return torch.mm(gradient_nV.T, hidden_nD, out=output)
+    def _add_weight_gradient(self, weight: Tensor, gradient_nV: Tensor) -> None:
+        """In parts of the vocabulary: what is added lies in the cache, and torch makes no fp32 copy of the whole."""
+        total, begun = self._total(weight, _sum_format(gradient_nV))
+        columns = len(weight) if gradient_nV.device.type != "cpu" else max(1, _PART_NUMBERS // weight.shape[1])
+        for part, gradient in zip(total.split(columns), gradient_nV.split(columns, 1), strict=True):
+            found = torch.mm(gradient.T, self._hidden)
+            part.add_(found) if begun else part.copy_(found)
 
-    def _add(self, parameter: Tensor, found: Tensor) -> None:
-        if id(parameter) in self._sums:
-            _add_in_parts(self._sums[id(parameter)], found)
-        else:
-            self._sums[id(parameter)] = self._place(parameter, _sum_format(found)).copy_(found)
+    def _total(self, parameter: Tensor, dtype: torch.dtype) -> tuple[Tensor, bool]:
+        """Where the batch's sum for a parameter lies, and whether there is anything in it."""
+        begun = id(parameter) in self._sums
+        if not begun:
+            self._sums[id(parameter)] = self._place(parameter, dtype)
+        return self._sums[id(parameter)], begun
 
     def _place(self, parameter: Tensor, dtype: torch.dtype) -> Tensor:
         """Where the sum of a batch goes. What has become the `.grad` of an earlier batch of the step stays as it is."""
@@ -125,13 +131,6 @@ class LinearHead:
             else:
                 parameter.grad.add_(total)
         return given
-
-
-def _add_in_parts(total: Tensor, found: Tensor) -> None:
-    """total += found, of another format, which on a CPU torch would first convert as a whole into fresh memory."""
-    rows = max(1, _ADDED_AT_ONCE // max(1, found[:1].numel())) if found.device.type == "cpu" else len(found)
-    for part, more in zip(total.split(rows), found.split(rows), strict=True):
-        part.add_(more)
 
 
 def product_format(hidden: Tensor) -> torch.dtype:
