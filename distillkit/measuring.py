@@ -131,7 +131,9 @@ def loss_seconds(columns: int, width: int, compute: Compute) -> tuple[float, flo
     logits, wanted = (torch.zeros(rows, columns, dtype=dtype, device=device) for _ in range(2))
     targets = torch.zeros(rows, dtype=torch.long, device=device)
     weights, one = torch.ones(rows, device=device), torch.ones((), device=device)
-    element_wise = seconds_of(lambda: forward_kl_rows(logits, wanted, targets, weights, one, one, True), device)
+    element_wise = seconds_of(
+        lambda: forward_kl_rows(logits, wanted, targets, weights, one, one, tempered=True), device
+    )
     return products, element_wise / rows
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import torch
 
+from distillkit.allocator import freed_memory_kept
 from distillkit.config import ResolvedConfig
 from distillkit.console import Console, format_bytes, format_duration
 from distillkit.losses.chunked import rows_per_chunk
@@ -37,7 +38,7 @@ from distillkit.training.precision import Compute, choose_compute
 # What Python, torch and transformers take before anything is loaded.
 _LIBRARIES_BYTES = 800_000_000
 # What the compiler of the loss takes besides.
-_COMPILER_BYTES = 600_000_000
+_COMPILER_BYTES = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -146,10 +147,11 @@ def _times(
     tokens = _tokens(config, folder)
     streams = _streams(config, compute, teacher)
     amounts = Amounts(*tokens, steps, config.max_length)
-    found = phase_seconds(
-        config, compute, teacher.part(), student.part(), amounts, stages,
-        cached=_caches(config) or streams, streams=streams,
-    )  # fmt: skip
+    with freed_memory_kept():  # As the run will do it.
+        found = phase_seconds(
+            config, compute, teacher.part(), student.part(), amounts, stages,
+            cached=_caches(config) or streams, streams=streams,
+        )  # fmt: skip
     return {
         "phases": {name: round(seconds, 2) for name, seconds in found.items()},
         "total_seconds": round(sum(found.values()), 1),
@@ -216,15 +218,19 @@ def _free(folder: Path) -> int:
 
 
 def _memory(config: Parameters, compute: Compute, teacher: Sizes | None, student: Sizes | None) -> int | None:
-    """Student, gradient and two moments, beside the teacher or, with the cache, only beside its head; of the
-    vocabulary-sized tensors one chunk of rows, and the gradient of the head once more."""
+    """Student, gradient and two moments, its weights once more in the format of the products, beside the teacher or, with
+    the cache, only beside its head; of the vocabulary-sized tensors one chunk of rows."""
     if teacher is None or student is None:
         return None
     each = torch.finfo(compute.teacher).bits // 8
     needs_teacher = config.alpha > 0
     rows = min(config.batch_size * config.max_length, rows_per_chunk(student.vocabulary, compute.device))
-    chunk = 4 * rows * (4 * student.vocabulary + (2 * teacher.vocabulary if needs_teacher else 0))
-    training = 16 * student.parameters + 4 * student.vocabulary * student.width + chunk
+    # In their own format; across tokenizers the teacher's probabilities are in fp32, and so is what they are mapped to.
+    chunk = rows * (
+        each * student.vocabulary + ((each + 4) * teacher.vocabulary + 4 * student.vocabulary) * needs_teacher
+    )
+    copies = 0 if compute.autocast is None else each * student.parameters
+    training = 16 * student.parameters + copies + chunk
     if compiles(config, compute, config.sample_size * config.max_length * config.epochs, student.vocabulary):
         training += _COMPILER_BYTES
     if not needs_teacher:

@@ -40,6 +40,22 @@ class Projection:
 
 
 @dataclass(frozen=True)
+class Masses:
+    """A projection before its logarithm is taken.
+
+    Attributes:
+        target: [N, V] probabilities of the student's tokens, not renormalised; exactly 0 for those that no teacher token
+            maps to.
+        total: [N] their sum.
+        residual: [N] as in `Projection`.
+    """
+
+    target: Tensor
+    total: Tensor
+    residual: Tensor
+
+
+@dataclass(frozen=True)
 class Restriction:
     """The teacher tokens that can follow inside one of its tokens.
 
@@ -166,6 +182,20 @@ class BytePrefixMap:
             realised: moves the probability of the teacher token that is met, as far as it leads to the student's next
                 token, from where the map has put it to that token.
         """
+        found = self.masses(teacher_logits_NU, columns, restrictions=restrictions, realised=realised)
+        # Nothing mapped: log 0 - log 1 keeps the row at -inf, where log 0 - log 0 would be NaN.
+        log_total = found.total.masked_fill(found.total == 0, 1).log()
+        return Projection(found.target.log() - log_total[:, None], found.residual)
+
+    def masses(
+        self,
+        teacher_logits_NU: Tensor,
+        columns: int | None = None,
+        *,
+        restrictions: Sequence[tuple[int, Restriction]] = (),
+        realised: Realised | None = None,
+    ) -> Masses:
+        """What `project` takes the logarithms of."""
         width = self.student_size if columns is None else columns
         used = min(teacher_logits_NU.shape[1], len(self.student_ids))
         dtype = torch.float64 if teacher_logits_NU.dtype == torch.float64 else torch.float32
@@ -190,12 +220,9 @@ class BytePrefixMap:
             self._move(masses, probabilities, placed, realised, width)
         target, residual = masses[:, :width], masses[:, width]
         total = target.sum(-1)
-        # Nothing mapped: log 0 - log 1 keeps the row at -inf, where log 0 - log 0 would be NaN.
-        log_total = total.masked_fill(total == 0, 1).log()
         everything = total + residual
         share = residual / everything.masked_fill(everything == 0, 1) if restrictions else residual
-        share = share.masked_fill(everything == 0, 1)
-        return Projection(target.log() - log_total[:, None], share)
+        return Masses(target, total, share.masked_fill(everything == 0, 1))
 
     def _columns(self, student_ids: Tensor, width: int) -> Tensor:
         return student_ids.masked_fill((student_ids >= width) | (student_ids == self.residual_id), width)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -67,6 +67,15 @@ class SoftTargets(Protocol):
 
     def log_target(self, begin: int, end: int, columns: int) -> Tensor:
         """[end - begin, columns] log-weights of rows[begin:end] at temperature 1; -inf throughout: no target."""
+        ...
+
+
+@runtime_checkable
+class PlainTargets(SoftTargets, Protocol):
+    """Those that have the weights themselves, not their logarithms: for the forward KL that saves a pass over them."""
+
+    def target(self, begin: int, end: int, columns: int) -> Tensor:
+        """[end - begin, columns] the exponentials of `log_target`, up to a factor for each row."""
         ...
 
 
@@ -231,15 +240,24 @@ class _Pass:
         elif isinstance(self.soft_targets, SparseTargets):
             entropies = self._sparse(self.soft_targets, logits_nV, soft_begin, targets, scaled, sums)
         else:
-            target = self.soft_targets.log_target(soft_begin, soft_begin + len(rows), self.columns)
+            soft_end = soft_begin + len(rows)
             if isinstance(self.soft, SoftLoss) and self.soft.is_forward_kl:
+                plain = isinstance(self.soft_targets, PlainTargets)
+                of = (
+                    self.soft_targets.target
+                    if isinstance(self.soft_targets, PlainTargets)
+                    else self.soft_targets.log_target
+                )
+                target = of(soft_begin, soft_end, self.columns)
+                softness, temperature, tempered = self._softness(self.soft, sums)
                 entropies, soft, usable, at_target = self._kernel(forward_kl_rows)(
-                    logits_nV, target, targets, scaled, *self._softness(self.soft, sums)
+                    logits_nV, target, targets, scaled, softness, temperature, tempered=tempered, plain=plain
                 )
                 finish(logits_nV, targets, at_target)
                 sums.soft += soft.sum()
                 self.soft_rows += int(usable.sum())
             else:
+                target = self.soft_targets.log_target(soft_begin, soft_end, self.columns)
                 entropies = self._any_divergence(logits_nV, target, targets, scaled, sums)
         sums.cross_entropy[rows] = entropies
         # Left out rather than multiplied: 0 · inf is NaN.

@@ -38,12 +38,14 @@ def hard_rows(logits_nV: Tensor, targets_n: Tensor, weights_n: Tensor) -> tuple[
 
 def forward_kl_rows(
     logits_nV: Tensor,
-    log_target_nV: Tensor,
+    target_nV: Tensor,
     targets_n: Tensor,
     weights_n: Tensor,
     soft: Tensor,
     temperature: Tensor,
+    *,
     tempered: bool,
+    plain: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Cross-entropies [n], τ²·KL [n], whether a row has a target [n], and at the true tokens [n] the gradient of
     Σ weight·CE + soft·τ·KL; the logits are overwritten with it everywhere else (`finish`).
@@ -51,18 +53,21 @@ def forward_kl_rows(
     Computed in fp32, or fp64 if the logits are.
 
     Args:
-        log_target_nV: log-weights of the teacher at temperature 1, normalised or not; a row that is -inf throughout
-            has no target and only its cross-entropy counts.
+        target_nV: log-weights of the teacher at temperature 1, normalised or not; a row that is -inf throughout has no
+            target and only its cross-entropy counts.
         soft: [] α·τ. Like τ a tensor, in the format of the computation: `torch.compile` takes a float for a constant at
             first, and the code that it then generates for other values gave wrong gradients (torch 2.13, CPU).
         temperature: [] τ.
         tempered: whether τ is other than 1; if not, one softmax of the student serves both terms.
+        plain: whether `target_nV` has weights instead of their logarithms, 0 instead of -inf.
     """
     z = _wide(logits_nV)
     normalizer = torch.logsumexp(z, -1)
-    log_target = log_target_nV.to(z.dtype)
+    log_target = target_nV.to(z.dtype)
+    log_total = torch.log(log_target.sum(-1)) if plain and not tempered else None
+    log_target = torch.log(log_target) if plain else log_target
     log_target = log_target / temperature if tempered else log_target
-    mass = torch.logsumexp(log_target, -1)
+    mass = torch.logsumexp(log_target, -1) if log_total is None else log_total
     usable = mass != -torch.inf  # Not ">": a NaN has to reach the loss, where it is noticed.
     # Where there is no target exp(-inf - 0) is 0, where -inf + inf would be NaN.
     mass = torch.where(usable, mass, 0.0)[:, None]
@@ -113,15 +118,23 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return torch.compile(function, dynamic=True)
 
 
-def compile_failure(device: torch.device, logits: torch.dtype) -> str | None:
-    """Compiles both kernels, for logits of a format; None, or in a line why that does not work here."""
+def compile_failure(
+    kernel: Callable[..., Any] | None, device: torch.device, logits: torch.dtype, **options: bool
+) -> str | None:
+    """Compiles what a training will use, before it begins; None, or in a line why that does not work here.
+
+    Args:
+        kernel: `forward_kl_rows`, or None where there is only a cross-entropy.
+        logits: their format.
+        options: of `forward_kl_rows`; with `plain` its target is in fp32, else in the format of the logits.
+    """
     z, targets = torch.zeros(16, 64, dtype=logits, device=device), torch.zeros(16, dtype=torch.long, device=device)
-    weights = torch.ones(16, device=device)
+    weights, one = torch.ones(16, device=device), torch.ones((), device=device)
     try:
         compiled(hard_rows)(z, targets, weights)
-        compiled(forward_kl_rows)(
-            z, z.clone(), targets, weights, weights.new_tensor(1.0), weights.new_tensor(1.0), True
-        )
+        if kernel is not None:
+            target = z.float() if options.get("plain") else z.clone()
+            compiled(kernel)(z, target, targets, weights, one, one, **options)
     except Exception as error:  # Compilers fail in as many ways as there are machines.
         if not type(error).__module__.startswith("torch."):
             raise

@@ -24,7 +24,6 @@ from distillkit.evaluation.batched_forward import head_width
 from distillkit.evaluation.bits_per_byte import score
 from distillkit.evaluation.held_out import scored_texts
 from distillkit.interrupts import check_interrupted, pending
-from distillkit.losses.kernels import WORTH_COMPILING, compile_failure, compiler_available
 from distillkit.models.pair import ModelPair, open_pair
 from distillkit.models.quiet import quiet_transformers
 from distillkit.parameters import Parameters
@@ -46,6 +45,7 @@ from distillkit.teachers.writing import teacher_writing
 from distillkit.training import checkpoints
 from distillkit.training.aligned_objectives import MappedMass, aligned_objective
 from distillkit.training.arguments import total_steps, training_arguments
+from distillkit.training.compiling import compile_loss
 from distillkit.training.export import export_student
 from distillkit.training.memory import explained_memory_errors, peak_memory_bytes
 from distillkit.training.metrics_log import MetricsLog
@@ -237,7 +237,8 @@ def _train(
     steps = total_steps(config, len(examples))
     if checkpoint:
         console.info(f"continuing from step {resumed_step} of {steps}")
-    compiles = _compiles(config, compute, student, examples, console)
+    rows = sum(len(example["student_ids"]) for example in examples)
+    compiles = compile_loss(config, compute, rows * head_width(student), console, aligned=uses_alignment(config, pair))
     with console.progress("training", total=steps, unit="steps", completed=resumed_step) as display:
         trainer = DistillTrainer(
             model=student,
@@ -274,30 +275,6 @@ def _train(
     export_student(run.student / "final", final, pair, config)
     check_interrupted()
     return _figures(trainer, teacher, objective)
-
-
-def _compiles(
-    config: Parameters, compute: Compute, student: nn.Module, examples: Sequence[dict[str, Any]], console: Console
-) -> bool:
-    """Whether the loss is compiled. By the amount of work alone, so that a resumed run decides as the first one did."""
-    if config.compile_loss == "off" or not compiler_available(compute.device):
-        if config.compile_loss == "on":
-            raise PreconditionError(
-                f"--compile-loss on: there is no compiler for {compute.device.type}",
-                hint="install g++ (on a GPU: triton), or use --compile-loss auto",
-            )
-        return False
-    rows = sum(len(example["student_ids"]) for example in examples)
-    if config.compile_loss == "auto" and rows * head_width(student) * config.epochs < WORTH_COMPILING:
-        return False
-    with console.progress("compiling the loss", unit="s"):
-        failure = compile_failure(compute.device, compute.autocast or torch.float32)
-    if failure is None:
-        return True
-    if config.compile_loss == "on":
-        raise PreconditionError(f"--compile-loss on: {failure}", hint="use --compile-loss auto")
-    console.warn(f"the loss is not compiled, which is slower: {failure}")
-    return False
 
 
 class _Rows(torch.utils.data.Dataset[dict[str, Any]]):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -213,19 +214,27 @@ class _Marginalised:
     objective: BytePrefix
 
     def log_target(self, begin: int, end: int, columns: int) -> Tensor:
-        objective = self.objective
+        logits, options = self._asked(begin, end)
+        found = self.objective.prefix_map.project(logits, columns, **options)
+        self._count(found.residual)
+        return found.log_target
+
+    def target(self, begin: int, end: int, columns: int) -> Tensor:
+        logits, options = self._asked(begin, end)
+        found = self.objective.prefix_map.masses(logits, columns, **options)
+        self._count(found.residual)
+        return found.target
+
+    def _asked(self, begin: int, end: int) -> tuple[Tensor, dict[str, Any]]:
         part = self.realised
         if part is not None:
             part = Realised(part.teacher_ids[begin:end], part.student_ids[begin:end], part.onward[begin:end])
-        projection = objective.prefix_map.project(
-            objective.teacher.head(self.hidden_RD[begin:end]),
-            columns,
-            restrictions=[(row - begin, item) for row, item in self.restrictions if begin <= row < end],
-            realised=part,
-        )
-        objective.mass.mapped += float((1 - projection.residual).sum())
-        objective.mass.rows += end - begin
-        return projection.log_target
+        inside = [(row - begin, item) for row, item in self.restrictions if begin <= row < end]
+        return self.objective.teacher.head(self.hidden_RD[begin:end]), {"restrictions": inside, "realised": part}
+
+    def _count(self, residual: Tensor) -> None:
+        self.objective.mass.mapped += float((1 - residual).sum())
+        self.objective.mass.rows += len(residual)
 
 
 class UniversalLogit:

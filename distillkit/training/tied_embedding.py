@@ -25,9 +25,9 @@ def add_rows_in_place(model: nn.Module, head: nn.Linear) -> bool:
     if embedding.weight.device.type != "cpu" or not embedding.weight.requires_grad:
         return False
 
-    def forward(ids: Tensor) -> Tensor:
+    def forward(input: Tensor) -> Tensor:
         padding = -1 if embedding.padding_idx is None else embedding.padding_idx
-        return _Rows.apply(embedding.weight, ids, padding)  # type: ignore[no-any-return]
+        return _Rows.apply(embedding.weight, input, padding)  # type: ignore[no-any-return]
 
     embedding.forward = forward
     return True

@@ -29,6 +29,14 @@ class Targets:
         return self.values[begin:end]
 
 
+@dataclass
+class PlainValues(Targets):
+    """The same as weights, each row times another factor."""
+
+    def target(self, begin: int, end: int, columns: int) -> torch.Tensor:
+        return self.values[begin:end].exp() * torch.arange(begin + 1, end + 1)[:, None]
+
+
 class Case:
     def __init__(self, dtype: torch.dtype = torch.float64) -> None:
         generator = torch.Generator().manual_seed(3)
@@ -61,12 +69,12 @@ class Case:
 
     def chunked(
         self, soft: SoftLoss, *, alpha: float = ALPHA, weights: torch.Tensor | None = None,
-        linear: LinearHead | None = None, **options,
+        linear: LinearHead | None = None, kind: type[Targets] = Targets, **options,
     ):  # fmt: skip
         output = StudentOutput(self.hidden, self.head, (self.weight, self.bias), V, linear)
         weights = torch.full((len(self.rows),), BETA, dtype=torch.float64) if weights is None else weights
         return chunked_loss(
-            output, self.rows, self.targets, weights, Targets(self.guided, self.values), soft, alpha=alpha,
+            output, self.rows, self.targets, weights, kind(self.guided, self.values), soft, alpha=alpha,
             divisor=torch.tensor(17), **options,
         )  # fmt: skip
 
@@ -145,6 +153,18 @@ def test_only_a_plain_layer_is_written_out():
     layer.register_forward_hook(lambda *arguments: None)
     assert not LinearHead.is_plain(layer)
     assert not LinearHead.is_plain(torch.nn.Bilinear(D, D, V))
+
+
+@pytest.mark.parametrize("compiles", [False, True])
+@pytest.mark.parametrize("tau", [1.0, 2.0])
+def test_weights_are_as_good_as_their_logarithms(tau, compiles):
+    case = Case()
+    expected = case.chunked(SoftLoss(tau), chunk_rows=4)
+    found = case.chunked(SoftLoss(tau), chunk_rows=4, kind=PlainValues, compile_kernels=compiles)
+    torch.testing.assert_close(found.loss, expected.loss)
+    for theirs, ours in zip(case.gradients(expected.loss), case.gradients(found.loss), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    assert found.soft_rows == expected.soft_rows == len(case.guided) - 1
 
 
 def test_gradients_by_differences():
