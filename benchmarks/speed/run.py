@@ -4,13 +4,15 @@
 
 Every contender runs in a process of its own, one after the other, `--rounds` times in turn; its seconds per step are the
 median over all rounds, its memory the largest. TRL brings its own versions, hence its own environment; it and plain
-fine-tuning train on the very tokens that distillkit prepared. `--only` repeats a part.
+fine-tuning train on the very tokens that distillkit prepared, as they are and (`-kept`) with glibc's malloc told to keep
+freed memory, which distillkit does by itself. `--only` repeats a part.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -32,6 +34,8 @@ HERE = Path(__file__).resolve().parent
 MODES: dict[str, dict[str, Any]] = {
     "off": {"teacher_cache": "off"}, "exact": {"teacher_cache": "exact"}, "sparse": {"teacher_cache": "sparse"},
 }  # fmt: skip
+# What `distillkit.allocator` sets, for the others.
+KEPT = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
 
 
 def gemm_peak(dtype: torch.dtype, size: int = 2048) -> float:
@@ -72,13 +76,16 @@ class Bench:
         self.arguments = arguments
 
     def once(self, who: str, settings: dict[str, Any]) -> dict[str, Any]:
+        kept = who.endswith("-kept")
+        who = who.removesuffix("-kept")
         python = str(self.arguments.trl) if who == "trl" else sys.executable
         with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as stream:
             json.dump({"threads": self.arguments.threads, "warmup": self.arguments.warmup, **settings}, stream)
             stream.flush()
             done = subprocess.run(
-                [python, str(HERE / "contender.py"), who, stream.name], capture_output=True, text=True, check=False
-            )
+                [python, str(HERE / "contender.py"), who, stream.name], capture_output=True, text=True, check=False,
+                env=os.environ | (KEPT if kept else {}),
+            )  # fmt: skip
         if done.returncode:
             raise SystemExit(f"{who}: {done.stderr[-3000:]}")
         return json.loads(done.stdout.splitlines()[-1])
@@ -89,12 +96,14 @@ class Bench:
         name = "-".join(
             [teacher.name, str(batch), str(length), *(str(value) for value in more.values()), str(time.time_ns())]
         )
+        # Each cache has a place of its own, or sparse targets would be made from the exact cache.
+        runs = self.arguments.work / "runs" / str(more["teacher_cache"])
         parameters = {
             "teacher_model_path": str(teacher), "student_model_path": str(student), "dataset_path": str(self.arguments.texts),
             "sample_size": steps * batch, "batch_size": batch, "max_length": length, "epochs": 1, "temperature": 1.0,
             "alpha": 0.5, "learning_rate": 1e-4, "checkpoint_interval": 1000, "save_best_model": False, "save_plot": False,
             "skip_validation": True, "skip_demo": True, "precision": "bf16", "no_cuda": True, "compile_loss": "on",
-            "held_out_size": 20, "allow_out_of_range": True, "output_dir": str(self.arguments.work / "runs"),
+            "held_out_size": 20, "allow_out_of_range": True, "output_dir": str(runs),
             "folder_name": name[-100:], "install_deps": False, **more,
         }  # fmt: skip
         return self.once("distillkit", {"parameters": parameters, "steps": steps})
@@ -133,7 +142,7 @@ class Bench:
             seconds = statistics.median([value for one in rounds for value in one["seconds"]])
             highest = max(one["peak_bytes"] - one["baseline_bytes"] for one in rounds)
             # The teacher, the student, and the optimizer's two moments.
-            needed = (models[0] if name in ("off", "trl") else 0) + models[1] * 3
+            needed = (models[0] if name in ("off", "trl", "trl-kept") else 0) + models[1] * 3
             passes = [one["figures"].get("teacher_pass") for one in rounds if one["figures"]]
             line: dict[str, Any] = {
                 "pair": pair, "batch": batch, "length": length, "contender": name, "step_seconds": round(seconds, 4),
@@ -171,7 +180,8 @@ def main() -> None:
     bench = Bench(arguments)
     emit(arguments.results, machine())
     parts = arguments.only or ["main", "long", "curve", "default"]
-    everyone = ["off", *(["trl"] if arguments.trl else []), "exact", "sparse", "finetune"]
+    theirs = ["trl", "trl-kept"] if arguments.trl else []
+    everyone = ["off", *theirs, "exact", "sparse", "finetune", "finetune-kept"]
     if set(parts) & {"main", "long", "curve"}:
         pair = smollm2(arguments.work)
         if "main" in parts:
@@ -180,7 +190,9 @@ def main() -> None:
             bench.compare("smollm2-8", *pair, 8, 256, max(6, arguments.warmup + 2), everyone)
         if "curve" in parts:
             for batch, length in ((1, 128), (8, 128), (2, 256)):
-                bench.compare("smollm2-8", *pair, batch, length, arguments.warmup + 4, everyone[:-1])
+                bench.compare(
+                    "smollm2-8", *pair, batch, length, arguments.warmup + 4, ["off", *theirs[:1], "exact", "sparse"]
+                )
     if "default" in parts:
         bench.compare(
             "default shapes",

@@ -40,7 +40,7 @@ from distillkit.training.arguments import training_arguments
 from distillkit.training.metrics_log import MetricsLog, read_metrics
 from distillkit.training.objectives import BlackBox, Weights, same_tokenizer_objective
 from distillkit.training.precision import Compute
-from distillkit.training.trainer import DistillTrainer, Progress
+from distillkit.training.trainer import DistillTrainer, Progress, schedule_factor
 
 CPU = Compute(torch.device("cpu"), None, torch.float32)
 # With the alignment across tokenizers.
@@ -94,7 +94,9 @@ class Setting:
     def student(self) -> nn.Module:
         return tiny_model("gpt2", 384, layers=1, hidden=16, seed=2)
 
-    def train(self, folder: Path, batch: int, accumulation: int, kind: type[DistillTrainer]) -> dict[str, Any]:
+    def train(
+        self, folder: Path, batch: int, accumulation: int, kind: type[DistillTrainer], **options: Any
+    ) -> dict[str, Any]:
         """The weights and the log after four optimizer steps over the examples in their order."""
         config = Parameters(
             batch_size=batch, gradient_accumulation=accumulation, epochs=1, learning_rate=1e-3, precision="fp32"
@@ -108,6 +110,7 @@ class Setting:
                 objective=self.objective, alpha=0.7, beta=0.3, schedule="linear",
                 lengths=[len(row["student_ids"]) for row in self.rows], held_out_score=lambda model: 1.0,
                 fingerprint="test", on_best=None, metrics_log=log, progress=Progress(), display=display,
+                **options,
             )  # fmt: skip
             trainer.train()
         assert trainer.state.global_step == 4
@@ -165,6 +168,39 @@ def test_accumulation_does_not_change_the_student(tmp_path: Path, kind: str) -> 
     # The negative control: whole batches have but one mean, parts of them have others.
     assert largest_difference(whole, setting.train(tmp_path, 8, 1, MeanOfMeans)) < 2e-5
     assert largest_difference(whole, setting.train(tmp_path, 2, 4, MeanOfMeans)) > 2e-4
+
+
+@pytest.mark.parametrize("compiles", [False, True])
+def test_the_student_is_that_of_a_plain_loop(tmp_path: Path, compiles: bool) -> None:
+    """Chunks, gradients put in place, the tied embedding, the fused optimizer and the compiler change nothing: text by
+    text without padding, all logits at once, autograd, in double precision."""
+    setting = Setting("same tokenizer")
+    found = setting.train(tmp_path, 8, 1, InOrder, compile_kernels=compiles)
+    student, teacher = setting.student().double(), setting.teacher.model.double()
+    optimizer = torch.optim.AdamW(student.parameters(), weight_decay=0.0, fused=False, foreach=False)
+    warmup = round(Parameters().warmup_fraction * 4)
+    for step in range(4):
+        rows = setting.rows[8 * step : 8 * step + 8]
+        total = sum(len(row["student_ids"]) - 1 for row in rows)
+        optimizer.zero_grad()
+        for row in rows:
+            ids = torch.tensor([row["student_ids"]])
+            with torch.no_grad():
+                wanted = torch.log_softmax(teacher(ids).logits[0, :-1] / 2, -1)
+            logits = student(ids).logits[0, :-1]
+            guess = torch.log_softmax(logits / 2, -1)
+            soft = 4 * (wanted.exp() * (wanted - guess)).sum()
+            hard = -torch.log_softmax(logits, -1)[range(len(logits)), ids[0, 1:]].sum()
+            ((0.7 * soft + 0.3 * hard) / total).backward()
+        norm = torch.stack([value.grad.pow(2).sum() for value in student.parameters()]).sum().sqrt()
+        assert found["log"][step]["grad_norm"] == pytest.approx(float(norm), rel=1e-4)
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-3 * schedule_factor("linear", warmup, 4, step)
+        for value in student.parameters():
+            value.grad.mul_(torch.clamp(1 / (norm + 1e-6), max=1))
+        optimizer.step()
+    plain = {"weights": {name: value.detach().float() for name, value in student.named_parameters()}}
+    assert largest_difference(found, plain) < 2e-5
 
 
 @pytest.mark.parametrize("kind", KINDS)
