@@ -14,10 +14,10 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pair import STUDENTS, sentencepiece_folder, student_folder, teacher_folder
@@ -113,19 +113,25 @@ class SharedTeacher:
 class SharedMarginalisation:
     """Targets depend neither on τ nor on α nor on the student: computed once per batch and kind of rows."""
 
-    _plain = staticmethod(aligned_objectives._Marginalised.log_target)
+    _plain: ClassVar[dict[str, Any]] = {
+        name: getattr(aligned_objectives._Marginalised, name) for name in ("log_target", "target")
+    }
 
     def __init__(self) -> None:
         self.batch: dict[Any, Tensor] = {}
-        # Around the original, never around an earlier seed's: that would bring its targets back.
-        aligned_objectives._Marginalised.log_target = lambda *arguments: self.log_target(*arguments)
+        # Around the originals, never around an earlier seed's: that would bring its targets back.
+        for name in self._plain:
+            setattr(aligned_objectives._Marginalised, name, self._remembering(name))
 
-    def log_target(self, part: Any, begin: int, end: int, columns: int) -> Tensor:
-        objective = part.objective
-        kind = (objective.only, objective.realised, objective.shared, begin, end)
-        if kind not in self.batch:
-            self.batch[kind] = self._plain(part, begin, end, columns)
-        return self.batch[kind]
+    def _remembering(self, name: str) -> Callable[..., Tensor]:
+        def found(part: Any, begin: int, end: int, columns: int) -> Tensor:
+            objective = part.objective
+            kind = (name, objective.only, objective.realised, objective.shared, begin, end)
+            if kind not in self.batch:
+                self.batch[kind] = self._plain[name](part, begin, end, columns)
+            return self.batch[kind]
+
+        return found
 
 
 @dataclass
