@@ -23,7 +23,7 @@ from distillkit.models.skeleton import skeleton
 from distillkit.training.precision import Compute, autocasting
 
 _SECONDS = 0.04  # For each figure.
-_PROBE_TOKENS = 256
+_PROBE_TOKENS = 512
 _VOCABULARY = 64
 _MOST_OPTIMISED = 4_000_000
 
@@ -123,9 +123,14 @@ def head_seconds(columns: int, width: int, dtype: torch.dtype, device: torch.dev
     return seconds_of(lambda: hidden @ weight.T, device) / rows
 
 
-def loss_seconds(columns: int, width: int, compute: Compute) -> tuple[float, float]:
-    """For a row: (matrix products of the student's head and its two gradients, the element-wise part of the loss)."""
-    device, rows = compute.device, rows_per_chunk(columns, compute.device)
+def loss_seconds(columns: int, width: int, compute: Compute, *, compiled: bool = False) -> tuple[float, float]:
+    """For a row: (matrix products of the student's head and its two gradients, the element-wise part of the loss, not
+    compiled).
+
+    Args:
+        compiled: whether the run compiles it, and so takes more rows at a time.
+    """
+    device, rows = compute.device, rows_per_chunk(columns, compute.device, compiled=compiled)
     dtype = compute.autocast or torch.float32
     products = 3 * head_seconds(columns, width, dtype, device, rows)
     logits, wanted = (torch.zeros(rows, columns, dtype=dtype, device=device) for _ in range(2))

@@ -135,8 +135,8 @@ def _training(
 ) -> float:
     tokens = amounts.student_tokens * config.epochs * (2 if config.box_type == "black" and 0 < config.alpha < 1 else 1)
     layers = measuring.training_per_token(student.shape, compute, amounts.length, config.batch_size)
-    products, element_wise = measuring.loss_seconds(student.vocabulary, student.width, compute)
     compiled = compiles(config, compute, tokens, student.vocabulary)
+    products, element_wise = measuring.loss_seconds(student.vocabulary, student.width, compute, compiled=compiled)
     head = 0.0
     if config.box_type == "white" and config.alpha > 0 and config.teacher_cache != "sparse":
         head = measuring.head_seconds(teacher.vocabulary, teacher.width, compute.teacher, compute.device)

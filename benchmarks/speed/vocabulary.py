@@ -10,6 +10,7 @@ measurement is a process of its own; memory is the highest above what the inputs
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import statistics
 import subprocess
@@ -33,7 +34,10 @@ def measure(way: str, columns: int, rows: int, repeats: int) -> dict[str, Any]:
     import torch
     from torch.nn import functional
 
+    from distillkit.allocator import freed_memory_kept
+    from distillkit.buffers import Buffers, linear_rows
     from distillkit.losses.chunked import StudentOutput, chunked_loss
+    from distillkit.losses.linear_head import LinearHead
     from distillkit.losses.soft import SoftLoss
 
     torch.manual_seed(0)
@@ -43,15 +47,18 @@ def measure(way: str, columns: int, rows: int, repeats: int) -> dict[str, Any]:
     targets = torch.randint(columns, (rows,))
     divisor = torch.tensor(float(rows))
 
+    buffers, linear = Buffers(), LinearHead(head, directly=True)
+
     class Targets:
         rows = torch.arange(len(targets))
 
         def log_target(self, begin: int, end: int, columns: int) -> torch.Tensor:
-            return teacher_head(teacher[begin:end])
+            with torch.no_grad():
+                return linear_rows(buffers, "teacher", teacher[begin:end], teacher_head.weight, None)
 
     def ours(hidden: torch.Tensor) -> torch.Tensor:
         with torch.autocast("cpu", torch.bfloat16):
-            output = StudentOutput(hidden[None], head, (head.weight,), columns)
+            output = StudentOutput(hidden[None], head, (head.weight,), columns, linear)
             return chunked_loss(
                 output, torch.arange(rows), targets, torch.full((rows,), 1 - ALPHA), Targets(),
                 SoftLoss(temperature=TEMPERATURE), alpha=ALPHA, divisor=divisor, compile_kernels=way == "compiled",
@@ -67,6 +74,9 @@ def measure(way: str, columns: int, rows: int, repeats: int) -> dict[str, Any]:
         hard = functional.cross_entropy(logits, targets, reduction="sum")
         return (ALPHA * TEMPERATURE**2 * soft + (1 - ALPHA) * hard) / divisor
 
+    keeping = contextlib.ExitStack()
+    if way != "plain":
+        keeping.enter_context(freed_memory_kept())  # As the stages do it.
     seconds, value = [], 0.0
     baseline = 0  # Set when all is warm.
     for number in range(repeats + 2):

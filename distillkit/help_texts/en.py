@@ -294,7 +294,7 @@ TEXTS = {
     ),
     "teacher_precision": HelpText(
         what="whether the teacher computes in int8",
-        effect="`int8`: the linear layers of the teacher's blocks multiply in int8, weights with a scale for each output and activations with a scale for each token; its head stays as it is. On processors with VNNI that takes about half the time of bf16, and costs a little of the teacher's quality (benchmarks/speed). CPU only. `same`: the teacher computes in the format of `precision`. `validate` always measures the teacher as it is.",
+        effect="`int8`: the linear layers of the teacher's blocks multiply in int8, weights with a scale for each output and activations with a scale for each token; its head stays as it is. Whether that is faster depends on the processor: with AMX (Intel, from Sapphire Rapids on) it took twice the time of bf16; `--dry-run` measures it. It costs a little of the teacher's quality (benchmarks/speed). CPU only. `same`: the teacher computes in the format of `precision`. `validate` always measures the teacher as it is.",
         choose="`same`; `int8` where the teacher pass is most of the run.",
         example="distillkit distill --teacher-precision int8",
     ),

@@ -34,7 +34,7 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measuring, "training_per_token", lambda *_: 3e-3)
     monkeypatch.setattr(measuring, "single_token", lambda *_: 1e-3)
     monkeypatch.setattr(measuring, "head_seconds", lambda *_: 1e-5)
-    monkeypatch.setattr(measuring, "loss_seconds", lambda *_: (3e-5, 3e-5))
+    monkeypatch.setattr(measuring, "loss_seconds", lambda *_, **__: (3e-5, 3e-5))
     monkeypatch.setattr(measuring, "optimizer_seconds", lambda *_: 1e-2)
     monkeypatch.setattr(measuring, "hashing_rate", lambda: 1.4e9)
 
