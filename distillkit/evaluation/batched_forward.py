@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from distillkit.data.batching import attention_mask, pad_right
 
-_LOGITS_AT_ONCE = 1 << 27  # 512 MB of fp32 logits: no more than a training step of the default batch takes.
+LOGITS_AT_ONCE = 1 << 27  # 512 MB of fp32 logits: no more than a training step of the default batch takes.
 _MOST_TOKENS = 8192
-_WIDE_AT_ONCE = 1 << 24  # Numbers in fp32 while rows are turned into log-probabilities: 64 MB.
+WIDE_AT_ONCE = 1 << 24  # Numbers in fp32 while rows are turned into log-probabilities: 64 MB.
 
 
 def head_width(model: nn.Module) -> int:
@@ -27,12 +27,12 @@ def head_width(model: nn.Module) -> int:
 
 def default_batch_tokens(*models: nn.Module) -> int:
     """Tokens per batch, padding included, whose logits fit into half a gigabyte for all `models` together."""
-    return max(1, min(_MOST_TOKENS, _LOGITS_AT_ONCE // sum(head_width(model) for model in models)))
+    return max(1, min(_MOST_TOKENS, LOGITS_AT_ONCE // sum(head_width(model) for model in models)))
 
 
 def rows_at_once(columns: int) -> int:
     """How many rows of so many columns may be held in fp32 at a time."""
-    return max(1, _WIDE_AT_ONCE // columns)
+    return max(1, WIDE_AT_ONCE // columns)
 
 
 def batches_by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:

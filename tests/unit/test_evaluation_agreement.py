@@ -83,7 +83,7 @@ def test_equals_a_loop_over_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = make_pairs(20)
     expected = {name: naive(teacher, student, pairs) for name, student in students.items()}
     for batch_tokens, wide in ((None, 1 << 24), (1, 1 << 24), (60, 2 * (STUDENT + TEACHER))):
-        monkeypatch.setattr(batched_forward, "_WIDE_AT_ONCE", wide)
+        monkeypatch.setattr(batched_forward, "WIDE_AT_ONCE", wide)
         found = agreement(teacher, students, pairs, log_target=project, device=CPU, batch_tokens=batch_tokens)
         for name, (top1, kl, rows) in expected.items():
             assert found[name].rows == rows

@@ -77,7 +77,7 @@ def test_batches_and_chunks_do_not_matter(family: str, monkeypatch: pytest.Monke
     alone = score(model, texts, device=CPU, batch_tokens=1)
     together = score(model, list(reversed(texts)), device=CPU, batch_tokens=10_000)
     np.testing.assert_allclose(together.nll, alone.nll, atol=1e-5, rtol=0)
-    monkeypatch.setattr(batched_forward, "_WIDE_AT_ONCE", 3 * VOCABULARY)
+    monkeypatch.setattr(batched_forward, "WIDE_AT_ONCE", 3 * VOCABULARY)
     chunked = score(model, texts, device=CPU, batch_tokens=100)
     np.testing.assert_allclose(chunked.nll, alone.nll, atol=1e-5, rtol=0)
 
