@@ -24,7 +24,7 @@ __all__ = [
 if TYPE_CHECKING:
     from distillkit.api import distill_models
     from distillkit.errors import DistillkitError, Interrupted, PreconditionError, QualityGateError, UsageError
-    from distillkit.results import DistillResult
+    from distillkit.run.results import DistillResult
 
 
 def __getattr__(name: str) -> Any:
@@ -34,7 +34,7 @@ def __getattr__(name: str) -> Any:
 
         return distill_models
     if name == "DistillResult":
-        from distillkit.results import DistillResult
+        from distillkit.run.results import DistillResult
 
         return DistillResult
     if name in __all__:

@@ -6,13 +6,13 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-from distillkit import parameters as declared
-from distillkit.commands import Request, execute
-from distillkit.config import check_known_name
+from distillkit.cli.commands import Request, execute
 from distillkit.console import Console
 from distillkit.errors import QualityGateError, UsageError
-from distillkit.help_texts import help_text
-from distillkit.results import DistillResult, read_result
+from distillkit.run.results import DistillResult, read_result
+from distillkit.settings import parameters as declared
+from distillkit.settings.help_texts import help_text
+from distillkit.settings.resolve import check_known_name
 
 _CONTROL = ("preset", "config", "run", "force", "quiet")
 

@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distillkit import parameters as declared
-from distillkit.allocator import freed_memory_kept
-from distillkit.config import Layer, ResolvedConfig
 from distillkit.console import Console, format_duration, sanitize
+from distillkit.device.malloc import freed_memory_kept
 from distillkit.errors import DistillkitError, PreconditionError, UsageError
-from distillkit.folder_names import check_folder_name, new_folder_name, user_path
 from distillkit.interrupts import check_interrupted, graceful_signals
-from distillkit.parameters import Parameters
-from distillkit.rundir import RunDirectory, find_run
+from distillkit.run.directory import RunDirectory, find_run
+from distillkit.settings import parameters as declared
+from distillkit.settings.parameters import Parameters
+from distillkit.settings.paths import check_folder_name, new_folder_name, user_path
+from distillkit.settings.resolve import Layer, ResolvedConfig
 from distillkit.stages import STAGES, StageResult, load_stage
 from distillkit.storage import explained_disk_errors
 

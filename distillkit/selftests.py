@@ -17,8 +17,8 @@ from distillkit.console import Console
 from distillkit.data.batching import DistillationCollator
 from distillkit.errors import DistillkitError
 from distillkit.interrupts import check_interrupted
-from distillkit.losses.objective import DistillationTerms, combine, same_vocabulary_terms, target_rows
-from distillkit.losses.soft import SoftLoss
+from distillkit.losses.target_rows import DistillationTerms, combine, same_vocabulary_terms, target_rows
+from distillkit.losses.tempered import SoftLoss
 from distillkit.storage import write_folder
 from distillkit.training import checkpoints
 

@@ -21,8 +21,8 @@ from pair import STUDENTS
 from transformers import AutoModelForCausalLM
 
 from distillkit import distill_models
-from distillkit.parameters import Parameters
-from distillkit.training.precision import choose_compute
+from distillkit.device.precision import choose_compute
+from distillkit.settings.parameters import Parameters
 
 
 def main() -> None:

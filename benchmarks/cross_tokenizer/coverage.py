@@ -18,7 +18,7 @@ from transformers import AutoTokenizer
 
 from distillkit.alignment.bpm import BytePrefixMap
 from distillkit.alignment.rows import aligned_rows, crossing
-from distillkit.data.reading import make_reader
+from distillkit.data.text_encoder import make_text_encoder
 
 PIECE = 1500  # Characters of text at a time, at paragraphs, about what an example holds.
 
@@ -34,7 +34,7 @@ def pieces(text: str) -> list[str]:
 
 
 def measure(text: str, student: object, teacher: object) -> dict[str, float]:
-    readers = [make_reader(tokenizer, None, 1 << 20, needs_bytes=True) for tokenizer in (student, teacher)]
+    encoders = [make_text_encoder(tokenizer, None, 1 << 20, needs_bytes=True) for tokenizer in (student, teacher)]
     total = {
         "positions": 0,
         "aligned": 0,
@@ -46,8 +46,8 @@ def measure(text: str, student: object, teacher: object) -> dict[str, float]:
     }
     texts = pieces(text)
     hits = seen = 0
-    prefix_map = BytePrefixMap.build(readers[1].table, readers[0].table).student_ids.numpy()
-    for piece, own, other in zip(texts, readers[0].encode(texts), readers[1].encode(texts), strict=True):
+    prefix_map = BytePrefixMap.build(encoders[1].table, encoders[0].table).student_ids.numpy()
+    for piece, own, other in zip(texts, encoders[0].encode(texts), encoders[1].encode(texts), strict=True):
         if own is None or other is None:
             continue
         rows = aligned_rows(

@@ -29,18 +29,18 @@ from distillkit.console import Console
 from distillkit.data.batching import DistillationCollator, LengthGroupedSampler
 from distillkit.data.documents import load_documents
 from distillkit.data.examples import ROW_COLUMNS, Example, ExampleBuilder
-from distillkit.data.reading import Reader, Readers, make_reader
 from distillkit.data.splitting import split_documents
+from distillkit.data.text_encoder import TextEncoder, TextEncoders, make_text_encoder
+from distillkit.device.precision import choose_compute
 from distillkit.evaluation.bits_per_byte import Scores, score
 from distillkit.evaluation.held_out import scored_texts
 from distillkit.losses.chunked import StudentOutput
-from distillkit.models.heads import SplitModel, split_model
-from distillkit.parameters import Parameters
-from distillkit.teachers.white_box import WhiteBoxTeacher
+from distillkit.models.backbone_and_head import SplitModel, split_model
+from distillkit.settings.parameters import Parameters
+from distillkit.teachers.live import LiveTeacher
 from distillkit.training import aligned_objectives
 from distillkit.training.aligned_objectives import BytePrefix, aligned_objective
 from distillkit.training.objectives import HardOnly, Objective, SoftSettings, Weights
-from distillkit.training.precision import choose_compute
 from distillkit.training.trainer import schedule_factor
 
 LEARNING_RATE = 1e-3
@@ -78,7 +78,7 @@ PARTS = [
 ]
 
 
-def objective_of(method: Method, teacher: Any, readers: Readers) -> Objective:
+def objective_of(method: Method, teacher: Any, encoders: TextEncoders) -> Objective:
     if method.alpha == 0:
         return HardOnly()
     config = Parameters(
@@ -86,17 +86,17 @@ def objective_of(method: Method, teacher: Any, readers: Readers) -> Objective:
         prefix_map=method.prefix_map,
     )  # fmt: skip
     if not method.options:
-        return aligned_objective(config, teacher, readers)
-    assert readers.teacher.table is not None
-    assert readers.student.table is not None
-    prefix_map = BytePrefixMap.build(readers.teacher.table, readers.student.table)
+        return aligned_objective(config, teacher, encoders)
+    assert encoders.teacher.table is not None
+    assert encoders.student.table is not None
+    prefix_map = BytePrefixMap.build(encoders.teacher.table, encoders.student.table)
     return BytePrefix(teacher, prefix_map, SoftSettings.of(config), **method.options)
 
 
 class SharedTeacher:
     """One forward pass per batch, however many students ask."""
 
-    def __init__(self, teacher: WhiteBoxTeacher) -> None:
+    def __init__(self, teacher: LiveTeacher) -> None:
         self.teacher = teacher
         self.batch: int | None = None
         self.states: Tensor | None = None
@@ -157,8 +157,10 @@ def rows_of(examples: Sequence[Example]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def held_out_scores(model: nn.Module, examples: Sequence[Example], reader: Reader, side: Any, dtype: Any) -> Scores:
-    texts = scored_texts([vars(example) for example in examples], reader, side)
+def held_out_scores(
+    model: nn.Module, examples: Sequence[Example], encoder: TextEncoder, side: Any, dtype: Any
+) -> Scores:
+    texts = scored_texts([vars(example) for example in examples], encoder, side)
     return score(model, texts, device=torch.device("cpu"), autocast_dtype=dtype)
 
 
@@ -191,19 +193,19 @@ def run_seed(arguments: argparse.Namespace, seed: int, methods: list[Method], do
     compute = choose_compute(config)
     tokenizer = AutoTokenizer.from_pretrained(sentencepiece_folder(arguments.work / "sentencepiece"))
     source = teacher_folder(arguments.work / "teacher")
-    readers = Readers(
-        make_reader(tokenizer, 1024, MAX_LENGTH, needs_bytes=True),
-        make_reader(AutoTokenizer.from_pretrained(source), 8192, 8192, needs_bytes=True),
+    encoders = TextEncoders(
+        make_text_encoder(tokenizer, 1024, MAX_LENGTH, needs_bytes=True),
+        make_text_encoder(AutoTokenizer.from_pretrained(source), 8192, 8192, needs_bytes=True),
     )
     documents = split_documents(
         load_documents(config, console), seed=seed, max_length=MAX_LENGTH, held_out_size=HELD_OUT
     )
-    builder = ExampleBuilder(readers.student, readers.teacher, align=True, seed=seed)
+    builder = ExampleBuilder(encoders.student, encoders.teacher, align=True, seed=seed)
     train = rows_of(list(builder.build(documents.train, config.sample_size)))
     test = list(builder.build(documents.test, HELD_OUT))
-    live = WhiteBoxTeacher(AutoModelForCausalLM.from_pretrained(source, dtype=compute.teacher), compute)
+    live = LiveTeacher(AutoModelForCausalLM.from_pretrained(source, dtype=compute.teacher), compute)
     if ("teacher", "", seed) not in done:
-        scores = held_out_scores(live.model, test, readers.teacher, "teacher", None)
+        scores = held_out_scores(live.model, test, encoders.teacher, "teacher", None)
         emit(arguments, line_of(scores, seed=seed, student="", method="teacher", steps=0, tokens=0, seconds=0))
     teacher = SharedTeacher(live)
     trainees: list[Trainee] = []
@@ -217,13 +219,13 @@ def run_seed(arguments: argparse.Namespace, seed: int, methods: list[Method], do
             )
             model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).train()
             optimizer = torch.optim.AdamW(model.parameters(), lr=arguments.learning_rate, weight_decay=0.0)
-            objective = objective_of(method, teacher, readers)
+            objective = objective_of(method, teacher, encoders)
             if isinstance(objective, BytePrefix):
                 objective.shared = f"{method.alignment}/{method.prefix_map}"  # type: ignore[attr-defined]
             trainees.append(Trainee(shape, method, model, split_model(model), objective, optimizer))
     if arguments.start:
         for trainee in {trainee.shape: trainee for trainee in trainees}.values():
-            scores = held_out_scores(trainee.model, test, readers.student, "student", compute.autocast)
+            scores = held_out_scores(trainee.model, test, encoders.student, "student", compute.autocast)
             emit(
                 arguments,
                 line_of(scores, seed=seed, student=trainee.shape, method="before", steps=0, tokens=0, seconds=0),
@@ -231,7 +233,7 @@ def run_seed(arguments: argparse.Namespace, seed: int, methods: list[Method], do
     tokens = train_all(arguments, seed, train, trainees, compute.autocast)
     for trainee in trainees:
         model = trainee.model
-        scores = held_out_scores(model, test, readers.student, "student", compute.autocast)
+        scores = held_out_scores(model, test, encoders.student, "student", compute.autocast)
         facts: dict[str, Any] = {
             "seed": seed, "student": trainee.shape, "method": trainee.method.name, "steps": arguments.steps,
             "tokens": tokens, "seconds": round(trainee.seconds, 1),
@@ -241,7 +243,7 @@ def run_seed(arguments: argparse.Namespace, seed: int, methods: list[Method], do
                 model,
                 arguments.rescale,
                 lambda model=model: (
-                    held_out_scores(model, test, readers.student, "student", compute.autocast).bits_per_byte
+                    held_out_scores(model, test, encoders.student, "student", compute.autocast).bits_per_byte
                 ),
             )
         emit(arguments, line_of(scores, **facts))

@@ -40,9 +40,9 @@ def examples_of(arguments: argparse.Namespace) -> tuple[Any, list[Any], list[Any
     from distillkit.console import Console
     from distillkit.data.documents import load_documents
     from distillkit.data.examples import ExampleBuilder
-    from distillkit.data.reading import make_reader
     from distillkit.data.splitting import split_documents
-    from distillkit.parameters import Parameters
+    from distillkit.data.text_encoder import make_text_encoder
+    from distillkit.settings.parameters import Parameters
 
     config = Parameters(
         dataset_path=str(arguments.texts), sample_size=STEPS * BATCH, max_length=MAX_LENGTH, seed=arguments.seed,
@@ -50,22 +50,22 @@ def examples_of(arguments: argparse.Namespace) -> tuple[Any, list[Any], list[Any
     )  # fmt: skip
     tokenizer = AutoTokenizer.from_pretrained(sentencepiece_folder(arguments.work / "sentencepiece"))
     teacher = AutoTokenizer.from_pretrained(teacher_folder(arguments.work / "teacher"))
-    reader = make_reader(tokenizer, 1024, MAX_LENGTH, needs_bytes=True)
+    encoder = make_text_encoder(tokenizer, 1024, MAX_LENGTH, needs_bytes=True)
     documents = split_documents(
         load_documents(config, Console(quiet=True)), seed=arguments.seed, max_length=MAX_LENGTH, held_out_size=HELD_OUT
     )
-    other = make_reader(teacher, 8192, 8192, needs_bytes=True)
-    builder = ExampleBuilder(reader, other, align=True, seed=arguments.seed)
+    other = make_text_encoder(teacher, 8192, 8192, needs_bytes=True)
+    builder = ExampleBuilder(encoder, other, align=True, seed=arguments.seed)
     train = list(builder.build(documents.train, STEPS * BATCH))
-    return reader, train, list(builder.build(documents.test, HELD_OUT))
+    return encoder, train, list(builder.build(documents.test, HELD_OUT))
 
 
 def texts(arguments: argparse.Namespace) -> None:
-    reader, train, _ = examples_of(arguments)
+    encoder, train, _ = examples_of(arguments)
     lines = []
     for example in train:
-        inside = [index for index in example.student_ids if index not in reader.table.specials]
-        spelled = b"".join(reader.table.pieces[index] for index in inside).removeprefix(b" ")
+        inside = [index for index in example.student_ids if index not in encoder.table.specials]
+        spelled = b"".join(encoder.table.pieces[index] for index in inside).removeprefix(b" ")
         lines.append(json.dumps({"text": spelled.decode(errors="ignore")}, ensure_ascii=False))
     (arguments.work / f"gold-texts-{arguments.seed}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -112,15 +112,15 @@ def score_students(arguments: argparse.Namespace) -> None:
     from experiment import emit, held_out_scores, line_of
     from transformers import AutoModelForCausalLM
 
-    from distillkit.parameters import Parameters
-    from distillkit.training.precision import choose_compute
+    from distillkit.device.precision import choose_compute
+    from distillkit.settings.parameters import Parameters
 
-    reader, _, test = examples_of(arguments)
+    encoder, _, test = examples_of(arguments)
     autocast = choose_compute(Parameters(no_cuda=True)).autocast
     for shape in arguments.students:
         folder = out_folder(arguments, shape)
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-        scores = held_out_scores(model, test, reader, "student", autocast)
+        scores = held_out_scores(model, test, encoder, "student", autocast)
         seconds = round(json.loads((folder / "seconds.json").read_text(encoding="utf-8")), 1)
         emit(
             arguments,

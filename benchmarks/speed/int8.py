@@ -23,16 +23,16 @@ from distillkit import distill_models
 from distillkit.console import Console
 from distillkit.data.batching import attention_mask, pad_right
 from distillkit.data.examples import load_examples
+from distillkit.device.int8 import quantise_layers
+from distillkit.device.precision import choose_compute
 from distillkit.evaluation.bits_per_byte import Scores, score
 from distillkit.evaluation.bootstrap import paired_bootstrap
 from distillkit.evaluation.held_out import scored_texts
-from distillkit.models.int8 import quantise_layers
-from distillkit.models.pair import open_pair
 from distillkit.models.pruning import decoder_blocks
-from distillkit.parameters import Parameters
-from distillkit.rundir import RunDirectory
-from distillkit.teachers.white_box import WhiteBoxTeacher
-from distillkit.training.precision import choose_compute
+from distillkit.run.directory import RunDirectory
+from distillkit.run.pair import open_pair
+from distillkit.settings.parameters import Parameters
+from distillkit.teachers.live import LiveTeacher
 
 
 def main() -> None:
@@ -81,18 +81,16 @@ def measure_teacher(arguments: argparse.Namespace, run: RunDirectory) -> None:
     config = Parameters(**run.manifest.config)
     compute, console = choose_compute(config), Console(quiet=True)
     pair = open_pair(config, run, console)
-    readers = pair.readers(config)
+    encoders = pair.text_encoders(config)
     texts = [row["student_ids"] for row in load_examples(run.data / "train").to_list()]
     test = load_examples(run.data / "test").to_list()
-    teachers = {
-        kind: WhiteBoxTeacher(pair.load_teacher(compute.teacher, console), compute) for kind in ("same", "int8")
-    }
+    teachers = {kind: LiveTeacher(pair.load_teacher(compute.teacher, console), compute) for kind in ("same", "int8")}
     quantise_layers(decoder_blocks(teachers["int8"].model)[2])
     speeds: dict[str, list[float]] = {kind: [] for kind in teachers}
     for _ in range(arguments.rounds):
         for kind, teacher in teachers.items():
             speeds[kind].append(tokens_per_second(teacher, texts))
-    scores = {kind: score_of(teacher.model, test, readers, "teacher", None) for kind, teacher in teachers.items()}
+    scores = {kind: score_of(teacher.model, test, encoders, "teacher", None) for kind, teacher in teachers.items()}
     for kind, found in scores.items():
         emit(arguments.results, {
             "what": "teacher", "format": kind if kind == "int8" else str(compute.teacher).removeprefix("torch."),
@@ -107,9 +105,9 @@ def compare_students(arguments: argparse.Namespace, seed: int, whole: RunDirecto
     config, console = Parameters(**whole.manifest.config), Console(quiet=True)
     compute = choose_compute(config)
     pair = open_pair(config, whole, console)
-    readers, test = pair.readers(config), load_examples(whole.data / "test").to_list()
+    encoders, test = pair.text_encoders(config), load_examples(whole.data / "test").to_list()
     scores = [
-        score_of(pair.load_trained_student(run.best_student, console), test, readers, "student", compute.autocast)
+        score_of(pair.load_trained_student(run.best_student, console), test, encoders, "student", compute.autocast)
         for run in (whole, coarse)
     ]
     emit(arguments.results, {
@@ -118,7 +116,7 @@ def compare_students(arguments: argparse.Namespace, seed: int, whole: RunDirecto
     })  # fmt: skip
 
 
-def tokens_per_second(teacher: WhiteBoxTeacher, texts: list[list[int]]) -> float:
+def tokens_per_second(teacher: LiveTeacher, texts: list[list[int]]) -> float:
     """Batches of about 2048 tokens, as the teacher pass has them; the first is read once more beforehand."""
     ordered = sorted(texts, key=len, reverse=True)
     size = max(1, 2048 // len(ordered[0]))
@@ -132,9 +130,9 @@ def tokens_per_second(teacher: WhiteBoxTeacher, texts: list[list[int]]) -> float
     return (teacher.tokens - before[0]) / (teacher.seconds - before[1])
 
 
-def score_of(model: nn.Module, test: list[dict[str, Any]], readers: Any, side: Any, autocast: Any) -> Scores:
-    reader = readers.teacher if side == "teacher" else readers.student
-    return score(model, scored_texts(test, reader, side), device=torch.device("cpu"), autocast_dtype=autocast)
+def score_of(model: nn.Module, test: list[dict[str, Any]], encoders: Any, side: Any, autocast: Any) -> Scores:
+    encoder = encoders.teacher if side == "teacher" else encoders.student
+    return score(model, scored_texts(test, encoder, side), device=torch.device("cpu"), autocast_dtype=autocast)
 
 
 def cost(whole: Scores, coarse: Scores) -> dict[str, Any]:

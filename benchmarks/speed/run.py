@@ -34,7 +34,7 @@ HERE = Path(__file__).resolve().parent
 MODES: dict[str, dict[str, Any]] = {
     "off": {"teacher_cache": "off"}, "exact": {"teacher_cache": "exact"}, "sparse": {"teacher_cache": "sparse"},
 }  # fmt: skip
-# What `distillkit.allocator` sets, for the others.
+# What `distillkit.device.malloc` sets, for the others.
 KEPT = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
 
 

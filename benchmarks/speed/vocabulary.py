@@ -34,11 +34,11 @@ def measure(way: str, columns: int, rows: int, repeats: int) -> dict[str, Any]:
     import torch
     from torch.nn import functional
 
-    from distillkit.allocator import freed_memory_kept
-    from distillkit.buffers import Buffers, linear_rows
+    from distillkit.device.buffers import Buffers, linear_rows
+    from distillkit.device.malloc import freed_memory_kept
     from distillkit.losses.chunked import StudentOutput, chunked_loss
     from distillkit.losses.linear_head import LinearHead
-    from distillkit.losses.soft import SoftLoss
+    from distillkit.losses.tempered import SoftLoss
 
     torch.manual_seed(0)
     head = torch.nn.Linear(WIDTH, columns, bias=False)

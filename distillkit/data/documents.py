@@ -25,7 +25,7 @@ from distillkit.data.standard_sets import (
 )
 from distillkit.data.types import Document, DocumentSet
 from distillkit.errors import UsageError
-from distillkit.parameters import Parameters
+from distillkit.settings.parameters import Parameters
 
 __all__ = ["Document", "DocumentSet", "changed_sources", "check_source", "load_documents", "source_fingerprint"]
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 from distillkit.alignment.boundaries import shared_boundaries
 from distillkit.alignment.encoding import Encoding
 from distillkit.alignment.rows import AlignedRows, aligned_rows
-from distillkit.data.reading import Reader
+from distillkit.data.text_encoder import TextEncoder
 from distillkit.data.types import Document
 from distillkit.errors import UsageError
 from distillkit.interrupts import check_interrupted
@@ -63,7 +63,7 @@ class ExampleBuilder:
         seed: which pieces of a long document are taken.
     """
 
-    def __init__(self, student: Reader, teacher: Reader | None, *, align: bool, seed: int) -> None:
+    def __init__(self, student: TextEncoder, teacher: TextEncoder | None, *, align: bool, seed: int) -> None:
         self.student = student
         self.teacher = teacher
         self.align = align and teacher is not None
@@ -134,7 +134,7 @@ class ExampleBuilder:
     def _pieces(self, text: str, student: Encoding, teacher: Encoding) -> list[str]:
         if self._fits(student, teacher):
             return [text]
-        limits = [reader.limit for reader in (self.student, self.teacher) if reader is not None]
+        limits = [encoder.limit for encoder in (self.student, self.teacher) if encoder is not None]
         # Alone a piece takes a few tokens more than inside its document: its first word has lost the space before it.
         return self._cut(text, student, teacher, [max(1, limit - min(_ROOM, limit // 8)) for limit in limits])
 
@@ -198,18 +198,18 @@ class ExampleBuilder:
             yield self._example(document, text, ends, student, teacher)
 
     def _example(self, document: int, text: str, ends: bool, student: Encoding, teacher: Encoding) -> Example:
-        reader = self.teacher or self.student
+        encoder = self.teacher or self.student
         rows = None
         if self.align:
             rows = aligned_rows(
                 student, teacher, text.encode("utf-8"),
-                student_start=self.student.start_id is not None, teacher_start=reader.start_id is not None,
+                student_start=self.student.start_id is not None, teacher_start=encoder.start_id is not None,
                 student_has_eos=ends and self.student.end_id is not None,
-                teacher_has_eos=ends and reader.end_id is not None,
+                teacher_has_eos=ends and encoder.end_id is not None,
             )  # fmt: skip
         return Example(
             document=document, text=text, bytes=len(text.encode("utf-8")), ends_text=ends,
-            student_ids=self.student.with_specials(student.ids, ends), teacher_ids=reader.with_specials(teacher.ids, ends),
+            student_ids=self.student.with_specials(student.ids, ends), teacher_ids=encoder.with_specials(teacher.ids, ends),
             student_tokens=len(student.ids), teacher_tokens=len(teacher.ids), rows=rows,
         )  # fmt: skip
 

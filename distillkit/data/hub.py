@@ -28,7 +28,7 @@ from distillkit.data.tables import parquet_column, table_rows
 from distillkit.data.text_decoding import decode_blocks, open_bytes
 from distillkit.data.types import Document
 from distillkit.errors import DistillkitError, PreconditionError, UsageError
-from distillkit.hub_answers import is_offline, is_unreachable, reason
+from distillkit.hub import is_offline, is_unreachable, reason
 from distillkit.interrupts import check_interrupted
 
 _ATTEMPTS = 4

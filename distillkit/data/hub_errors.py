@@ -6,7 +6,7 @@ import re
 
 from distillkit.data.standard_sets import PYTHON_DOCS, DatasetEntry
 from distillkit.errors import DistillkitError, PreconditionError, UsageError
-from distillkit.hub_answers import answer, error_chain, is_offline, is_unreachable, reason
+from distillkit.hub import answer, error_chain, is_offline, is_unreachable, reason
 
 _NO_NETWORK_HINT = f"give texts of your own with --dataset-path, or --dataset {PYTHON_DOCS}, which needs no network"
 

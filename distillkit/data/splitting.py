@@ -11,6 +11,7 @@ from distillkit.data.cleaning import text_digest
 from distillkit.data.sections import byte_length, cut_sections
 from distillkit.data.types import Document, DocumentSet
 from distillkit.errors import UsageError
+from distillkit.settings.parameters import Parameters
 
 # The bootstrap draws documents: with few of them its interval is wide, whatever the student learned.
 _FEW_DOCUMENTS = 200
@@ -36,6 +37,11 @@ class DocumentSplits:
     test: list[Document]
     official: bool
     notes: list[str] = field(default_factory=list)
+
+
+def held_out_examples(config: Parameters) -> int:
+    """Examples in the validation part, and as many in the test part."""
+    return config.held_out_size or min(500, max(50, config.sample_size // 10))
 
 
 def split_documents(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from distillkit.errors import UsageError
-from distillkit.parameters import Parameters
+from distillkit.settings.parameters import Parameters
 
 PYTHON_DOCS = "python-docs"
 SPLITS = ("train", "validation", "test")

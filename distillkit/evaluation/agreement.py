@@ -18,7 +18,7 @@ from distillkit.evaluation.batched_forward import (
     batch_logits,
     batches_by_length,
     default_batch_tokens,
-    measuring,
+    eval_mode,
     rows_at_once,
 )
 from distillkit.interrupts import check_interrupted
@@ -101,7 +101,7 @@ def agreement(
     sums = {name: _Sums() for name in students}
     lengths = [max(len(pair.student_ids), len(pair.teacher_ids)) for pair in pairs]
     batches = batches_by_length(lengths, batch_tokens or default_batch_tokens(teacher, *list(students.values())[:1]))
-    with measuring(teacher, *students.values()):
+    with eval_mode(teacher, *students.values()):
         for batch in batches:
             if interruptible:
                 check_interrupted()

@@ -50,7 +50,7 @@ def batches_by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[in
 
 
 @contextlib.contextmanager
-def measuring(*models: nn.Module) -> Iterator[None]:
+def eval_mode(*models: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients; afterwards every module is in the mode that it was in."""
     modes = [(module, module.training) for model in models for module in model.modules()]
     for model in models:

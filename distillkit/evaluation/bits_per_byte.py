@@ -21,7 +21,7 @@ from distillkit.evaluation.batched_forward import (
     batch_logits,
     batches_by_length,
     default_batch_tokens,
-    measuring,
+    eval_mode,
     rows_at_once,
 )
 from distillkit.interrupts import check_interrupted
@@ -131,7 +131,7 @@ def score(
     nll = np.zeros(len(texts))
     scored = [index for index, ids in enumerate(read) if len(ids)]
     batches = batches_by_length([len(read[index]) for index in scored], batch_tokens or default_batch_tokens(model))
-    with measuring(model):
+    with eval_mode(model):
         for batch in batches:
             if interruptible:
                 check_interrupted()

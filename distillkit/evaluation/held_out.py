@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from distillkit.data.reading import Reader
+from distillkit.data.text_encoder import TextEncoder
 from distillkit.evaluation.bits_per_byte import ScoredText
 
 Side = Literal["student", "teacher"]
 
 
-def scored_texts(examples: Iterable[Mapping[str, Any]], reader: Reader, side: Side) -> list[ScoredText]:
+def scored_texts(examples: Iterable[Mapping[str, Any]], encoder: TextEncoder, side: Side) -> list[ScoredText]:
     """What `score` needs for the examples of a held-out part.
 
     Every token of the text is scored; start and end tokens are not, so that models with and without them compare. A
@@ -21,13 +21,13 @@ def scored_texts(examples: Iterable[Mapping[str, Any]], reader: Reader, side: Si
     for example in examples:
         ids, tokens = example[f"{side}_ids"], example[f"{side}_tokens"]
         first, size = 1, example["bytes"]
-        if reader.start_id is None:
-            size -= _first_token_bytes(reader, example["text"])
-        last = tokens + (reader.start_id is not None)
+        if encoder.start_id is None:
+            size -= _first_token_bytes(encoder, example["text"])
+        last = tokens + (encoder.start_id is not None)
         texts.append(ScoredText(ids=ids, first=first, last=last, bytes=size, document=example["document"]))
     return texts
 
 
-def _first_token_bytes(reader: Reader, text: str) -> int:
-    encoding = reader.encode([text])[0]
+def _first_token_bytes(encoder: TextEncoder, text: str) -> int:
+    encoding = encoder.encode([text])[0]
     return int(encoding.ends[0]) if encoding is not None and len(encoding.ends) else 0

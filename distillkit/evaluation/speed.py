@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from distillkit.evaluation.batched_forward import measuring
+from distillkit.evaluation.batched_forward import eval_mode
 from distillkit.interrupts import check_interrupted
 from distillkit.models.decoding import Decoding, choose_tokens
 
@@ -63,7 +63,7 @@ def generation_speed(
     if isinstance(context, int):
         prompt = prompt[: max(1, context // 2)]
         new_tokens = max(1, min(new_tokens, context - len(prompt)))
-    with measuring(model), torch.autocast(device.type, dtype=autocast_dtype, enabled=autocast_dtype is not None):
+    with eval_mode(model), torch.autocast(device.type, dtype=autocast_dtype, enabled=autocast_dtype is not None):
         _seconds(model, prompt, min(2, new_tokens), device)
         speeds: list[float] = []
         began = time.monotonic()

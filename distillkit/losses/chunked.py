@@ -3,7 +3,7 @@
 Logits are computed, used and overwritten by their gradient for some rows at a time, and the gradients with respect to the
 hidden states and the head are computed in the same pass: memory is a chunk of rows times the vocabulary plus the two
 gradients. After Liger-Kernel's fused linear losses (arXiv 2410.10989) and Cut
-Cross-Entropy (arXiv 2411.09009); the value and gradient are those of `losses.objective`.
+Cross-Entropy (arXiv 2411.09009); the value and gradient are those of `losses.target_rows`.
 
 Shapes: N target rows, R of them with a teacher distribution, D the student's hidden size, V its columns.
 """
@@ -20,8 +20,8 @@ from torch.nn import functional
 
 from distillkit.losses.kernels import compiled, finish, forward_kl_rows, hard_rows
 from distillkit.losses.linear_head import LinearHead, product_format
-from distillkit.losses.soft import SoftLoss
 from distillkit.losses.sparse import SparseTargets, finish_sparse, sparse_kl_rows
+from distillkit.losses.tempered import SoftLoss
 
 # Numbers of a chunk: what keeps a GPU busy, or is little memory on a CPU.
 _CHUNK_NUMBERS = {"cpu": 1 << 25, "cuda": 1 << 27}
@@ -50,7 +50,7 @@ class StudentOutput:
 
 
 class RowLoss(Protocol):
-    """The soft term of a row (`losses.soft.SoftLoss` and others)."""
+    """The soft term of a row (`losses.tempered.SoftLoss` and others)."""
 
     def rows(self, log_target_RV: Tensor, student_logits_RV: Tensor, /) -> Tensor:
         """[R] nats."""

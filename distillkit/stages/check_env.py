@@ -16,14 +16,14 @@ import torch
 from packaging.requirements import Requirement
 
 from distillkit.console import Console, format_bytes
+from distillkit.device.precision import best_device, choose_compute, cpu_has_bf16, has_bf16
 from distillkit.installing import provide
-from distillkit.manifest import library_versions
 from distillkit.models.references import ModelReference, parse_student_reference, parse_teacher_reference
 from distillkit.models.requirements import required_libraries
-from distillkit.parameters import Parameters
-from distillkit.rundir import RunDirectory
+from distillkit.run.directory import RunDirectory
+from distillkit.run.manifest import library_versions
+from distillkit.settings.parameters import Parameters
 from distillkit.stages import StageResult
-from distillkit.training.precision import best_device, choose_compute, cpu_has_bf16, has_bf16
 
 _HUB_TIMEOUT_SECONDS = 5.0
 

@@ -15,15 +15,15 @@ from torch import nn
 
 from distillkit.console import Console, sanitize
 from distillkit.data.examples import load_examples
-from distillkit.data.reading import Reader
+from distillkit.data.text_encoder import TextEncoder
+from distillkit.device.precision import Compute, autocasting, choose_compute
 from distillkit.errors import DistillkitError, UsageError
 from distillkit.interrupts import check_interrupted
-from distillkit.models.pair import open_pair
-from distillkit.parameters import Parameters
-from distillkit.rundir import RunDirectory
+from distillkit.run.directory import RunDirectory
+from distillkit.run.pair import open_pair
+from distillkit.settings.parameters import Parameters
 from distillkit.stages import StageResult
 from distillkit.storage import write_json
-from distillkit.training.precision import Compute, autocasting, choose_compute
 
 PROMPTS = 3
 PROMPT_BYTES = 120
@@ -41,21 +41,21 @@ def run(
         raise UsageError("--prompt: a prompt is empty or longer than 20 000 characters", hint="give a sentence or two")
     compute = choose_compute(config)
     pair = open_pair(config, run, console)
-    readers = pair.readers(config)
+    encoders = pair.text_encoders(config)
     beginnings = list(prompts) or _held_out_beginnings(run)
     loaders = {
-        "teacher": (lambda: pair.load_teacher(compute.writing, console), readers.teacher),
-        "before": (lambda: pair.load_student(console), readers.student),
-        "after": (lambda: pair.load_trained_student(run.best_student, console), readers.student),
+        "teacher": (lambda: pair.load_teacher(compute.writing, console), encoders.teacher),
+        "before": (lambda: pair.load_student(console), encoders.student),
+        "after": (lambda: pair.load_trained_student(run.best_student, console), encoders.student),
     }
     written: dict[str, list[str]] = {}
     with console.progress("writing", total=len(loaders) * len(beginnings), unit="texts") as progress:
-        for name, (load, reader) in loaders.items():
+        for name, (load, encoder) in loaders.items():
             model = load().to(compute.device).eval()
             written[name] = []
             for prompt in beginnings:
                 check_interrupted()
-                written[name].append(continue_text(model, reader, prompt, compute, config.seed))
+                written[name].append(continue_text(model, encoder, prompt, compute, config.seed))
                 progress.advance()
             del model
             gc.collect()
@@ -106,10 +106,10 @@ def _explained(model: nn.Module) -> Iterator[None]:
         ) from error
 
 
-def continue_text(model: nn.Module, reader: Reader, prompt: str, compute: Compute, seed: int) -> str:
+def continue_text(model: nn.Module, encoder: TextEncoder, prompt: str, compute: Compute, seed: int) -> str:
     """What a model writes after `prompt`, as text, escape sequences stripped."""
-    tokenizer: Any = reader.tokenizer
-    ids = reader.with_specials(tokenizer(prompt, add_special_tokens=False)["input_ids"], ends=False)[-reader.limit :]
+    tokenizer: Any = encoder.tokenizer
+    ids = encoder.with_specials(tokenizer(prompt, add_special_tokens=False)["input_ids"], ends=False)[-encoder.limit :]
     inputs = torch.tensor([ids], device=compute.device)
     # Weights that are not fp32 are in the format that they compute in already; a CPU writes faster without autocast.
     in_fp32 = next(model.parameters()).dtype == torch.float32

@@ -18,16 +18,19 @@ from transformers import set_seed
 from distillkit.console import Console, format_bytes, format_duration
 from distillkit.data.batching import DistillationCollator
 from distillkit.data.examples import ROW_COLUMNS, load_examples
-from distillkit.data.reading import Readers
+from distillkit.data.text_encoder import TextEncoders
+from distillkit.device.memory import explained_memory_errors, peak_memory_bytes
+from distillkit.device.precision import Compute, choose_compute
 from distillkit.errors import DistillkitError, Interrupted, PreconditionError
 from distillkit.evaluation.batched_forward import head_width
 from distillkit.evaluation.bits_per_byte import score
 from distillkit.evaluation.held_out import scored_texts
 from distillkit.interrupts import check_interrupted, pending
-from distillkit.models.pair import ModelPair, open_pair
-from distillkit.models.quiet import quiet_transformers
-from distillkit.parameters import Parameters
-from distillkit.rundir import RunDirectory
+from distillkit.losses.mapped_mass import MappedMass
+from distillkit.run.directory import RunDirectory
+from distillkit.run.pair import ModelPair, open_pair
+from distillkit.settings.parameters import Parameters
+from distillkit.silence_libraries import silence_transformers
 from distillkit.stages import StageResult
 from distillkit.storage import (
     explained_write_errors,
@@ -39,27 +42,26 @@ from distillkit.storage import (
     remove_tree,
     write_json,
 )
+from distillkit.teachers.black_box import teacher_writing
+from distillkit.teachers.fill_sparse import mapped_mass
+from distillkit.teachers.open_sparse import open_sparse
+from distillkit.teachers.protocol import Teacher
 from distillkit.teachers.source import TeacherLoader, TeacherSource, choose_cache, open_exact, open_live
-from distillkit.teachers.states import TeacherStates
-from distillkit.teachers.writing import teacher_writing
 from distillkit.training import checkpoints
-from distillkit.training.aligned_objectives import MappedMass, aligned_objective
+from distillkit.training.aligned_objectives import aligned_objective
 from distillkit.training.arguments import total_steps, training_arguments
 from distillkit.training.compiling import compile_loss
 from distillkit.training.export import export_student
-from distillkit.training.memory import explained_memory_errors, peak_memory_bytes
 from distillkit.training.metrics_log import MetricsLog
 from distillkit.training.objectives import (
     BlackBox,
     HardOnly,
     Objective,
     SoftSettings,
+    SparseObjective,
     needs_teacher,
     same_tokenizer_objective,
 )
-from distillkit.training.precision import Compute, choose_compute
-from distillkit.training.sparse_pass import SparseObjective, mapped_mass
-from distillkit.training.sparse_source import open_sparse
 from distillkit.training.trainer import DistillTrainer, Progress
 
 
@@ -78,13 +80,13 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, anew: bool =
 
     compute = choose_compute(config)
     pair = open_pair(config, run, console)
-    readers = pair.readers(config)
+    encoders = pair.text_encoders(config)
     with explained_memory_errors():
-        examples, teacher = _teacher_part(config, run, pair, readers, compute, console)
+        examples, teacher = _teacher_part(config, run, pair, encoders, compute, console)
         student = pair.load_student(console)
         _check_disk(config, run, student)
         figures = _train(
-            config, run, pair, readers, compute, student, teacher, examples, found.path, fingerprint, console
+            config, run, pair, encoders, compute, student, teacher, examples, found.path, fingerprint, console
         )
 
     if config.save_metrics:
@@ -116,10 +118,10 @@ def checkpoint_fingerprint(config: Parameters, run: RunDirectory) -> str:
 
 
 def _teacher_part(
-    config: Parameters, run: RunDirectory, pair: ModelPair, readers: Readers, compute: Compute, console: Console
+    config: Parameters, run: RunDirectory, pair: ModelPair, encoders: TextEncoders, compute: Compute, console: Console
 ) -> tuple[list[dict[str, Any]], TeacherSource | None]:
     """The examples to train on, and the teacher where its logits are needed (white box)."""
-    start = 0 if readers.student.start_id is None else 1
+    start = 0 if encoders.student.start_id is None else 1
     stored = load_examples(run.data / "train")
     if config.box_type == "white":
         if not needs_teacher(config.box_type, config.alpha):
@@ -134,12 +136,12 @@ def _teacher_part(
         token_ids = [row["student_ids" if pair.same_tokenizer else "teacher_ids"] for row in rows]
         for index, row in enumerate(rows):
             row["cache_index"] = index
-        return rows, _white_box_teacher(config, run, pair, readers, compute, rows, token_ids, console)
+        return rows, _white_box_teacher(config, run, pair, encoders, compute, rows, token_ids, console)
     true_examples = _true_examples(stored, start) if config.beta > 0 else []
     if config.alpha == 0:
         console.info("alpha is 0: the teacher does not write anything, this is plain fine-tuning")
         return true_examples, None
-    written = teacher_writing(config, run, pair, readers, compute, stored, console)
+    written = teacher_writing(config, run, pair, encoders, compute, stored, console)
     return true_examples + written, None
 
 
@@ -147,7 +149,7 @@ def _white_box_teacher(
     config: Parameters,
     run: RunDirectory,
     pair: ModelPair,
-    readers: Readers,
+    encoders: TextEncoders,
     compute: Compute,
     rows: Sequence[dict[str, Any]],
     token_ids: Sequence[Sequence[int]],
@@ -160,10 +162,10 @@ def _white_box_teacher(
     if choice.mode == "off":
         return open_live(loader)
 
-    def maker(states: TeacherStates) -> Any:
-        return _white_box_objective(config, pair, readers, states)
+    def maker(states: Teacher) -> Any:
+        return _white_box_objective(config, pair, encoders, states)
 
-    return open_sparse(config, loader, readers, rows, maker, aligned=uses_alignment(config, pair))
+    return open_sparse(config, loader, encoders, rows, maker, aligned=uses_alignment(config, pair))
 
 
 def _true_examples(stored: Any, first_target: int) -> list[dict[str, Any]]:
@@ -193,7 +195,7 @@ def _hint(config: Parameters, pair: ModelPair, teacher: TeacherSource | None, co
     )
 
 
-def _objective(config: Parameters, pair: ModelPair, readers: Readers, teacher: TeacherSource | None) -> Objective:
+def _objective(config: Parameters, pair: ModelPair, encoders: TextEncoders, teacher: TeacherSource | None) -> Objective:
     if config.box_type == "black":
         return BlackBox()
     if teacher is None:
@@ -202,13 +204,13 @@ def _objective(config: Parameters, pair: ModelPair, readers: Readers, teacher: T
         return SparseObjective(teacher.sparse, SoftSettings.of(config).loss)
     if teacher.states is None:
         raise ValueError("a teacher is either sparse or has states")
-    return _white_box_objective(config, pair, readers, teacher.states)
+    return _white_box_objective(config, pair, encoders, teacher.states)
 
 
-def _white_box_objective(config: Parameters, pair: ModelPair, readers: Readers, states: TeacherStates) -> Objective:
+def _white_box_objective(config: Parameters, pair: ModelPair, encoders: TextEncoders, states: Teacher) -> Objective:
     if uses_alignment(config, pair):
-        return aligned_objective(config, states, readers)
-    return same_tokenizer_objective(config, states, readers)
+        return aligned_objective(config, states, encoders)
+    return same_tokenizer_objective(config, states, encoders)
 
 
 # --- training --------------------------------------------------------------------------------------------------------
@@ -218,7 +220,7 @@ def _train(
     config: Parameters,
     run: RunDirectory,
     pair: ModelPair,
-    readers: Readers,
+    encoders: TextEncoders,
     compute: Compute,
     student: nn.Module,
     teacher: TeacherSource | None,
@@ -227,7 +229,7 @@ def _train(
     fingerprint: str,
     console: Console,
 ) -> dict[str, Any]:
-    objective = _objective(config, pair, readers, teacher)
+    objective = _objective(config, pair, encoders, teacher)
     _hint(config, pair, teacher, console)
     progress = Progress.load(checkpoint) if checkpoint else Progress()
     resumed_step = int(checkpoint.name.removeprefix("step-")) if checkpoint else 0
@@ -255,7 +257,7 @@ def _train(
             beta=config.beta,
             schedule=config.lr_schedule,
             lengths=[len(example["student_ids"]) for example in examples],
-            held_out_score=_held_out_score(run, readers, compute),
+            held_out_score=_held_out_score(run, encoders, compute),
             fingerprint=fingerprint,
             on_best=_keep_best(run, pair, config) if config.save_best_model else None,
             metrics_log=log,
@@ -265,7 +267,7 @@ def _train(
         )
         if teacher is not None and teacher.live is not None:
             trainer.count_teacher(teacher.live)
-        with quiet_transformers():
+        with silence_transformers():
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     number = pending()
     if number is not None and trainer.state.global_step < trainer.state.max_steps:
@@ -290,9 +292,9 @@ class _Rows(torch.utils.data.Dataset[dict[str, Any]]):
         return self.rows[index]
 
 
-def _held_out_score(run: RunDirectory, readers: Readers, compute: Compute) -> Callable[[nn.Module], float]:
+def _held_out_score(run: RunDirectory, encoders: TextEncoders, compute: Compute) -> Callable[[nn.Module], float]:
     """Bits per byte of the validation part. Not interruptible: a step that is scored is also saved."""
-    texts = scored_texts(load_examples(run.data / "validation"), readers.student, "student")
+    texts = scored_texts(load_examples(run.data / "validation"), encoders.student, "student")
 
     def held_out(model: nn.Module) -> float:
         value = score(

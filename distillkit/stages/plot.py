@@ -7,9 +7,9 @@ from typing import Any
 
 from distillkit.console import Console
 from distillkit.errors import PreconditionError
-from distillkit.parameters import Parameters
-from distillkit.plots import draw_plots
-from distillkit.rundir import RunDirectory
+from distillkit.reports.plots import draw_plots
+from distillkit.run.directory import RunDirectory
+from distillkit.settings.parameters import Parameters
 from distillkit.stages import StageResult
 from distillkit.storage import make_folder, sha256_of
 from distillkit.training import checkpoints

@@ -13,12 +13,12 @@ from distillkit.alignment.token_bytes import same_vocabulary
 from distillkit.console import Console, format_bytes
 from distillkit.data.documents import load_documents, source_fingerprint
 from distillkit.data.examples import Example, ExampleBuilder, save_examples
-from distillkit.data.reading import Reader
-from distillkit.data.splitting import split_documents
+from distillkit.data.splitting import held_out_examples, split_documents
+from distillkit.data.text_encoder import TextEncoder
 from distillkit.errors import UsageError
-from distillkit.models.pair import locate_pair
-from distillkit.parameters import Parameters
-from distillkit.rundir import RunDirectory
+from distillkit.run.directory import RunDirectory
+from distillkit.run.pair import locate_pair
+from distillkit.settings.parameters import Parameters
 from distillkit.stages import StageResult
 from distillkit.storage import files_below, write_folder, write_json
 
@@ -31,25 +31,20 @@ def extra_inputs(config: Parameters, run: RunDirectory) -> dict[str, str]:
     return {f"data {name}": value for name, value in source_fingerprint(config).items()}
 
 
-def held_out_size(config: Parameters) -> int:
-    """Examples in the validation part, and as many in the test part."""
-    return config.held_out_size or min(500, max(50, config.sample_size // 10))
-
-
 def run(config: Parameters, run: RunDirectory, console: Console, *, anew: bool = False) -> StageResult:
     """Locate the models (downloading them if need be), read the texts, build the examples."""
     pair = locate_pair(config, console)
-    readers = pair.readers(config, console)
+    encoders = pair.text_encoders(config, console)
     documents = load_documents(config, console)
-    held_out = held_out_size(config)
+    held_out = held_out_examples(config)
     split = split_documents(documents, seed=config.seed, max_length=config.max_length, held_out_size=held_out)
     for note in [*documents.notes, *split.notes]:
         console.info(note)
 
-    same = same_tokenizer(readers.student, readers.teacher)
+    same = same_tokenizer(encoders.student, encoders.teacher)
     white = config.box_type == "white"
     builder = ExampleBuilder(
-        readers.student, None if same else readers.teacher, align=white and not same, seed=config.seed
+        encoders.student, None if same else encoders.teacher, align=white and not same, seed=config.seed
     )
     parts = {"test": held_out, "validation": held_out, "train": config.sample_size}
     examples: dict[str, list[Example]] = {}
@@ -66,13 +61,13 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, anew: bool =
         "source": documents.description,
         "fingerprint": documents.fingerprint,
         "same_tokenizer": same,
-        "max_length": {"student": readers.student.limit, "teacher": readers.teacher.limit},
+        "max_length": {"student": encoders.student.limit, "teacher": encoders.teacher.limit},
         "splits": {part: _counts(built) for part, built in examples.items()},
         "dropped": {"inexact": builder.notes.inexact, "too_short": builder.notes.too_short},
         "notes": [*documents.notes, *split.notes],
     }
     if white and not same:
-        stats["alignment"] = _alignment_figures(examples["train"], readers.student, readers.teacher)
+        stats["alignment"] = _alignment_figures(examples["train"], encoders.student, encoders.teacher)
         _say_alignment(stats["alignment"], console)
 
     def fill(folder: Any) -> None:
@@ -95,7 +90,7 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, anew: bool =
     return StageResult(files_below(run.data), metrics | {"alignment": stats.get("alignment")}, summary)
 
 
-def same_tokenizer(student: Reader, teacher: Reader) -> bool:
+def same_tokenizer(student: TextEncoder, teacher: TextEncoder) -> bool:
     """Whether every id means the same bytes to both, whatever the sizes of their vocabularies."""
     if student.table is None or teacher.table is None:
         return False
@@ -133,7 +128,7 @@ def _counts(examples: Sequence[Example]) -> dict[str, int]:
     }
 
 
-def _alignment_figures(examples: Sequence[Example], student: Reader, teacher: Reader) -> dict[str, Any]:
+def _alignment_figures(examples: Sequence[Example], student: TextEncoder, teacher: TextEncoder) -> dict[str, Any]:
     """Coverage over the training part. `mass_mapped` is the share of teacher tokens met in the text that have a student
     token; the share of the teacher's probability is measured while training (metrics.json)."""
     rows = [example.rows for example in examples if example.rows is not None]

@@ -18,22 +18,22 @@ from distillkit.alignment.rows import within
 from distillkit.alignment.token_bytes import common_ids
 from distillkit.console import Console
 from distillkit.data.examples import ROW_COLUMNS, load_examples
-from distillkit.data.reading import Readers
+from distillkit.data.text_encoder import TextEncoders
+from distillkit.device.precision import Compute, choose_compute
 from distillkit.evaluation.agreement import Agreement, PairedText, agreement
 from distillkit.evaluation.bits_per_byte import Scores, score
 from distillkit.evaluation.bootstrap import gap_closed, paired_bootstrap, verdict
 from distillkit.evaluation.held_out import scored_texts
 from distillkit.evaluation.speed import generation_speed, model_size
-from distillkit.losses.objective import restrict_columns
-from distillkit.losses.soft import temper
-from distillkit.models.pair import ModelPair, open_pair
-from distillkit.parameters import Parameters
-from distillkit.rundir import RunDirectory
+from distillkit.losses.target_rows import restrict_columns
+from distillkit.losses.tempered import temper
+from distillkit.run.directory import RunDirectory
+from distillkit.run.pair import ModelPair, open_pair
+from distillkit.settings.parameters import Parameters
 from distillkit.stages import StageResult
 from distillkit.storage import write_json
 from distillkit.teachers.blocks import BlockwiseTeacher, Streaming, choose_streaming
 from distillkit.training.export import write_card
-from distillkit.training.precision import Compute, choose_compute
 
 
 def extra_inputs(config: Parameters, run: RunDirectory) -> dict[str, str]:
@@ -45,7 +45,7 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, anew: bool =
     """Score the three models, compare them, decide."""
     compute = choose_compute(config)
     pair = open_pair(config, run, console)
-    readers = pair.readers(config)
+    encoders = pair.text_encoders(config)
     test = load_examples(run.data / "test").to_list()
 
     figures: dict[str, dict[str, Any]] = {}
@@ -53,15 +53,17 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, anew: bool =
     with console.progress("validating", total=5, unit="measurements") as progress:
         streaming = choose_streaming(config, pair.teacher, compute)
         teacher = _teacher(pair, compute, streaming, console)
-        scores["teacher"], figures["teacher"] = _measure(teacher, test, readers, "teacher", compute)
+        scores["teacher"], figures["teacher"] = _measure(teacher, test, encoders, "teacher", compute)
         progress.advance()
         students: dict[str, nn.Module] = {
             "before": pair.load_student(console), "after": pair.load_trained_student(run.best_student, console)
         }  # fmt: skip
         for name, student in students.items():
-            scores[name], figures[name] = _measure(student.to(compute.device).eval(), test, readers, "student", compute)
+            scores[name], figures[name] = _measure(
+                student.to(compute.device).eval(), test, encoders, "student", compute
+            )
             progress.advance()
-        for name, found in _agreement(pair, readers, teacher, students, test, compute).items():
+        for name, found in _agreement(pair, encoders, teacher, students, test, compute).items():
             figures[name]["teacher_agreement"] = found.top1
             figures[name]["teacher_kl"] = found.kl
         progress.advance()
@@ -115,13 +117,13 @@ def _gate_failure(config: Parameters, decision: str) -> str | None:
 
 
 def _measure(
-    model: nn.Module, examples: list[dict[str, Any]], readers: Readers, role: str, compute: Compute
+    model: nn.Module, examples: list[dict[str, Any]], encoders: TextEncoders, role: str, compute: Compute
 ) -> tuple[Scores, dict[str, Any]]:
-    reader = readers.teacher if role == "teacher" else readers.student
+    encoder = encoders.teacher if role == "teacher" else encoders.student
     side = "teacher" if role == "teacher" else "student"
     # The teacher's weights are already in the format that it computes in.
     autocast = None if role == "teacher" else compute.autocast
-    scores = score(model, scored_texts(examples, reader, side), device=compute.device, autocast_dtype=autocast)
+    scores = score(model, scored_texts(examples, encoder, side), device=compute.device, autocast_dtype=autocast)
     size = model_size(model)
     return scores, {
         "bits_per_byte": scores.bits_per_byte,
@@ -145,14 +147,14 @@ def _writing_speed(model: nn.Module, example: dict[str, Any], name: str, compute
 
 def _agreement(
     pair: ModelPair,
-    readers: Readers,
+    encoders: TextEncoders,
     teacher: nn.Module,
     students: dict[str, nn.Module],
     examples: list[dict[str, Any]],
     compute: Compute,
 ) -> dict[str, Agreement]:
     """Where it is defined: the same tokenizer, or rows that the alignment pairs; {} for black box across tokenizers."""
-    student_table, teacher_table = readers.student.table, readers.teacher.table
+    student_table, teacher_table = encoders.student.table, encoders.teacher.table
     if student_table is None or teacher_table is None:
         return {}
     if pair.same_tokenizer:

@@ -16,15 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from distillkit.console import format_bytes
+from distillkit.device.memory import free_memory_bytes
+from distillkit.device.precision import Compute
 from distillkit.errors import PreconditionError, UsageError
+from distillkit.models.empty_model import empty_model
 from distillkit.models.loading import LocatedModel, read_config, weight_files
 from distillkit.models.pruning import decoder_blocks
-from distillkit.models.quiet import quiet_transformers
-from distillkit.models.skeleton import skeleton
-from distillkit.models.stored_weights import StoredWeights
-from distillkit.parameters import Parameters
-from distillkit.training.memory import free_memory_bytes
-from distillkit.training.precision import Compute
+from distillkit.models.safetensors_reader import StoredWeights
+from distillkit.settings.parameters import Parameters
+from distillkit.silence_libraries import silence_transformers
 
 # Architectures whose blocks are a chain of hidden states, and whose head is a linear layer on the last of them; each is
 # compared with the whole model in tests/unit/test_teacher_streaming.py.
@@ -115,7 +115,7 @@ class BlockwiseTeacher:
             )
         self.name, self.dtype, self.device = located.reference.text, dtype, device
         self.stored = StoredWeights(list(weight_files(located.folder)))
-        self.model = skeleton(_config(located), dtype)
+        self.model = empty_model(_config(located), dtype)
         _, _, self.blocks = decoder_blocks(self.model)
         self._prepare_block = prepare_block
         self._names = {module: name for name, module in self.model.named_modules()}
@@ -280,5 +280,5 @@ class BlockwiseTeacher:
 def _config(located: LocatedModel) -> Any:
     from transformers import AutoConfig
 
-    with quiet_transformers():
+    with silence_transformers():
         return AutoConfig.from_pretrained(str(located.folder), local_files_only=True)

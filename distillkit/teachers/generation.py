@@ -26,7 +26,7 @@ from distillkit.interrupts import check_interrupted
 from distillkit.models.decoding import Decoding, choose_tokens
 from distillkit.storage import explained_write_errors, fingerprint_of, read_json, write_json
 from distillkit.teachers.continuation_filter import ContinuationFilter
-from distillkit.teachers.written_cache import WrittenCache
+from distillkit.teachers.generation_cache import GenerationCache
 
 # Of the lines and of how they come about; raised when either changes, the filter's judgement included.
 _FORMAT = 2
@@ -84,7 +84,7 @@ def generate_continuations(
     device: torch.device,
     console: Console,
     model_fingerprint: str,
-    cache: WrittenCache | None = None,
+    cache: GenerationCache | None = None,
 ) -> list[Continuation]:
     """Continue every prompt once, or go on where an earlier attempt with the same settings was cut off.
 

@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from distillkit.allocator import give_back
 from distillkit.console import Console, format_bytes
+from distillkit.device.int8 import quantise_layers
+from distillkit.device.malloc import trim_heap
+from distillkit.device.precision import Compute
 from distillkit.errors import DistillkitError
-from distillkit.models.int8 import quantise_layers
-from distillkit.models.pair import ModelPair
 from distillkit.models.pruning import decoder_blocks
-from distillkit.parameters import Parameters
+from distillkit.run.pair import ModelPair
+from distillkit.settings.parameters import Parameters
 from distillkit.storage import fingerprint_of, make_folder, remove_tree, write_json
 from distillkit.teachers.blocks import BlockwiseTeacher, Streaming, blocks_width, choose_streaming
-from distillkit.teachers.cache import CacheKey, TeacherCache, free_space, known_width
 from distillkit.teachers.cache_entries import FOLDER
-from distillkit.teachers.states import TeacherStates
+from distillkit.teachers.exact_cache import CacheKey, TeacherCache, free_space, known_width
+from distillkit.teachers.live import LiveTeacher
+from distillkit.teachers.precompute import CachedTeacher, PassFigures, fill_cache, head_is_whole
+from distillkit.teachers.protocol import Teacher
 from distillkit.teachers.streaming import activation_bytes, activations_left, fill_cache_blockwise
-from distillkit.teachers.teacher_pass import CachedTeacher, PassFigures, fill_cache, head_is_whole
-from distillkit.teachers.white_box import WhiteBoxTeacher
-from distillkit.training.precision import Compute
 
 # What else the run writes besides the cache, at least.
 RESERVE_BYTES = 1 << 30
@@ -56,7 +56,7 @@ class TeacherLoader:
             fingerprint = fingerprint_of([fingerprint, "int8"])
         self.key = CacheKey.of(pair.teacher.reference.text, fingerprint, compute.teacher, token_ids)
         self.width = known_width(self.root / self.key.name)
-        self._loaded: WhiteBoxTeacher | None = None
+        self._loaded: LiveTeacher | None = None
         self._streaming: Streaming | None = None
         self.streamed_seconds = 0.0
 
@@ -67,18 +67,18 @@ class TeacherLoader:
             self._streaming = choose_streaming(self.config, self.pair.teacher, self.compute)
         return self._streaming
 
-    def load(self) -> WhiteBoxTeacher:
+    def load(self) -> LiveTeacher:
         """The whole teacher."""
         if self._loaded is None:
             model = self.pair.load_teacher(self.compute.teacher, self.console)
             if self.int8:
                 quantise_layers(decoder_blocks(model)[2])
-            self._loaded = WhiteBoxTeacher(model, self.compute)
+            self._loaded = LiveTeacher(model, self.compute)
         return self._loaded
 
     def forget(self) -> None:
         self._loaded = None
-        give_back()
+        trim_heap()
 
     def exact_cache(self) -> TeacherCache | None:
         """The cache of hidden states, begun or not; None if the teacher's head is more than a linear layer."""
@@ -117,7 +117,7 @@ class TeacherLoader:
             return None
         return f"its cache takes {format_bytes(needed)}, {format_bytes(free)} are free in {self.root.parent}"
 
-    def states(self) -> TeacherStates:
+    def states(self) -> Teacher:
         """From the exact cache if that is complete, else the model; block by block, from an exact cache made for it."""
         if (cache := self._finished_cache()) is not None:
             self.console.info("the teacher has read these texts before: its exact cache is used")

@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distillkit.config import sparse_problem
 from distillkit.console import Console, format_bytes
 from distillkit.errors import DistillkitError, PreconditionError
-from distillkit.parameters import Parameters
+from distillkit.settings.parameters import Parameters
+from distillkit.settings.resolve import sparse_problem
 from distillkit.storage import make_folder, read_json, with_checksum, without_checksum, write_json
-from distillkit.teachers.cache import free_space
+from distillkit.teachers.exact_cache import free_space
+from distillkit.teachers.live import LiveTeacher
 from distillkit.teachers.loader import RESERVE_BYTES, TeacherLoader
+from distillkit.teachers.precompute import CachedTeacher, PassFigures
+from distillkit.teachers.protocol import Teacher
 from distillkit.teachers.sparse_cache import BYTES_PER_TOKEN, SparseCache
-from distillkit.teachers.states import TeacherStates
-from distillkit.teachers.teacher_pass import CachedTeacher, PassFigures
-from distillkit.teachers.white_box import WhiteBoxTeacher
 
 
 @dataclass
@@ -30,8 +30,8 @@ class TeacherSource:
         sparse: the sparse targets, where the run reads these.
     """
 
-    states: TeacherStates | None
-    live: WhiteBoxTeacher | None
+    states: Teacher | None
+    live: LiveTeacher | None
     figures: dict[str, Any]
     sparse: SparseCache | None = None
 
@@ -129,7 +129,7 @@ def open_exact(loader: TeacherLoader) -> TeacherSource:
         loader.console.info(f"the teacher had read {figures.cached_tokens:,} of {figures.tokens:,} tokens before")
     if figures.cached_tokens == figures.tokens:
         loader.console.info(f"the teacher has read these texts before: {format_bytes(cache.bytes)} from its cache")
-    return TeacherSource(CachedTeacher(cache, loader.compute.device), None, words_of(figures))
+    return TeacherSource(CachedTeacher(cache, loader.compute.device), None, as_metrics(figures))
 
 
 def open_live(loader: TeacherLoader) -> TeacherSource:
@@ -138,7 +138,7 @@ def open_live(loader: TeacherLoader) -> TeacherSource:
     return TeacherSource(teacher, teacher, {})
 
 
-def words_of(figures: PassFigures) -> dict[str, Any]:
+def as_metrics(figures: PassFigures) -> dict[str, Any]:
     """For metrics.json."""
     return {
         "tokens": figures.tokens,

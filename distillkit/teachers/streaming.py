@@ -32,9 +32,9 @@ from distillkit.errors import Interrupted
 from distillkit.interrupts import check_interrupted
 from distillkit.storage import explained_write_errors, write_json
 from distillkit.teachers.blocks import BlockwiseTeacher
-from distillkit.teachers.cache import TeacherCache
+from distillkit.teachers.exact_cache import TeacherCache
+from distillkit.teachers.precompute import PassFigures, head_is_whole, padded, shard_batches, write_head
 from distillkit.teachers.shards import Shard, say_damage
-from distillkit.teachers.teacher_pass import PassFigures, head_is_whole, padded, shard_batches, write_head
 
 _FORMAT = 1
 _RECORD = "streaming.json"

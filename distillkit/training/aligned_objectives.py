@@ -18,23 +18,16 @@ from torch import Tensor
 from distillkit.alignment.bpm import BytePrefixMap, Realised, Restriction
 from distillkit.alignment.first_token import canonical_first, exact_twin
 from distillkit.alignment.rows import LEAD, crossing, twins
-from distillkit.data.reading import Readers
+from distillkit.data.text_encoder import TextEncoders
+from distillkit.losses.alm import chunk_sums, likelihood_divergence
 from distillkit.losses.chunked import SoftTargets, StudentOutput, rows_per_chunk, token_log_probs, wide
-from distillkit.losses.likelihood import chunk_sums, likelihood_divergence
-from distillkit.losses.objective import target_rows
-from distillkit.losses.soft import SoftLoss
-from distillkit.losses.universal_logit import UniversalLogitLoss
-from distillkit.parameters import Parameters
-from distillkit.teachers.states import TeacherStates
+from distillkit.losses.mapped_mass import MappedMass
+from distillkit.losses.target_rows import target_rows
+from distillkit.losses.tempered import SoftLoss
+from distillkit.losses.uld import UniversalLogitLoss
+from distillkit.settings.parameters import Parameters
+from distillkit.teachers.protocol import Teacher
 from distillkit.training.objectives import Objective, SoftSettings, Terms, Weights, weighted_loss
-
-
-@dataclass
-class MappedMass:
-    """Σ of the teacher's probability that had a student token, and the rows summed over."""
-
-    mapped: float = 0.0
-    rows: int = 0
 
 
 @dataclass(frozen=True)
@@ -91,7 +84,7 @@ class BytePrefix:
 
     def __init__(
         self,
-        teacher: TeacherStates,
+        teacher: Teacher,
         prefix_map: BytePrefixMap,
         soft: SoftSettings,
         *,
@@ -185,7 +178,7 @@ class BytePrefix:
 
 
 def _probability_of(
-    teacher: TeacherStates, hidden: Tensor, rows: list[int], ids: list[np.ndarray], tokens: int
+    teacher: Teacher, hidden: Tensor, rows: list[int], ids: list[np.ndarray], tokens: int
 ) -> list[float]:
     """For each row the teacher's probability that its next token is one of the ids."""
     found: list[float] = []
@@ -240,7 +233,7 @@ class _Marginalised:
 class UniversalLogit:
     """ULD at shared boundaries (the paper pairs the n-th tokens of both), cross-entropy everywhere."""
 
-    def __init__(self, teacher: TeacherStates, temperature: float, teacher_tokens: int) -> None:
+    def __init__(self, teacher: Teacher, temperature: float, teacher_tokens: int) -> None:
         self.teacher = teacher
         self.soft = UniversalLogitLoss(temperature)
         self.teacher_tokens = teacher_tokens
@@ -264,7 +257,7 @@ class UniversalLogit:
 class _OwnColumns:
     rows: Tensor
     hidden_RD: Tensor
-    teacher: TeacherStates
+    teacher: Teacher
     tokens: int
 
     def log_target(self, begin: int, end: int, columns: int) -> Tensor:
@@ -274,7 +267,7 @@ class _OwnColumns:
 class LikelihoodMatching:
     """ALM: the likelihood of each stretch between two shared boundaries, cross-entropy everywhere."""
 
-    def __init__(self, teacher: TeacherStates, teacher_tokens: int) -> None:
+    def __init__(self, teacher: Teacher, teacher_tokens: int) -> None:
         self.teacher = teacher
         self.teacher_tokens = teacher_tokens
 
@@ -343,13 +336,13 @@ def _stretches(aligned: BatchRows) -> tuple[tuple[np.ndarray, np.ndarray], np.nd
     return student_rows, teacher_rows, teacher_numbers, len(kept)
 
 
-def aligned_objective(config: Parameters, teacher: TeacherStates, readers: Readers) -> Objective:
+def aligned_objective(config: Parameters, teacher: Teacher, encoders: TextEncoders) -> Objective:
     """The objective that `config.alignment` names, `auto` being byte-prefix marginalisation.
 
     Raises:
         ValueError: a tokenizer's bytes are not known; prepare-data refuses such a pair.
     """
-    teacher_table, student_table = readers.teacher.table, readers.student.table
+    teacher_table, student_table = encoders.teacher.table, encoders.student.table
     if teacher_table is None or student_table is None:
         raise ValueError("white box needs token bytes")
     if config.alignment == "uld":
@@ -360,5 +353,5 @@ def aligned_objective(config: Parameters, teacher: TeacherStates, readers: Reade
     if config.alignment == "strict":
         prefix_map = BytePrefixMap.build(teacher_table, student_table, first=exact_twin(student_table))
         return BytePrefix(teacher, prefix_map, soft, only="twins", realised=False)
-    first = canonical_first(student_table, readers.student.tokenizer) if config.prefix_map == "canonical" else None
+    first = canonical_first(student_table, encoders.student.tokenizer) if config.prefix_map == "canonical" else None
     return BytePrefix(teacher, BytePrefixMap.build(teacher_table, student_table, first=first), soft)

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from transformers import TrainingArguments
 
-from distillkit.parameters import Parameters
-from distillkit.training.precision import Compute
+from distillkit.device.precision import Compute
+from distillkit.settings.parameters import Parameters
 
 # A line per step up to this many steps; then thinned out, because each line costs a synchronisation with the device.
 _LINES = 2000

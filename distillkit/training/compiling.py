@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 
 from distillkit.console import Console
+from distillkit.device.precision import Compute
 from distillkit.errors import PreconditionError
 from distillkit.losses.kernels import WORTH_COMPILING, compile_failure, compiler_available, forward_kl_rows
-from distillkit.parameters import Parameters
+from distillkit.settings.parameters import Parameters
 from distillkit.training.objectives import needs_teacher
-from distillkit.training.precision import Compute
 
 
 def compile_loss(config: Parameters, compute: Compute, numbers: int, console: Console, *, aligned: bool) -> bool:

@@ -8,12 +8,12 @@ from typing import Any
 from torch import nn
 
 from distillkit import __version__
-from distillkit.model_card import model_card
 from distillkit.models.loading import load_tokenizer
-from distillkit.models.pair import ModelPair
-from distillkit.models.quiet import quiet_transformers
 from distillkit.models.saving import plain_save_errors
-from distillkit.parameters import Parameters
+from distillkit.reports.model_card import model_card
+from distillkit.run.pair import ModelPair
+from distillkit.settings.parameters import Parameters
+from distillkit.silence_libraries import silence_transformers
 from distillkit.storage import write_bytes, write_folder
 
 
@@ -26,7 +26,7 @@ def export_student(folder: Path, model: nn.Module, pair: ModelPair, config: Para
     tokenizer = load_tokenizer(pair.student, trust_remote_code=config.trust_remote_code)
 
     def fill(target: Path) -> None:
-        with quiet_transformers(), plain_save_errors(target):
+        with silence_transformers(), plain_save_errors(target):
             model.save_pretrained(str(target))  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
             tokenizer.save_pretrained(str(target))
         (target / "README.md").write_text(model_card(card_facts(pair, config, None)), encoding="utf-8")

@@ -6,19 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from distillkit.alignment.token_bytes import common_ids
-from distillkit.data.reading import Readers
+from distillkit.data.text_encoder import TextEncoders
 from distillkit.losses.chunked import ChunkedLoss, RowLoss, SoftTargets, StudentOutput, chunked_loss
 from distillkit.losses.divergences import Divergence, taid_weight
-from distillkit.losses.objective import restrict_columns, target_rows
-from distillkit.losses.soft import SoftLoss
 from distillkit.losses.sparse import SparseTargets
-from distillkit.parameters import Parameters
-from distillkit.teachers.states import TeacherStates
+from distillkit.losses.target_rows import restrict_columns, target_rows
+from distillkit.losses.tempered import SoftLoss
+from distillkit.settings.parameters import Parameters
+from distillkit.teachers.protocol import Teacher
+from distillkit.teachers.sparse_cache import SparseCache, SparseRows
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ class SameTokenizer:
         common: [C] bool, the ids that mean the same to both.
     """
 
-    def __init__(self, teacher: TeacherStates, common: Tensor, soft: SoftSettings) -> None:
+    def __init__(self, teacher: Teacher, common: Tensor, soft: SoftSettings) -> None:
         self.teacher = teacher
         self.common = common
         self.soft = soft
@@ -142,7 +144,7 @@ class SameTokenizer:
 class _CommonColumns:
     rows: Tensor
     hidden_RD: Tensor
-    teacher: TeacherStates
+    teacher: Teacher
     common: Tensor
 
     def log_target(self, begin: int, end: int, columns: int) -> Tensor:
@@ -156,18 +158,46 @@ class _CommonColumns:
         return logits[:, :columns].index_fill_(1, foreign, -torch.inf)
 
 
-def same_tokenizer_objective(config: Parameters, teacher: TeacherStates, readers: Readers) -> SameTokenizer:
+def same_tokenizer_objective(config: Parameters, teacher: Teacher, encoders: TextEncoders) -> SameTokenizer:
     """Plain divergence over the ids that mean the same to both.
 
     Raises:
         ValueError: a tokenizer's bytes are not known; prepare-data refuses such a pair.
     """
-    if readers.teacher.table is None or readers.student.table is None:
+    if encoders.teacher.table is None or encoders.student.table is None:
         raise ValueError("white box needs token bytes")
-    common = torch.from_numpy(common_ids(readers.teacher.table, readers.student.table))
+    common = torch.from_numpy(common_ids(encoders.teacher.table, encoders.student.table))
     return SameTokenizer(teacher, common, SoftSettings.of(config))
 
 
 def needs_teacher(box_type: str, alpha: float) -> bool:
     """Whether a white-box run has to run the teacher at all."""
     return box_type == "white" and alpha > 0
+
+
+class SparseObjective:
+    """White box from the sparse cache: the forward KL at the rows that are stored, cross-entropy everywhere.
+
+    Args:
+        cache: complete and open.
+    """
+
+    def __init__(self, cache: SparseCache, soft: SoftLoss) -> None:
+        self.cache = cache
+        self.soft = soft
+
+    def __call__(self, student: StudentOutput, batch: Mapping[str, Tensor], weights: Weights) -> Terms:
+        rows, labels = target_rows(batch["labels"])
+        width, device = batch["labels"].shape[1], rows.device
+        parts = [self.cache.read(text) for text in batch["cache_index"].tolist()]
+        places = np.concatenate([part.rows + position * width for position, part in enumerate(parts)])
+        whole = SparseRows.joined(parts)
+        ids, probabilities = whole.padded()
+        targets = SparseTargets(
+            torch.searchsorted(rows, torch.from_numpy(places).to(device)),
+            ids.to(device),
+            probabilities.to(device),
+            torch.from_numpy(whole.tails).to(device),
+        )
+        found = weighted_loss(student, (rows, labels), weights.beta, targets, self.soft, weights)
+        return Terms(found.loss, found.soft_sum, found.cross_entropy_N.sum(), found.soft_rows)

@@ -25,12 +25,12 @@ from distillkit.errors import DistillkitError
 from distillkit.interrupts import pending
 from distillkit.losses.chunked import StudentOutput
 from distillkit.losses.linear_head import LinearHead
-from distillkit.models.heads import split_model, unsplit_model
+from distillkit.losses.mapped_mass import MappedMass
+from distillkit.models.backbone_and_head import split_model, unsplit_model
 from distillkit.models.saving import plain_save_errors
 from distillkit.storage import write_folder
-from distillkit.teachers.white_box import WhiteBoxTeacher
+from distillkit.teachers.live import LiveTeacher
 from distillkit.training import checkpoints
-from distillkit.training.aligned_objectives import MappedMass
 from distillkit.training.metrics_log import MetricsLog
 from distillkit.training.objectives import Objective, Weights
 from distillkit.training.tied_embedding import add_rows_in_place
@@ -155,12 +155,12 @@ class DistillTrainer(Trainer):
         self._linear = LinearHead(plain, directly=True) if self._parts.apart and LinearHead.is_plain(plain) else None
         if self._linear is not None:
             add_rows_in_place(model, plain)
-        self._teacher: WhiteBoxTeacher | None = None
+        self._teacher: LiveTeacher | None = None
         self._skipped, self._warned = 0, False
         self.remove_callback(PrinterCallback)
         self.add_callback(_Schedule(display))
 
-    def count_teacher(self, teacher: WhiteBoxTeacher) -> None:
+    def count_teacher(self, teacher: LiveTeacher) -> None:
         """Carry the teacher's counters over from an interrupted attempt and keep them in the checkpoints."""
         self._teacher = teacher
         teacher.tokens, teacher.seconds = self.progress.teacher_tokens, self.progress.teacher_seconds

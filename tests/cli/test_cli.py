@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from distillkit import cli
+from distillkit.cli import app as cli
 
 Run = Callable[..., "Done"]
 Subprocess = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -328,7 +328,7 @@ def test_json_tells_of_a_failure(command: Run, prepared: Path) -> None:
 
 
 def test_two_processes(finished: Path, run_cli: Subprocess) -> None:
-    from distillkit.rundir import RunDirectory
+    from distillkit.run.directory import RunDirectory
 
     with RunDirectory.open(finished).locked():
         done = run_cli("plot", "--run", finished, "--force", "--quiet", check=3)
@@ -510,7 +510,7 @@ def test_demo_with_own_prompts(command: Run, finished: Path) -> None:
 
 def test_importing_the_command_line_loads_nothing_heavy() -> None:
     heavy = ("torch", "transformers", "datasets", "matplotlib", "numpy", "pyarrow", "huggingface_hub")
-    program = f"import sys, distillkit.cli; print([name for name in {heavy} if name in sys.modules])"
+    program = f"import sys, distillkit.cli.app; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import load_file
 
 from distillkit import PreconditionError, QualityGateError, UsageError
-from distillkit import parameters as declared
 from distillkit.losses.kernels import compiler_available
+from distillkit.settings import parameters as declared
 
 Distil = Callable[..., Any]
 
@@ -213,7 +213,7 @@ def test_learning_rate(distil: Distil, base: Any) -> None:
 
 
 def test_no_cuda(distil: Distil, base: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from distillkit.training import precision
+    from distillkit.device import precision
 
     class TorchWithGpu:
         """torch as distillkit would find it on a machine with a GPU; to the other libraries there is none."""
@@ -555,9 +555,7 @@ def test_a_sparse_teacher_cache(
                 exact.metrics["alignment"]["mass_mapped"], rel=1e-6
             )
     # The second time, and with another learning rate, nothing is loaded but the cache.
-    monkeypatch.setattr(
-        "distillkit.models.pair.ModelPair.load_teacher", lambda *_: pytest.fail("the teacher was loaded")
-    )
+    monkeypatch.setattr("distillkit.run.pair.ModelPair.load_teacher", lambda *_: pytest.fail("the teacher was loaded"))
     again = distil(sparse_method="top-k", sparse_size=1024, learning_rate=4e-4, **settings)
     assert again.metrics["teacher_pass"]["cached_tokens"] == again.metrics["teacher_pass"]["tokens"]
 
@@ -609,7 +607,7 @@ def test_teacher_precision(distil: Distil, base: Any, tmp_path: Path, monkeypatc
     assert cached.metrics["teacher_pass"]["cached_tokens"] == fine.metrics["teacher_pass"]["cached_tokens"] == 0
     streamed = distil(output_dir=tmp_path / "on", teacher_streaming="on", teacher_precision="int8")
     assert equal_weights(streamed, cached)
-    monkeypatch.setattr("distillkit.training.precision.int8_problem", lambda device: "it is for the CPU, this is cuda")
+    monkeypatch.setattr("distillkit.device.precision.int8_problem", lambda device: "it is for the CPU, this is cuda")
     with pytest.raises(UsageError, match="int8 is not possible here: it is for the CPU"):
         distil(teacher_precision="int8")
 

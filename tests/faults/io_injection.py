@@ -29,9 +29,9 @@ HERE = Path(__file__).resolve().parent
 KINDS = {"open": 1, "write": 2, "fsync": 4, "rename": 8, "mkdir": 16, "truncate": 32, "remove": 64, "touch": 128}
 MODES = {"once": 0, "persistent": 1, "kill": 2, "power cut": 3}
 _LOADED = (
-    "torch", "datasets", "accelerate", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "distillkit.cli",
-    "distillkit.commands", "distillkit.stages.check_env", "distillkit.stages.prepare_data", "distillkit.stages.distill",
-    "distillkit.stages.validate", "distillkit.stages.demo", "distillkit.stages.plot", "distillkit.planning",
+    "torch", "datasets", "accelerate", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "distillkit.cli.app",
+    "distillkit.cli.commands", "distillkit.stages.check_env", "distillkit.stages.prepare_data", "distillkit.stages.distill",
+    "distillkit.stages.validate", "distillkit.stages.demo", "distillkit.stages.plot", "distillkit.dry_run.plan",
     "matplotlib.style", "sentencepiece", "tokenizers.trainers", "torch.utils.serialization", "transformers.convert_slow_tokenizer",
     "transformers.tokenization_utils_sentencepiece", "transformers.models.gpt2.modeling_gpt2", "transformers.models.auto.modeling_auto", "transformers.generation.utils",
 )  # fmt: skip
@@ -195,7 +195,7 @@ def _child(task: dict[str, Any], library: Any, pipes: dict[str, tuple[int, int]]
 
         # Python ignores the signal of this limit, so that writing fails with EFBIG.
         resource.setrlimit(resource.RLIMIT_FSIZE, (task["limit"], resource.RLIM_INFINITY))
-    from distillkit import cli
+    from distillkit.cli import app as cli
 
     library.fault_arm(
         task["root"].encode(), task["match"].encode(), task["kinds"], task["at"], task["mode"], task["error"]

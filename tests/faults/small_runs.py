@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from tiny_models import save_model_folder, tiny_model, tiny_tokenizer, write_texts
 
-from distillkit.parameters import flag
+from distillkit.settings.parameters import flag
 from distillkit.storage import TEMPORARY_PREFIX, files_below
 
 SETTINGS: dict[str, Any] = {
@@ -25,7 +25,7 @@ SETTINGS: dict[str, Any] = {
 SWITCHES = ("--no-cuda", "--skip-validation", "--no-save-plot", "--no-install-deps", "--allow-out-of-range", "--quiet")
 # A cache of a few kilobytes in several shards, as a large one has.
 SMALL_SHARDS = {
-    "distillkit.teachers.cache._SHARD_BYTES": 8 * 16 * 4 * 12,
+    "distillkit.teachers.exact_cache._SHARD_BYTES": 8 * 16 * 4 * 12,
     "distillkit.teachers.sparse_cache.TOKENS_PER_SHARD": 100,
 }
 # What depends on the clock, on this machine, or on how often a run was cut off.

@@ -14,7 +14,7 @@ from pyarrow import parquet
 from distillkit.console import Console
 from distillkit.data.documents import check_source, load_documents, source_fingerprint
 from distillkit.errors import UsageError
-from distillkit.parameters import Parameters
+from distillkit.settings.parameters import Parameters
 
 
 def refusal(path: Path | str, **settings: object) -> UsageError:

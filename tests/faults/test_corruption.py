@@ -23,13 +23,13 @@ import pytest
 import torch
 from tiny_models import save_model_folder, teacher_of_letters, tiny_model, tiny_tokenizer, write_texts
 
-from distillkit import cli
+from distillkit.cli import app as cli
 from distillkit.errors import PreconditionError
-from distillkit.manifest import load_manifest
-from distillkit.rundir import RunDirectory
+from distillkit.run.directory import RunDirectory
+from distillkit.run.manifest import load_manifest
 from distillkit.storage import files_below
-from distillkit.teachers import cache as teacher_cache
-from distillkit.teachers import generation, shards, sparse_cache, teacher_pass
+from distillkit.teachers import exact_cache as teacher_cache
+from distillkit.teachers import generation, precompute, shards, sparse_cache
 from distillkit.training import checkpoints
 from distillkit.training.trainer import DistillTrainer
 
@@ -241,7 +241,7 @@ def test_teacher_caches(runs: Runs, tmp_path: Path, kind: str) -> None:
     if kind == "sparse":
         return
     cache = SimpleNamespace(folder=folder, width=meta["width"])
-    whole: Callable[[], bool] = lambda: teacher_pass.head_is_whole(cache)  # type: ignore[arg-type]  # noqa: E731
+    whole: Callable[[], bool] = lambda: precompute.head_is_whole(cache)  # type: ignore[arg-type]  # noqa: E731
     assert whole()
     for name in ("meta.json", "head.json", "head.safetensors"):
         sound = (folder / name).read_bytes()

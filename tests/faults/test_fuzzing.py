@@ -22,21 +22,21 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 from tiny_models import save_model_folder, tiny_model, tiny_tokenizer
 
-from distillkit import cli
-from distillkit.config import Layer, resolve
+from distillkit.cli import app as cli
 from distillkit.console import Console
 from distillkit.data.documents import check_source, load_documents, source_fingerprint
-from distillkit.data.reading import make_reader
+from distillkit.data.text_encoder import make_text_encoder
 from distillkit.errors import DistillkitError
-from distillkit.folder_names import check_folder_name
-from distillkit.manifest import save_manifest
 from distillkit.models import loading
 from distillkit.models.references import parse_reference
-from distillkit.parameters import Parameters, fields
-from distillkit.results import read_result
-from distillkit.rundir import RunDirectory, find_run, list_runs
+from distillkit.run.directory import RunDirectory, find_run, list_runs
+from distillkit.run.manifest import save_manifest
+from distillkit.run.results import read_result
+from distillkit.settings.parameters import Parameters, fields
+from distillkit.settings.paths import check_folder_name
+from distillkit.settings.resolve import Layer, resolve
 from distillkit.teachers import cache_entries, shards
-from distillkit.teachers.cache import known_width
+from distillkit.teachers.exact_cache import known_width
 from distillkit.training import checkpoints
 from distillkit.training.metrics_log import read_metrics
 
@@ -165,7 +165,7 @@ def test_manifests(run: RunDirectory, tmp_path_factory: pytest.TempPathFactory, 
         path.write_bytes(dumped(value))
         if way == "checked":
             # As far as the value is a manifest at all.
-            from distillkit.manifest import Manifest
+            from distillkit.run.manifest import Manifest
 
             try:
                 manifest = Manifest.model_validate(value)
@@ -421,8 +421,8 @@ def test_tokenizers(model: Path, data: st.DataObject) -> None:
     def read() -> None:
         located = loading.locate(parse_reference(str(folder)), QUIET)
         tokenizer = loading.load_tokenizer(located)
-        reader = make_reader(tokenizer, loading.context_length(located), 64, needs_bytes=True)
-        for encoding in reader.encode(["A text.", " naïve 中", "\n\n"]):
+        encoder = make_text_encoder(tokenizer, loading.context_length(located), 64, needs_bytes=True)
+        for encoding in encoder.encode(["A text.", " naïve 中", "\n\n"]):
             assert encoding is None or len(encoding.ends) == len(encoding.ids)
 
     ours(read)

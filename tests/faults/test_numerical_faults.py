@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import save_model_folder, tiny_model, tiny_sentencepiece_tokenizer, tiny_tokenizer, write_texts
 
-from distillkit import cli
+from distillkit.cli import app as cli
 from distillkit.storage import files_below
 from distillkit.training import checkpoints, trainer
 from distillkit.training.trainer import DistillTrainer
@@ -141,7 +141,7 @@ def test_a_teacher_that_cannot_write(models: Models, command: Command) -> None:
 def test_a_demo_with_a_model_that_cannot_write(
     models: Models, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from distillkit.models.pair import ModelPair
+    from distillkit.run.pair import ModelPair
 
     load = ModelPair.load_teacher
 

@@ -28,10 +28,10 @@ if not hasattr(os, "fork"):
 INT, TERM = signal.SIGINT, signal.SIGTERM
 # Small parts, so that there are several of each.
 SMALL_PARTS = {
-    "distillkit.teachers.cache:_SHARD_BYTES": 1 << 13,
+    "distillkit.teachers.exact_cache:_SHARD_BYTES": 1 << 13,
     "distillkit.teachers.sparse_cache:TOKENS_PER_SHARD": 128,
     "distillkit.stages.demo:NEW_TOKENS": 4,
-    "distillkit.plots:DPI": 40,
+    "distillkit.reports.plots:DPI": 40,
 }
 
 
@@ -113,17 +113,17 @@ PLACES: dict[str, list[tuple[str, str, int]]] = {
         ("check-env", "distillkit.selftests:_terms", 3),
         ("prepare-data", "distillkit.data.examples:ExampleBuilder._encode", 2),
         ("prepare-data", "distillkit.stages.prepare_data:save_examples", 2),
-        ("distill", "distillkit.teachers.teacher_pass:_shard_states", 2),
+        ("distill", "distillkit.teachers.precompute:_shard_states", 2),
         ("distill", "distillkit.training.trainer:DistillTrainer._save_optimizer_and_scheduler", 1),
         ("distill", "distillkit.training.export:model_card", 1),
         ("validate", "distillkit.evaluation.bits_per_byte:batch_logits", 2),
         ("validate", "distillkit.stages.validate:write_card", 1),
         ("demo", "distillkit.stages.demo:continue_text", 2),
-        ("plot", "distillkit.plots:_png", 2),
+        ("plot", "distillkit.reports.plots:_png", 2),
     ],
     "sparse": [
-        ("distill", "distillkit.training.sparse_pass:_shard_rows", 2),
-        ("distill", "distillkit.training.sparse_pass:SparseObjective.__call__", 3),
+        ("distill", "distillkit.teachers.fill_sparse:_shard_rows", 2),
+        ("distill", "distillkit.teachers.fill_sparse:SparseObjective.__call__", 3),
     ],
     "black": [
         ("distill", "distillkit.teachers.generation:choose_tokens", 20),
@@ -164,7 +164,7 @@ def test_a_later_stage_names_itself(cli: ForkedCli, finished: Path) -> None:
     for stage, at in (
         ("validate", "distillkit.evaluation.bits_per_byte:batch_logits"),
         ("demo", "distillkit.stages.demo:continue_text"),
-        ("plot", "distillkit.plots:_png"),
+        ("plot", "distillkit.reports.plots:_png"),
     ):
         before = {name: finished.joinpath(name).read_bytes() for name in ("validation.json", "demo.json")}
         done = cli.run(stage, "--run", finished, "--force", signals=Signals(at), values=SMALL_PARTS)
@@ -194,11 +194,13 @@ def test_check_env_without_a_run(cli: ForkedCli, made: SimpleNamespace, tmp_path
 def test_a_signal_in_the_last_moment(cli: ForkedCli, made: SimpleNamespace, tmp_path: Path) -> None:
     """It is answered though everything is done; and between two stages the next one is not begun."""
     done = cli.run(
-        "prepare-data", *options(made, tmp_path), signals=Signals("distillkit.rundir:RunDirectory.finish_stage")
+        "prepare-data", *options(made, tmp_path), signals=Signals("distillkit.run.directory:RunDirectory.finish_stage")
     )
     assert (done.code, stages(tmp_path / "run")) == (130, {"prepare-data": "complete"})
     assert cli.run("prepare-data", "--run", tmp_path / "run").code == 0
-    done = cli.run("distill", "--run", tmp_path / "run", signals=Signals("distillkit.rundir:RunDirectory.finish_stage"))
+    done = cli.run(
+        "distill", "--run", tmp_path / "run", signals=Signals("distillkit.run.directory:RunDirectory.finish_stage")
+    )
     assert (done.code, stages(tmp_path / "run").keys()) == (130, {"prepare-data", "check-env"})
 
 

@@ -13,8 +13,8 @@ from distillkit.alignment.bpm import BytePrefixMap
 from distillkit.alignment.encoding import Encoding
 from distillkit.alignment.rows import LEAD, aligned_rows
 from distillkit.alignment.token_bytes import TokenBytes
-from distillkit.losses.objective import cross_vocabulary_terms, same_vocabulary_terms
-from distillkit.losses.soft import SoftLoss
+from distillkit.losses.target_rows import cross_vocabulary_terms, same_vocabulary_terms
+from distillkit.losses.tempered import SoftLoss
 
 SPACES = b" \t\n\r\v\f"
 

@@ -16,7 +16,7 @@ from distillkit.alignment.token_bytes import TokenBytes
 from distillkit.data.batching import DistillationCollator
 from distillkit.data.examples import ROW_COLUMNS
 from distillkit.losses.chunked import StudentOutput
-from distillkit.losses.soft import SoftLoss
+from distillkit.losses.tempered import SoftLoss
 from distillkit.training.aligned_objectives import BytePrefix
 from distillkit.training.objectives import SoftSettings, Weights
 

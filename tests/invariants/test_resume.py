@@ -18,8 +18,8 @@ import pytest
 import torch
 from tiny_models import save_model_folder, tiny_model, tiny_tokenizer, write_texts
 
-from distillkit import cli
-from distillkit.parameters import flag
+from distillkit.cli import app as cli
+from distillkit.settings.parameters import flag
 from distillkit.storage import files_below
 from distillkit.training import arguments, checkpoints
 from distillkit.training.trainer import DistillTrainer
@@ -253,7 +253,7 @@ def start() -> Callable[[Path], Any]:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         pytest.skip("needs a system that can fork")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["datasets", "accelerate", "distillkit.cli", "distillkit.stages.distill"])
+    context.set_forkserver_preload(["datasets", "accelerate", "distillkit.cli.app", "distillkit.stages.distill"])
 
     def begin(run: Path) -> Any:
         process = context.Process(target=cli.main, args=(["distill", "--run", str(run), "--quiet"],), daemon=True)

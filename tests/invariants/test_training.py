@@ -21,25 +21,26 @@ from tiny_models import (
 from torch import nn
 from torch.utils.data import SequentialSampler
 
-from distillkit import cli, distill_models
+from distillkit import distill_models
+from distillkit.cli import app as cli
 from distillkit.console import Console
 from distillkit.data.batching import IGNORED, DistillationCollator
 from distillkit.data.examples import ROW_COLUMNS, ExampleBuilder
-from distillkit.data.reading import Readers, make_reader
+from distillkit.data.text_encoder import TextEncoders, make_text_encoder
 from distillkit.data.types import Document
+from distillkit.device.precision import Compute
 from distillkit.errors import DistillkitError
 from distillkit.losses.chunked import StudentOutput
-from distillkit.models.heads import split_model
+from distillkit.models.backbone_and_head import split_model
 from distillkit.models.loading import load_model
-from distillkit.models.pair import ModelPair
-from distillkit.parameters import Parameters, flag
+from distillkit.run.pair import ModelPair
+from distillkit.settings.parameters import Parameters, flag
 from distillkit.storage import files_below
-from distillkit.teachers.white_box import WhiteBoxTeacher
+from distillkit.teachers.live import LiveTeacher
 from distillkit.training.aligned_objectives import aligned_objective
 from distillkit.training.arguments import training_arguments
 from distillkit.training.metrics_log import MetricsLog, read_metrics
 from distillkit.training.objectives import BlackBox, Weights, same_tokenizer_objective
-from distillkit.training.precision import Compute
 from distillkit.training.trainer import DistillTrainer, Progress, schedule_factor
 
 CPU = Compute(torch.device("cpu"), None, torch.float32)
@@ -69,9 +70,9 @@ class Setting:
     def __init__(self, kind: str) -> None:
         other = kind.startswith("across tokenizers")
         student, teacher = tiny_tokenizer(384), tiny_tokenizer(300, bos="<s>") if other else tiny_tokenizer(384)
-        readers = [make_reader(tokenizer, None, 64, needs_bytes=True) for tokenizer in (student, teacher)]
-        self.readers = Readers(*readers)
-        builder = ExampleBuilder(self.readers.student, self.readers.teacher if other else None, align=other, seed=1)
+        encoders = [make_text_encoder(tokenizer, None, 64, needs_bytes=True) for tokenizer in (student, teacher)]
+        self.encoders = TextEncoders(*encoders)
+        builder = ExampleBuilder(self.encoders.student, self.encoders.teacher if other else None, align=other, seed=1)
         generator = random.Random(5)
         texts = [make_paragraph(generator, 1)[: generator.choice((6, 25, 60))] for _ in range(32)]
         self.rows: list[dict[str, Any]] = []
@@ -85,11 +86,11 @@ class Setting:
             self.rows.append(row)
         assert len(self.rows) == 32
         width = 300 if other else 384
-        self.teacher = WhiteBoxTeacher(tiny_model("gpt2", width, seed=1, initializer_range=0.2), CPU)
+        self.teacher = LiveTeacher(tiny_model("gpt2", width, seed=1, initializer_range=0.2), CPU)
         self.collator = DistillationCollator(white_box=kind != "black box", aligned=other)
         config = Parameters(temperature=2.0, alignment=KINDS[kind] or "auto")
         build = aligned_objective if other else same_tokenizer_objective
-        self.objective: Any = BlackBox() if kind == "black box" else build(config, self.teacher, self.readers)
+        self.objective: Any = BlackBox() if kind == "black box" else build(config, self.teacher, self.encoders)
 
     def student(self) -> nn.Module:
         return tiny_model("gpt2", 384, layers=1, hidden=16, seed=2)
@@ -441,14 +442,14 @@ def test_a_nan_in_the_middle_keeps_the_last_good_checkpoint(
 ) -> None:
     """Continued where nothing is wrong any more, the run is the undisturbed one."""
     reference = pipeline.run("good")
-    hidden = WhiteBoxTeacher.hidden
+    hidden = LiveTeacher.hidden
     calls = []
 
-    def broken(self: WhiteBoxTeacher, batch: Any) -> torch.Tensor:
+    def broken(self: LiveTeacher, batch: Any) -> torch.Tensor:
         calls.append(self)
         return hidden(self, batch) * (float("nan") if len(calls) == 6 else 1.0)
 
-    monkeypatch.setattr(WhiteBoxTeacher, "hidden", broken)
+    monkeypatch.setattr(LiveTeacher, "hidden", broken)
     with pytest.raises(DistillkitError, match=r"nan at step 6 .*training examples \d+, \d+, \d+, \d+\)") as caught:
         pipeline.run("bad")
     assert caught.value.exit_code == 1

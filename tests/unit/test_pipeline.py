@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from distillkit import pipeline
-from distillkit.config import ResolvedConfig, resolve
 from distillkit.console import Console
 from distillkit.errors import DistillkitError, PreconditionError
-from distillkit.parameters import Parameters
-from distillkit.rundir import RunDirectory
+from distillkit.run.directory import RunDirectory
+from distillkit.settings.parameters import Parameters
+from distillkit.settings.resolve import ResolvedConfig, resolve
 from distillkit.stages import STAGES, StageResult
 
 

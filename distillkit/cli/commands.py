@@ -1,0 +1,366 @@
+"""What each subcommand does: from what was given to a run, through the pipeline, to what is shown at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from distillkit import pipeline
+from distillkit.console import Console, format_bytes
+from distillkit.errors import PreconditionError, QualityGateError, UsageError
+from distillkit.interrupts import check_interrupted, graceful_signals
+from distillkit.run.directory import RunDirectory, list_runs
+from distillkit.run.results import read_result, result_rows
+from distillkit.settings.paths import user_path
+from distillkit.settings.resolve import Layer, ResolvedConfig, resolve
+from distillkit.teachers.cache_entries import FOLDER as CACHE_FOLDER
+from distillkit.teachers.cache_entries import CacheEntry, delete_cache, list_caches
+
+
+class GateReportedError(QualityGateError):
+    """The quality gate failed, and the JSON object has been printed already."""
+
+    reported = True
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was given on the command line or in Python."""
+
+    given: Mapping[str, Any]
+    preset: str | None = None
+    config_file: Path | None = None
+    run: str | None = None
+    force: bool = False
+    dry_run: bool = False
+    environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    label: str = "flag"
+
+    def resolve(self, base: Layer | None = None) -> ResolvedConfig:
+        return resolve(
+            self.given, explicit_label=self.label, preset=self.preset, config_file=self.config_file,
+            environment=self.environment, base=base,
+        )  # fmt: skip
+
+    @property
+    def empty(self) -> bool:
+        return not self.given and self.preset is None and self.config_file is None
+
+
+def show_parameters(resolved: ResolvedConfig, console: Console) -> None:
+    """The table at the start of a run: each value and where it came from."""
+    console.table("Parameters", ["parameter", "value", "from"], resolved.rows())
+    for note in resolved.notes:
+        console.warn(note)
+
+
+@contextlib.contextmanager
+def continuing(run: RunDirectory, stage: str | None = None) -> Iterator[None]:
+    """Give an error of the block the command that continues, and its run."""
+    try:
+        yield
+    except Exception as error:
+        error.run = run.path  # type: ignore[attr-defined]
+        if getattr(error, "exit_code", 1) != 2 and getattr(error, "next_command", None) is None:
+            error.next_command = pipeline.continue_command(run, stage)  # type: ignore[attr-defined]
+        raise
+
+
+def _report(command: str, outcome: pipeline.Outcome, console: Console) -> None:
+    records = outcome.run.manifest.stages
+    console.json(
+        {
+            "command": command,
+            "status": "quality gate failed" if outcome.gate_failure else "complete",
+            "run": str(outcome.run.path),
+            "stages": {name: {"state": state, **records[name].metrics} for name, state in outcome.stages.items()},
+            "result": read_result(outcome.run).as_dict(),
+        }
+    )
+    if outcome.gate_failure:
+        raise GateReportedError(
+            outcome.gate_failure, hint="see validation.json; --quality-gate off only reports the verdict"
+        )
+
+
+def execute(
+    request: Request, console: Console, stages: list[str] | None = None, *, whole: bool = False
+) -> pipeline.Outcome | None:
+    """Resolve, open or create the run, and run `stages` (None: all that a `distill` runs). None after a dry run."""
+    if request.run is not None:
+        if request.given.get("folder_name") is not None and request.run != "latest":
+            raise UsageError(
+                "--run and --folder-name are both given",
+                hint="--run continues an existing run, --folder-name names a new one",
+            )
+        run, resolved = pipeline.open_run(
+            request.resolve, None if request.run == "latest" else request.run, _output_dir(request)
+        )
+    else:
+        resolved, run = request.resolve(), None
+    wanted = stages or pipeline.wanted_stages(resolved.parameters)
+    if request.dry_run:
+        from distillkit.dry_run.plan import show_plan
+
+        folder = run.path if run else pipeline.target_folder(resolved)
+        if run is None and (folder / "manifest.json").exists():
+            run = RunDirectory.open(folder)
+        planned = pipeline.planned_stages(wanted, resolved.parameters, run, request.force)
+        show_plan(resolved, folder, planned, console)
+        return None
+    # From here on: a signal while the run directory is made is answered once it is there.
+    with graceful_signals():
+        return _execute(request, resolved, run, wanted, stages, console, whole=whole)
+
+
+def _execute(
+    request: Request,
+    resolved: ResolvedConfig,
+    run: RunDirectory | None,
+    wanted: list[str],
+    stages: list[str] | None,
+    console: Console,
+    *,
+    whole: bool,
+) -> pipeline.Outcome:
+    _check_paths_exist(resolved)
+    show_parameters(resolved, console)
+    if run is None:
+        folder = pipeline.target_folder(resolved)
+        if stages == ["distill"] and not folder.exists():
+            raise PreconditionError(
+                f"--only needs prepared data, and there is no run {folder}",
+                hint="leave --only out, or prepare them first: distillkit prepare-data",
+            )
+        run = pipeline.create_or_continue(resolved, folder)
+    console.info(f"run directory: {run.path}")
+    single = wanted[0] if stages and len(wanted) == 1 else None
+    with continuing(run, single if single != "distill" else None), pipeline.untouched_if_refused(run):
+        return pipeline.run_pipeline(resolved, run, wanted, console, force=request.force, anew=whole)
+
+
+def _check_paths_exist(resolved: ResolvedConfig) -> None:
+    """A path that does not exist is refused before the run directory is made."""
+    from distillkit.models.references import parse_student_reference, parse_teacher_reference
+
+    parse_teacher_reference(resolved.parameters)
+    parse_student_reference(resolved.parameters)
+    from distillkit.data.documents import check_source
+
+    check_source(resolved.parameters)
+
+
+def _output_dir(request: Request) -> str:
+    given = request.given.get("output_dir") or request.environment.get("DISTILLKIT_OUTPUT_DIR")
+    return str(given or "./output")
+
+
+def run_distill(request: Request, console: Console, *, only: bool) -> None:
+    """`distillkit distill`."""
+    if only and request.run is None and request.given.get("folder_name") is None:
+        request = Request(**{**vars(request), "run": "latest"})
+    outcome = execute(request, console, ["distill"] if only else None, whole=not only)
+    if outcome is not None:
+        show_result(outcome.run, console)
+        _report("distill", outcome, console)
+
+
+def run_prepare_data(request: Request, console: Console) -> None:
+    """`distillkit prepare-data`: on --run, on a new run where settings are given, else on the newest one."""
+    if request.run is None and request.empty and list_runs(user_path(_output_dir(request), "--output-dir")):
+        request = Request(**{**vars(request), "run": "latest"})
+    outcome = execute(request, console, ["prepare-data"])
+    if outcome is not None:
+        console.info(f"next: {pipeline.continue_command(outcome.run)}")
+        _report("prepare-data", outcome, console)
+
+
+def run_check_env(request: Request, console: Console) -> None:
+    """`distillkit check-env`: recorded in a run where one is named, else only shown."""
+    if request.run is not None:
+        outcome = execute(request, console, ["check-env"])
+        if outcome is not None:
+            _report("check-env", outcome, console)
+        return
+    from distillkit.stages import check_env
+
+    resolved = request.resolve()
+    for note in resolved.notes:
+        console.warn(note)
+    with graceful_signals():
+        findings = check_env.check(resolved.parameters, console)
+        check_interrupted()
+    console.json({"command": "check-env", "status": "complete", **findings})
+
+
+def run_later_stage(
+    stage: str,
+    run: str | None,
+    output_dir: str,
+    given: Mapping[str, Any],
+    force: bool,
+    console: Console,
+    options: Mapping[str, Any],
+) -> None:
+    """`distillkit validate | demo | plot`: on a run whose training is complete."""
+    request = Request(given, environment={})
+    found, resolved = pipeline.open_run(request.resolve, None if run == "latest" else run, output_dir)
+    console.info(f"run directory: {found.path}")
+    with continuing(found, stage):
+        outcome = pipeline.run_pipeline(resolved, found, [stage], console, force=force, options={stage: options})
+    if stage == "validate":
+        show_result(found, console)
+    _report(stage, outcome, console)
+
+
+def show_result(run: RunDirectory, console: Console) -> None:
+    """The table at the end: before, after, teacher; where the student lies; what to do next."""
+    result = read_result(run)
+    rows = result_rows(result)
+    if rows:
+        console.table(
+            "Result", ["", "bits per byte", "perplexity", "parameters"], rows, numeric=(1, 2, 3), to_stdout=True
+        )
+    if result.verdict_words:
+        console.prose(result.verdict_words)
+    if result.student_path is not None:
+        console.data(f"student: {result.student_path}")
+
+
+def show_params(name: str | None, lang: str, console: Console) -> None:
+    """`distillkit params [NAME]`."""
+    from distillkit.cli import parameter_pages
+    from distillkit.settings import parameters as declared
+    from distillkit.settings.resolve import check_known_name
+
+    if lang not in ("en", "ru"):
+        raise UsageError(f"--lang: {lang!r} is not one of en, ru", hint="use --lang en or --lang ru")
+    if name is None:
+        names = list(declared.fields())
+        columns = ["flag", "default", "range", "what"] if lang == "en" else ["флаг", "умолчание", "диапазон", "что это"]
+        console.table("distillkit", columns, parameter_pages.overview_rows(lang), to_stdout=True)
+    else:
+        name = name.lstrip("-").replace("-", "_")
+        check_known_name(name, "params")
+        names = [name]
+        console.data(parameter_pages.describe(name, lang))
+    console.json({"parameters": {item: parameter_pages.as_json(item, lang) for item in names}})
+
+
+def show_presets(action: str | None, name: str | None, console: Console) -> None:
+    """`distillkit presets [show NAME]`."""
+    from distillkit.settings.presets import describe_preset, preset_names, preset_path, read_preset
+
+    if action is None:
+        rows = [(preset, describe_preset(preset)) for preset in preset_names()]
+        console.table("Presets", ["preset", "what it is for"], rows, to_stdout=True)
+        console.json({"presets": {preset: read_preset(preset) for preset in preset_names()}})
+        return
+    if action != "show" or name is None:
+        raise UsageError(f"presets: {action!r} is not an action", hint="use: distillkit presets show NAME")
+    console.data(preset_path(name).read_text(encoding="utf-8").rstrip("\n"))
+    console.json({"preset": name, "values": read_preset(name)})
+
+
+def show_runs(output_dir: str, console: Console) -> None:
+    """`distillkit runs`."""
+    rows, objects = [], []
+    for folder in list_runs(user_path(output_dir, "--output-dir")):
+        try:
+            run = RunDirectory.open(folder)
+            result = read_result(run)
+        except PreconditionError as error:
+            rows.append((folder.name, "unreadable", "", error.message))
+            objects.append({"run": str(folder), "status": "unreadable", "error": error.message})
+            continue
+        record = run.record("distill")
+        status = record.status if record else "not trained"
+        rows.append((folder.name, status, result.short_words, run.manifest.created))
+        objects.append({"run": str(folder), "status": status, "created": run.manifest.created, **result.as_dict()})
+    if not rows:
+        console.info(f"no runs in {output_dir}; start one with: distillkit distill")
+    else:
+        console.table(f"Runs in {output_dir}", ["run", "training", "bits per byte", "created"], rows, to_stdout=True)
+    console.json({"output_dir": output_dir, "runs": objects})
+
+
+@dataclass(frozen=True)
+class PruneChoice:
+    """Which caches `distillkit cache prune` deletes.
+
+    Attributes:
+        names: these.
+        everything: all of them.
+        unused_days: those not used for so many days.
+    """
+
+    names: tuple[str, ...] = ()
+    everything: bool = False
+    unused_days: float | None = None
+
+
+def show_caches(action: str | None, choice: PruneChoice, output_dir: str, console: Console) -> None:
+    """`distillkit cache [prune …]`."""
+    entries = list_caches(user_path(output_dir, "--output-dir") / CACHE_FOLDER)
+    if action not in (None, "prune"):
+        raise UsageError(f"cache: {action!r} is not an action", hint="use: distillkit cache prune NAME")
+    if action is None and choice != PruneChoice():
+        raise UsageError("cache: nothing is deleted without `prune`", hint="use: distillkit cache prune …")
+    if action == "prune":
+        entries = _prune(entries, choice, output_dir, console)
+    elif not entries:
+        console.info(f"no teacher caches in {output_dir}")
+    else:
+        rows = [
+            (
+                entry.folder.name,
+                entry.teacher,
+                entry.kind,
+                f"{entry.tokens:,}",
+                format_bytes(entry.bytes),
+                _moment(entry.used),
+            )
+            for entry in entries
+        ]
+        columns = ["cache", "teacher", "kind", "tokens", "size", "last used"]
+        console.table(f"Teacher caches in {output_dir}", columns, rows, numeric=(3, 4), to_stdout=True)
+    objects = [
+        {"cache": entry.folder.name, "teacher": entry.teacher, "kind": entry.kind, "tokens": entry.tokens, "bytes": entry.bytes,
+         "last_used": _moment(entry.used)}
+        for entry in entries
+    ]  # fmt: skip
+    console.json({"output_dir": output_dir, "deleted" if action else "caches": objects})
+
+
+def _prune(entries: list[CacheEntry], choice: PruneChoice, output_dir: str, console: Console) -> list[CacheEntry]:
+    if sum((bool(choice.names), choice.everything, choice.unused_days is not None)) != 1:
+        raise UsageError(
+            "cache prune: say which caches",
+            hint="give their names, or --all, or --unused-days DAYS; see: distillkit cache",
+        )
+    unknown = set(choice.names) - {entry.folder.name for entry in entries}
+    if unknown:
+        raise UsageError(f"there is no cache {min(unknown)!r} in {output_dir}", hint="see: distillkit cache")
+    oldest = time.time() - 86400 * (choice.unused_days or 0)
+    chosen = [
+        entry
+        for entry in entries
+        if choice.everything
+        or entry.folder.name in choice.names
+        or (choice.unused_days is not None and entry.used <= oldest)
+    ]
+    for entry in chosen:
+        delete_cache(entry)
+    freed = format_bytes(sum(entry.bytes for entry in chosen))
+    console.info(f"deleted {len(chosen)} teacher cache{'' if len(chosen) == 1 else 's'}, {freed}")
+    return chosen
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, tz=timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,303 @@
+"""The parameter reference, rendered from the declaration and its words: `distillkit params`, and the pages in docs/.
+
+python -m distillkit.cli.parameter_pages --write docs      regenerates both pages
+python -m distillkit.cli.parameter_pages --check docs      fails if they are stale
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import textwrap
+import types as python_types
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from distillkit.errors import DistillkitError
+from distillkit.settings import parameters as declared
+from distillkit.settings.help_texts import LANGUAGES, group_title, help_text
+from distillkit.settings.resolve import ENVIRONMENT_PREFIX
+from distillkit.storage import explained_write_errors, write_bytes
+
+FILES = {"en": "parameters.md", "ru": "parameters.ru.md"}
+
+_WIDTH = 78
+
+_WORDS: dict[str, dict[str, str]] = {
+    "en": {
+        "text": "text", "int": "whole number", "float": "number", "bool": "yes or no", "mapping": "mapping",
+        "choice": "one of", "or none": "or none", "none": "none", "empty": "empty", "yes": "yes", "no": "no",
+        "flag": "flag", "key": "in YAML and Python", "environment": "environment", "type": "type", "default": "default",
+        "range": "range", "values": "values", "examples": "examples", "no flag": "none, only in configuration files",
+        "effect": "How it changes the result", "choose": "How to choose it", "example": "Example",
+        "parameter": "parameter", "what": "what it is", "range or values": "range or values",
+    },
+    "ru": {
+        "text": "текст", "int": "целое число", "float": "число", "bool": "да или нет", "mapping": "словарь",
+        "choice": "одно из значений", "or none": "или не задано", "none": "не задано", "empty": "пусто", "yes": "да", "no": "нет",
+        "flag": "флаг", "key": "в YAML и Python", "environment": "переменная среды", "type": "тип", "default": "по умолчанию",
+        "range": "диапазон", "values": "значения", "examples": "примеры значений", "no flag": "нет, только в файле конфигурации",
+        "effect": "Как влияет на результат", "choose": "Как выбрать", "example": "Пример",
+        "parameter": "параметр", "what": "что это", "range or values": "диапазон или значения",
+    },
+}  # fmt: skip
+
+_INTRODUCTION = {
+    "en": """\
+# Parameters
+
+[По-русски](parameters.ru.md)
+
+`distill_models()` and `distillkit distill` take {core} parameters, and {advanced} more for advanced use. This page is \
+generated from their declaration in `distillkit/settings/parameters.py` and the words in `distillkit/settings/help_texts/` by \
+`python -m distillkit.cli.parameter_pages --write docs`; a test keeps it in step. In a terminal, `distillkit params NAME` shows the same.
+
+- **Where values come from.** The later wins: default, preset (`--preset`), configuration file (`--config`), environment \
+variable, flag or Python argument. The table at the start of a run shows where each value came from.
+- **Ranges.** A value outside its range is refused before anything is loaded (exit code 2); `--allow-out-of-range` lifts \
+the limits. What makes no sense at all is refused always.
+- **Yes or no.** `--save-plot` means yes, `--no-save-plot` means no; in YAML files `true` and `false`.
+""",
+    "ru": """\
+# Параметры
+
+[In English](parameters.md)
+
+У `distill_models()` и `distillkit distill` {core} параметров и ещё {advanced} для опытных пользователей. Эта страница \
+построена по их объявлению в `distillkit/settings/parameters.py` и текстам в `distillkit/settings/help_texts/` командой \
+`python -m distillkit.cli.parameter_pages --write docs`; за тем, чтобы она не устаревала, следит тест. В терминале то же самое \
+показывает `distillkit params ИМЯ --lang ru`.
+
+- **Откуда берутся значения.** Каждый следующий источник важнее предыдущего: значение по умолчанию, пресет (`--preset`), \
+файл конфигурации (`--config`), переменная среды, флаг или аргумент в Python. Таблица в начале запуска показывает, откуда \
+взято каждое значение.
+- **Диапазоны.** Значение вне диапазона отвергается ещё до загрузки моделей и данных (код выхода 2); ограничения снимает \
+`--allow-out-of-range`. То, что вообще не имеет смысла, отвергается всегда.
+- **Да или нет.** `--save-plot` означает «да», `--no-save-plot` — «нет»; в файлах YAML пишут `true` и `false`.
+""",
+}
+
+
+# --- facts as words --------------------------------------------------------------------------------------------------
+
+
+def environment_variable(name: str) -> str | None:
+    """`sample_size` -> `DISTILLKIT_SAMPLE_SIZE`; None for what only a configuration file can express."""
+    return ENVIRONMENT_PREFIX + name.upper() if declared.facts(name).on_command_line else None
+
+
+def type_words(name: str, lang: str = "en") -> str:
+    """The type of a parameter: `whole number`, `text or none`."""
+    words = _WORDS[lang]
+    if declared.choices(name):
+        return words["choice"]
+    kind, optional = declared.types()[name], False
+    if isinstance(kind, python_types.UnionType):
+        optional = True
+        kind = next(member for member in typing.get_args(kind) if member is not type(None))
+    key = {int: "int", float: "float", bool: "bool", str: "text"}.get(kind, "mapping")
+    return f"{words[key]} {words['or none']}" if optional else words[key]
+
+
+def default_words(name: str, lang: str = "en") -> str:
+    """The default of a parameter."""
+    value, words = declared.default(name), _WORDS[lang]
+    if value is None:
+        return words["none"]
+    if isinstance(value, bool):
+        return words["yes"] if value else words["no"]
+    if isinstance(value, int | float):
+        return declared.number_words(value)
+    return str(value) if value else words["empty"]
+
+
+def limits_words(name: str) -> str:
+    """`1–128`, or `white, black`; "" where every value of the type will do."""
+    if limits := declared.range_words(name):
+        return limits
+    return ", ".join(declared.choices(name))
+
+
+# --- for the terminal and scripts ------------------------------------------------------------------------------------
+
+
+def overview_rows(lang: str = "en") -> list[tuple[str, str, str, str]]:
+    """(flag, default, range or values, what it is) of every parameter, in the order of the declaration."""
+    return [
+        (
+            declared.flag(name) if declared.flags(name) else name,
+            default_words(name, lang),
+            limits_words(name),
+            help_text(name, lang).what,
+        )
+        for name in declared.fields()
+    ]
+
+
+def as_json(name: str, lang: str = "en") -> dict[str, Any]:
+    """Everything that is known of a parameter, for `--json`."""
+    facts, words = declared.facts(name), help_text(name, lang)
+    return {
+        "name": name,
+        "flags": list(declared.flags(name)),
+        "environment": environment_variable(name),
+        "group": facts.group,
+        "type": type_words(name),
+        "default": declared.default(name),
+        "low": facts.low,
+        "high": facts.high,
+        "choices": list(declared.choices(name)),
+        "examples": list(facts.examples),
+        "what": words.what,
+        "effect": words.effect,
+        "choose": words.choose,
+        "example": words.example,
+    }
+
+
+def _facts_rows(name: str, lang: str) -> list[tuple[str, list[str], str]]:
+    """(what, values as one types them, words about them) of the facts of a parameter that there are."""
+    words, facts = _WORDS[lang], declared.facts(name)
+    variable, choices = environment_variable(name), declared.choices(name)
+    default, shown = declared.default(name), default_words(name, lang)
+    literal = default is not None and not isinstance(default, bool) and default != {}
+    rows = [
+        (words["flag"], list(declared.flags(name)), "" if declared.flags(name) else words["no flag"]),
+        (words["key"], [name], ""),
+    ]
+    if variable is not None:
+        rows.append((words["environment"], [variable], ""))
+    rows.append((words["type"], list(choices), type_words(name, lang)))
+    rows.append((words["default"], [shown] if literal else [], "" if literal else shown))
+    if facts.low is not None:
+        rows.append((words["range"], [], limits_words(name)))
+    if facts.examples:
+        rows.append((words["examples"], list(facts.examples), ""))
+    return rows
+
+
+def describe(name: str, lang: str = "en") -> str:
+    """All about one parameter, as text for a terminal.
+
+    Raises:
+        KeyError: unknown parameter or language.
+    """
+    words, texts = _WORDS[lang], help_text(name, lang)
+    rows = [
+        (what, " ".join(filter(None, [about, ", ".join(values)]))) for what, values, about in _facts_rows(name, lang)
+    ]
+    width = max(len(what) for what, _ in rows)
+    lines = [name, *textwrap.wrap(_sentence(texts.what), _WIDTH, initial_indent="  ", subsequent_indent="  "), ""]
+    for what, value in rows:
+        lines += textwrap.wrap(
+            value,
+            _WIDTH,
+            initial_indent=f"  {what:<{width}}  ",
+            subsequent_indent=" " * (width + 4),
+            break_on_hyphens=False,
+        )
+    for title, text in ((words["effect"], texts.effect), (words["choose"], texts.choose)):
+        lines += ["", title]
+        lines += textwrap.wrap(
+            text, _WIDTH, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False, break_long_words=False
+        )
+    lines += ["", words["example"], textwrap.indent(texts.example, "  ")]
+    return "\n".join(lines)
+
+
+# --- pages -----------------------------------------------------------------------------------------------------------
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:] + ("" if text.endswith(".") else ".")
+
+
+def _cell(values: Sequence[str], about: str) -> str:
+    code = ", ".join(f"`{value}`" for value in values)
+    return " ".join(filter(None, [about, code])).replace("|", "\\|")
+
+
+def _section(name: str, lang: str) -> str:
+    words, texts = _WORDS[lang], help_text(name, lang)
+    kind = "shell" if texts.example.startswith("distillkit") else "yaml"
+    rows = "\n".join(f"| {what} | {_cell(values, about)} |" for what, values, about in _facts_rows(name, lang))
+    return f"""\
+### `{name}`
+
+{_sentence(texts.what)}
+
+| | |
+|---|---|
+{rows}
+
+**{words["effect"]}.** {texts.effect}
+
+**{words["choose"]}.** {texts.choose}
+
+```{kind}
+{texts.example}
+```
+"""
+
+
+def markdown(lang: str = "en") -> str:
+    """The whole reference as a Markdown page.
+
+    Raises:
+        KeyError: unknown language.
+    """
+    words = _WORDS[lang]
+    core = len(declared.core_names())
+    parts = [_INTRODUCTION[lang].format(core=core, advanced=len(declared.fields()) - core)]
+    head = f"| {words['parameter']} | {words['default']} | {words['range or values']} | {words['what']} |\n|---|---|---|---|\n"
+    rows = [
+        f"| [`{name}`](#{name}) | {default_words(name, lang)} | {limits_words(name)} | {help_text(name, lang).what} |\n"
+        for name in declared.fields()
+    ]
+    parts.append(head + "".join(rows))
+    for group in declared.GROUPS:
+        parts.append(f"## {group_title(group, lang)}\n")
+        parts += [_section(name, lang) for name in declared.fields() if declared.facts(name).group == group]
+    return "\n".join(parts)
+
+
+def stale_pages(folder: Path) -> list[Path]:
+    """The pages in `folder` that are missing or differ from their rendering."""
+    paths = {lang: folder / FILES[lang] for lang in LANGUAGES}
+    return [
+        path for lang, path in paths.items() if not path.is_file() or path.read_text(encoding="utf-8") != markdown(lang)
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write or check the pages. Returns the exit code: 1 where a page is stale or cannot be written."""
+    parser = argparse.ArgumentParser(
+        prog="python -m distillkit.cli.parameter_pages", description="render the parameter reference"
+    )
+    action = parser.add_mutually_exclusive_group(required=True)
+    action.add_argument("--write", metavar="FOLDER", type=Path, help="write both pages there")
+    action.add_argument("--check", metavar="FOLDER", type=Path, help="fail if the pages there are stale")
+    given = parser.parse_args(arguments)
+    try:
+        if given.check is not None:
+            stale = stale_pages(given.check)
+            if stale:
+                names = ", ".join(str(path) for path in stale)
+                hint = f"python -m distillkit.cli.parameter_pages --write {given.check}"
+                raise DistillkitError(f"stale: {names}", hint=hint)
+            return 0
+        with explained_write_errors(given.write):
+            given.write.mkdir(parents=True, exist_ok=True)
+        for lang in LANGUAGES:
+            write_bytes(given.write / FILES[lang], markdown(lang).encode("utf-8"))
+            sys.stdout.write(f"wrote {given.write / FILES[lang]}\n")
+    except DistillkitError as error:
+        sys.stderr.write(f"error: {error.message}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""How a model reads texts: its tokenizer, what it puts around a text, and how much fits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from distillkit.alignment.encoding import Encoding, encode_batch, encode_by_offsets
+from distillkit.alignment.token_bytes import TokenBytes, token_bytes
+from distillkit.errors import PreconditionError
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """How one model reads a text.
+
+    Attributes:
+        tokenizer: the tokenizer itself.
+        table: the bytes of its tokens; None where they cannot be known (lowercasing …), which only black box allows.
+        start_id: put before every text, so that its first token is predicted too; None if the model has none.
+        end_id: put after a text that really ends; None if the model has none.
+        limit: how many tokens of text fit, the two above not counted.
+    """
+
+    tokenizer: Any
+    table: TokenBytes | None
+    start_id: int | None
+    end_id: int | None
+    limit: int
+
+    def with_specials(self, ids: Sequence[int], ends: bool) -> list[int]:
+        """`ids` as the model reads them: start, text, end."""
+        start = [] if self.start_id is None else [self.start_id]
+        end = [self.end_id] if ends and self.end_id is not None else []
+        return [*start, *ids, *end]
+
+    def encode(self, texts: Sequence[str]) -> Sequence[Encoding | None]:
+        """Texts as tokens without specials, with the byte at which each token ends; None for a text that the tokens
+        do not spell."""
+        if self.table is not None:
+            return encode_batch(self.tokenizer, self.table, texts)
+        return encode_by_offsets(self.tokenizer, texts)
+
+
+@dataclass(frozen=True)
+class TextEncoders:
+    """How the two models of a pair read."""
+
+    student: TextEncoder
+    teacher: TextEncoder
+
+
+def make_text_encoder(tokenizer: Any, context: int | None, max_length: int, *, needs_bytes: bool) -> TextEncoder:
+    """The encoder of a model.
+
+    Args:
+        context: the longest input of the model, specials included; None if it has no limit.
+        max_length: the longest example, specials included.
+        needs_bytes: whether token bytes are indispensable (white box).
+
+    Raises:
+        PreconditionError: they are, and cannot be known.
+    """
+    try:
+        table = token_bytes(tokenizer)
+    except PreconditionError:
+        if needs_bytes or not getattr(tokenizer, "is_fast", False):
+            raise
+        table = None
+    # A model without BOS was trained with its end-of-text token between texts, which then starts them too.
+    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    end = tokenizer.eos_token_id
+    specials = (start is not None) + (end is not None)
+    longest = max_length if context is None else min(max_length, context)
+    return TextEncoder(tokenizer, table, start, end, max(1, longest - specials))

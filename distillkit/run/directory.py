@@ -1,0 +1,273 @@
+"""The run directory: where things lie in it, its lock, its manifest, and the pointer to the newest run."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from distillkit.errors import PreconditionError, UsageError
+from distillkit.run.manifest import (
+    FILE_NAME,
+    Manifest,
+    OutputFile,
+    StageRecord,
+    load_manifest,
+    new_manifest,
+    now,
+    save_manifest,
+)
+from distillkit.settings.paths import check_folder_name, user_path
+from distillkit.settings.resolve import NAME_AND_PATH, ResolvedConfig
+from distillkit.settings.strict_yaml import dump_yaml
+from distillkit.storage import (
+    TEMPORARY_PREFIX,
+    explained_write_errors,
+    file_records,
+    make_folder,
+    read_json,
+    records_problem,
+    remove_leftovers,
+    remove_tree,
+    write_bytes,
+)
+
+LATEST = "latest"
+CONFIG_FILE = "config.yaml"
+
+
+@dataclass
+class RunDirectory:
+    """One run on disk.
+
+    Attributes:
+        path: the folder.
+        manifest: as last read or written; written only by the process that holds the lock.
+    """
+
+    path: Path
+    manifest: Manifest
+    _lock: filelock.BaseFileLock | None = field(default=None, repr=False)
+
+    @property
+    def data(self) -> Path:
+        return self.path / "data"
+
+    @property
+    def teacher(self) -> Path:
+        return self.path / "teacher"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def student(self) -> Path:
+        return self.path / "student"
+
+    @property
+    def plots(self) -> Path:
+        return self.path / "plots"
+
+    @property
+    def best_student(self) -> Path:
+        """The student that the run offers: the best by held-out score, or the final one where no best is kept."""
+        best = self.student / "best"
+        return best if best.is_dir() else self.student / "final"
+
+    @classmethod
+    def create(cls, folder: Path, resolved: ResolvedConfig) -> RunDirectory:
+        """Make a new run directory with its manifest and config.yaml, and point `latest` to it.
+
+        Raises:
+            PreconditionError: something else already lies there.
+            DistillkitError: it cannot be written.
+        """
+        if folder.is_symlink() or (folder.exists() and not _holds_leftovers_only(folder)):
+            raise PreconditionError(
+                f"{folder} already exists and is not a run of this program", hint="choose another --folder-name"
+            )
+        make_folder(folder)
+        run = cls(folder, new_manifest(resolved))
+        run.save()  # This makes it a run; `complete_creation` can do the rest later.
+        run.complete_creation()
+        return run
+
+    def complete_creation(self) -> None:
+        """What a process that was killed while it made the run left undone: config.yaml, and the pointer to the run."""
+        if not (self.path / CONFIG_FILE).exists():
+            self.save_config()
+        if not self.manifest.stages:
+            write_bytes(self.path.parent / LATEST, (self.path.name + "\n").encode())
+
+    def discard(self) -> None:
+        """Delete the run, and point `latest` to the newest one that is left."""
+        remove_tree(self.path)
+        left = list_runs(self.path.parent)
+        pointer = self.path.parent / LATEST
+        if left:
+            write_bytes(pointer, (left[-1].name + "\n").encode())
+        else:
+            pointer.unlink(missing_ok=True)
+
+    @classmethod
+    def open(cls, folder: Path) -> RunDirectory:
+        """An existing run directory.
+
+        Raises:
+            PreconditionError: there is none, or its manifest cannot be trusted.
+        """
+        if not folder.is_dir():
+            raise PreconditionError(f"there is no run directory {folder}", hint="see: distillkit runs")
+        return cls(folder, load_manifest(folder))
+
+    def save(self) -> None:
+        """Write the manifest."""
+        save_manifest(self.path, self.manifest)
+
+    def save_config(self) -> None:
+        """Write config.yaml, which feeds `--config` and reproduces the run."""
+        config = self.manifest.config
+        # Name and path together would be refused as a conflict.
+        replaced = {name for name, path in NAME_AND_PATH if config.get(path) is not None}
+        values = {name: value for name, value in config.items() if name not in {"folder_name", "output_dir", *replaced}}
+        header = f"# distillkit {self.manifest.distillkit}: reproduces this run with  distillkit distill --config config.yaml\n"
+        write_bytes(self.path / CONFIG_FILE, (header + dump_yaml(values)).encode("utf-8"))
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for this process. The system frees the lock of a process that dies.
+
+        Raises:
+            PreconditionError: another process holds it; names its pid, host and age.
+        """
+        lock = filelock.FileLock(self.path / ".lock", timeout=0)
+        holder = self.path / ".lock-holder.json"
+        with explained_write_errors(self.path / ".lock"):
+            try:
+                lock.acquire()
+            except filelock.Timeout as error:  # an OSError too, hence inside
+                raise PreconditionError(
+                    f"{self.path} is in use by {_holder_words(holder)}", hint="wait for it, or stop it"
+                ) from error
+        try:
+            content = {"pid": os.getpid(), "host": socket.gethostname(), "since": now()}
+            write_bytes(holder, json.dumps(content).encode())
+            # Another process may have changed it between our reading and our getting the lock.
+            self.manifest = load_manifest(self.path)
+            yield
+        finally:
+            # It only says who holds the lock: left behind, it misleads nobody, and must not hide another error.
+            with contextlib.suppress(OSError):
+                holder.unlink(missing_ok=True)
+            lock.release()
+
+    def tidy(self) -> list[Path]:
+        """Delete what an earlier attempt was writing when it was cut off; the paths. Only for who holds the lock."""
+        folders = (self.path, self.teacher, self.checkpoints, self.student, self.plots)
+        return [path for folder in folders for path in remove_leftovers(folder)]
+
+    def record(self, stage: str) -> StageRecord | None:
+        return self.manifest.stages.get(stage)
+
+    def begin_stage(self, stage: str, inputs: Mapping[str, str]) -> None:
+        """Note that a stage runs, from these inputs."""
+        self.manifest.stages[stage] = StageRecord(status="running", started=now(), inputs=dict(inputs))
+        self.save()
+
+    def finish_stage(self, stage: str, outputs: list[Path], metrics: Mapping[str, Any]) -> None:
+        """Note that a stage is complete, with the files it wrote."""
+        record = self.manifest.stages[stage]
+        record.status, record.finished, record.error = "complete", now(), None
+        record.outputs = [OutputFile(**item) for item in file_records(self.path, outputs)]
+        record.metrics = dict(metrics)
+        self.save()
+
+    def fail_stage(self, stage: str, error: str) -> None:
+        """Note that a stage did not get to its end."""
+        record = self.manifest.stages[stage]
+        record.status, record.finished, record.error = "failed", now(), error
+        self.save()
+
+    def output_problem(self, stage: str) -> str | None:
+        """What is wrong with the recorded files of a stage, or None."""
+        record = self.record(stage)
+        return records_problem(self.path, [output.model_dump() for output in record.outputs]) if record else None
+
+    def read_output(self, stage: str, name: str) -> dict[str, Any]:
+        """The content of a JSON file of a stage; {} where there is none.
+
+        Raises:
+            PreconditionError: the file is not as the stage wrote it.
+        """
+        path, record = self.path / name, self.record(stage)
+        own = [output.model_dump() for output in record.outputs if output.path == name] if record else []
+        problem = records_problem(self.path, own) if path.is_file() else None
+        try:
+            content = read_json(path) if path.is_file() else {}
+        except (OSError, ValueError) as error:
+            problem, content = problem or str(error), {}
+        if problem is not None or not isinstance(content, dict):
+            error = PreconditionError(
+                f"{path} is damaged: {problem or 'it is no JSON object'}",
+                hint=f"make it again: distillkit {stage} --run {shlex.quote(str(self.path))} --force",
+            )
+            error.next_command = f"distillkit {stage} --run {shlex.quote(str(self.path))} --force"
+            raise error
+        return content
+
+
+def _holds_leftovers_only(folder: Path) -> bool:
+    """Whether a folder is empty but for what a process left that was killed while it made the run."""
+    return folder.is_dir() and all(path.name.startswith(TEMPORARY_PREFIX) for path in folder.iterdir())
+
+
+def _holder_words(holder: Path) -> str:
+    try:
+        content = json.loads(holder.read_text())
+        age = datetime.now(timezone.utc) - datetime.fromisoformat(content["since"])
+        return f"process {content['pid']} on {content['host']}, for {int(age.total_seconds())} s"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"
+
+
+def find_run(run: str | None, output_dir: Path) -> RunDirectory:
+    """The run that `--run` names: a folder, a name below `output_dir`, or None for the newest one.
+
+    Raises:
+        PreconditionError: there is none.
+    """
+    if run is None:
+        pointer = output_dir / LATEST
+        if not pointer.is_file():
+            raise PreconditionError(
+                f"there is no run in {output_dir} yet", hint="start one: distillkit distill, or name one with --run DIR"
+            )
+        name = pointer.read_text(encoding="utf-8", errors="replace").strip()
+        try:
+            return RunDirectory.open(output_dir / check_folder_name(name))
+        except UsageError as error:
+            raise PreconditionError(
+                f"{pointer} is corrupt: {error.message}", hint="name the run with --run DIR"
+            ) from error
+    direct = user_path(run, "--run")
+    if not (direct / FILE_NAME).exists() and (output_dir / run / FILE_NAME).exists():
+        direct = output_dir / run
+    if not direct.exists():
+        raise UsageError(f"--run: {run!r} does not exist", hint="see: distillkit runs")
+    return RunDirectory.open(direct)
+
+
+def list_runs(output_dir: Path) -> list[Path]:
+    """Every run directory below `output_dir`, oldest first."""
+    found = [path.parent for path in output_dir.glob(f"*/{FILE_NAME}") if not path.parent.is_symlink()]
+    return sorted(found, key=lambda folder: (folder / FILE_NAME).stat().st_mtime)

@@ -1,0 +1,120 @@
+"""Teacher and student of a run: located once, remembered in the run, and proven unchanged later."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from distillkit.console import Console
+from distillkit.data.text_encoder import TextEncoders, make_text_encoder
+from distillkit.errors import PreconditionError
+from distillkit.installing import provide
+from distillkit.models.loading import LocatedModel, context_length, load_model, load_student, load_tokenizer, locate
+from distillkit.models.references import parse_reference, parse_student_reference, parse_teacher_reference
+from distillkit.models.requirements import libraries_for_files
+from distillkit.run.directory import RunDirectory
+from distillkit.settings.parameters import Parameters
+
+
+@dataclass
+class ModelPair:
+    """The two models of a run.
+
+    Attributes:
+        teacher: where the teacher lies.
+        student: where the student lies; the teacher's place for "the teacher with N layers kept".
+        student_reference: as given, which says how the student is made.
+        same_tokenizer: known once the data are prepared.
+    """
+
+    config: Parameters
+    teacher: LocatedModel
+    student: LocatedModel
+    same_tokenizer: bool | None = None
+
+    def record(self) -> dict[str, Any]:
+        """For the manifest and data/models.json."""
+        return {
+            "teacher": {**self.teacher.describe(), "fingerprint": self.teacher.fingerprint()},
+            "student": {**self.student.describe(), "fingerprint": self.student.fingerprint()},
+        }
+
+    def text_encoders(self, config: Parameters, console: Console | None = None) -> TextEncoders:
+        """How both models read.
+
+        Args:
+            console: where it is said that a context cuts the length, or that a start or end token is missing; None
+                where it has been said before.
+        """
+        encoders = {}
+        for role, located in (("teacher", self.teacher), ("student", self.student)):
+            tokenizer = load_tokenizer(located, trust_remote_code=config.trust_remote_code)
+            context = context_length(located)
+            # A teacher with another tokenizer may need more tokens for the same text than the student.
+            longest = config.max_length if role == "student" else context or 2 * config.max_length
+            if console is not None and context is not None and context < config.max_length:
+                console.info(f"the {role}'s context is {context} tokens: examples are cut to it")
+            encoders[role] = make_text_encoder(tokenizer, context, longest, needs_bytes=config.box_type == "white")
+            for what, token in (("beginning", tokenizer.bos_token_id), ("end", tokenizer.eos_token_id)):
+                if console is not None and token is None:
+                    console.info(f"the {role}'s tokenizer has no {what}-of-text token: none is used")
+        return TextEncoders(encoders["student"], encoders["teacher"])
+
+    def load_teacher(self, dtype: torch.dtype, console: Console) -> nn.Module:
+        """The teacher, frozen by the caller."""
+        return load_model(self.teacher, dtype=dtype, trust_remote_code=self.config.trust_remote_code, console=console)
+
+    def load_student(self, console: Console) -> nn.Module:
+        """The student before training, master weights in fp32."""
+        return load_student(self.student, trust_remote_code=self.config.trust_remote_code, console=console)
+
+    def load_trained_student(self, folder: Path, console: Console) -> nn.Module:
+        """A student that this run has exported.
+
+        Raises:
+            PreconditionError: it is not there or damaged.
+        """
+        located = locate(parse_reference(str(folder)), console, trust_remote_code=self.config.trust_remote_code)
+        return load_model(
+            located, dtype=torch.float32, trust_remote_code=self.config.trust_remote_code, console=console
+        )
+
+
+def locate_pair(config: Parameters, console: Console) -> ModelPair:
+    """Find both models, downloading what is not here yet.
+
+    Raises:
+        UsageError: a reference or a local path is wrong.
+        PreconditionError: a model is out of reach or cannot be used.
+    """
+    trust = config.trust_remote_code
+    teacher = locate(parse_teacher_reference(config), console, trust_remote_code=trust, role="teacher")
+    student = locate(parse_student_reference(config), console, trust_remote_code=trust, teacher=teacher, role="student")
+    for located in (teacher, student):
+        needed = libraries_for_files(path.name for path in located.folder.iterdir())
+        provide(needed, located.reference.text, console, allowed=config.install_deps)
+    return ModelPair(config, teacher, student)
+
+
+def open_pair(config: Parameters, run: RunDirectory, console: Console) -> ModelPair:
+    """The pair that the data of a run were prepared for.
+
+    Raises:
+        PreconditionError: a model or tokenizer is not the one that it was then.
+    """
+    pair = locate_pair(config, console)
+    recorded = json.loads((run.data / "models.json").read_text(encoding="utf-8"))
+    for role, located in (("teacher", pair.teacher), ("student", pair.student)):
+        if located.fingerprint() != recorded[role]["fingerprint"]:
+            raise PreconditionError(
+                f"the {role} has changed since prepare-data: its files are not the same any more",
+                hint=f"prepare the data again: distillkit prepare-data --run {run.path} --force",
+            )
+    stats = json.loads((run.data / "stats.json").read_text(encoding="utf-8"))
+    pair.same_tokenizer = stats["same_tokenizer"]
+    return pair

@@ -1,0 +1,106 @@
+"""What a run came to, read back from its files; the same for the table at the end, --json and `distill_models()`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from distillkit.run.directory import RunDirectory
+
+
+@dataclass(frozen=True)
+class DistillResult:
+    """The outcome of a run.
+
+    Attributes:
+        run_directory: everything that the run wrote.
+        student_path: the distilled student, for `AutoModelForCausalLM.from_pretrained`; None before training.
+        teacher, before, after: measured figures (`bits_per_byte`, `perplexity`, …); None where not measured.
+        gap_closed: (before - after) / (before - teacher) in bits per byte; None where undefined or not measured.
+        gain: `bits_per_byte` gained over the held-out documents and its 95 % interval `ci95`.
+        verdict: "improved", "inconclusive", "worse"; None without validation.
+        metrics: the content of metrics.json (`train`, `teacher_pass`, `best`).
+    """
+
+    run_directory: Path
+    student_path: Path | None = None
+    teacher: dict[str, Any] | None = None
+    before: dict[str, Any] | None = None
+    after: dict[str, Any] | None = None
+    gap_closed: float | None = None
+    gain: dict[str, Any] | None = None
+    verdict: str | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: paths as text."""
+        return {
+            "run_directory": str(self.run_directory),
+            "student_path": str(self.student_path) if self.student_path else None,
+            "teacher": self.teacher,
+            "before": self.before,
+            "after": self.after,
+            "gap_closed": self.gap_closed,
+            "gain": self.gain,
+            "verdict": self.verdict,
+            "metrics": self.metrics,
+        }
+
+    @property
+    def short_words(self) -> str:
+        """`2.41 -> 1.90 (improved)`, or "" where nothing was measured."""
+        if not self.before or not self.after:
+            return ""
+        return f"{self.before['bits_per_byte']:.3f} -> {self.after['bits_per_byte']:.3f} ({self.verdict})"
+
+    @property
+    def verdict_words(self) -> str:
+        """The verdict as a sentence."""
+        if self.verdict is None or not self.gain:
+            return ""
+        gain = self.gain["bits_per_byte"]
+        words = f"{self.verdict}: {abs(gain):.4f} bits per byte {'better' if gain >= 0 else 'worse'} than before"
+        interval = self.gain.get("ci95")
+        if interval:
+            words += f" (95 % interval of the gain {interval[0]:+.4f} to {interval[1]:+.4f})"
+        if self.gap_closed is not None:
+            closed = f"{100 * self.gap_closed:.1f} % of the gap to the teacher closed"
+            words += f", {closed if self.gap_closed <= 1 else 'now better than the teacher on these texts'}"
+        return words
+
+
+def read_result(run: RunDirectory) -> DistillResult:
+    """Read the outcome of a run as far as it has got.
+
+    Raises:
+        PreconditionError: a result file is corrupt.
+    """
+    distilled = run.record("distill")
+    trained = distilled is not None and distilled.status == "complete"
+    validated = run.record("validate")
+    validation = run.read_output("validate", "validation.json") if validated and validated.status == "complete" else {}
+    metrics = run.read_output("distill", "metrics.json")
+    if not metrics and distilled is not None:
+        metrics = {name: value for name, value in distilled.metrics.items() if isinstance(value, dict)}
+    return DistillResult(
+        run_directory=run.path,
+        student_path=run.best_student if trained else None,
+        teacher=validation.get("teacher"),
+        before=validation.get("before"),
+        after=validation.get("after"),
+        gap_closed=validation.get("gap_closed"),
+        gain=validation.get("gain"),
+        verdict=validation.get("verdict"),
+        metrics=metrics,
+    )
+
+
+def result_rows(result: DistillResult) -> list[tuple[str, Any, Any, Any]]:
+    """(who, bits per byte, perplexity, parameters) of those that were measured."""
+    measured = (("student before", result.before), ("student after", result.after), ("teacher", result.teacher))
+    return [
+        (who, f"{figures['bits_per_byte']:.4f}", figures["perplexity"], figures.get("parameters"))
+        for who, figures in measured
+        if figures
+    ]

@@ -1,0 +1,137 @@
+"""Black box: prompts from the corpus, the teacher's continuations of them, and the examples that the student learns from."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from distillkit.console import Console
+from distillkit.data.text_encoder import TextEncoder, TextEncoders
+from distillkit.device.precision import Compute
+from distillkit.errors import DistillkitError
+from distillkit.run.directory import RunDirectory
+from distillkit.run.pair import ModelPair
+from distillkit.settings.parameters import Parameters
+from distillkit.storage import make_folder
+from distillkit.teachers.cache_entries import FOLDER
+from distillkit.teachers.generation import Continuation, Prompt, generate_continuations
+from distillkit.teachers.generation_cache import GenerationCache
+
+# Full-length sampling at temperature 1 keeps the teacher's own diversity; the nucleus cuts its unreliable tail.
+TEMPERATURE, TOP_P = 1.0, 0.95
+# A prompt is the first so many teacher tokens of a text, never more than half of it.
+SHORTEST_PROMPT, LONGEST_PROMPT = 32, 128
+
+
+def teacher_writing(
+    config: Parameters,
+    run: RunDirectory,
+    pair: ModelPair,
+    encoders: TextEncoders,
+    compute: Compute,
+    examples: Any,
+    console: Console,
+) -> list[dict[str, Any]]:
+    """Examples made of the teacher's continuations of the beginnings of `examples`.
+
+    Raises:
+        DistillkitError: the teacher wrote nothing that can be used.
+        PreconditionError: teacher/generated.jsonl is from other settings.
+        Interrupted: a signal arrived; what is written stays.
+    """
+    prompts = make_prompts(examples, encoders.teacher, config.seed)
+    make_folder(run.teacher)
+    room = [min(encoders.teacher.limit, config.max_length) - len(prompt.ids) for prompt in prompts]
+    cache = None
+    if config.teacher_cache != "off":
+        numerics = {"precision": str(compute.writing).removeprefix("torch."), "device": compute.device.type}
+        cache = GenerationCache(run.path.parent / FOLDER, pair.teacher.reference.text, numerics, console)
+    continuations = generate_continuations(
+        lambda: pair.load_teacher(compute.writing, console).to(compute.device), encoders.teacher.tokenizer, prompts, output=run.teacher / "generated.jsonl",
+        max_new_tokens=[max(1, tokens) for tokens in room], temperature=TEMPERATURE, top_p=TOP_P, seed=config.seed,
+        batch_size=config.batch_size, device=compute.device, console=console, model_fingerprint=pair.teacher.fingerprint(),
+        cache=cache,
+    )  # fmt: skip
+    written = written_examples(continuations, prompts, encoders.student)
+    kept = sum(continuation.kept for continuation in continuations)
+    console.info(
+        f"the teacher wrote {len(continuations):,} texts, {kept:,} are kept, {len(written.examples):,} are trained on"
+    )
+    if not written.examples:
+        raise DistillkitError(
+            "the teacher wrote nothing that can be learnt from",
+            hint="see teacher/generated.jsonl for the reasons; try another teacher or more text",
+        )
+    return written.examples
+
+
+def make_prompts(examples: Iterable[Mapping[str, Any]], teacher: TextEncoder, seed: int) -> list[Prompt]:
+    """One prompt per training example; its length varies by the seed. Texts too short to be halved give none."""
+    prompts = []
+    for example in examples:
+        encoding = teacher.encode([example["text"]])[0]
+        if encoding is None or len(encoding.ids) < 2:
+            continue
+        # Seeded by the example: which others there are does not change its prompt.
+        chooser = random.Random(f"{seed}/{example['id']}")
+        wanted = min(chooser.randint(SHORTEST_PROMPT, LONGEST_PROMPT), len(encoding.ids) // 2, teacher.limit // 2)
+        raw = example["text"].encode("utf-8")
+        kept = _whole_characters(encoding.ends, raw, max(1, wanted))
+        if kept is None:
+            continue
+        text = raw[: int(encoding.ends[kept - 1])].decode("utf-8")
+        ids = teacher.with_specials(encoding.ids[:kept], ends=False)
+        prompts.append(Prompt(index=int(example["id"]), text=text, ids=ids, bytes=len(text.encode("utf-8"))))
+    return prompts
+
+
+def _whole_characters(ends: np.ndarray, raw: bytes, wanted: int) -> int | None:
+    """The number of tokens, at least `wanted`, after which no character is cut in two; None if the text is over."""
+    for kept in range(wanted, len(ends)):
+        end = int(ends[kept - 1])
+        if 0 < end < len(raw) and (raw[end] & 0xC0) != 0x80:
+            return kept
+    return None
+
+
+@dataclass
+class WrittenExamples:
+    """Examples of the teacher's writing, with the loss on the continuation only.
+
+    Attributes:
+        examples: rows with `id`, `student_ids`, `first_target`, `teacher_text`.
+        dropped: texts that the student's tokenizer cannot spell, or of which nothing was left within its length.
+    """
+
+    examples: list[dict[str, Any]]
+    dropped: int
+
+
+def written_examples(
+    continuations: Sequence[Continuation], prompts: Sequence[Prompt], student: TextEncoder
+) -> WrittenExamples:
+    """Encode prompt and continuation together; tokens that spell any of the continuation are targets."""
+    by_index = {prompt.index: prompt for prompt in prompts}
+    rows: list[dict[str, Any]] = []
+    dropped = 0
+    for continuation in continuations:
+        if not continuation.kept:
+            continue
+        prompt = by_index[continuation.index]
+        encoding = student.encode([prompt.text + continuation.text])[0]
+        if encoding is None:
+            dropped += 1
+            continue
+        start = 0 if student.start_id is None else 1
+        first = int(np.searchsorted(encoding.ends, prompt.bytes, side="right"))
+        complete = continuation.finish == "eos" and len(encoding.ids) <= student.limit
+        ids = student.with_specials(encoding.ids[: student.limit], ends=complete)
+        if start + first >= len(ids):
+            dropped += 1
+            continue
+        rows.append({"id": continuation.index, "student_ids": ids, "first_target": start + first, "teacher_text": True})
+    return WrittenExamples(rows, dropped)

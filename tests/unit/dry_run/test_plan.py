@@ -1,0 +1,113 @@
+"""The plan: what it says of stages is what the run would do, and its times follow from what is to be done."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_models import save_model_folder, tiny_model, tiny_tokenizer
+
+from distillkit.device.precision import choose_compute
+from distillkit.dry_run import microbenchmarks
+from distillkit.dry_run.microbenchmarks import Shape, Timing
+from distillkit.dry_run.plan import estimate_run
+from distillkit.dry_run.time_model import Amounts, Part, phase_seconds
+from distillkit.settings.parameters import Parameters
+
+STAGES = ["check-env", "prepare-data", "distill", "validate", "demo", "plot"]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root, tokenizer = tmp_path_factory.mktemp("models"), tiny_tokenizer()
+    for name, layers in (("teacher", 3), ("student", 1)):
+        save_model_folder(root / name, tiny_model("llama", len(tokenizer), layers=layers, eos_token_id=0), tokenizer)
+    return root
+
+
+@pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A made-up machine, on which every figure is one that can be followed."""
+    monkeypatch.setattr(microbenchmarks, "forward_per_token", lambda *_, int8=False, **__: 1e-3 / (2 if int8 else 1))
+    monkeypatch.setattr(microbenchmarks, "training_per_token", lambda *_: 3e-3)
+    monkeypatch.setattr(microbenchmarks, "single_token", lambda *_: 1e-3)
+    monkeypatch.setattr(microbenchmarks, "head_seconds", lambda *_: 1e-5)
+    monkeypatch.setattr(microbenchmarks, "loss_seconds", lambda *_, **__: (3e-5, 3e-5))
+    monkeypatch.setattr(microbenchmarks, "optimizer_seconds", lambda *_: 1e-2)
+    monkeypatch.setattr(microbenchmarks, "hashing_rate", lambda: 1.4e9)
+
+
+def settings(root: Path, **changes: Any) -> Parameters:
+    usual: dict[str, Any] = {
+        "teacher_model_path": str(root / "teacher"), "student_model_path": str(root / "student"), "no_cuda": True,
+        "precision": "fp32", "sample_size": 1000, "max_length": 100, "epochs": 2,
+    }  # fmt: skip
+    return Parameters(**usual | changes)
+
+
+def phases(**changes: Any) -> dict[str, float]:
+    config = Parameters(no_cuda=True, precision="fp32", compile_loss="off", **changes)
+    part = Part(Shape({}, 10), 10_000_000, 1000, 64)
+    return phase_seconds(
+        config, choose_compute(config), part, part, Amounts(100_000, 100_000, 5_000, 200, 100), STAGES,
+        cached=config.teacher_cache != "off", streams=config.teacher_streaming == "on",
+    )  # fmt: skip
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_times_follow_from_what_is_to_be_done() -> None:
+    usual = phases()
+    assert set(usual) == {"check-env", "prepare-data", "teacher pass", "training", "validate", "demo", "plot"}
+    assert usual["teacher pass"] == pytest.approx(100, rel=0.02)  # Once, whatever the epochs.
+    assert usual["training"] == pytest.approx(200_000 * (3e-3 + 3e-5 + 3e-5 + 1e-5), rel=0.2)
+    assert phases(teacher_cache="off")["teacher pass"] == pytest.approx(200, rel=0.02)
+    assert phases(teacher_precision="int8")["teacher pass"] == pytest.approx(50, rel=0.02)
+    assert phases(teacher_streaming="on")["teacher pass"] > usual["teacher pass"]
+    assert "teacher pass" not in phases(alpha=0.0, beta=1.0)
+    assert phases(epochs=4)["training"] == pytest.approx(2 * usual["training"], rel=0.2)
+    assert phases(checkpoint_interval=10)["training"] > usual["training"] + 15 * 5
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_only_the_stages_that_would_run_are_timed(models: Path, tmp_path: Path) -> None:
+    estimate = estimate_run(settings(models), tmp_path, ["validate"])
+    assert set(estimate["phases"]) == {"validate"}
+    assert estimate["total_seconds"] == pytest.approx(estimate["phases"]["validate"], abs=0.1)
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_a_teacher_block_by_block_takes_less_memory_and_more_disk(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans = {
+        mode: estimate_run(settings(models, teacher_cache="exact", teacher_streaming=mode), tmp_path, STAGES)
+        for mode in ("off", "on", "auto")
+    }
+    for name in ("disk_bytes", "memory_bytes", "phases"):
+        assert plans["auto"][name] == plans["off"][name]
+    hidden_states = 1000 * 100 * 32 * 4
+    assert plans["on"]["disk_bytes"] == plans["off"]["disk_bytes"] + hidden_states
+    assert plans["on"]["memory_bytes"] <= plans["off"]["memory_bytes"]
+    monkeypatch.setattr("distillkit.dry_run.plan.free_memory_bytes", lambda device: 1000)
+    short = estimate_run(settings(models, teacher_cache="exact"), tmp_path, STAGES)
+    assert short["disk_bytes"] == plans["on"]["disk_bytes"]
+
+
+def test_layers_are_told_from_what_a_call_takes_anyway(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = iter([0.5, 0.7])
+    monkeypatch.setattr(microbenchmarks, "seconds_of", lambda *_: next(found))
+    config = tiny_model("gpt2", 300, layers=3).config.to_dict()
+    compute = choose_compute(Parameters(no_cuda=True, precision="fp32"))
+    assert microbenchmarks.single_token(Shape(config, 12), compute) == pytest.approx(0.3 + 12 * 0.2)
+    assert Timing(1.0, 2.0).of(3) == 7.0
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen2", "gpt_neox"])
+def test_real_measurements_are_of_the_right_size(family: str) -> None:
+    compute = dataclasses.replace(choose_compute(Parameters(no_cuda=True, precision="fp32")))
+    shape = Shape(tiny_model(family, 300, layers=3).config.to_dict(), 3)
+    forward = microbenchmarks.forward_per_token(shape, compute.teacher, compute, 32)
+    training = microbenchmarks.training_per_token(shape, compute, 32, 4)
+    assert 0 < forward < training < 0.1

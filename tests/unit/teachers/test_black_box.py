@@ -1,0 +1,138 @@
+"""What the student learns of the teacher's writing: the continuation, and its end only where the teacher ended it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tiny_models import TRAINING_SENTENCES, tiny_sentencepiece_tokenizer, tiny_tokenizer
+
+from distillkit.data.text_encoder import TextEncoder, make_text_encoder
+from distillkit.teachers.black_box import LONGEST_PROMPT, make_prompts, written_examples
+from distillkit.teachers.generation import Continuation, Prompt
+
+CASES = [
+    ("The quick brown fox", " jumps over the lazy dog."),
+    ("The quick brown fo", "x jumps"),
+    ("Naïve caf", "é: the words"),
+    ("“Where is the map?”", "\n\nasked Ines."),
+    ("The price rose from 1", "7 to 23"),
+    ("Ends in a space ", "and goes on"),
+    ("東京", "は夜の七時 🐻"),
+    ("a", "b"),
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    pytest.importorskip("sentencepiece")
+    return {
+        "bpe": tiny_tokenizer(384),
+        "bos": tiny_tokenizer(300, bos="<s>", eos="</s>"),
+        "none": tiny_tokenizer(300, eos=None),
+        "sentencepiece": tiny_sentencepiece_tokenizer(tmp_path_factory.mktemp("sentencepiece")),
+    }
+
+
+def encoder(tokenizers: dict[str, Any], name: str, max_length: int = 128) -> TextEncoder:
+    return make_text_encoder(tokenizers[name], None, max_length, needs_bytes=True)
+
+
+def prompt(text: str, index: int = 0) -> Prompt:
+    return Prompt(index, text, [1], len(text.encode()))
+
+
+def written(text: str, finish: str = "eos", index: int = 0, kept: bool = True) -> Continuation:
+    return Continuation(index, text, 5, finish, kept, None if kept else "empty")
+
+
+def spelled(encoder: TextEncoder, ids: list[int]) -> bytes:
+    assert encoder.table is not None
+    return b"".join(encoder.table.pieces[index] or b"" for index in ids)
+
+
+@pytest.mark.parametrize("finish", ["eos", "length"])
+@pytest.mark.parametrize(("beginning", "continuation"), CASES)
+@pytest.mark.parametrize("name", ["bpe", "bos", "none", "sentencepiece"])
+def test_targets_are_the_tokens_that_spell_the_continuation(
+    tokenizers: dict[str, Any], name: str, beginning: str, continuation: str, finish: str
+) -> None:
+    student = encoder(tokenizers, name)
+    found = written_examples([written(continuation, finish)], [prompt(beginning)], student)
+    assert found.dropped == 0
+    (example,) = found.examples
+    ids, first = example["student_ids"], example["first_target"]
+    assert example["teacher_text"] is True
+    assert spelled(student, ids).removeprefix(b" ") in (
+        (beginning + continuation).encode(), (beginning + continuation).encode().removeprefix(b" "),
+    )  # fmt: skip
+    # From the first target on everything spells the continuation, save for what its first token has of the prompt.
+    before, targets = spelled(student, ids[:first]), spelled(student, ids[first:])
+    assert targets.endswith(continuation.encode())
+    first_token = spelled(student, [ids[first]])
+    assert len(targets) - len(continuation.encode()) < len(first_token)
+    assert before.removeprefix(b" ") in (beginning.encode(), beginning.encode()[: len(before.removeprefix(b" "))])
+    ended = student.end_id is not None and ids[-1] == student.end_id and len(ids) > 1
+    assert ended is (finish == "eos" and student.end_id is not None)
+    assert (ids[0] == student.start_id) is (student.start_id is not None)
+
+
+def test_cut_to_the_students_length(tokenizers: dict[str, Any]) -> None:
+    student = encoder(tokenizers, "bpe", 20)
+    found = written_examples([written(" and on" * 40, "eos")], [prompt("On")], student)
+    ids = found.examples[0]["student_ids"]
+    # The text goes on behind the cut, so its end is not said.
+    assert len(ids) == student.limit + 1
+    assert ids[-1] != student.end_id
+    assert spelled(student, ids[1:]) == ("On" + " and on" * 40).encode()[: len(spelled(student, ids[1:]))]
+
+
+def test_nothing_is_left_of_a_continuation_beyond_the_length(tokenizers: dict[str, Any]) -> None:
+    student = encoder(tokenizers, "bpe", 20)
+    found = written_examples([written(" the end", "eos")], [prompt("word " * 40)], student)
+    assert found.examples == []
+    assert found.dropped == 1
+
+
+def test_only_kept_texts_are_taken_each_with_its_own_prompt(tokenizers: dict[str, Any]) -> None:
+    student = encoder(tokenizers, "bpe")
+    prompts = [prompt(f"Prompt {index}", index) for index in (9, 4, 7)]
+    texts = [written(f" text {index}", "eos", index, kept=index != 4) for index in (4, 7, 9)]
+    texts.append(written(" \ud800", "eos", 7))
+    found = written_examples(texts, prompts, student)
+    assert [example["id"] for example in found.examples] == [7, 9]
+    assert [spelled(student, example["student_ids"]) for example in found.examples] == [
+        b"Prompt 7 text 7", b"Prompt 9 text 9",
+    ]  # fmt: skip
+    assert found.dropped == 1
+
+
+@pytest.mark.parametrize("name", ["bpe", "bos", "none", "sentencepiece"])
+def test_prompts_are_the_beginnings_of_the_texts(tokenizers: dict[str, Any], name: str) -> None:
+    teacher = encoder(tokenizers, name, 256)
+    texts = [" ".join(TRAINING_SENTENCES), "é漢🐻" * 60, "It is short.", "a"]
+    prompts = make_prompts([{"id": 10 + index, "text": text} for index, text in enumerate(texts)], teacher, seed=1)
+    assert [item.index for item in prompts] == ([10, 11, 12, 13] if name == "sentencepiece" else [10, 11, 12])[
+        : len(prompts)
+    ]
+    assert len(prompts) >= 3
+    for item in prompts:
+        text = texts[item.index - 10]
+        assert text.startswith(item.text)
+        assert 0 < len(item.text) < len(text)
+        assert item.bytes == len(item.text.encode())
+        encoding = teacher.encode([text])[0]
+        assert encoding is not None
+        content = list(item.ids) if teacher.start_id is None else list(item.ids)[1:]
+        assert content == encoding.ids[: len(content)]
+        assert spelled(teacher, content).removeprefix(b" ") == item.text.encode().removeprefix(b" ")
+        assert len(content) <= LONGEST_PROMPT + 3
+        assert (item.ids[0] == teacher.start_id) is (teacher.start_id is not None)
+
+
+def test_a_prompt_depends_on_its_text_and_the_seed_alone(tokenizers: dict[str, Any]) -> None:
+    teacher = encoder(tokenizers, "bpe", 400)
+    rows = [{"id": index, "text": " ".join(TRAINING_SENTENCES[index:])} for index in range(4)]
+    prompts = make_prompts(rows, teacher, seed=1)
+    assert make_prompts(rows[2:], teacher, seed=1) == prompts[2:]
+    assert make_prompts(rows, teacher, seed=2) != prompts
