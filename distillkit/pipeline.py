@@ -216,23 +216,23 @@ def planned_stages(
 ) -> list[tuple[str, str]]:
     """What would happen to each stage, judged as the run itself would judge it."""
     rows: list[tuple[str, str]] = []
-    anew = None  # An earlier stage that would run, so that what follows from it is not known yet.
+    redone = None  # An earlier stage that would run, so that what follows from it is not known yet.
     for stage in stages:
-        words = _planned_words(stage, config, run, force, anew)
+        words = _planned_words(stage, config, run, force, redone)
         rows.append((stage, words))
-        if anew is None and not words.startswith("skip"):
-            anew = stage
+        if redone is None and not words.startswith("skip"):
+            redone = stage
     return rows
 
 
-def _planned_words(stage: str, config: Parameters, run: RunDirectory | None, force: bool, anew: str | None) -> str:
+def _planned_words(stage: str, config: Parameters, run: RunDirectory | None, force: bool, redone: str | None) -> str:
     record = run.record(stage) if run else None
     if run is None or record is None:
         return "run"
     if force:
         return "run again (--force)"
-    if anew in STAGES[stage].after and STAGES[stage].cheap:
-        return f"run again after {anew}"
+    if redone in STAGES[stage].after and STAGES[stage].cheap:
+        return f"run again after {redone}"
     try:
         reason = needs_run(stage, config, run, stage_inputs(stage, config, run), force)
     except PreconditionError as error:
@@ -282,12 +282,14 @@ def run_stage(
         console.info(f"{stage}: already complete and nothing it depends on changed, skipped (--force redoes it)")
         return "skipped", None
     console.heading(stage if reason in ("not done yet", "forced") else f"{stage} ({reason})")
-    anew = force and run.record(stage) is not None
+    from_scratch = force and run.record(stage) is not None
     run.begin_stage(stage, inputs)
     began = time.monotonic()
     try:
         with freed_memory_kept():
-            result: StageResult = load_stage(stage).run(config, run, console, anew=anew, **(options or {}))
+            result: StageResult = load_stage(stage).run(
+                config, run, console, from_scratch=from_scratch, **(options or {})
+            )
     except BaseException as error:
         words = error.message if isinstance(error, DistillkitError) else f"{type(error).__name__}: {error}"
         # Where this cannot be written either, the record goes on saying "running", which a rerun takes for cut off.
@@ -307,14 +309,14 @@ def run_pipeline(
     console: Console,
     *,
     force: bool = False,
-    anew: bool = False,
+    may_change_config: bool = False,
     options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Outcome:
     """Run `stages` on a run directory, in order, under its lock.
 
     Args:
         force: redo these stages though they are complete.
-        anew: with `force`, the configuration may change too.
+        may_change_config: with `force`, the configuration may change too.
         options: stage name to keyword options of that stage alone.
 
     Raises:
@@ -325,7 +327,7 @@ def run_pipeline(
     with explained_disk_errors(run.path), run.locked(), graceful_signals():
         for path in run.tidy():
             console.warn(f"ignored and deleted {path}: it was being written when an earlier attempt was cut off")
-        adopt_config(run, resolved, force=force, can_change=anew)
+        adopt_config(run, resolved, force=force, can_change=may_change_config)
         for stage in stages:
             # A stage that had got to its end when a signal came is complete; the next one is not begun.
             check_interrupted()

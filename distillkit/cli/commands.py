@@ -142,7 +142,7 @@ def _execute(
     console.info(f"run directory: {run.path}")
     single = wanted[0] if stages and len(wanted) == 1 else None
     with continuing(run, single if single != "distill" else None), pipeline.untouched_if_refused(run):
-        return pipeline.run_pipeline(resolved, run, wanted, console, force=request.force, anew=whole)
+        return pipeline.run_pipeline(resolved, run, wanted, console, force=request.force, may_change_config=whole)
 
 
 def _check_paths_exist(resolved: ResolvedConfig) -> None:

@@ -40,7 +40,7 @@ def extra_inputs(config: Parameters, run: RunDirectory) -> dict[str, str]:
     }
 
 
-def run(config: Parameters, run: RunDirectory, console: Console, *, anew: bool = False) -> StageResult:
+def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch: bool = False) -> StageResult:
     """Check, and note the findings in the manifest."""
     findings = check(config, console)
     run.manifest.versions = {**library_versions(), **findings["libraries"]}

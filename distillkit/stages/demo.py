@@ -34,7 +34,7 @@ _LONGEST_PROMPT = 20_000
 
 
 def run(
-    config: Parameters, run: RunDirectory, console: Console, *, anew: bool = False, prompts: Sequence[str] = ()
+    config: Parameters, run: RunDirectory, console: Console, *, from_scratch: bool = False, prompts: Sequence[str] = ()
 ) -> StageResult:
     """Let the three models continue the prompts (held-out texts unless some are given)."""
     if any(len(prompt) > _LONGEST_PROMPT or not prompt.strip() for prompt in prompts):

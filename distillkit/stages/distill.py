@@ -65,9 +65,9 @@ from distillkit.training.objectives import (
 from distillkit.training.trainer import DistillTrainer, Progress
 
 
-def run(config: Parameters, run: RunDirectory, console: Console, *, anew: bool = False) -> StageResult:
+def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch: bool = False) -> StageResult:
     """Train the student, from the newest committed checkpoint if there is one."""
-    if anew:
+    if from_scratch:
         for folder in (run.checkpoints, run.student, run.teacher):
             with explained_write_errors(folder):
                 remove_tree(folder)

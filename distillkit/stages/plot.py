@@ -22,7 +22,7 @@ def extra_inputs(config: Parameters, run: RunDirectory) -> dict[str, str]:
     return {"validation.json": sha256_of(path) if path.is_file() else "missing"}
 
 
-def run(config: Parameters, run: RunDirectory, console: Console, *, anew: bool = False) -> StageResult:
+def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch: bool = False) -> StageResult:
     """Draw plots/*.png and plots/*.svg."""
     metrics = read_metrics(run.path / "metrics.jsonl") or _from_checkpoint(run)
     validation = run.read_output("validate", "validation.json") or None

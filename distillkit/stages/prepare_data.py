@@ -31,7 +31,7 @@ def extra_inputs(config: Parameters, run: RunDirectory) -> dict[str, str]:
     return {f"data {name}": value for name, value in source_fingerprint(config).items()}
 
 
-def run(config: Parameters, run: RunDirectory, console: Console, *, anew: bool = False) -> StageResult:
+def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch: bool = False) -> StageResult:
     """Locate the models (downloading them if need be), read the texts, build the examples."""
     pair = locate_pair(config, console)
     encoders = pair.text_encoders(config, console)

@@ -41,7 +41,7 @@ def extra_inputs(config: Parameters, run: RunDirectory) -> dict[str, str]:
     return {"quality_gate": config.quality_gate, "no_cuda": str(config.no_cuda), "precision": config.precision}
 
 
-def run(config: Parameters, run: RunDirectory, console: Console, *, anew: bool = False) -> StageResult:
+def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch: bool = False) -> StageResult:
     """Score the three models, compare them, decide."""
     compute = choose_compute(config)
     pair = open_pair(config, run, console)

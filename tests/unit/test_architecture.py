@@ -22,7 +22,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
     frozenset(floor.split())
     for floor in (
         "errors",
-        "hub silence_libraries",
+        "hub registry silence_libraries",
         "console interrupts settings storage",
         "alignment device installing",
         "data losses",

@@ -41,8 +41,8 @@ class Stages:
         self.gate: str | None = None
 
     def load(self, name: str) -> Any:
-        def work(config: Parameters, run: RunDirectory, console: Console, *, anew: bool = False) -> StageResult:
-            self.ran.append((name, anew))
+        def work(config: Parameters, run: RunDirectory, console: Console, *, from_scratch: bool = False) -> StageResult:
+            self.ran.append((name, from_scratch))
             if self.error is not None:
                 raise self.error
             output = run.path / f"{name}.txt"
@@ -199,7 +199,7 @@ def test_force_alone_does_not_change_the_configuration_of_one_stage(run: RunDire
     other = resolve({"dataset": "python-docs", "batch_size": 4})
     with pytest.raises(PreconditionError, match="batch_size: 8 -> 4"):
         go(other, run, ["prepare-data"], force=True)
-    go(other, run, ["prepare-data"], force=True, anew=True)
+    go(other, run, ["prepare-data"], force=True, may_change_config=True)
     assert RunDirectory.open(run.path).manifest.config["batch_size"] == 4
     assert "batch_size: 4" in (run.path / "config.yaml").read_text(encoding="utf-8")
 

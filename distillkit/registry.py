@@ -1,0 +1,37 @@
+"""What users choose by name, and the code behind each name: one line here registers one more.
+
+The values are import paths, "module:attribute", resolved when the name is used for the first time: listing the names
+must not load torch. Stages are registered in `distillkit.stages`, in the order in which they run.
+
+To add a divergence, write a function in `losses/divergences.py` (or any module) and name it in `DIVERGENCES`; an
+alignment, a data format or a source of the teacher's targets likewise. Flags, configuration files, the reference pages and
+the plan follow from these tables.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+DIVERGENCES: dict[str, str] = {
+    "forward-kl": "distillkit.losses.divergences:forward_kl",
+    "reverse-kl": "distillkit.losses.divergences:reverse_kl",
+    "jsd": "distillkit.losses.divergences:jensen_shannon",
+    "skew-kl": "distillkit.losses.divergences:skew_kl",
+    "skew-reverse-kl": "distillkit.losses.divergences:skew_reverse_kl",
+    "alpha-beta": "distillkit.losses.divergences:alpha_beta",
+    "total-variation": "distillkit.losses.divergences:total_variation",
+    "taid": "distillkit.losses.divergences:forward_kl",
+}
+"""`--divergence`: functions of teacher's and student's log-probabilities [N, V] to [N] nats."""
+
+
+def resolve(table: Mapping[str, str], name: str) -> Any:
+    """What `table` registers under `name`.
+
+    Raises:
+        KeyError: nothing.
+    """
+    module, _, attribute = table[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
