@@ -145,7 +145,7 @@ def _a_student_learns() -> None:
     for _ in range(30):
         logits = student(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
         terms = _terms(logits, teacher_logits, batch["labels"], 2.0)
-        loss = combine(terms, 1.0, 0.0, batch["targets"])
+        loss = combine(terms, 1.0, 0.0, batch["host"].targets)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

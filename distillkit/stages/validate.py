@@ -32,7 +32,9 @@ from distillkit.run.pair import ModelPair, open_pair
 from distillkit.settings.parameters import Parameters
 from distillkit.stages import StageResult
 from distillkit.storage import write_json
-from distillkit.teachers.blocks import BlockwiseTeacher, Streaming, choose_streaming
+from distillkit.teachers.blocks import BlockwiseTeacher
+from distillkit.teachers.choices import StreamingChoice, choose_streaming
+from distillkit.teachers.loader import teacher_memory
 from distillkit.training.export import write_card
 
 
@@ -51,7 +53,7 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
     figures: dict[str, dict[str, Any]] = {}
     scores: dict[str, Scores] = {}
     with console.progress("validating", total=5, unit="measurements") as progress:
-        streaming = choose_streaming(config, pair.teacher, compute)
+        streaming = choose_streaming(config, teacher_memory(pair, compute))
         teacher = _teacher(pair, compute, streaming, console)
         scores["teacher"], figures["teacher"] = _measure(teacher, test, encoders, "teacher", compute)
         progress.advance()
@@ -101,7 +103,7 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
     return StageResult([run.path / "validation.json"], metrics, words, gate_failure=gate)
 
 
-def _teacher(pair: ModelPair, compute: Compute, streaming: Streaming, console: Console) -> nn.Module:
+def _teacher(pair: ModelPair, compute: Compute, streaming: StreamingChoice, console: Console) -> nn.Module:
     if not streaming.on:
         return pair.load_teacher(compute.teacher, console).to(compute.device).eval()
     console.info(f"the teacher is read from the disk block by block, for every batch: {streaming.why}")

@@ -11,6 +11,7 @@ those of the run's temperature; `distillkit.losses.sparse` says what is kept.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +24,12 @@ from safetensors import safe_open
 from safetensors.numpy import save
 from torch import Tensor
 
+from distillkit.data.examples import ROW_COLUMNS
+from distillkit.data.training_rows import Row
+from distillkit.run.context import TrainingContext
 from distillkit.storage import fingerprint_of, make_folder, remove_leftovers, write_json
 from distillkit.teachers.cache_entries import lock_of, note_use
+from distillkit.teachers.exact_cache import CacheKey
 from distillkit.teachers.shards import ShardFiles, plan_shards
 
 FORMAT = 1
@@ -87,6 +92,48 @@ class SparseRows:
     def joined(cls, parts: Sequence[SparseRows]) -> SparseRows:
         names = ("rows", "counts", "tails", "ids", "probabilities")
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+
+def sparse_key(context: TrainingContext, exact: CacheKey, rows: Sequence[Row]) -> SparseKey:
+    """What the sparse targets of a run belong to.
+
+    Args:
+        exact: of the exact cache of the same texts.
+        rows: in the order of their `cache_index`.
+
+    Raises:
+        ValueError: the bytes of the student's tokens are not known.
+    """
+    config, aligned = context.config, context.pairs_rows
+    table = context.encoders.student.table
+    if table is None:
+        raise ValueError("white box needs token bytes")
+    columns = ("student_ids", "teacher_ids", *ROW_COLUMNS) if aligned else ("student_ids",)
+    digest = hashlib.sha256()
+    for row in rows:
+        for name in ("first_target", *columns):
+            values = np.atleast_1d(np.asarray(row[name], dtype="<i8"))
+            digest.update(len(values).to_bytes(8, "little") + values.tobytes())
+    pieces = hashlib.sha256(repr((table.pieces, table.leading_space, sorted(table.shadowed))).encode())
+    facts: dict[str, Any] = {
+        "fingerprint": exact.fingerprint,
+        "dtype": str(exact.dtype).removeprefix("torch."),
+        "teacher_texts": exact.texts,
+        "rows": digest.hexdigest(),
+        "student_tokens": pieces.hexdigest(),
+        "temperature": config.temperature,
+        "alignment": "bpm" if aligned and config.alignment == "auto" else config.alignment,
+        "prefix_map": config.prefix_map if aligned else "",
+        "method": config.sparse_method,
+        "size": config.sparse_size,
+        "seed": config.seed,
+    }
+    return SparseKey(exact.teacher, facts, tuple(len(row["student_ids"]) for row in rows))
+
+
+def missing_sparse_bytes(root: Path, key: SparseKey) -> int:
+    """What is still to be written of the sparse targets, roughly."""
+    return sum(shard.tokens for shard in SparseCache(root, key).files.missing()) * BYTES_PER_TOKEN
 
 
 class SparseCache:
