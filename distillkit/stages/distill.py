@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +71,14 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
 
     context = TrainingContext.open(config, run, console)
     with explained_memory_errors():
-        rows, source = _teacher_part(context)
+        decided = decide(context)
+        rows, source = _teacher_part(context, decided)
         student = context.pair.load_student(console)
         figures = _train(context, student, source, rows, search.path, fingerprint)
+    if decided.teacher is not None:
+        streaming, cache = decided.teacher.streaming, decided.teacher.cache
+        figures["decisions"]["teacher_cache"] = cache.mode
+        figures["decisions"]["teacher_streaming"] = "on" if streaming.on else "off"
 
     if config.save_metrics:
         write_json(run.path / "metrics.json", figures)
@@ -102,33 +108,63 @@ def checkpoint_fingerprint(config: Parameters, run: RunDirectory) -> str:
 # --- the teacher's part ----------------------------------------------------------------------------------------------
 
 
-def _teacher_part(context: TrainingContext) -> tuple[list[Row], TeacherSource | None]:
-    """The rows to train on, and in white box the source of the teacher's targets.
+@dataclass(frozen=True)
+class Decided:
+    """What is decided before anything large is loaded.
 
-    Everything that can be refused is refused first: nothing large is loaded, and the teacher does not run, before.
+    Attributes:
+        rows: the texts of the data set, as they are trained on; none where only the teacher's are.
+        loader: of a white-box teacher; None where the teacher's distributions have no part.
+        teacher: how that teacher is had; None likewise.
     """
-    config, console, same = context.config, context.console, bool(context.pair.same_tokenizer)
+
+    rows: list[Row]
+    loader: TeacherLoader | None = None
+    teacher: TeacherDecision | None = None
+
+
+def decide(context: TrainingContext) -> Decided:
+    """Decide how the teacher is had, and refuse to begin what cannot be finished.
+
+    Raises:
+        DistillkitError: the disk is too small.
+        PreconditionError, UsageError: what was asked for is not possible with this teacher.
+    """
+    config, same = context.config, bool(context.pair.same_tokenizer)
     stored = load_examples(context.run.data / "train")
     first_target = 0 if context.encoders.student.start_id is None else 1
     if uses_white_box_teacher(config):
         rows = white_box_rows(stored, first_target=first_target, identical=same and context.pairs_rows)
         loader = TeacherLoader(context, rows)
-        note = context.run.teacher / "cache.json"
-        decision = decide_teacher(config, loader.facts(), remembered_choice(note))
-        _check_disk(context, decision)
-        if config.teacher_cache == "auto":
-            remember_choice(note, decision.cache, console)
+        decision = decide_teacher(config, loader.facts(), remembered_choice(_cache_note(context)))
         loader.streaming = decision.streaming
-        return rows, open_source(context, loader, decision.cache)
+        _check_disk(context, decision)
+        return Decided(rows, loader, decision)
     _check_disk(context, None)
+    if config.box_type == "black" and config.beta == 0:
+        return Decided([])
+    return Decided(true_rows(stored, first_target=first_target))
+
+
+def _cache_note(context: TrainingContext) -> Path:
+    """Where `auto` notes which cache it chose, so that a run that resumes does not choose otherwise."""
+    return context.run.teacher / "cache.json"
+
+
+def _teacher_part(context: TrainingContext, decided: Decided) -> tuple[list[Row], TeacherSource | None]:
+    """The rows to train on, and in white box the source of the teacher's targets."""
+    config, console = context.config, context.console
+    if decided.loader is not None and decided.teacher is not None:
+        if config.teacher_cache == "auto":
+            remember_choice(_cache_note(context), decided.teacher.cache, console)
+        return decided.rows, open_source(context, decided.loader, decided.teacher.cache)
     if config.box_type == "white":
         console.info("alpha is 0: the teacher is not needed, this is plain fine-tuning")
-        return true_rows(stored, first_target=first_target), None
-    rows = true_rows(stored, first_target=first_target) if config.beta > 0 else []
+        return decided.rows, None
     if not needs_teacher(config):
         console.info("alpha is 0: the teacher does not write anything, this is plain fine-tuning")
-        return rows, None
-    return rows + generated_rows(context, stored), None
+        return decided.rows, None
+    return decided.rows + generated_rows(context, load_examples(context.run.data / "train")), None
 
 
 def _check_disk(context: TrainingContext, decision: TeacherDecision | None) -> None:
@@ -278,6 +314,7 @@ def _figures(trainer: DistillTrainer, source: TeacherSource | None) -> dict[str,
             "tokens_per_second": round(progress.tokens / max(seconds, 1e-9), 2),
             "peak_memory_bytes": peak_memory_bytes(),
         },
+        "decisions": {"compiled_loss": "on" if trainer.compile_kernels else "off"},
         "best": {"step": trainer.state.best_global_step, "bits_per_byte": trainer.state.best_metric},
     }
     if source is not None:
