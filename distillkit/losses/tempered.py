@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from distillkit.losses.divergences import Divergence, taid_target
+from distillkit.losses.divergences import Divergence, forward_kl
 
 
 @dataclass(frozen=True)
@@ -17,18 +17,17 @@ class SoftLoss:
     Attributes:
         temperature: τ.
         divergence: D.
-        taid: how much of the target is the teacher's (arXiv 2501.16937), the rest being the student's own present
-            distribution; None: all of it.
+        training_fraction: how much of the training is behind, 0 to 1, for divergences that change with it.
     """
 
     temperature: float = 1.0
     divergence: Divergence = field(default_factory=lambda: Divergence("forward-kl"))
-    taid: float | None = None
+    training_fraction: float = 1.0
 
     @property
     def is_forward_kl(self) -> bool:
         """Whether the gradient is the closed form of `losses.kernels`."""
-        return self.divergence.name == "forward-kl" and self.taid is None
+        return self.divergence.function is forward_kl
 
     def rows(self, log_target_RV: Tensor, student_logits_RV: Tensor) -> Tensor:
         """[R] nats.
@@ -38,9 +37,7 @@ class SoftLoss:
             student_logits_RV: [R, V].
         """
         teacher, student = temper(log_target_RV, self.temperature), temper(student_logits_RV, self.temperature)
-        if self.taid is not None:
-            teacher = taid_target(teacher, student, self.taid)
-        return self.temperature**2 * self.divergence(teacher, student)
+        return self.temperature**2 * self.divergence(teacher, student, training_fraction=self.training_fraction)
 
 
 def temper(log_weights_NV: Tensor, temperature: float) -> Tensor:

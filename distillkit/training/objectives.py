@@ -14,7 +14,7 @@ from torch.nn import functional
 from distillkit.alignment.token_bytes import common_ids
 from distillkit.data.text_encoder import TextEncoders
 from distillkit.losses.chunked import ChunkedLoss, RowLoss, SoftTargets, StudentOutput, chunked_loss
-from distillkit.losses.divergences import Divergence, taid_weight
+from distillkit.losses.divergences import Divergence
 from distillkit.losses.sparse import SparseTargets
 from distillkit.losses.target_rows import restrict_columns, target_rows
 from distillkit.losses.tempered import SoftLoss
@@ -97,21 +97,20 @@ class BlackBox:
 
 @dataclass(frozen=True)
 class SoftSettings:
-    """The soft loss of a run: `SoftLoss`, and how its TAID weight grows."""
+    """The soft loss of a run, at any time of the training."""
 
     loss: SoftLoss
-    taid: bool = False
 
     @classmethod
     def of(cls, config: Parameters) -> SoftSettings:
         divergence = Divergence(
-            config.divergence, config.divergence_mix, ab_alpha=config.ab_alpha, ab_beta=config.ab_beta
+            config.divergence, mix=config.divergence_mix, ab_alpha=config.ab_alpha, ab_beta=config.ab_beta
         )
-        return cls(SoftLoss(config.temperature, divergence), config.divergence == "taid")
+        return cls(SoftLoss(config.temperature, divergence))
 
     def at(self, done: float) -> SoftLoss:
         """The soft loss when `done` of the training is behind."""
-        return replace(self.loss, taid=taid_weight(done)) if self.taid else self.loss
+        return replace(self.loss, training_fraction=done)
 
 
 class SameTokenizer:
