@@ -22,6 +22,7 @@ from torch import Tensor
 
 from distillkit.alignment.first_token import FirstTokens, longest_prefix
 from distillkit.alignment.token_bytes import TokenBytes
+from distillkit.device.number_formats import widen
 
 
 @dataclass(frozen=True)
@@ -198,8 +199,7 @@ class BytePrefixMap:
         """What `project` takes the logarithms of."""
         width = self.student_size if columns is None else columns
         used = min(teacher_logits_NU.shape[1], len(self.student_ids))
-        dtype = torch.float64 if teacher_logits_NU.dtype == torch.float64 else torch.float32
-        probabilities = torch.softmax(teacher_logits_NU[:, :used].to(dtype), dim=-1)
+        probabilities = torch.softmax(widen(teacher_logits_NU[:, :used]), dim=-1)
         device, rows = probabilities.device, len(probabilities)
         # Of the residual id and of ids that the head lacks, one more column.
         mapped = self._columns(self.student_ids[:used].to(device), width)

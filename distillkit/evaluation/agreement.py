@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from distillkit.console import ProgressHandle
+from distillkit.device.number_formats import widen
 from distillkit.errors import DistillkitError
 from distillkit.evaluation.batched_forward import (
     batch_logits,
@@ -139,8 +140,7 @@ def _add(
     flat_teacher, flat_student = teacher_btu.flatten(0, 1), student_btv.flatten(0, 1)
     for teacher_part, part in zip(teacher_rows.split(chunk), rows.split(chunk), strict=True):
         target = log_target(flat_teacher.index_select(0, teacher_part), columns)
-        student = flat_student.index_select(0, part)
-        student = student if student.dtype == torch.float64 else student.float()
+        student = widen(flat_student.index_select(0, part))
         has_target = target.amax(-1) != -math.inf  # NaN counts as one, so that it is noticed.
         target, student = target[has_target], student.log_softmax(-1)[has_target]
         sums.same += int((target.argmax(-1) == student.argmax(-1)).sum())

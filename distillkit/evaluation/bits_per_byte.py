@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from distillkit.console import ProgressHandle
+from distillkit.device.number_formats import widen
 from distillkit.errors import DistillkitError
 from distillkit.evaluation.batched_forward import (
     batch_logits,
@@ -162,8 +163,7 @@ def _nll(logits_btv: Tensor, texts: Sequence[ScoredText]) -> np.ndarray:
     values: list[np.ndarray] = []
     chunk = rows_at_once(columns)
     for part, target in zip(torch.cat(rows).split(chunk), torch.cat(targets).split(chunk), strict=True):
-        logits = flat.index_select(0, part.to(device))
-        logits = logits if logits.dtype == torch.float64 else logits.float()
+        logits = widen(flat.index_select(0, part.to(device)))
         chosen = logits.gather(1, target.to(device)[:, None])[:, 0]
         values.append((logits.logsumexp(-1) - chosen).cpu().double().numpy())
     return np.bincount(np.concatenate(owners), weights=np.concatenate(values), minlength=len(texts))

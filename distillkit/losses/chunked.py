@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from distillkit.device.number_formats import product_format, sum_format, widen
 from distillkit.losses.kernels import compiled, finish, forward_kl_rows, hard_rows
-from distillkit.losses.linear_head import LinearHead, product_format
+from distillkit.losses.linear_head import LinearHead
 from distillkit.losses.sparse import SparseTargets, finish_sparse, sparse_kl_rows
 from distillkit.losses.tempered import SoftLoss
 
@@ -141,7 +142,7 @@ def token_log_probs(
     hidden_ND = student.hidden_BTD.detach().flatten(0, 1).index_select(0, rows_N)
     chunk = chunk_rows or rows_per_chunk(student.columns, hidden_ND.device)
     parts = [
-        -functional.cross_entropy(wide(student.head(hidden)), targets, reduction="none")
+        -functional.cross_entropy(widen(student.head(hidden)), targets, reduction="none")
         for hidden, targets in zip(hidden_ND.split(chunk), targets_N.split(chunk), strict=True)
     ]
     return torch.cat(parts) if parts else hidden_ND.new_zeros(0, dtype=torch.float32)
@@ -156,11 +157,6 @@ def rows_per_chunk(columns: int, device: torch.device, *, compiled: bool = False
     return max(16, min(most, numbers // max(1, columns)))
 
 
-def wide(values: Tensor) -> Tensor:
-    """In float32, or float64 if they are."""
-    return values if values.dtype == torch.float64 else values.float()
-
-
 class AutogradHead:
     """Any head; the interface is that of `LinearHead`."""
 
@@ -171,8 +167,7 @@ class AutogradHead:
         self._graph: tuple[Tensor, Tensor] | None = None
 
     def begin(self, hidden: Tensor) -> None:
-        wider = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-        self._sums = [torch.zeros_like(parameter, dtype=wider) for parameter in self.trained]
+        self._sums = [torch.zeros_like(parameter, dtype=sum_format(hidden)) for parameter in self.trained]
 
     def logits(self, hidden_nD: Tensor) -> Tensor:
         with torch.enable_grad():
@@ -291,7 +286,7 @@ class _Pass:
         usable = target.amax(-1) != -torch.inf  # Not ">": a NaN has to reach the loss, where it is noticed.
         with torch.enable_grad():
             leaf = logits_nV.detach().clone().requires_grad_()
-            rows = self.soft.rows(wide(target[usable]), wide(leaf[usable]))
+            rows = self.soft.rows(widen(target[usable]), widen(leaf[usable]))
             (soft_gradient,) = torch.autograd.grad(rows.sum(), leaf)
         entropies, at_target = self._kernel(hard_rows)(logits_nV, targets, scaled)
         finish(logits_nV, targets, at_target).add_((self.alpha * sums.early * soft_gradient).to(logits_nV.dtype))
@@ -321,7 +316,7 @@ class _Sums:
 
     @classmethod
     def zeros(cls, hidden_ND: Tensor, divisor: Tensor) -> _Sums:
-        dtype = torch.float64 if hidden_ND.dtype == torch.float64 else torch.float32
+        dtype = sum_format(hidden_ND)
         nothing, one = hidden_ND.new_zeros((), dtype=dtype), hidden_ND.new_ones((), dtype=dtype)
         scale = 1 / divisor.to(dtype).clamp(min=1)
         early, factor = (one, scale) if product_format(hidden_ND) == torch.float16 else (scale, one)

@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distillkit.device.number_formats import widen
+
 # Numbers of the whole training (rows × columns) from which compiling, which takes up to half a minute, is worth it.
 WORTH_COMPILING = 2_000_000_000
 
@@ -28,7 +30,7 @@ def hard_rows(logits_nV: Tensor, targets_n: Tensor, weights_n: Tensor) -> tuple[
 
     Computed in fp32, or fp64 if the logits are.
     """
-    z = _wide(logits_nV)
+    z = widen(logits_nV)
     normalizer = torch.logsumexp(z, -1)
     at_target = z.gather(1, targets_n[:, None])[:, 0]
     entropies = normalizer - at_target
@@ -61,7 +63,7 @@ def forward_kl_rows(
         tempered: whether τ is other than 1; if not, one softmax of the student serves both terms.
         plain: whether `target_nV` has weights instead of their logarithms, 0 instead of -inf.
     """
-    z = _wide(logits_nV)
+    z = widen(logits_nV)
     normalizer = torch.logsumexp(z, -1)
     log_target = target_nV.to(z.dtype)
     log_total = torch.log(log_target.sum(-1)) if plain and not tempered else None
@@ -99,10 +101,6 @@ def finish(gradient_nV: Tensor, targets_n: Tensor, at_target_n: Tensor) -> Tenso
     rows = torch.arange(len(targets_n), device=targets_n.device)
     # Not scatter_, which copies all of it first (torch 2.13, CPU).
     return gradient_nV.index_put_((rows, targets_n), at_target_n.to(gradient_nV.dtype))
-
-
-def _wide(values: Tensor) -> Tensor:
-    return values if values.dtype == torch.float64 else values.float()
 
 
 def compiler_available(device: torch.device) -> bool:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from distillkit.device.buffers import Buffers, linear_rows
+from distillkit.device.number_formats import product_format, sum_format
 
 # Of the weight's gradient that are computed and added at a time.
 _PART_NUMBERS = 1 << 21
@@ -77,14 +78,14 @@ class LinearHead:
             if parameter is self.layer.weight:
                 self._add_weight_gradient(parameter, gradient_nV)
             else:
-                found = gradient_nV.sum(0, dtype=_sum_format(gradient_nV))
+                found = gradient_nV.sum(0, dtype=sum_format(gradient_nV))
                 total, begun = self._total(parameter, found.dtype)
                 total.add_(found) if begun else total.copy_(found)
         return gradient_nV @ self._weight
 
     def _add_weight_gradient(self, weight: Tensor, gradient_nV: Tensor) -> None:
         """In parts of the vocabulary: what is added lies in the cache, and torch makes no fp32 copy of the whole."""
-        total, begun = self._total(weight, _sum_format(gradient_nV))
+        total, begun = self._total(weight, sum_format(gradient_nV))
         columns = len(weight) if gradient_nV.device.type != "cpu" else max(1, _PART_NUMBERS // weight.shape[1])
         for part, gradient in zip(total.split(columns), gradient_nV.split(columns, 1), strict=True):
             found = torch.mm(gradient.T, self._hidden)
@@ -131,15 +132,3 @@ class LinearHead:
             else:
                 parameter.grad.add_(total)
         return given
-
-
-def product_format(hidden: Tensor) -> torch.dtype:
-    """The format of matrix products on these numbers: that of autocast where it is on."""
-    kind = hidden.device.type
-    # Autocast leaves double precision alone.
-    autocast = torch.is_autocast_enabled(kind) and hidden.dtype != torch.float64
-    return torch.get_autocast_dtype(kind) if autocast else hidden.dtype
-
-
-def _sum_format(values: Tensor) -> torch.dtype:
-    return torch.float64 if values.dtype == torch.float64 else torch.float32

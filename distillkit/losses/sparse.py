@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from distillkit.device.number_formats import widen
 from distillkit.losses.kernels import finish
 
 TINY = 1e-7  # The least mass that a student's tail is taken to have, in fp32.
@@ -83,7 +84,7 @@ def sparse_kl_rows(
         soft, temperature: [] α·τ, τ; tensors for the reason given in `losses.kernels`.
         tempered: whether τ is other than 1.
     """
-    z = logits_nV if logits_nV.dtype == torch.float64 else logits_nV.float()
+    z = widen(logits_nV)
     normalizer = torch.logsumexp(z, -1)[:, None]
     tempered_normalizer = torch.logsumexp(z / temperature, -1)[:, None] if tempered else normalizer
     p, tails = probabilities_nK.to(z.dtype), tails_n.to(z.dtype)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from distillkit.device.number_formats import widen
 from distillkit.losses.divergences import Divergence, forward_kl
 
 
@@ -42,5 +43,5 @@ class SoftLoss:
 
 def temper(log_weights_NV: Tensor, temperature: float) -> Tensor:
     """log softmax(x / τ), [N, V]; logits and log-probabilities give the same. What is -inf stays -inf."""
-    values = log_weights_NV if log_weights_NV.dtype == torch.float64 else log_weights_NV.float()
+    values = widen(log_weights_NV)
     return torch.log_softmax(values / temperature if temperature != 1 else values, dim=-1)

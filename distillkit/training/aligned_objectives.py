@@ -19,8 +19,9 @@ from distillkit.alignment.bpm import BytePrefixMap, Realised, Restriction
 from distillkit.alignment.first_token import canonical_first, exact_twin
 from distillkit.alignment.rows import LEAD, crossing, twins
 from distillkit.data.text_encoder import TextEncoders
+from distillkit.device.number_formats import widen
 from distillkit.losses.alm import chunk_sums, likelihood_divergence
-from distillkit.losses.chunked import SoftTargets, StudentOutput, rows_per_chunk, token_log_probs, wide
+from distillkit.losses.chunked import SoftTargets, StudentOutput, rows_per_chunk, token_log_probs
 from distillkit.losses.mapped_mass import MappedMass
 from distillkit.losses.target_rows import target_rows
 from distillkit.losses.tempered import SoftLoss
@@ -184,7 +185,7 @@ def _probability_of(
     found: list[float] = []
     distinct, place = np.unique(np.array(rows, dtype=np.int64), return_inverse=True)
     logits = [
-        torch.softmax(wide(teacher.head(part))[:, :tokens], -1)
+        torch.softmax(widen(teacher.head(part))[:, :tokens], -1)
         for part in hidden.index_select(0, torch.from_numpy(distinct).to(hidden.device)).split(
             rows_per_chunk(tokens, hidden.device)
         )
@@ -301,7 +302,7 @@ class LikelihoodMatching:
         size = rows_per_chunk(self.teacher_tokens, hidden.device)
         parts = [
             -torch.nn.functional.cross_entropy(
-                wide(self.teacher.head(part))[:, : self.teacher_tokens], target, reduction="none"
+                widen(self.teacher.head(part))[:, : self.teacher_tokens], target, reduction="none"
             )
             for part, target in zip(selected.split(size), targets.split(size), strict=True)
         ]

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from distillkit.alignment.token_bytes import common_ids
 from distillkit.data.text_encoder import TextEncoders
+from distillkit.device.number_formats import sum_format
 from distillkit.losses.chunked import ChunkedLoss, RowLoss, SoftTargets, StudentOutput, chunked_loss
 from distillkit.losses.divergences import Divergence
 from distillkit.losses.sparse import SparseTargets
@@ -67,8 +68,7 @@ def weighted_loss(
 ) -> ChunkedLoss:
     """`chunked_loss` over (rows, labels), every row's cross-entropy weighed by `hard_weight`."""
     rows, labels = targets
-    dtype = torch.float64 if student.hidden_BTD.dtype == torch.float64 else torch.float32
-    hard = torch.as_tensor(hard_weight, dtype=dtype, device=rows.device).expand(rows.shape)
+    hard = torch.as_tensor(hard_weight, dtype=sum_format(student.hidden_BTD), device=rows.device).expand(rows.shape)
     return chunked_loss(
         student, rows, labels, hard, soft_targets, soft,
         alpha=weights.alpha, divisor=weights.divisor, compile_kernels=weights.compile_kernels,
