@@ -13,7 +13,7 @@ import numpy as np
 
 from distillkit.alignment.token_bytes import TokenBytes, token_ids
 
-# Texts that go to the tokenizer in one call: enough to use its threads, few enough to hold its bookkeeping.
+# Texts that go to the tokenizer in one call: enough to use its threads, few enough for its bookkeeping in memory.
 _BATCH = 512
 
 
@@ -41,6 +41,10 @@ class Encoding:
 def encode_text(tokenizer: Any, table: TokenBytes, text: str) -> Encoding:
     """Encode one text without special tokens; a special token's name inside the text is ordinary text.
 
+    Args:
+        tokenizer: of transformers.
+        table: the bytes of its tokens.
+
     Raises:
         InexactEncoding: the tokens do not spell the text (an unknown character, a normaliser that changed it, a
             special token that this tokenizer cannot write as text, a lone surrogate).
@@ -61,11 +65,11 @@ def encode_batch(tokenizer: Any, table: TokenBytes, texts: Sequence[str]) -> lis
                 batch.append((text, _utf8(text)))
             except InexactEncoding:
                 batch.append(None)
-        known = [entry[0] for entry in batch if entry is not None]
-        found = iter(encode_by_offsets(tokenizer, known) if table.by_offsets else token_ids(tokenizer, known))
+        readable = [entry[0] for entry in batch if entry is not None]
+        encoded = iter(encode_by_offsets(tokenizer, readable) if table.by_offsets else token_ids(tokenizer, readable))
         for entry in batch:
             try:
-                encodings.append(None if entry is None else _verified(table, next(found), entry[1]))
+                encodings.append(None if entry is None else _verified(table, next(encoded), entry[1]))
             except InexactEncoding:
                 encodings.append(None)
     return encodings
@@ -97,8 +101,8 @@ def _utf8(text: str) -> bytes:
         raise InexactEncoding(f"the text is not Unicode: {error}") from error
 
 
-def _verified(table: TokenBytes, found: Encoding | list[int], data: bytes) -> Encoding:
-    return _compared(table, found, data) if isinstance(found, Encoding) else _checked(table, found, data)
+def _verified(table: TokenBytes, encoded: Encoding | list[int], data: bytes) -> Encoding:
+    return _compared(table, encoded, data) if isinstance(encoded, Encoding) else _checked(table, encoded, data)
 
 
 def _checked(table: TokenBytes, ids: list[int], data: bytes) -> Encoding:

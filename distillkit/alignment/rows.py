@@ -1,4 +1,4 @@
-"""Which rows of the teacher say something about which rows of the student.
+"""Which rows of the teacher tell something about which rows of the student.
 
 Rows count in a model's input [start?] + tokens + [end?]; the row at r predicts the input at r + 1. After k of its
 tokens a model *stands* at a byte of the text. Every prediction of the student is placed in the teacher's reading:
@@ -49,17 +49,18 @@ class AlignedRows:
 
 
 def crossing(teacher_rows: np.ndarray, end_rows: np.ndarray, end_skips: np.ndarray) -> np.ndarray:
-    """[k] bool: the student's next token goes on beyond the teacher's next token."""
+    """[k] bool: the student's next token extends beyond the teacher's next token; columns of `AlignedRows`, [k] int64."""
     return end_rows - teacher_rows - (end_skips == 0) > 0
 
 
 def within(teacher_rows: np.ndarray, skips: np.ndarray, end_rows: np.ndarray, end_skips: np.ndarray) -> np.ndarray:
-    """[k] bool: both stand at the same byte, and the student's next token does not go beyond the teacher's."""
+    """[k] bool: both stand at the same byte, and the student's next token does not extend beyond the teacher's; columns
+    of `AlignedRows`, [k] int64."""
     return (skips == 0) & ~crossing(teacher_rows, end_rows, end_skips)
 
 
 def twins(teacher_rows: np.ndarray, skips: np.ndarray, end_rows: np.ndarray, end_skips: np.ndarray) -> np.ndarray:
-    """[k] bool: the next token of both covers the very same bytes."""
+    """[k] bool: the next token of both covers the very same bytes; columns of `AlignedRows`, [k] int64."""
     return (skips == 0) & (end_rows == teacher_rows + 1) & (end_skips == 0)
 
 

@@ -1,7 +1,7 @@
 """The element-wise part of the loss on a few rows: value and gradient with respect to the logits, in closed form.
 
 Each function is a few lines over [n, V] numbers that `torch.compile` turns into one or two passes over memory; without
-a compiler the same lines run one by one. The gradient is written over the logits, which nobody needs after that.
+a compiler the same lines run one by one. The gradient is written over the logits, which are not needed after that.
 
 For CE + τ²·KL(p_τ ‖ q_τ) the gradient of a row is w·(softmax(z) - onehot(y)) + a·τ·(q_τ - p_τ) (Hinton et al. 2015, arXiv
 1503.02531).
@@ -29,6 +29,11 @@ def hard_rows(logits_nV: Tensor, targets_n: Tensor, weights_n: Tensor) -> tuple[
     it everywhere else (`finish`).
 
     Computed in fp32, or fp64 if the logits are.
+
+    Args:
+        logits_nV: [n, V] of the student.
+        targets_n: [n] the true tokens.
+        weights_n: [n] the weight of each row's cross-entropy.
     """
     z = widen(logits_nV)
     normalizer = torch.logsumexp(z, -1)
@@ -49,14 +54,17 @@ def forward_kl_rows(
     tempered: bool,
     plain: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Cross-entropies [n], τ²·KL [n], whether a row has a target [n], and at the true tokens [n] the gradient of
-    Σ weight·CE + soft·τ·KL; the logits are overwritten with it everywhere else (`finish`).
+    """Cross-entropies [n] and τ²·KL [n] in nats, whether a row has a target [n], and at the true tokens [n] the gradient
+    of Σ weight·CE + soft·τ·KL; the logits are overwritten with it everywhere else (`finish`).
 
     Computed in fp32, or fp64 if the logits are.
 
     Args:
-        target_nV: log-weights of the teacher at temperature 1, normalised or not; a row that is -inf throughout has no
-            target and only its cross-entropy counts.
+        logits_nV: [n, V] of the student.
+        target_nV: [n, V] log-weights of the teacher at temperature 1, normalised or not; a row that is -inf throughout
+            has no target and only its cross-entropy counts.
+        targets_n: [n] the true tokens.
+        weights_n: [n] the weight of each row's cross-entropy.
         soft: [] α·τ. Like τ a tensor, in the format of the computation: `torch.compile` takes a float for a constant at
             first, and the code that it then generates for other values gave wrong gradients (torch 2.13, CPU).
         temperature: [] τ.
@@ -96,8 +104,10 @@ def forward_kl_rows(
 
 
 def finish(gradient_nV: Tensor, targets_n: Tensor, at_target_n: Tensor) -> Tensor:
-    """Puts the gradient at the true tokens where it belongs. Apart from the kernels because a compiler would write every
-    number twice for it."""
+    """Puts the gradient at the true tokens [n] where it belongs; returns `gradient_nV`, [n, V].
+
+    A step of its own, because a compiler would write every number of the kernel twice for it.
+    """
     rows = torch.arange(len(targets_n), device=targets_n.device)
     # Not scatter_, which copies all of it first (torch 2.13, CPU).
     return gradient_nV.index_put_((rows, targets_n), at_target_n.to(gradient_nV.dtype))
@@ -123,7 +133,7 @@ def compile_failure(
 
     Args:
         kernel: `forward_kl_rows`, or None where there is only a cross-entropy.
-        logits: their format.
+        logits: the format of the student's logits.
         options: of `forward_kl_rows`; with `plain` its target is in fp32, else in the format of the logits.
     """
     z, targets = torch.zeros(16, 64, dtype=logits, device=device), torch.zeros(16, dtype=torch.long, device=device)

@@ -7,7 +7,12 @@ from dataclasses import dataclass
 
 @dataclass
 class MappedMass:
-    """Σ of the teacher's probability that had a student token, and the rows summed over."""
+    """A running sum over rows.
+
+    Attributes:
+        mapped: Σ of the teacher's probability that had a student token, at most 1 per row.
+        rows: the rows summed over.
+    """
 
     mapped: float = 0.0
     rows: int = 0

@@ -16,7 +16,7 @@ class SoftLoss:
     """τ²·D(p_τ ‖ q_τ) (Hinton et al. 2015, arXiv 1503.02531).
 
     Attributes:
-        temperature: τ.
+        temperature: τ, of both distributions.
         divergence: D.
         training_fraction: how much of the training is behind, 0 to 1, for divergences that change with it.
     """
@@ -42,6 +42,11 @@ class SoftLoss:
 
 
 def temper(log_weights_NV: Tensor, temperature: float) -> Tensor:
-    """log softmax(x / τ), [N, V]; logits and log-probabilities give the same. What is -inf stays -inf."""
+    """log softmax(x / τ), [N, V] nats, in fp32 or better. What is -inf stays -inf.
+
+    Args:
+        log_weights_NV: [N, V] logits or log-probabilities, which give the same.
+        temperature: τ.
+    """
     values = widen(log_weights_NV)
     return torch.log_softmax(values / temperature if temperature != 1 else values, dim=-1)
