@@ -118,7 +118,7 @@ def estimate_run(config: Parameters, folder: Path, stages: list[str]) -> dict[st
     tokens = config.sample_size * config.max_length
     steps = total_steps(config, config.sample_size * (2 if config.box_type == "black" and 0 < config.alpha < 1 else 1))
     estimate: dict[str, Any] = {
-        "device": compute.words,
+        "device": compute.description,
         "teacher_parameters": teacher.parameters if teacher else None,
         "student_parameters": student.parameters if student else None,
         "training_tokens_at_most": tokens * config.epochs,

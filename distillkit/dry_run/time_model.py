@@ -169,5 +169,5 @@ def _validation(compute: Compute, teacher: Part, student: Part, amounts: Amounts
 
 
 def _one_token(part: Part, compute: Compute) -> float:
-    head = part.vocabulary * part.width * compute.writing.itemsize / _READING
+    head = part.vocabulary * part.width * compute.generation.itemsize / _READING
     return microbenchmarks.single_token(part.shape, compute) + head

@@ -48,10 +48,10 @@ def teacher_writing(
     room = [min(encoders.teacher.limit, config.max_length) - len(prompt.ids) for prompt in prompts]
     cache = None
     if config.teacher_cache != "off":
-        numerics = {"precision": str(compute.writing).removeprefix("torch."), "device": compute.device.type}
+        numerics = {"precision": str(compute.generation).removeprefix("torch."), "device": compute.device.type}
         cache = GenerationCache(run.path.parent / FOLDER, pair.teacher.reference.text, numerics, console)
     continuations = generate_continuations(
-        lambda: pair.load_teacher(compute.writing, console).to(compute.device), encoders.teacher.tokenizer, prompts, output=run.teacher / "generated.jsonl",
+        lambda: pair.load_teacher(compute.generation, console).to(compute.device), encoders.teacher.tokenizer, prompts, output=run.teacher / "generated.jsonl",
         max_new_tokens=[max(1, tokens) for tokens in room], temperature=TEMPERATURE, top_p=TOP_P, seed=config.seed,
         batch_size=config.batch_size, device=compute.device, console=console, model_fingerprint=pair.teacher.fingerprint(),
         cache=cache,
