@@ -36,7 +36,7 @@ class TokenBytes:
         specials: the special tokens, id -> content.
         shadowed: ids whose bytes another token spells too, which is the one that the tokenizer writes: byte-fallback
             tokens with an ordinary twin (`<0x2C>` beside `,`), and duplicates.
-        bos_id, eos_id: None where there is no such token.
+        eos_id: the end of text; None where there is no such token.
         by_offsets: the tokens do not spell every text (WordPiece forgets white space); which bytes of a text a token
             stands for is asked of the tokenizer, and where they are not those of `pieces` the token is
             `Encoding.unlike`.
@@ -46,7 +46,6 @@ class TokenBytes:
     leading_space: bool = False
     specials: Mapping[int, str] = field(default_factory=dict)
     shadowed: frozenset[int] = frozenset()
-    bos_id: int | None = None
     eos_id: int | None = None
     by_offsets: bool = False
 
@@ -107,7 +106,6 @@ def token_bytes(tokenizer: Any) -> TokenBytes:
         leading_space=word_piece or _writes_leading_space(tokenizer, table),
         specials=specials,
         shadowed=_shadowed(tokenizer, table, fallback),
-        bos_id=tokenizer.bos_token_id,
         eos_id=eos_id,
         by_offsets=word_piece,
     )
