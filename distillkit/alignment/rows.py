@@ -88,7 +88,7 @@ def aligned_rows(
         student, teacher: the two encodings of `text`, without special tokens.
         text: the UTF-8 bytes that both spell.
         student_start, teacher_start: a start token stands in front of the tokens.
-        student_has_eos, teacher_has_eos: an end token follows and is a target / is predicted in earnest.
+        student_has_eos, teacher_has_eos: the student trains an end token / the teacher was trained to predict one.
     """
     count, last = len(student.ids), len(teacher.ids)
     at = np.append(0, student.ends)  # After k tokens of the student, k = 0 … count.

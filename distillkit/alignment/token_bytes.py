@@ -20,7 +20,7 @@ from distillkit.alignment.word_pieces import is_word_piece, word_pieces
 from distillkit.errors import PreconditionError
 
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
-# Normalisers that change letters, so that what a token spells is not what the text said.
+# Normalisers that change letters, so that a token does not spell the text.
 _LOSSY_NORMALIZERS = {"Lowercase", "StripAccents"}
 _KNOWN_DECODERS = {"ByteLevel", "Metaspace", "Replace", "ByteFallback", "Fuse", "Strip"}
 

@@ -130,7 +130,7 @@ def score(
         Interrupted: a signal arrived.
     """
     texts = list(texts)
-    # What comes after the last row in use changes nothing before it.
+    # Tokens after the last row in use change nothing before it.
     read = [text.ids[: text.last - 1] if text.last > text.first else () for text in texts]
     nll = np.zeros(len(texts))
     scored = [index for index, ids in enumerate(read) if len(ids)]

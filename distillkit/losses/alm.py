@@ -1,7 +1,7 @@
 """Approximate likelihood matching: whole chunks of text instead of single tokens (ALM, arXiv 2503.20083).
 
-Between two shared boundaries both models spell the same bytes, in however many tokens. What is compared is the
-probability of just that stretch: two numbers a chunk, whatever the vocabularies.
+Between two shared boundaries both models spell the same bytes, in however many tokens. The loss compares the
+probabilities of that stretch alone: two numbers per chunk, for any two vocabularies.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ class PlainTargets(SoftTargets, Protocol):
 
 @dataclass(frozen=True)
 class ChunkedLoss:
-    """What a pass over all rows gives.
+    """The result of a pass over all rows.
 
     Attributes:
         loss: [] (α·Σ τ²·D + Σ w·CE) / divisor, with a graph to the hidden states and the head's parameters.
@@ -310,7 +310,7 @@ class _Pass:
 
 @dataclass
 class _Sums:
-    """What a pass adds up, in fp32 or fp64.
+    """The sums of a pass, in fp32 or fp64, and its gradient.
 
     Attributes:
         early: [] what gradients are multiplied by from the beginning: 1 / divisor, or 1 where that could underflow.

@@ -4,8 +4,8 @@ Each takes the teacher's p and the student's q as [N, V] normalised log-probabil
 where they are equal. A column to which both give nothing (-inf) contributes nothing, to the value and to the gradient.
 The teacher is a constant: no gradient is sent to it.
 
-`registry.DIVERGENCES` names them for the user, and is the only list. What else a divergence takes are its further
-parameters, each with a default; `Divergence` passes it what the run sets under the same name.
+`registry.DIVERGENCES` names them for the user, and is the only list. A divergence may have further parameters, each with
+a default; `Divergence` fills them with the run's settings of the same names.
 """
 
 from __future__ import annotations

@@ -26,8 +26,8 @@ class LinearHead:
     Args:
         layer: the head; `is_plain` tells whether it will do.
         directly: put gradients into the parameters' `.grad` themselves instead of returning them. That saves a copy of
-            the largest gradient of a small model, and is right wherever nobody watches the way through autograd
-            (several processes do).
+            the largest gradient of a small model, and is right wherever nothing hooks on to the way through autograd
+            (training in several processes does).
     """
 
     def __init__(self, layer: nn.Linear, *, directly: bool = False) -> None:
@@ -99,7 +99,7 @@ class LinearHead:
         return self._sums[id(parameter)], begun
 
     def _place(self, parameter: Tensor, dtype: torch.dtype) -> Tensor:
-        """Where the sum of a batch goes. What has become the `.grad` of an earlier batch of the step stays as it is."""
+        """Where the sum of a batch goes: never over memory that an earlier batch of the step has handed over as `.grad`."""
         shape, device = parameter.shape, parameter.device
         first = self._buffers.take(f"sum {id(parameter)}", shape, dtype, device)
         if parameter.grad is None or parameter.grad.data_ptr() != first.data_ptr():
