@@ -22,7 +22,7 @@ DIVERGENCES: dict[str, str] = {
     "skew-reverse-kl": "distillkit.losses.divergences:skew_reverse_kl",
     "alpha-beta": "distillkit.losses.divergences:alpha_beta",
     "total-variation": "distillkit.losses.divergences:total_variation",
-    "taid": "distillkit.losses.divergences:forward_kl",
+    "taid": "distillkit.losses.divergences:taid",
 }
 """`--divergence`: functions of teacher's and student's log-probabilities [N, V] to [N] nats."""
 

@@ -29,7 +29,7 @@ from distillkit.teachers.cache_entries import FOLDER
 from distillkit.teachers.choices import TeacherFacts, TeacherMemory
 from distillkit.teachers.exact_cache import free_space
 from distillkit.teachers.loader import TeacherLoader
-from distillkit.teachers.sparse_cache import BYTES_PER_TOKEN
+from distillkit.teachers.sparse_cache import bytes_per_token
 
 
 @dataclass(frozen=True)
@@ -168,6 +168,7 @@ def teacher_facts(
     if amounts.exact and (context := _context(config, compute, folder, models)) is not None:
         return _gathered(context, folder)
     itemsize = compute.teacher.itemsize
+    vocabulary = models.student_shape.vocabulary if models.student_shape is not None else shape.vocabulary
     exact = amounts.teacher_tokens * shape.width * itemsize
     return TeacherFacts(
         memory=TeacherMemory(
@@ -185,7 +186,7 @@ def teacher_facts(
         exact_bytes=exact,
         exact_missing_bytes=exact,
         streaming_bytes=2 * amounts.teacher_tokens * max(shape.width, shape.inner_width) * itemsize,
-        sparse_missing_bytes=amounts.student_inputs * BYTES_PER_TOKEN,
+        sparse_missing_bytes=amounts.student_inputs * bytes_per_token(config.sparse_size, vocabulary),
     )
 
 

@@ -101,7 +101,7 @@ def training_per_token(shape: ModelShape, compute: Compute, length: int, rows: i
 def single_token(shape: ModelShape, compute: Compute) -> float:
     """Seconds for one more token of one text, the head left out."""
     step = lambda model: _forward(model, 1, 1, compute.device)  # noqa: E731
-    return _layers(shape, compute.writing, compute.device, step, False).of(shape.layers)
+    return _layers(shape, compute.generation, compute.device, step, False).of(shape.layers)
 
 
 def head_seconds(columns: int, width: int, dtype: torch.dtype, device: torch.device, rows: int = 128) -> float:

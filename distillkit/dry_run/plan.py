@@ -114,7 +114,7 @@ def estimate_run(config: Parameters, folder: Path, stages: list[str]) -> dict[st
         compiled=decisions.compile is not None and decisions.compile.on,
     )  # fmt: skip
     return {
-        "device": compute.words,
+        "device": compute.description,
         "teacher_parameters": models.teacher_shape.parameters if models.teacher_shape else None,
         "student_parameters": models.student_shape.parameters if models.student_shape else None,
         "training_tokens_at_most": amounts.student_tokens * config.epochs,

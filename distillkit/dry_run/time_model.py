@@ -152,5 +152,5 @@ def _validation(compute: Compute, teacher: ModelShape, student: ModelShape, amou
 
 
 def _one_token(model: ModelShape, compute: Compute) -> float:
-    head = model.vocabulary * model.width * compute.writing.itemsize / _READING
+    head = model.vocabulary * model.width * compute.generation.itemsize / _READING
     return microbenchmarks.single_token(model, compute) + head

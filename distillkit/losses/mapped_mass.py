@@ -8,7 +8,7 @@ _MOST_PENDING = 4096
 
 
 class MappedMass:
-    """Σ of the teacher's probability that had a student token, and the rows summed over.
+    """A running sum over rows of the teacher's probability that had a student token, at most 1 per row.
 
     What a step adds stays on its device until somebody reads the sum, so that no step waits for it.
 

@@ -139,10 +139,10 @@ def _measure(
 def _writing_speed(model: nn.Module, example: dict[str, Any], name: str, compute: Compute) -> float | None:
     """New tokens per second in the format in which the model would be used here; None where memory forbids it."""
     held_in = next(model.parameters()).dtype
-    if compute.device.type == "cpu" and held_in != compute.writing:
+    if compute.device.type == "cpu" and held_in != compute.generation:
         if psutil.virtual_memory().available < 1.5 * 4 * model_size(model).parameters:
             return None
-        model.to(compute.writing)
+        model.to(compute.generation)
     prompt = example["teacher_ids" if name == "teacher" else "student_ids"][:16]
     return generation_speed(model, prompt, device=compute.device)
 

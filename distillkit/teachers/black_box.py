@@ -41,10 +41,10 @@ def generated_rows(context: TrainingContext, stored: Any) -> list[Row]:
     room = [min(encoder.limit, config.max_length) - len(prompt.ids) for prompt in prompts]
     cache = None
     if config.teacher_cache != "off":
-        numerics = {"precision": str(compute.writing).removeprefix("torch."), "device": compute.device.type}
+        numerics = {"precision": str(compute.generation).removeprefix("torch."), "device": compute.device.type}
         cache = GenerationCache(context.output_dir / FOLDER, teacher.reference.text, numerics, console)
     continuations = generate_continuations(
-        lambda: context.pair.load_teacher(compute.writing, console).to(compute.device), encoder.tokenizer, prompts,
+        lambda: context.pair.load_teacher(compute.generation, console).to(compute.device), encoder.tokenizer, prompts,
         output=context.run.teacher / "generated.jsonl", max_new_tokens=[max(1, tokens) for tokens in room],
         temperature=SAMPLING_TEMPERATURE, top_p=TOP_P, seed=config.seed, batch_size=config.batch_size,
         device=compute.device, console=console, model_fingerprint=teacher.fingerprint(), cache=cache,

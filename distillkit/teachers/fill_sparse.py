@@ -14,6 +14,7 @@ from torch import Tensor
 
 from distillkit.console import Console
 from distillkit.data.batching import DistillationCollator
+from distillkit.evaluation.length_batches import batches_by_length
 from distillkit.interrupts import check_interrupted
 from distillkit.losses.chunked import rows_per_chunk
 from distillkit.losses.sparse import SparseTargets, systematic_counts, top_k
@@ -97,12 +98,10 @@ def _shard_rows(
     advance: Callable[[int], None],
 ) -> list[SparseRows]:
     """The targets of a shard's texts in their order; batches of like lengths, always the same ones."""
-    texts = sorted(range(shard.first, shard.last), key=lambda index: (-len(examples[index]["student_ids"]), index))
+    lengths = [len(examples[index]["student_ids"]) for index in range(shard.first, shard.last)]
     targets: dict[int, SparseRows] = {}
-    while texts:
+    for chosen in batches_by_length(lengths, _BATCH_TOKENS, first=shard.first):
         check_interrupted()
-        count = max(1, _BATCH_TOKENS // max(1, len(examples[texts[0]]["student_ids"])))
-        chosen, texts = texts[:count], texts[count:]
         batch = send_to_device(collator([examples[index] for index in chosen]), device)
         with torch.no_grad():
             targets |= dict(zip(chosen, _thinned(batch, chosen, maker, thinning), strict=True))

@@ -100,8 +100,9 @@ class TeacherLoader:
             # What an interrupted pass has left on the disk is used again.
             streaming = activation_bytes(missing, lengths, max(cache.width, inner), itemsize)
             streaming -= activations_left(cache.folder)
-        if config.teacher_cache in ("auto", "sparse") and context.encoders.student.table is not None:
-            sparse = missing_sparse_bytes(self.root, sparse_key(context, self.key, self.rows))
+        table = context.encoders.student.table
+        if config.teacher_cache in ("auto", "sparse") and table is not None:
+            sparse = missing_sparse_bytes(self.root, sparse_key(context, self.key, self.rows), len(table))
         return TeacherFacts(
             memory=teacher_memory(pair, context.compute),
             place=str(self.root.parent),

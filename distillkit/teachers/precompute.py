@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from distillkit.console import Console
 from distillkit.data.batching import HostColumns, attention_mask, pad_right
 from distillkit.device.buffers import Buffers, linear_rows
+from distillkit.evaluation.length_batches import batches_by_length
 from distillkit.interrupts import check_interrupted
 from distillkit.storage import read_json, sha256_of, write_bytes, write_json
 from distillkit.teachers.exact_cache import TeacherCache, known_width
@@ -152,13 +153,7 @@ def shard_batches(shard: Shard, lengths: Sequence[int]) -> list[list[int]]:
     Args:
         lengths: tokens of every text.
     """
-    texts = sorted(range(shard.first, shard.last), key=lambda index: (-lengths[index], index))
-    batches = []
-    while texts:
-        count = max(1, _BATCH_TOKENS // max(1, lengths[texts[0]]))
-        batches.append(texts[:count])
-        texts = texts[count:]
-    return batches
+    return batches_by_length(lengths[shard.first : shard.last], _BATCH_TOKENS, first=shard.first)
 
 
 def padded(batch: Sequence[int], token_ids: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -34,7 +34,8 @@ from distillkit.teachers.shards import ShardFiles, plan_shards
 
 FORMAT = 1
 TOKENS_PER_SHARD = 8192
-BYTES_PER_TOKEN = 64  # Roughly, for plans: a dozen ids and the numbers of the row.
+# Of a row: where it begins, its place in the text, the mass of all other ids.
+_ROW_BYTES = 8 + 4 + 2
 
 # Of a shard: where each text's rows and each row's entries begin, the row in its text, the mass of all other ids, and
 # for each entry id and probability.
@@ -131,9 +132,25 @@ def sparse_key(context: TrainingContext, exact: CacheKey, rows: Sequence[Row]) -
     return SparseKey(exact.teacher, facts, tuple(len(row["student_ids"]) for row in rows))
 
 
-def missing_sparse_bytes(root: Path, key: SparseKey) -> int:
-    """What is still to be written of the sparse targets, roughly."""
-    return sum(shard.tokens for shard in SparseCache(root, key).files.missing()) * BYTES_PER_TOKEN
+def bytes_per_token(size: int, vocabulary: int) -> int:
+    """What the sparse targets of a token take at most; a sample with repetitions takes less.
+
+    Args:
+        size: ids that are kept, or drawn.
+        vocabulary: student tokens, which decides how wide an id is.
+    """
+    id_bytes = 2 if vocabulary <= 1 << 16 else 4
+    return _ROW_BYTES + size * (id_bytes + 2)
+
+
+def missing_sparse_bytes(root: Path, key: SparseKey, vocabulary: int) -> int:
+    """What is still to be written of the sparse targets, at most.
+
+    Args:
+        vocabulary: student tokens.
+    """
+    tokens = sum(shard.tokens for shard in SparseCache(root, key).files.missing())
+    return tokens * bytes_per_token(int(key.facts["size"]), vocabulary)
 
 
 class SparseCache:

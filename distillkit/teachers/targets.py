@@ -23,7 +23,8 @@ from distillkit.alignment.rows import LEAD
 from distillkit.alignment.token_bytes import TokenBytes, common_ids
 from distillkit.data.batching import AlignedBatch
 from distillkit.data.text_encoder import TextEncoders
-from distillkit.losses.chunked import SoftTargets, rows_per_chunk, wide
+from distillkit.device.number_formats import widen
+from distillkit.losses.chunked import SoftTargets, rows_per_chunk
 from distillkit.losses.mapped_mass import MappedMass
 from distillkit.losses.target_rows import restrict_columns
 from distillkit.settings.parameters import Parameters
@@ -239,7 +240,7 @@ class BytePrefix:
         chosen = hidden.index_select(0, spelled_on["teacher_rows"])
         probabilities = torch.cat(
             [
-                torch.softmax(wide(self.teacher.head(part))[:, :tokens], -1)
+                torch.softmax(widen(self.teacher.head(part))[:, :tokens], -1)
                 for part in chosen.split(rows_per_chunk(tokens, hidden.device))
             ]
         )

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from distillkit.data.batching import AlignedBatch
 from distillkit.data.text_encoder import TextEncoders
+from distillkit.device.number_formats import widen
 from distillkit.losses.alm import chunk_sums, likelihood_divergence
-from distillkit.losses.chunked import SoftTargets, StudentOutput, rows_per_chunk, token_log_probs, wide
+from distillkit.losses.chunked import SoftTargets, StudentOutput, rows_per_chunk, token_log_probs
 from distillkit.losses.mapped_mass import MappedMass
 from distillkit.losses.tempered import SoftLoss
 from distillkit.losses.uld import UniversalLogitLoss
@@ -116,7 +117,7 @@ class LikelihoodMatching:
         size = rows_per_chunk(self.teacher_tokens, hidden.device)
         log_probs = [
             -torch.nn.functional.cross_entropy(
-                wide(self.teacher.head(part))[:, : self.teacher_tokens], target, reduction="none"
+                widen(self.teacher.head(part))[:, : self.teacher_tokens], target, reduction="none"
             )
             for part, target in zip(selected.split(size), targets.split(size), strict=True)
         ]

@@ -9,8 +9,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from distillkit.device.number_formats import sum_format
 from distillkit.losses.chunked import ChunkedLoss, RowLoss, SoftTargets, StudentOutput, chunked_loss
-from distillkit.losses.divergences import Divergence, taid_weight
+from distillkit.losses.divergences import Divergence
 from distillkit.losses.mapped_mass import MappedMass
 from distillkit.losses.sparse import SparseTargets
 from distillkit.losses.tempered import SoftLoss
@@ -77,8 +78,7 @@ def weighted_loss(
         hard_weight: of every row's cross-entropy, one for all or [N].
     """
     rows, targets = batch["target_rows"], batch["target_ids"]
-    dtype = torch.float64 if student.hidden_BTD.dtype == torch.float64 else torch.float32
-    hard = torch.as_tensor(hard_weight, dtype=dtype, device=rows.device).expand(rows.shape)
+    hard = torch.as_tensor(hard_weight, dtype=sum_format(student.hidden_BTD), device=rows.device).expand(rows.shape)
     return chunked_loss(
         student, rows, targets, hard, soft_targets, soft,
         alpha=weights.alpha, divisor=weights.divisor, compile_kernels=weights.compile_kernels,
@@ -119,22 +119,21 @@ class BlackBox:
 
 @dataclass(frozen=True)
 class SoftSettings:
-    """The soft loss of a run: `SoftLoss`, and how its TAID weight grows."""
+    """The soft loss of a run, at any time of the training."""
 
     loss: RowLoss
-    taid: bool = False
 
     @classmethod
     def of(cls, config: Parameters) -> SoftSettings:
         divergence = Divergence(
-            config.divergence, config.divergence_mix, ab_alpha=config.ab_alpha, ab_beta=config.ab_beta
+            config.divergence, mix=config.divergence_mix, ab_alpha=config.ab_alpha, ab_beta=config.ab_beta
         )
-        return cls(SoftLoss(config.temperature, divergence), config.divergence == "taid")
+        return cls(SoftLoss(config.temperature, divergence))
 
     def at(self, training_fraction: float) -> RowLoss:
         """The soft loss when this much of the training is behind."""
-        if self.taid and isinstance(self.loss, SoftLoss):
-            return replace(self.loss, taid=taid_weight(training_fraction))
+        if isinstance(self.loss, SoftLoss):
+            return replace(self.loss, training_fraction=training_fraction)
         return self.loss
 
 

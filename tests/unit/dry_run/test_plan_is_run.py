@@ -32,7 +32,7 @@ from distillkit.training.decisions import uses_white_box_teacher
 
 QUIET = Console(quiet=True)
 USUAL: dict[str, Any] = {
-    "sample_size": 12, "max_length": 24, "held_out_size": 4, "batch_size": 4, "checkpoint_interval": 4, "precision": "fp32",
+    "sample_size": 12, "max_length": 24, "held_out_size": 4, "batch_size": 4, "checkpoint_interval": 4, "precision": "fp32", "sparse_size": 8,
     "no_cuda": True, "skip_validation": True, "save_plot": False, "install_deps": False, "allow_out_of_range": True,
 }  # fmt: skip
 # Beside the reserve of a gigabyte: everything; the sparse targets but not the hidden states; nothing.
