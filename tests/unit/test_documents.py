@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 # The tests may run against an installed wheel; the documents describe the source beside them.
@@ -88,3 +89,11 @@ def headings(page: Path) -> set[str]:
     """The anchors of a page, as GitHub makes them of its headings."""
     titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_the_commit_hooks_run_what_the_checks_run() -> None:
+    checks = (ROOT / ".ci" / "run").read_text(encoding="utf-8").replace('"$environment/bin/', "").replace('"', "")
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"][0]["hooks"]
+    assert len(hooks) == 4
+    for hook in hooks:
+        assert re.search(rf"^{re.escape(hook['entry'])}( |$)", checks, flags=re.MULTILINE), hook["entry"]
