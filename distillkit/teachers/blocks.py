@@ -27,7 +27,7 @@ from distillkit.settings.parameters import Parameters
 from distillkit.silence_libraries import silence_transformers
 
 # Architectures whose blocks are a chain of hidden states, and whose head is a linear layer on the last of them; each is
-# compared with the whole model in tests/unit/test_teacher_streaming.py.
+# compared with the whole model in tests/unit/teachers/test_streaming.py.
 CHAINS = ("gpt2", "gpt_neox", "llama", "mistral", "opt", "qwen2", "qwen3")
 # GPT-NeoX's head has another name in its files than in the model.
 _SAME_NAME = {"lm_head.weight": "embed_out.weight", "embed_out.weight": "lm_head.weight"}

@@ -19,6 +19,8 @@ PAGES = sorted(
     for pattern in ("*.md", "docs/**/*.md", "benchmarks/**/*.md", "distillkit/**/*.md")
     for path in ROOT.glob(pattern)
 )
+MODULE = re.compile(r"`([\w/]+\.py)`")
+NAMED_FILE = re.compile(r"\b(?:tests|docs|benchmarks)/[\w/]+\.(?:py|md)\b")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -83,6 +85,22 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert place.exists(), target
         if anchor:
             assert anchor in headings(place), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_modules_that_a_page_names_exist(page: Path) -> None:
+    for name in MODULE.findall(page.read_text(encoding="utf-8")):
+        assert any((folder / name).is_file() for folder in (ROOT, PACKAGE, page.parent)), name
+
+
+def test_files_of_tests_and_pages_that_the_source_names_exist() -> None:
+    gone = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in (*PACKAGE.rglob("*.py"), *(ROOT / "tests").rglob("*.py"), *PAGES)
+        for name in NAMED_FILE.findall(path.read_text(encoding="utf-8"))
+        if not (ROOT / name).is_file()
+    ]
+    assert not gone
 
 
 def headings(page: Path) -> set[str]:
