@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import random
 import re
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,12 +27,9 @@ from distillkit.data.tables import parquet_column, table_rows
 from distillkit.data.text_decoding import decode_blocks, open_bytes
 from distillkit.data.types import Document
 from distillkit.errors import DistillkitError, PreconditionError, UsageError
-from distillkit.hub import is_offline, is_unreachable, reason
+from distillkit.hub import TIMEOUT_SECONDS, is_offline, is_unreachable, reason, retry
 from distillkit.interrupts import check_interrupted
 
-_ATTEMPTS = 4
-_FIRST_WAIT_SECONDS = 1.0
-_TIMEOUT_SECONDS = 20.0
 # Plain text comes in pieces of this size from here; they are cut into sections afterwards.
 _TEXT_PIECE_BYTES = 1 << 16
 
@@ -79,12 +75,12 @@ def load_hub_documents(
 def _load_texts(entry: DatasetEntry, budget: int, notes: ReadingNotes, console: Console) -> HubTexts:
     """From the Hub, or what is on this machine if the Hub is out of reach."""
     try:
-        commit = _retrying(lambda: _find_commit(entry), entry, console)
+        commit = _retry(lambda: _find_commit(entry), entry, console)
         texts = hub_cache.load_cached(entry, commit, budget)
         if texts is not None:
             console.info(f"{entry.reference()}: the copy on this machine is up to date")
             return texts
-        source = _retrying(lambda: _resolve(entry, entry.id, commit), entry, console)
+        source = _retry(lambda: _resolve(entry, entry.id, commit), entry, console)
         texts = _read_files(entry, source, commit, budget, notes, console)
     except Exception as error:
         if isinstance(error, DistillkitError) or not (is_unreachable(error) or is_offline(error)):
@@ -102,25 +98,14 @@ def _load_texts(entry: DatasetEntry, budget: int, notes: ReadingNotes, console: 
     return texts
 
 
-def _retrying(action: Callable[[], _Result], entry: DatasetEntry, console: Console) -> _Result:
-    """The result of `action`, tried again a few times while the Hub gives no usable answer."""
-    for attempt in range(_ATTEMPTS):
-        check_interrupted()
-        try:
-            return action()
-        except Exception as error:
-            if attempt == _ATTEMPTS - 1 or is_offline(error) or not is_unreachable(error):
-                raise
-            wait = _FIRST_WAIT_SECONDS * 2**attempt
-            console.info(f"{entry.id}: {reason(error)}; trying again in {wait:.0f} s")
-            time.sleep(wait)
-    raise AssertionError("unreachable")
+def _retry(action: Callable[[], _Result], entry: DatasetEntry, console: Console) -> _Result:
+    return retry(action, entry.id, inform=console.info, check_interrupted=check_interrupted)
 
 
 def _find_commit(entry: DatasetEntry) -> str:
     from huggingface_hub import HfApi
 
-    commit = HfApi().dataset_info(entry.id, revision=entry.revision, timeout=_TIMEOUT_SECONDS).sha
+    commit = HfApi().dataset_info(entry.id, revision=entry.revision, timeout=TIMEOUT_SECONDS).sha
     if not commit:
         raise PreconditionError(f"data set {entry.id}: the Hub names no commit for it")
     return commit
@@ -206,7 +191,7 @@ def _file_texts(
             f"data set {entry.id}: {Path(file).name} is of a format that is not read",
             hint=f"known: {', '.join(KNOWN_SUFFIXES)}; convert it and give it with --dataset-path",
         )
-    path = Path(_retrying(lambda: _download(file), entry, console)) if file.startswith("hf://") else Path(file)
+    path = Path(_retry(lambda: _download(file), entry, console)) if file.startswith("hf://") else Path(file)
     if kind in ("txt", "md"):
         with open_bytes(path, place) as stream:
             for section in stream_sections(decode_blocks(stream, place, notes), _TEXT_PIECE_BYTES):
@@ -222,16 +207,16 @@ def _parquet_texts(
     import pyarrow
     from pyarrow.parquet import ParquetFile
 
-    with _retrying(lambda: _open(file), entry, console) as stream:
+    with _retry(lambda: _open(file), entry, console) as stream:
         try:
             # Arrow's own threads must not hold the stream, which is a Python object: one of them that lets go of it while
             # the interpreter ends takes the whole process down (SIGABRT after all work is done).
-            parquet = _retrying(lambda: ParquetFile(stream, pre_buffer=False), entry, console)
+            parquet = _retry(lambda: ParquetFile(stream, pre_buffer=False), entry, console)
             texts.column = parquet_column(parquet.schema_arrow, texts.column, place)
             number = 0
             for group in range(parquet.num_row_groups):
                 # One request: the bytes of this column in this group of rows.
-                table = _retrying(
+                table = _retry(
                     lambda i=group: parquet.read_row_group(i, columns=[texts.column], use_threads=False), entry, console
                 )
                 for batch in table.column(0).chunks:
