@@ -6,7 +6,6 @@ pictures or sound beside it are not downloaded. Reading stops when there is enou
 
 from __future__ import annotations
 
-import contextlib
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -29,6 +28,7 @@ from distillkit.data.types import Document
 from distillkit.errors import DistillkitError, PreconditionError, UsageError
 from distillkit.hub import TIMEOUT_SECONDS, is_offline, is_unreachable, reason, retry
 from distillkit.interrupts import check_interrupted
+from distillkit.silence_libraries import silence_datasets
 
 # Plain text comes in pieces of this size from here; they are cut into sections afterwards.
 _TEXT_PIECE_BYTES = 1 << 16
@@ -49,7 +49,7 @@ def load_hub_documents(
         PreconditionError: the data set is unknown, closed, or out of reach without a copy on this machine.
         UsageError: the configuration, split or column does not exist.
     """
-    with _quiet_libraries():
+    with silence_datasets():
         try:
             texts = _load_texts(entry, budget, notes, console)
         except DistillkitError:
@@ -298,27 +298,3 @@ def _load_prepared(entry: DatasetEntry, budget: int) -> HubTexts | None:
                     rows.append(Row(text, f"{entry.id}[{theirs}]:{number}"))
                     size += len(text)
     return texts
-
-
-@contextlib.contextmanager
-def _quiet_libraries() -> Iterator[None]:
-    """Our own progress and warnings speak; those of the libraries are silent meanwhile."""
-    import datasets
-    import huggingface_hub
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-
-    levels = datasets.logging.get_verbosity(), huggingface_hub.logging.get_verbosity()
-    had_bars, hub_had_bars = datasets.is_progress_bar_enabled(), not are_progress_bars_disabled()
-    datasets.logging.set_verbosity_error()
-    huggingface_hub.logging.set_verbosity_error()
-    datasets.disable_progress_bars()
-    disable_progress_bars()
-    try:
-        yield
-    finally:
-        datasets.logging.set_verbosity(levels[0])
-        huggingface_hub.logging.set_verbosity(levels[1])
-        if had_bars:
-            datasets.enable_progress_bars()
-        if hub_had_bars:
-            enable_progress_bars()

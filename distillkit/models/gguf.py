@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ from distillkit.errors import PreconditionError
 from distillkit.models.references import KNOWN_WHEELS, ModelReference
 from distillkit.models.saving import plain_save_errors
 from distillkit.models.wheels import cache_folder, filling
-from distillkit.silence_libraries import silence_transformers
+from distillkit.silence_libraries import silence_gguf_reader, silence_transformers
 from distillkit.storage import (
     file_records,
     files_below,
@@ -95,8 +93,7 @@ def _is_complete(folder: Path) -> bool:
 def _load(gguf: Path) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    # The reader draws a bar of its own on stderr, which nothing switches off.
-    with silence_transformers(), contextlib.redirect_stderr(io.StringIO()):
+    with silence_gguf_reader():
         model = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
     # Dequantised, it is an ordinary model; left as it is, transformers refuses to save it.

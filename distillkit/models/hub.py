@@ -52,7 +52,7 @@ def download_model(repo_id: str, revision: str | None, console: Console, *, role
         PreconditionError: unknown or gated id, unknown revision, no way to the Hub and no cached copy, only pickles.
     """
     try:
-        with silence_hub():
+        with silence_hub(keep_bars=True):
             folder = retry(
                 lambda: _download(repo_id, revision, console, role), repo_id,
                 inform=console.info, check_interrupted=check_interrupted,
