@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from distillkit.console import Console
-from distillkit.data.files import KNOWN_SUFFIXES, file_kind, find_files, folder_documents, hash_files
+from distillkit.data.files import find_files, folder_documents, hash_files
+from distillkit.data.formats import file_kind, known_suffixes
 from distillkit.data.notes import ReadingNotes
 from distillkit.data.python_docs import python_docs_fingerprint, python_documents
 from distillkit.data.sampling import bounded_sample
@@ -158,7 +159,7 @@ def hub_entry(config: Parameters) -> DatasetEntry:
     entry = find_entry(config)
     if entry is None:
         name = config.dataset
-        choices = f"known: {', '.join(known_names(config))}; or a path ({', '.join(KNOWN_SUFFIXES)}); or a Hub id"
+        choices = f"known: {', '.join(known_names(config))}; or a path ({', '.join(known_suffixes())}); or a Hub id"
         close = difflib.get_close_matches(name, known_names(config), n=1, cutoff=0.75)
         entry = parse_hub_reference(name)
         if entry is None:

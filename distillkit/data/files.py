@@ -9,33 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distillkit.console import Console, format_bytes
+from distillkit.data.formats import DataFile, file_kind, known_suffixes_text, read_rows
 from distillkit.data.notes import ReadingNotes
 from distillkit.data.rows import row_documents
-from distillkit.data.sections import stream_sections
-from distillkit.data.tables import table_rows
-from distillkit.data.text_decoding import decode_blocks, open_bytes
 from distillkit.data.types import Document
 from distillkit.errors import UsageError
 from distillkit.storage import sha256_of
-
-_TEXT_SUFFIXES = (".txt", ".md")
-_TABLE_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
-KNOWN_SUFFIXES = _TEXT_SUFFIXES + _TABLE_SUFFIXES
-_SUFFIXES_IN_WORDS = ", ".join(KNOWN_SUFFIXES) + " (each also as .gz)"
 
 _SPLIT_NAMES = {
     "train": "train", "training": "train",
     "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
     "test": "test", "testing": "test",
 }  # fmt: skip
-
-
-def file_kind(path: Path) -> str | None:
-    """The format that the name of a file tells ("txt", "csv", …; `.gz` is looked through), None if it is not known."""
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes and suffixes[-1] == ".gz":
-        suffixes.pop()
-    return suffixes[-1][1:] if suffixes and suffixes[-1] in KNOWN_SUFFIXES else None
 
 
 def standard_split_name(name: str) -> str | None:
@@ -90,7 +75,9 @@ def find_files(path_text: str, notes: ReadingNotes) -> SourceFiles:
     if not path.is_file():
         raise UsageError(f"{path_text} is not an ordinary file")
     if file_kind(path) is None:
-        raise UsageError(f"{path_text}: unknown format", hint=f"known: {_SUFFIXES_IN_WORDS}; rename plain text to .txt")
+        raise UsageError(
+            f"{path_text}: unknown format", hint=f"known: {known_suffixes_text()}; rename plain text to .txt"
+        )
     return SourceFiles(path.parent, {path.name: path})
 
 
@@ -143,7 +130,7 @@ def _folder_files(folder: Path, path_text: str, notes: ReadingNotes) -> SourceFi
         left_out = "; ".join(notes.lines())
         raise UsageError(
             f"{path_text}: the folder holds no file that can be read" + (f" ({left_out})" if left_out else ""),
-            hint=f"known formats: {_SUFFIXES_IN_WORDS}",
+            hint=f"known formats: {known_suffixes_text()}",
         )
     return SourceFiles(folder, dict(sorted(found.items())))
 
@@ -167,25 +154,6 @@ def hash_files(source: SourceFiles) -> dict[str, str]:
     return digests
 
 
-def file_documents(
-    path: Path, name: str, *, text_column: str | None, section_bytes: int, notes: ReadingNotes
-) -> Iterator[Document]:
-    """The documents of one file: sections of a text, rows of a table (cut into sections where they are long).
-
-    Raises:
-        UsageError: the file cannot be used; the message names file, line and byte, or row and column.
-    """
-    kind = file_kind(path)
-    if kind is None:
-        raise UsageError(f"{name}: unknown format", hint=f"known: {_SUFFIXES_IN_WORDS}")
-    if f".{kind}" in _TEXT_SUFFIXES:
-        with open_bytes(path, name) as stream:
-            for section in stream_sections(decode_blocks(stream, name, notes), section_bytes):
-                yield Document(section.text, f"{name}:{section.line}", section.is_last)
-    else:
-        yield from row_documents(table_rows(path, kind, name, text_column, notes), section_bytes, notes)
-
-
 def folder_documents(
     source: SourceFiles,
     names: list[str],
@@ -195,10 +163,19 @@ def folder_documents(
     notes: ReadingNotes,
     console: Console,
 ) -> Iterator[Document]:
-    """The documents of several files, one file after another; no document spans two files."""
+    """The documents of several files, one file after another; no document spans two files.
+
+    Args:
+        names: which of the files.
+        text_column: of tables, None to find it.
+        section_bytes: longer texts are cut.
+
+    Raises:
+        UsageError: a file cannot be used; the message names file, line and byte, or row and column.
+    """
     total = sum(source.files[name].stat().st_size for name in names)
     with console.progress(f"reading {format_bytes(total)} of text", total=len(names), unit="files") as progress:
         for name in names:
-            path = source.files[name]
-            yield from file_documents(path, name, text_column=text_column, section_bytes=section_bytes, notes=notes)
+            file = DataFile(source.files[name], name, text_column, section_bytes, notes)
+            yield from row_documents(read_rows(file), section_bytes, notes)
             progress.advance()

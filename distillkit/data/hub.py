@@ -14,16 +14,15 @@ from typing import Any, TypeVar
 
 from distillkit.console import Console, format_bytes
 from distillkit.data import hub_cache
-from distillkit.data.files import KNOWN_SUFFIXES, file_kind, standard_split_name
+from distillkit.data.files import standard_split_name
+from distillkit.data.formats import DataFile, file_kind, known_suffixes, read_rows
 from distillkit.data.hub_cache import HubTexts
 from distillkit.data.hub_errors import explain
 from distillkit.data.notes import ReadingNotes
 from distillkit.data.rows import Row, article_documents, row_documents
 from distillkit.data.sampling import bounded_sample
-from distillkit.data.sections import stream_sections
 from distillkit.data.standard_sets import DatasetEntry
-from distillkit.data.tables import parquet_column, table_rows
-from distillkit.data.text_decoding import decode_blocks, open_bytes
+from distillkit.data.tables import parquet_column
 from distillkit.data.types import Document
 from distillkit.errors import DistillkitError, PreconditionError, UsageError
 from distillkit.hub import TIMEOUT_SECONDS, is_offline, is_unreachable, reason, retry
@@ -159,51 +158,53 @@ def _read_files(
             files = [(theirs, file) for theirs in group for file in source[theirs]]
             # If a part is enough, it should not be the part that happens to come first.
             random.Random(commit).shuffle(files)
-            rows, size = texts.splits.setdefault(ours, []), 0
+            texts.splits[ours], size = [], 0
             for theirs, file in files:
                 place = (
                     f"{entry.id}[{theirs}]" if len(source[theirs]) == 1 else f"{entry.id}[{theirs}/{Path(file).name}]"
                 )
-                for number, text in _file_texts(file, place, texts, notes, entry, console):
-                    check_interrupted()
-                    if size > budget:
-                        texts.complete = False
-                        break
-                    if text is None:
-                        texts.nulls += 1
-                    else:
-                        rows.append(Row(text, f"{place}:{number}"))
-                        size += len(text)
+                rows = _file_rows(file, place, texts, notes, entry, console)
+                size = _keep_rows(texts, ours, rows, size, budget)
                 progress.advance(text=format_bytes(size))
     return texts
 
 
-def _file_texts(
+def _keep_rows(texts: HubTexts, split: str, rows: Iterable[Row | None], size: int, budget: int) -> int:
+    """Add rows (None: without text) to a split that has `size` characters, until it has enough; how many it has then."""
+    for row in rows:
+        check_interrupted()
+        if size > budget:
+            texts.complete = False
+            break
+        if row is None:
+            texts.nulls += 1
+        else:
+            texts.splits[split].append(row)
+            size += len(row.text)
+    return size
+
+
+def _file_rows(
     file: str, place: str, texts: HubTexts, notes: ReadingNotes, entry: DatasetEntry, console: Console
-) -> Iterator[tuple[int, str | None]]:
-    """Number and text of each row of a data file on the Hub or of a local copy."""
+) -> Iterator[Row | None]:
+    """The rows of a data file on the Hub or of a local copy; None for one without text."""
     kind = file_kind(Path(file))
     if kind == "parquet" and not file.endswith(".gz"):
-        yield from _parquet_texts(file, place, texts, entry, console)
+        yield from _parquet_rows(file, place, texts, entry, console)
         return
     if kind is None:
         raise PreconditionError(
             f"data set {entry.id}: {Path(file).name} is of a format that is not read",
-            hint=f"known: {', '.join(KNOWN_SUFFIXES)}; convert it and give it with --dataset-path",
+            hint=f"known: {', '.join(known_suffixes())}; convert it and give it with --dataset-path",
         )
     path = Path(_retry(lambda: _download(file), entry, console)) if file.startswith("hf://") else Path(file)
-    if kind in ("txt", "md"):
-        with open_bytes(path, place) as stream:
-            for section in stream_sections(decode_blocks(stream, place, notes), _TEXT_PIECE_BYTES):
-                yield section.line, section.text
-    else:
-        for row in table_rows(path, kind, place, texts.column, notes):
-            yield int(row.origin.rpartition(":")[2]), row.text
+    for row in read_rows(DataFile(path, place, texts.column, _TEXT_PIECE_BYTES, notes)):
+        yield Row(row.text, row.origin)
 
 
-def _parquet_texts(
+def _parquet_rows(
     file: str, place: str, texts: HubTexts, entry: DatasetEntry, console: Console
-) -> Iterator[tuple[int, str | None]]:
+) -> Iterator[Row | None]:
     import pyarrow
     from pyarrow.parquet import ParquetFile
 
@@ -222,7 +223,7 @@ def _parquet_texts(
                 for batch in table.column(0).chunks:
                     for text in batch.to_pylist():
                         number += 1
-                        yield number, text
+                        yield None if text is None else Row(text, f"{place}:{number}")
         except (pyarrow.ArrowException, UnicodeDecodeError) as error:
             raise PreconditionError(f"{place}: not a sound Parquet file ({str(error).splitlines()[0]})") from error
 
@@ -284,17 +285,13 @@ def _load_prepared(entry: DatasetEntry, budget: int) -> HubTexts | None:
     chosen, unused = _choose_splits(map(str, prepared), entry)
     texts = HubTexts("unknown", entry.column, unused_splits=unused)
     for ours, group in chosen.items():
-        rows, size = texts.splits.setdefault(ours, []), 0
+        texts.splits[ours], size = [], 0
         for theirs in group:
-            part = prepared[theirs]
-            texts.column = parquet_column(part.features.arrow_schema, texts.column, entry.id)
-            for number, text in enumerate(part[texts.column], 1):
-                if size > budget:
-                    texts.complete = False
-                    break
-                if text is None:
-                    texts.nulls += 1
-                else:
-                    rows.append(Row(text, f"{entry.id}[{theirs}]:{number}"))
-                    size += len(text)
+            split = prepared[theirs]
+            texts.column = parquet_column(split.features.arrow_schema, texts.column, entry.id)
+            rows = (
+                None if text is None else Row(text, f"{entry.id}[{theirs}]:{number}")
+                for number, text in enumerate(split[texts.column], 1)
+            )
+            size = _keep_rows(texts, ours, rows, size, budget)
     return texts

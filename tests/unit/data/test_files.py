@@ -13,7 +13,7 @@ from pyarrow import parquet
 
 from distillkit.console import Console
 from distillkit.data.documents import changed_sources, check_source, load_documents, source_fingerprint
-from distillkit.data.files import file_kind
+from distillkit.data.formats import file_kind
 from distillkit.data.notes import ReadingNotes
 from distillkit.data.sampling import bounded_sample
 from distillkit.data.types import Document
