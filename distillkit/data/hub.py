@@ -24,7 +24,7 @@ from distillkit.data.sampling import bounded_sample
 from distillkit.data.standard_sets import DatasetEntry
 from distillkit.data.tables import parquet_column
 from distillkit.data.types import Document
-from distillkit.errors import DistillkitError, PreconditionError, UsageError
+from distillkit.errors import DistillkitError, PreconditionError, UsageError, first_line
 from distillkit.hub import TIMEOUT_SECONDS, is_offline, is_unreachable, reason, retry
 from distillkit.interrupts import check_interrupted
 from distillkit.silence_libraries import silence_datasets
@@ -64,9 +64,9 @@ def load_hub_documents(
         notes.remark("splits not used: " + ", ".join(texts.unused_splits))
     if not texts.complete:
         notes.remark(f"more text on the Hub than is needed: about the first {format_bytes(budget)} of a split are used")
-    turn_into = article_documents if entry.articles else row_documents
+    to_documents = article_documents if entry.articles else row_documents
     return {
-        split: bounded_sample(turn_into(iter(rows), section_bytes, notes), budget, seed, split, notes)
+        split: bounded_sample(to_documents(iter(rows), section_bytes, notes), budget, seed, split, notes)
         for split, rows in texts.splits.items()
     }, texts.commit
 
@@ -156,7 +156,7 @@ def _read_files(
     with console.progress(f"reading {entry.reference()}", total=total, unit="files") as progress:
         for ours, group in chosen.items():
             files = [(theirs, file) for theirs in group for file in source[theirs]]
-            # If a part is enough, it should not be the part that happens to come first.
+            # Where some of the files are enough, these should not be the ones that happen to come first.
             random.Random(commit).shuffle(files)
             texts.splits[ours], size = [], 0
             for theirs, file in files:
@@ -225,7 +225,7 @@ def _parquet_rows(
                         number += 1
                         yield None if text is None else Row(text, f"{place}:{number}")
         except (pyarrow.ArrowException, UnicodeDecodeError) as error:
-            raise PreconditionError(f"{place}: not a sound Parquet file ({str(error).splitlines()[0]})") from error
+            raise PreconditionError(f"{place}: not a sound Parquet file ({first_line(error)})") from error
 
 
 def _open(file: str) -> Any:

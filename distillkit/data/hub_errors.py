@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 
 from distillkit.data.standard_sets import PYTHON_DOCS, DatasetEntry
-from distillkit.errors import DistillkitError, PreconditionError, UsageError
+from distillkit.errors import DistillkitError, PreconditionError, UsageError, first_line
 from distillkit.hub import HubRepository, error_chain, is_offline, is_unreachable
 
 _NO_NETWORK_HINT = f"give texts of your own with --dataset-path, or --dataset {PYTHON_DOCS}, which needs no network"
@@ -19,8 +19,7 @@ def explain(error: Exception, entry: DatasetEntry) -> DistillkitError | None:
     repository = HubRepository("data set", entry.id, entry.revision, _NO_NETWORK_HINT)
     if (refusal := repository.explain_refusal(error)) is not None:
         return refusal
-    first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-    if "gated dataset" in first_line:
+    if "gated dataset" in first_line(error):
         return repository.gated()
     if any(isinstance(link, DatasetNotFoundError) for link in error_chain(error)):
         return repository.missing()
@@ -31,7 +30,7 @@ def explain(error: Exception, entry: DatasetEntry) -> DistillkitError | None:
             f"{repository}: {trouble}; configurations: {configurations[1].replace(chr(39), '')}",
             hint=f"name one of them: --dataset {entry.id}:CONFIGURATION",
         )
-    if isinstance(error, RuntimeError) and "script" in first_line:
+    if isinstance(error, RuntimeError) and "script" in first_line(error):
         return PreconditionError(
             f"{repository}: it is a program, and programs of a data set are never run", hint=_NO_NETWORK_HINT
         )

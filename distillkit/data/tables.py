@@ -20,7 +20,7 @@ from distillkit.data.formats import DataFile
 from distillkit.data.notes import ReadingNotes
 from distillkit.data.rows import Row
 from distillkit.data.text_decoding import LONGEST_ROW, decode_blocks, decode_lines
-from distillkit.errors import UsageError
+from distillkit.errors import UsageError, first_line
 from distillkit.interrupts import check_interrupted
 
 # JSON has to be held as a whole, JSON Lines has not.
@@ -57,10 +57,11 @@ def _json_rows(values: Iterable[tuple[Any, str, str]], wanted: str | None, name:
     column: str | None = None
     for value, where, origin in values:
         if column is None and isinstance(value, dict):
-            found = {str(key): isinstance(cell, str) for key, cell in value.items()}
+            holds_text = {str(key): isinstance(cell, str) for key, cell in value.items()}
             # A first row whose text is null or a number is a bad row, not a missing column.
-            known = wanted or ("text" if "text" in found else next(iter(found)) if len(found) == 1 else None)
-            column = known if known in found else choose_column(found, wanted, name)
+            only = next(iter(holds_text)) if len(holds_text) == 1 else None
+            known = wanted or ("text" if "text" in holds_text else only)
+            column = known if known in holds_text else choose_column(holds_text, wanted, name)
         yield Row(_json_text(value, column, where), origin)
 
 
@@ -137,7 +138,7 @@ def _json_values_rows(stream: IO[bytes], name: str, wanted: str | None, notes: R
 
 
 def _delimiter(header: str) -> str:
-    """What parts the cells of a .csv file: spreadsheets of many countries write semicolons."""
+    """The character between the cells of a .csv file: spreadsheets of many countries write semicolons."""
     return max(",;\t", key=lambda mark: (header.count(mark), mark == ","))
 
 
@@ -263,8 +264,8 @@ def _parquet_rows(source: Any, name: str, wanted: str | None, notes: ReadingNote
     from pyarrow.parquet import ParquetFile
 
     try:
-        # No threads of Arrow's: `source` may be a Python stream, and one that lets go of it while the interpreter ends
-        # takes the process down.
+        # Without Arrow's threads: `source` may be a Python stream, and a thread that lets go of it while the interpreter
+        # ends takes the process down.
         file = ParquetFile(source, pre_buffer=False)
         column = parquet_column(file.schema_arrow, wanted, name)
         row = 0
@@ -277,5 +278,6 @@ def _parquet_rows(source: Any, name: str, wanted: str | None, notes: ReadingNote
                 else:
                     yield Row(_encodable(text, f"{name}, row {row:,}, column '{column}'"), f"{name}:{row}")
     except (pyarrow.ArrowException, UnicodeDecodeError, OSError) as error:
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UsageError(f"{name}: not a sound Parquet file ({first_line})", hint="fetch the file again") from error
+        raise UsageError(
+            f"{name}: not a sound Parquet file ({first_line(error)})", hint="fetch the file again"
+        ) from error

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from distillkit.console import Console
-from distillkit.errors import PreconditionError
+from distillkit.errors import PreconditionError, first_line
 from distillkit.models.references import KNOWN_WHEELS, ModelReference
 from distillkit.models.saving import plain_save_errors
 from distillkit.models.wheels import cache_folder, filling
@@ -50,7 +50,7 @@ def _convert(gguf: Path, folder: Path, console: Console) -> None:
         except Exception as error:
             # The reader raises whatever its parsing stumbles over; for the user it is a file that cannot be read.
             raise PreconditionError(
-                f"{gguf} cannot be read as a GGUF model: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
+                f"{gguf} cannot be read as a GGUF model: {first_line(error)}",
                 hint="is the file complete, and its architecture known to transformers?",
             ) from error
         progress.advance()
@@ -66,7 +66,11 @@ def _convert(gguf: Path, folder: Path, console: Console) -> None:
 
 
 def cached_conversion(reference: ModelReference) -> Path | None:
-    """The converted folder of a GGUF or wheel reference if it is in the cache already; nothing is fetched."""
+    """The converted folder of a GGUF or wheel reference if it is in the cache already; nothing is fetched.
+
+    Raises:
+        OSError: the GGUF file cannot be read.
+    """
     if reference.path is not None:
         digest: str | None = sha256_of(reference.path)
     else:
