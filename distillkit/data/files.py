@@ -24,7 +24,7 @@ _SPLIT_NAMES = {
 
 
 def standard_split_name(name: str) -> str | None:
-    """ "dev" -> "validation"; None for what is no usual name of a split."""
+    """The split that a usual name means (`dev` -> `validation`); None for any other name."""
     return _SPLIT_NAMES.get(name.lower())
 
 
@@ -47,8 +47,8 @@ class SourceFiles:
         """
         splits: dict[str, list[str]] = {}
         for name in self.files:
-            parts = name.split("/")
-            split = standard_split_name(parts[0].split(".")[0])
+            top = name.split("/")[0]
+            split = standard_split_name(top.split(".")[0])
             if split is None:
                 return {"all": list(self.files)}
             splits.setdefault(split, []).append(name)
@@ -94,7 +94,7 @@ def _similar_path(path: Path) -> str:
 
 def _folder_files(folder: Path, path_text: str, notes: ReadingNotes) -> SourceFiles:
     root = folder.resolve()
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     links: dict[str, Path] = {}
     unknown = 0
     unknown_example = ""
@@ -114,8 +114,8 @@ def _folder_files(folder: Path, path_text: str, notes: ReadingNotes) -> SourceFi
             elif path.is_symlink():
                 links[path.relative_to(folder).as_posix()] = path
             elif path.is_file():
-                found[path.relative_to(folder).as_posix()] = path
-    targets = {path.resolve() for path in found.values()}
+                files[path.relative_to(folder).as_posix()] = path
+    targets = {path.resolve() for path in files.values()}
     for name, path in sorted(links.items()):
         # Unlike Path.resolve, this does not raise on links that lead in a circle.
         target = Path(os.path.realpath(path))
@@ -123,16 +123,16 @@ def _folder_files(folder: Path, path_text: str, notes: ReadingNotes) -> SourceFi
             notes.count("links that lead out of the folder or nowhere not followed")
         elif target not in targets:
             targets.add(target)
-            found[name] = path
+            files[name] = path
     if unknown:
         notes.count(f"files of other formats left out (such as {unknown_example})", unknown)
-    if not found:
+    if not files:
         left_out = "; ".join(notes.lines())
         raise UsageError(
             f"{path_text}: the folder holds no file that can be read" + (f" ({left_out})" if left_out else ""),
             hint=f"known formats: {known_suffixes_text()}",
         )
-    return SourceFiles(folder, dict(sorted(found.items())))
+    return SourceFiles(folder, dict(sorted(files.items())))
 
 
 def _refuse_unreadable(error: OSError) -> None:

