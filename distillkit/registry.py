@@ -44,7 +44,7 @@ def resolve(table: Mapping[str, str], name: str) -> Any:
     """What `table` registers under `name`.
 
     Raises:
-        KeyError: nothing.
+        KeyError: `table` registers nothing under `name`.
     """
     module, _, attribute = table[name].partition(":")
     return getattr(importlib.import_module(module), attribute)

@@ -27,8 +27,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from distillkit.alignment.bpm import BytePrefixMap
 from distillkit.console import Console
 from distillkit.data.batching import DistillationCollator, LengthGroupedSampler
-from distillkit.data.documents import load_documents
 from distillkit.data.examples import ROW_COLUMNS, Example, ExampleBuilder
+from distillkit.data.sources import load_documents
 from distillkit.data.splitting import split_documents
 from distillkit.data.text_encoder import TextEncoder, TextEncoders, make_text_encoder
 from distillkit.device.precision import choose_compute

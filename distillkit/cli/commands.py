@@ -151,7 +151,7 @@ def _check_paths_exist(resolved: ResolvedConfig) -> None:
 
     parse_teacher_reference(resolved.parameters)
     parse_student_reference(resolved.parameters)
-    from distillkit.data.documents import check_source
+    from distillkit.data.sources import check_source
 
     check_source(resolved.parameters)
 

@@ -16,8 +16,8 @@ import pyarrow as pa
 from distillkit.alignment.boundaries import shared_boundaries
 from distillkit.alignment.encoding import Encoding
 from distillkit.alignment.rows import AlignedRows, aligned_rows
+from distillkit.data.document import Document
 from distillkit.data.text_encoder import TextEncoder
-from distillkit.data.types import Document
 from distillkit.errors import UsageError
 from distillkit.interrupts import check_interrupted
 from distillkit.silence_libraries import silence_datasets

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distillkit.console import Console, format_bytes
+from distillkit.data.document import Document
 from distillkit.data.formats import DataFile, file_kind, known_suffixes_text, read_rows
 from distillkit.data.notes import ReadingNotes
 from distillkit.data.rows import row_documents
-from distillkit.data.types import Document
 from distillkit.errors import UsageError
 from distillkit.storage import sha256_of
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from distillkit.console import Console, format_bytes
 from distillkit.data import hub_cache
+from distillkit.data.document import Document
 from distillkit.data.files import standard_split_name
 from distillkit.data.formats import DataFile, file_kind, known_suffixes, read_rows
 from distillkit.data.hub_cache import HubTexts
@@ -23,7 +24,6 @@ from distillkit.data.rows import Row, article_documents, row_documents
 from distillkit.data.sampling import bounded_sample
 from distillkit.data.standard_sets import DatasetEntry
 from distillkit.data.tables import parquet_column
-from distillkit.data.types import Document
 from distillkit.errors import DistillkitError, PreconditionError, UsageError, first_line
 from distillkit.hub import TIMEOUT_SECONDS, is_offline, is_unreachable, reason, retry
 from distillkit.interrupts import check_interrupted

@@ -19,9 +19,9 @@ from pathlib import Path
 
 from distillkit.console import Console
 from distillkit.data.cleaning import clean_text, text_digest
+from distillkit.data.document import Document
 from distillkit.data.notes import ReadingNotes
 from distillkit.data.rows import section_documents
-from distillkit.data.types import Document
 from distillkit.errors import PreconditionError
 from distillkit.interrupts import check_interrupted
 

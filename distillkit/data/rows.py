@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from distillkit.data.cleaning import clean_text
+from distillkit.data.document import Document
 from distillkit.data.notes import ReadingNotes
 from distillkit.data.sections import byte_length, cut_sections
-from distillkit.data.types import Document
 
 # ` = Title = `, ` = = Section = = `: as many marks on the right as on the left.
 _HEADING = re.compile(r"(=(?: =)*) [^=\s].* \1", re.DOTALL)

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from distillkit.data.cleaning import text_digest
+from distillkit.data.document import Document, DocumentSet
 from distillkit.data.sections import byte_length, cut_sections
-from distillkit.data.types import Document, DocumentSet
 from distillkit.errors import UsageError
 from distillkit.settings.parameters import Parameters
 

@@ -9,9 +9,9 @@ import torch
 
 from distillkit.console import Console
 from distillkit.errors import PreconditionError, first_line
+from distillkit.models.download_cache import cache_folder, filling
 from distillkit.models.references import KNOWN_WHEELS, ModelReference
-from distillkit.models.saving import plain_save_errors
-from distillkit.models.wheels import cache_folder, filling
+from distillkit.models.save_errors import plain_save_errors
 from distillkit.silence_libraries import silence_gguf_reader, silence_transformers
 from distillkit.storage import (
     file_records,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import shutil
@@ -11,59 +10,14 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
-import platformdirs
-from filelock import FileLock, Timeout
-
 from distillkit.console import Console
-from distillkit.errors import DistillkitError, PreconditionError
+from distillkit.errors import PreconditionError
 from distillkit.installing import has_pip
 from distillkit.interrupts import check_interrupted
+from distillkit.models.download_cache import cache_folder, filling
 from distillkit.storage import TEMPORARY_PREFIX, explained_write_errors, remove_tree, sha256_of
-
-
-def cache_folder() -> Path:
-    """Where downloads and conversions are kept: DISTILLKIT_CACHE, else the user's cache folder."""
-    configured = os.environ.get("DISTILLKIT_CACHE")
-    return Path(configured).expanduser() if configured else Path(platformdirs.user_cache_dir("distillkit"))
-
-
-@contextlib.contextmanager
-def filling(folder: Path, console: Console) -> Iterator[None]:
-    """Alone fill a folder of the cache: other processes wait, and find it filled.
-
-    Raises:
-        DistillkitError: the cache cannot be written.
-    """
-    try:
-        with explained_write_errors(folder):
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(folder.with_name(f"{folder.name}.lock"))
-            _acquire(lock, folder, console)
-        try:
-            yield
-        finally:
-            lock.release()
-    except DistillkitError as error:
-        if not isinstance(error.__cause__, OSError):
-            raise
-        hint = "free some space, or set DISTILLKIT_CACHE to another folder"
-        raise DistillkitError(error.message, hint=hint) from error.__cause__
-
-
-def _acquire(lock: FileLock, folder: Path, console: Console) -> None:
-    waiting = False
-    while True:
-        check_interrupted()
-        try:
-            lock.acquire(timeout=0.5)
-            return
-        except Timeout:
-            if not waiting:
-                console.info(f"another process is filling {folder}: waiting for it")
-            waiting = True
 
 
 def fetch_from_wheel(

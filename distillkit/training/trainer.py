@@ -27,7 +27,7 @@ from distillkit.losses.chunked import StudentOutput
 from distillkit.losses.linear_head import LinearHead
 from distillkit.losses.mapped_mass import MappedMass
 from distillkit.models.backbone_and_head import split_model, unsplit_model
-from distillkit.models.saving import plain_save_errors
+from distillkit.models.save_errors import plain_save_errors
 from distillkit.storage import write_folder
 from distillkit.teachers.live import LiveTeacher
 from distillkit.training import checkpoints

@@ -12,11 +12,11 @@ import pytest
 from pyarrow import parquet
 
 from distillkit.console import Console
-from distillkit.data.documents import check_source, load_documents, source_fingerprint
+from distillkit.data.document import Document
 from distillkit.data.formats import file_kind
 from distillkit.data.notes import ReadingNotes
 from distillkit.data.sampling import bounded_sample
-from distillkit.data.types import Document
+from distillkit.data.sources import check_source, load_documents, source_fingerprint
 from distillkit.settings.parameters import Parameters
 
 TEXTS = ["First text, “quoted”.", "Second\nof two lines", "Dritter, äöü 漢字"]

@@ -12,9 +12,9 @@ import pytest
 
 from distillkit import registry
 from distillkit.console import Console
-from distillkit.data.documents import check_source, load_documents, local_path
 from distillkit.data.formats import DataFile, file_kind, known_suffixes
 from distillkit.data.rows import Row
+from distillkit.data.sources import check_source, load_documents, local_path
 from distillkit.errors import UsageError
 from distillkit.settings.parameters import Parameters
 

@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[3]
 LOAD = """
 import json, sys
 from distillkit.console import Console
-from distillkit.data.documents import load_documents
+from distillkit.data.sources import load_documents
 from distillkit.errors import DistillkitError
 from distillkit.settings.parameters import Parameters
 try:

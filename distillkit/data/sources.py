@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from distillkit.console import Console
+from distillkit.data.document import Document, DocumentSet
 from distillkit.data.files import find_files, folder_documents, hash_files
 from distillkit.data.formats import file_kind, known_suffixes
 from distillkit.data.notes import ReadingNotes
@@ -24,7 +25,6 @@ from distillkit.data.standard_sets import (
     known_names,
     parse_hub_reference,
 )
-from distillkit.data.types import Document, DocumentSet
 from distillkit.errors import UsageError
 from distillkit.settings.parameters import Parameters
 
