@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from distillkit.console import format_value, sanitize
-from distillkit.data.files import file_kind
+from distillkit.data.formats import file_kind
 
 _LONGEST_VALUE = 200
 _HUB_ID = re.compile(

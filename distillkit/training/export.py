@@ -9,7 +9,7 @@ from torch import nn
 
 from distillkit import __version__
 from distillkit.models.loading import load_tokenizer
-from distillkit.models.saving import plain_save_errors
+from distillkit.models.save_errors import plain_save_errors
 from distillkit.reports.model_card import model_card
 from distillkit.run.pair import ModelPair
 from distillkit.settings.parameters import Parameters
