@@ -53,7 +53,10 @@ def _describe() -> None:
     own = [item for item in inspect.signature(distill_models).parameters.values() if item.kind is item.KEYWORD_ONLY]
     derived = [
         inspect.Parameter(
-            name, inspect.Parameter.KEYWORD_ONLY, default=declared.default(name), annotation=declared.types()[name]
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=declared.default(name),
+            annotation=declared.argument_type(name),
         )
         for name in declared.fields()
     ]

@@ -24,9 +24,6 @@ from distillkit.settings.resolve import Layer, ResolvedConfig
 from distillkit.stages import STAGES, StageResult, load_stage
 from distillkit.storage import explained_disk_errors
 
-# What a run may gain later without being another run.
-MAY_GROW = "epochs"
-
 
 @dataclass
 class Outcome:
@@ -114,16 +111,19 @@ def _is_inside(path: Path, parent: Path) -> bool:
 
 
 def config_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """`batch_size: 8 -> 4` for each parameter on which results depend; more epochs are no difference."""
-    found = []
-    for name in declared.fields():
-        if declared.facts(name).affects is None or old.get(name) == new.get(name):
-            continue
-        before, after = old.get(name), new.get(name)
-        if name == MAY_GROW and isinstance(before, int) and isinstance(after, int) and after > before:
-            continue
-        found.append(f"{name}: {before} -> {after}")
-    return found
+    """`batch_size: 8 -> 4` for each parameter on which results depend; a value that may grow and has grown is none."""
+    return [
+        f"{name}: {old.get(name)} -> {new.get(name)}"
+        for name in declared.fields()
+        if declared.facts(name).affects is not None
+        and old.get(name) != new.get(name)
+        and not _has_grown(name, old.get(name), new.get(name))
+    ]
+
+
+def _has_grown(name: str, old: Any, new: Any) -> bool:
+    """Whether the new value of a parameter extends a result that was made with the old one."""
+    return declared.facts(name).may_grow and isinstance(old, int) and isinstance(new, int) and new > old
 
 
 def adopt_config(run: RunDirectory, resolved: ResolvedConfig, *, force: bool, can_change: bool) -> None:
@@ -134,8 +134,7 @@ def adopt_config(run: RunDirectory, resolved: ResolvedConfig, *, force: bool, ca
     """
     new = {
         **resolved.as_dict(),
-        "output_dir": run.manifest.config.get("output_dir"),
-        "folder_name": run.manifest.config.get("folder_name"),
+        **{name: run.manifest.config.get(name) for name in declared.location_names()},
     }
     differences = config_differences(run.manifest.config, new)
     if differences and not (force and can_change):
@@ -178,8 +177,15 @@ def _changed(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
     return sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
 
 
-def _only_more_epochs(old: Mapping[str, str], new: Mapping[str, str], changed: list[str]) -> bool:
-    return changed == [MAY_GROW] and json.loads(new[MAY_GROW]) > json.loads(old[MAY_GROW])
+def _only_grown(old: Mapping[str, str], new: Mapping[str, str], changed: list[str]) -> bool:
+    """Whether all changed inputs are parameters that have grown, so that the result is extended."""
+    return all(
+        name in old
+        and name in new
+        and name in declared.fields()
+        and _has_grown(name, json.loads(old[name]), json.loads(new[name]))
+        for name in changed
+    )
 
 
 def needs_run(stage: str, config: Parameters, run: RunDirectory, inputs: Mapping[str, str], force: bool) -> str | None:
@@ -194,7 +200,7 @@ def needs_run(stage: str, config: Parameters, run: RunDirectory, inputs: Mapping
     if force:
         return "forced"
     changed = _changed(record.inputs, inputs)
-    if changed and not STAGES[stage].cheap and not _only_more_epochs(record.inputs, inputs, changed):
+    if changed and not STAGES[stage].cheap and not _only_grown(record.inputs, inputs, changed):
         raise _mended_by(
             f"{continue_command(run, stage)} --force",
             f"{stage} was made from something else; changed since: {', '.join(changed)}",

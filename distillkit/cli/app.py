@@ -13,9 +13,10 @@ from typing import Annotated, Any
 import typer
 
 from distillkit import __version__
-from distillkit.cli.options import PANEL_RUN, command_line_names, with_parameters
+from distillkit.cli.options import PANEL_RUN, with_parameters
 from distillkit.console import Console, sanitize
 from distillkit.errors import DistillkitError, Interrupted, UsageError
+from distillkit.settings.parameters import names_with_flag
 
 app = typer.Typer(
     name="distillkit",
@@ -28,7 +29,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-ALL_PARAMETERS = command_line_names()
+ALL_PARAMETERS = names_with_flag()
 
 # Typer reads these annotations at run time, also on Python 3.10.
 Preset = Annotated[

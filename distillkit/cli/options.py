@@ -24,8 +24,7 @@ def _metavar(name: str) -> str:
     choices = declared.choices(name)
     if choices:
         return "|".join(choices)
-    kind = str(declared.fields()[name].type)
-    return "INTEGER" if "int" in kind else "NUMBER" if "float" in kind else "TEXT"
+    return {int: "INTEGER", float: "NUMBER"}.get(declared.kind(name), "TEXT")
 
 
 def parameter_option(name: str) -> inspect.Parameter:
@@ -69,8 +68,3 @@ def with_parameters(names: tuple[str, ...]) -> Callable[[Callable[..., None]], C
         return wrapper
 
     return decorate
-
-
-def command_line_names() -> tuple[str, ...]:
-    """Every parameter that has an option, in the order of the declaration."""
-    return tuple(name for name in declared.fields() if declared.facts(name).on_command_line)

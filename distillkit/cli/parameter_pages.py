@@ -9,8 +9,6 @@ from __future__ import annotations
 import argparse
 import sys
 import textwrap
-import types as python_types
-import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,6 @@ from typing import Any
 from distillkit.errors import DistillkitError
 from distillkit.settings import parameters as declared
 from distillkit.settings.help_texts import LANGUAGES, group_title, help_text
-from distillkit.settings.resolve import ENVIRONMENT_PREFIX
 from distillkit.storage import explained_write_errors, write_bytes
 
 FILES = {"en": "parameters.md", "ru": "parameters.ru.md"}
@@ -83,22 +80,13 @@ the limits. What makes no sense at all is refused always.
 # --- facts as words --------------------------------------------------------------------------------------------------
 
 
-def environment_variable(name: str) -> str | None:
-    """`sample_size` -> `DISTILLKIT_SAMPLE_SIZE`; None for what only a configuration file can express."""
-    return ENVIRONMENT_PREFIX + name.upper() if declared.facts(name).on_command_line else None
-
-
 def type_words(name: str, lang: str = "en") -> str:
     """The type of a parameter: `whole number`, `text or none`."""
     words = _WORDS[lang]
     if declared.choices(name):
         return words["choice"]
-    kind, optional = declared.types()[name], False
-    if isinstance(kind, python_types.UnionType):
-        optional = True
-        kind = next(member for member in typing.get_args(kind) if member is not type(None))
-    key = {int: "int", float: "float", bool: "bool", str: "text"}.get(kind, "mapping")
-    return f"{words[key]} {words['or none']}" if optional else words[key]
+    key = {int: "int", float: "float", bool: "bool", str: "text"}.get(declared.kind(name), "mapping")
+    return f"{words[key]} {words['or none']}" if declared.is_optional(name) else words[key]
 
 
 def default_words(name: str, lang: str = "en") -> str:
@@ -142,7 +130,7 @@ def as_json(name: str, lang: str = "en") -> dict[str, Any]:
     return {
         "name": name,
         "flags": list(declared.flags(name)),
-        "environment": environment_variable(name),
+        "environment": declared.environment_variable(name),
         "group": facts.group,
         "type": type_words(name),
         "default": declared.default(name),
@@ -160,7 +148,7 @@ def as_json(name: str, lang: str = "en") -> dict[str, Any]:
 def _facts_rows(name: str, lang: str) -> list[tuple[str, list[str], str]]:
     """(what, values as one types them, words about them) of the facts of a parameter that there are."""
     words, facts = _WORDS[lang], declared.facts(name)
-    variable, choices = environment_variable(name), declared.choices(name)
+    variable, choices = declared.environment_variable(name), declared.choices(name)
     default, shown = declared.default(name), default_words(name, lang)
     literal = default is not None and not isinstance(default, bool) and default != {}
     rows = [

@@ -10,12 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import get_args
 
 import torch
 from torch import Tensor
 
-from distillkit.settings.parameters import DivergenceName
+from distillkit.registry import DIVERGENCES
 
 # What a teacher that rules a token out is taken to have said where log p itself is needed: e^-100 is below everything
 # that a float32 softmax can say, and -inf would make every student infinitely wrong.
@@ -29,7 +28,7 @@ class Divergence:
     """A divergence by its name.
 
     Attributes:
-        name: one of `parameters.DivergenceName`; `taid` is forward KL, to a target that `taid_target` makes.
+        name: one of `registry.DIVERGENCES`; `taid` is forward KL, to a target that `taid_target` makes.
         mix: λ of `jsd` (default 0.5), `skew-kl` and `skew-reverse-kl` (default 0.1); no effect on the others.
         ab_alpha: α of `alpha-beta`.
         ab_beta: β of `alpha-beta`.
@@ -44,7 +43,7 @@ class Divergence:
     ab_beta: float = 0.7
 
     def __post_init__(self) -> None:
-        if self.name not in get_args(DivergenceName):
+        if self.name not in DIVERGENCES:
             raise ValueError(f"no divergence is called {self.name!r}")
         if self.mix is not None and not 0 < self.mix < 1:
             raise ValueError(f"mix = {self.mix} is not between 0 and 1")

@@ -8,8 +8,8 @@ from typing import Any
 
 from distillkit.console import Console, format_bytes
 from distillkit.errors import DistillkitError, PreconditionError
+from distillkit.settings.conditions import sparse_problem
 from distillkit.settings.parameters import Parameters
-from distillkit.settings.resolve import sparse_problem
 from distillkit.storage import make_folder, read_json, with_checksum, without_checksum, write_json
 from distillkit.teachers.exact_cache import free_space
 from distillkit.teachers.live import LiveTeacher

@@ -169,10 +169,18 @@ def test_the_light_modules_are_light(name: str) -> None:
     assert not brought & HEAVY
 
 
-@pytest.mark.parametrize("name", ["errors", "settings.parameters"])
-def test_the_foundations_need_nothing_of_the_package(name: str) -> None:
-    own = {item for item in imports(deferred=True)[f"distillkit.{name}"] if item.split(".")[0] == "distillkit"}
-    assert own == set()
+@pytest.mark.parametrize(
+    ("name", "needs"),
+    [
+        ("errors", set()),
+        ("registry", set()),
+        ("settings.facts", set()),
+        ("settings.parameters", {"registry", "settings.conditions", "settings.facts"}),
+    ],
+)
+def test_the_foundations_need_little_of_the_package(name: str, needs: set[str]) -> None:
+    own = {item for item in reached(f"distillkit.{name}", deferred=True) if item.startswith("distillkit.")}
+    assert own <= {f"distillkit.{item}" for item in (name, name.rpartition(".")[0], *needs)}
 
 
 @pytest.mark.parametrize("deferred", [False, True], ids=["when imported", "anywhere"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import get_args
 
 import pytest
 import torch
@@ -22,9 +21,9 @@ from distillkit.losses.divergences import (
     taid_weight,
     total_variation,
 )  # fmt: skip
-from distillkit.settings.parameters import DivergenceName
+from distillkit.registry import DIVERGENCES
 
-NAMES = get_args(DivergenceName)
+NAMES = tuple(DIVERGENCES)
 
 
 def log_probs(*shape: int, seed: int = 0, scale: float = 2.0) -> torch.Tensor:
