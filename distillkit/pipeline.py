@@ -16,7 +16,7 @@ from distillkit.console import Console, format_duration, sanitize
 from distillkit.device.malloc import freed_memory_kept
 from distillkit.errors import DistillkitError, PreconditionError, UsageError
 from distillkit.interrupts import check_interrupted, graceful_signals
-from distillkit.run.directory import RunDirectory, find_run
+from distillkit.run.directory import LATEST, RunDirectory, find_run
 from distillkit.settings import parameters as declared
 from distillkit.settings.parameters import Parameters
 from distillkit.settings.paths import check_folder_name, new_folder_name, user_path
@@ -27,23 +27,16 @@ from distillkit.storage import explained_disk_errors
 
 @dataclass
 class Outcome:
-    """What happened to each stage: "complete", "skipped" (it was complete already) or "off" (not asked for)."""
+    """What came of a call of `run_pipeline`.
+
+    Attributes:
+        stages: those that it was asked for: "complete" (it ran now) or "skipped" (it was complete already).
+        gate_failure: why the quality gate fails, if it does.
+    """
 
     run: RunDirectory
     stages: dict[str, str] = field(default_factory=dict)
     gate_failure: str | None = None
-
-
-def wanted_stages(config: Parameters) -> list[str]:
-    """The stages of a whole `distill`, in order."""
-    stages = ["check-env", "prepare-data", "distill"]
-    if not config.skip_validation:
-        stages.append("validate")
-    if not config.skip_demo:
-        stages.append("demo")
-    if config.save_plot:
-        stages.append("plot")
-    return stages
 
 
 def continue_command(run: RunDirectory | Path, stage: str | None = None) -> str:
@@ -58,10 +51,9 @@ def continue_command(run: RunDirectory | Path, stage: str | None = None) -> str:
 def open_run(
     resolve_with: Callable[[Layer | None], ResolvedConfig], run: str | None, output_dir: str
 ) -> tuple[RunDirectory, ResolvedConfig]:
-    """The existing run that `--run` names (None: the newest), with its configuration under what is given now."""
-    found = find_run(run, user_path(output_dir, "--output-dir"))
-    base = Layer("this run", {**found.manifest.config})
-    return found, resolve_with(base)
+    """The existing run that `--run` names (None or "latest": the newest), its configuration under what is given now."""
+    existing = find_run(None if run == LATEST else run, user_path(output_dir, "--output-dir"))
+    return existing, resolve_with(Layer("this run", {**existing.manifest.config}))
 
 
 def target_folder(resolved: ResolvedConfig) -> Path:
@@ -100,8 +92,8 @@ def untouched_if_refused(run: RunDirectory) -> Iterator[None]:
     try:
         yield
     except UsageError:
-        results = [name for name, record in run.manifest.stages.items() if record.status == "complete"]
-        if set(results) <= {"check-env"}:
+        costly = [name for name, spec in STAGES.items() if not spec.cheap]
+        if not any(record.status == "complete" for name in costly if (record := run.record(name))):
             run.discard()
         raise
 
@@ -110,15 +102,25 @@ def _is_inside(path: Path, parent: Path) -> bool:
     return path.resolve().parent == parent.resolve()
 
 
-def config_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """`batch_size: 8 -> 4` for each parameter on which results depend; a value that may grow and has grown is none."""
+def config_differences(run: RunDirectory, new: Mapping[str, Any]) -> list[str]:
+    """`batch_size: 8 -> 4` for each parameter that contradicts a result of the run.
+
+    No contradiction: a value on which no stage depends that has begun, one on which only cheap stages depend, and one
+    that may grow and has grown.
+    """
+    old = run.manifest.config
     return [
         f"{name}: {old.get(name)} -> {new.get(name)}"
         for name in declared.fields()
-        if declared.facts(name).affects is not None
-        and old.get(name) != new.get(name)
+        if old.get(name) != new.get(name)
+        and _is_settled(declared.facts(name).affects, run)
         and not _has_grown(name, old.get(name), new.get(name))
     ]
+
+
+def _is_settled(stage: str | None, run: RunDirectory) -> bool:
+    """Whether what `stage` was given cannot change any more without doing work again."""
+    return stage is not None and not STAGES[stage].cheap and run.record(stage) is not None
 
 
 def _has_grown(name: str, old: Any, new: Any) -> bool:
@@ -136,7 +138,7 @@ def adopt_config(run: RunDirectory, resolved: ResolvedConfig, *, force: bool, ca
         **resolved.as_dict(),
         **{name: run.manifest.config.get(name) for name in declared.location_names()},
     }
-    differences = config_differences(run.manifest.config, new)
+    differences = config_differences(run, new)
     if differences and not (force and can_change):
         raise PreconditionError(
             f"{run.path} was made with another configuration ({'; '.join(differences)})",
@@ -342,8 +344,8 @@ def run_pipeline(
             outcome.stages[stage] = state
             if result is not None and result.gate_failure:
                 outcome.gate_failure = result.gate_failure
-            if state == "skipped" and stage == "validate":
-                record = run.record(stage)
-                outcome.gate_failure = record.metrics.get("gate_failure") if record else None
+            record = run.record(stage)
+            if state == "skipped" and record is not None:
+                outcome.gate_failure = record.metrics.get("gate_failure") or outcome.gate_failure
         check_interrupted()
     return outcome

@@ -224,7 +224,7 @@ class Parameters:
     teacher_streaming: TeacherStreaming = parameter("auto", "advanced", affects="distill", used_by=conditions.WHITE_BOX)
     teacher_precision: TeacherPrecision = parameter("same", "advanced", affects="distill", used_by=conditions.WHITE_BOX)
     compile_loss: CompileMode = parameter("auto", "advanced", affects="distill")
-    quality_gate: QualityGate = parameter("not-worse", "advanced")
+    quality_gate: QualityGate = parameter("not-worse", "advanced", affects="validate")
     datasets: dict[str, dict[str, Any]] = parameter({}, "advanced", affects="prepare-data", on_command_line=False)
 
 

@@ -84,16 +84,9 @@ def resolve(
     Raises:
         UsageError: unknown key, wrong type, value out of range or impossible, conflict; names the flag that mends it.
     """
-    layers = [base] if base is not None else []
-    if preset is not None:
-        layers.append(Layer(f"preset {preset}", read_preset(preset)))
-    if config_file is not None:
-        layers.append(Layer(f"file {config_file.name}", read_yaml_mapping(config_file, "configuration file")))
     notes: list[str] = []
-    if environment is not None:
-        layers.append(Layer("environment", _from_environment(environment, notes)))
-    layers.append(Layer(explicit_label, dict(explicit or {})))
-
+    layers = [] if base is None else [base]
+    layers += _layers(explicit, explicit_label, preset, config_file, environment, notes)
     values: dict[str, Any] = {name: declared.default(name) for name in declared.fields()}
     sources = dict.fromkeys(values, DEFAULT)
     rank = dict.fromkeys(values, -1)
@@ -108,6 +101,49 @@ def resolve(
     check_conflicts(values)
     notes += _unused_notes(values, sources)
     return ResolvedConfig(Parameters(**values), sources, tuple(notes))
+
+
+def value_in_layers(
+    name: str,
+    explicit: Mapping[str, Any] | None = None,
+    *,
+    explicit_label: str = "argument",
+    preset: str | None = None,
+    config_file: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Any:
+    """What `resolve` would take for one parameter, without a look at the others.
+
+    It answers where the run lies that is to be continued, whose configuration the others may need to be valid.
+
+    Raises:
+        UsageError: the value is of the wrong type, or a preset or a file cannot be read.
+    """
+    value = declared.default(name)
+    for layer in _layers(explicit, explicit_label, preset, config_file, environment, []):
+        if name in layer.values:
+            value = coerce(name, layer.values[name], layer.label)
+    return value
+
+
+def _layers(
+    explicit: Mapping[str, Any] | None,
+    explicit_label: str,
+    preset: str | None,
+    config_file: Path | None,
+    environment: Mapping[str, str] | None,
+    notes: list[str],
+) -> list[Layer]:
+    """What was given, from the weakest to the strongest; `notes` gains what is ignored."""
+    layers: list[Layer] = []
+    if preset is not None:
+        layers.append(Layer(f"preset {preset}", read_preset(preset)))
+    if config_file is not None:
+        layers.append(Layer(f"file {config_file.name}", read_yaml_mapping(config_file, "configuration file")))
+    if environment is not None:
+        layers.append(Layer("environment", _from_environment(environment, notes)))
+    layers.append(Layer(explicit_label, dict(explicit or {})))
+    return layers
 
 
 def check_known_name(name: str, where: str, known: Iterable[str] | None = None) -> None:

@@ -87,9 +87,11 @@ def finished(finished_run: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def prepared(command: Run, cli_pair: list[str], tmp_path: Path) -> Path:
+def prepared(command: Run, pair_file: Path, tmp_path: Path) -> Path:
     """A run whose data are prepared and that was not trained yet."""
-    done = command("prepare-data", *cli_pair, "--output-dir", tmp_path / "output", "--folder-name", "run", "--json")
+    done = command(
+        "prepare-data", "--config", pair_file, "--output-dir", tmp_path / "output", "--folder-name", "run", "--json"
+    )
     assert done.states == {"prepare-data": "complete"}
     return tmp_path / "output" / "run"
 
@@ -490,11 +492,15 @@ def test_version_and_help(command: Run) -> None:
     assert "distillkit distill --preset quickstart" in overview
 
 
-def test_check_env_alone(command: Run, cli_pair: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_env_alone(
+    command: Run, pair: SimpleNamespace, pair_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    found = command("check-env", *cli_pair, "--json").json
-    assert found["device"]["type"] in ("cpu", "cuda", "mps")
-    assert found["versions"]["torch"]
+    models = ["--teacher-model-path", pair.teacher, "--student-model-path", pair.student]
+    for given in (["--config", pair_file], [*models, "--no-cuda", "--precision", "fp32"]):
+        findings = command("check-env", *given, "--json").json
+        assert findings["device"]["type"] in ("cpu", "cuda", "mps")
+        assert findings["versions"]["torch"]
     assert list(tmp_path.iterdir()) == []
 
 
