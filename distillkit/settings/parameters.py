@@ -168,7 +168,9 @@ class Parameters:
     warmup_fraction: float = parameter(
         0.05, "advanced", low=0.0, high=0.5, possible=SHARE, affects="distill", examples=("0.1",)
     )
-    alignment: Alignment = parameter("auto", "advanced", affects="distill", used_by=conditions.WHITE_BOX)
+    alignment: Alignment = parameter(
+        "auto", "advanced", affects="distill", used_by=conditions.WHITE_BOX, on_command_line=False
+    )
     prefix_map: PrefixMap = parameter("longest", "advanced", affects="distill", used_by=conditions.BYTE_PREFIXES)
     divergence: str = parameter(
         "forward-kl",
@@ -185,6 +187,7 @@ class Parameters:
         possible=INNER_SHARE,
         affects="distill",
         used_by=conditions.MIXTURE,
+        on_command_line=False,
         examples=("0.1", "0.5"),
     )
     ab_alpha: float = parameter(
@@ -195,6 +198,7 @@ class Parameters:
         possible=NOT_NEGATIVE,
         affects="distill",
         used_by=conditions.EXPONENTS,
+        on_command_line=False,
         examples=("0.5",),
     )
     ab_beta: float = parameter(
@@ -205,11 +209,12 @@ class Parameters:
         possible=NOT_NEGATIVE,
         affects="distill",
         used_by=conditions.EXPONENTS,
+        on_command_line=False,
         examples=("0.5",),
     )
     teacher_cache: TeacherCacheMode = parameter("auto", "advanced", affects="distill")
     sparse_method: SparseMethod = parameter(
-        "sampling", "advanced", affects="distill", used_by=conditions.SPARSE_TARGETS
+        "sampling", "advanced", affects="distill", used_by=conditions.SPARSE_TARGETS, on_command_line=False
     )
     sparse_size: int = parameter(
         64,
@@ -219,11 +224,12 @@ class Parameters:
         possible=at_least(1),
         affects="distill",
         used_by=conditions.SPARSE_TARGETS,
+        on_command_line=False,
         examples=("32", "128"),
     )
     teacher_streaming: TeacherStreaming = parameter("auto", "advanced", affects="distill", used_by=conditions.WHITE_BOX)
     teacher_precision: TeacherPrecision = parameter("same", "advanced", affects="distill", used_by=conditions.WHITE_BOX)
-    compile_loss: CompileMode = parameter("auto", "advanced", affects="distill")
+    compile_loss: CompileMode = parameter("auto", "advanced", affects="distill", on_command_line=False)
     quality_gate: QualityGate = parameter("not-worse", "advanced", affects="validate")
     datasets: dict[str, dict[str, Any]] = parameter({}, "advanced", affects="prepare-data", on_command_line=False)
 

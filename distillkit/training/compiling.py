@@ -25,8 +25,8 @@ def compile_loss(config: Parameters, compute: Compute, numbers: int, console: Co
     if config.compile_loss == "off" or not compiler_available(compute.device):
         if config.compile_loss == "on":
             raise PreconditionError(
-                f"--compile-loss on: there is no compiler for {compute.device.type}",
-                hint="install g++ (on a GPU: triton), or use --compile-loss auto",
+                f"compile_loss on: there is no compiler for {compute.device.type}",
+                hint="install g++ (on a GPU: triton), or leave compile_loss at auto",
             )
         return False
     if config.compile_loss == "auto" and numbers * config.epochs < WORTH_COMPILING:
@@ -40,6 +40,6 @@ def compile_loss(config: Parameters, compute: Compute, numbers: int, console: Co
     if failure is None:
         return True
     if config.compile_loss == "on":
-        raise PreconditionError(f"--compile-loss on: {failure}", hint="use --compile-loss auto")
+        raise PreconditionError(f"compile_loss on: {failure}", hint="leave compile_loss at auto")
     console.warn(f"the loss is not compiled, which is slower: {failure}")
     return False
