@@ -4,7 +4,7 @@ The Python signature, the command line options, the environment variables, the p
 checks of values, the tables and the reference pages are all derived from the fields of `Parameters`;
 `tests/unit/settings/test_parameters_agree.py` proves that they agree. To add a parameter, write its field here and its
 texts in `help_texts/`, then have the reference pages and the signature for editors written again:
-`python -m distillkit.cli.parameter_pages --write docs` and `python -m distillkit.cli.api_stub --write`.
+`python -m distillkit.cli.parameter_pages --write docs` and `python -m distillkit.api_stub --write`.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "pipeline",
         "cli",
         "api",
-        "__init__ __main__",
+        "__init__ __main__ api_stub",
     )
 )
 HEAVY = {"torch", "transformers", "datasets", "matplotlib", "accelerate", "pyarrow", "numpy", "huggingface_hub"}

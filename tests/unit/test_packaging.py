@@ -23,6 +23,7 @@ def test_the_wheel_carries_the_presets(tmp_path: Path) -> None:
     expected = {f"distillkit/_presets/{path.name}" for path in (ROOT / "presets").glob("*.yaml")}
     assert expected
     assert expected <= set(names)
+    assert {"distillkit/py.typed", "distillkit/api.pyi"} <= set(names)
     assert not [name for name in names if name.startswith(("tests/", "presets/"))]
 
 

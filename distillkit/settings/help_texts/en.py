@@ -311,7 +311,7 @@ TEXTS = {
         example="distillkit validate --quality-gate improved",
     ),
     "datasets": HelpText(
-        what="your own names for data sets on the Hub; only in configuration files",
+        what="your own names for data sets on the Hub; in configuration files and Python only",
         effect="Each entry makes a name that `dataset` then takes, as it takes `wikitext`. An entry has the key `id` and, as needed, `config`, `column`, `splits`, `revision` and `articles` (`true` where the rows are lines of articles with headings like ` = Title = `). Your entries win over the standard ones.",
         choose="Write it into a YAML file for `--config` if you use the same Hub set again and again, or if its splits have unusual names.",
         example="dataset: news\ndatasets:\n  news:\n    id: owner/news-articles\n    column: body\n    splits: {train: train, validation: dev}",

@@ -311,7 +311,7 @@ TEXTS = {
         example="distillkit validate --quality-gate improved",
     ),
     "datasets": HelpText(
-        what="ваши собственные имена для наборов с Hub; задаются только в файле конфигурации",
+        what="ваши собственные имена для наборов с Hub; только в файле конфигурации и в Python",
         effect="Каждая запись создаёт имя, которое затем можно указать в `dataset` так же, как `wikitext`. В записи обязателен ключ `id`, при необходимости добавьте `config`, `column`, `splits`, `revision` и `articles` (`true`, если строки — это строки статей с заголовками вида ` = Title = `). Ваши записи важнее встроенных.",
         choose="Внесите набор в файл YAML для `--config`, если берёте его с Hub снова и снова или если его части названы необычно.",
         example="dataset: news\ndatasets:\n  news:\n    id: owner/news-articles\n    column: body\n    splits: {train: train, validation: dev}",
