@@ -40,7 +40,7 @@ class Outcome:
 
 
 def continue_command(run: RunDirectory | Path, stage: str | None = None) -> str:
-    """The shell command that goes on with a run: the whole of it, or one stage."""
+    """The shell command that continues a run: the whole of it, or one stage."""
     path = run.path if isinstance(run, RunDirectory) else run
     return f"distillkit {stage or 'distill'} --run {shlex.quote(str(path))}"
 
@@ -143,7 +143,7 @@ def adopt_config(run: RunDirectory, resolved: ResolvedConfig, *, force: bool, ca
         raise PreconditionError(
             f"{run.path} was made with another configuration ({'; '.join(differences)})",
             hint="use the same values, start another run with a new --folder-name, or add --force to distillkit distill "
-            "to start this one anew",
+            "to start this one from scratch",
         )
     if new != run.manifest.config:
         run.manifest.config = new
@@ -226,14 +226,14 @@ def planned_stages(
     rows: list[tuple[str, str]] = []
     redone = None  # An earlier stage that would run, so that what follows from it is not known yet.
     for stage in stages:
-        words = _planned_words(stage, config, run, force, redone)
-        rows.append((stage, words))
-        if redone is None and not words.startswith("skip"):
+        fate = _planned_fate(stage, config, run, force, redone)
+        rows.append((stage, fate))
+        if redone is None and not fate.startswith("skip"):
             redone = stage
     return rows
 
 
-def _planned_words(stage: str, config: Parameters, run: RunDirectory | None, force: bool, redone: str | None) -> str:
+def _planned_fate(stage: str, config: Parameters, run: RunDirectory | None, force: bool, redone: str | None) -> str:
     record = run.record(stage) if run else None
     if run is None or record is None:
         return "run"
@@ -252,7 +252,7 @@ def _planned_words(stage: str, config: Parameters, run: RunDirectory | None, for
 
 
 def _mended_by(command: str, message: str) -> PreconditionError:
-    """An error after which another command goes on than the one that failed."""
+    """An error that another command mends than the one that failed."""
     error = PreconditionError(message, hint=f"run: {command}")
     error.next_command = command
     return error
@@ -299,10 +299,10 @@ def run_stage(
                 config, run, console, from_scratch=from_scratch, **(options or {})
             )
     except BaseException as error:
-        words = error.message if isinstance(error, DistillkitError) else f"{type(error).__name__}: {error}"
-        # Where this cannot be written either, the record goes on saying "running", which a rerun takes for cut off.
+        message = error.message if isinstance(error, DistillkitError) else f"{type(error).__name__}: {error}"
+        # Where this cannot be written either, the record still reads "running", which a rerun takes for cut off.
         with contextlib.suppress(DistillkitError):
-            run.fail_stage(stage, sanitize(words))
+            run.fail_stage(stage, sanitize(message))
         raise
     seconds = time.monotonic() - began
     run.finish_stage(stage, result.outputs, {**result.metrics, "seconds": round(seconds, 3)})

@@ -233,9 +233,11 @@ def _invoke(arguments: Sequence[str]) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        words = f"unexpected {type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
+        message = f"unexpected {type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
         hint = "this is a defect; --debug shows the traceback for a report"
-        return _report(DistillkitError(words, hint=hint), Console(), json_wanted, getattr(error, "next_command", None))
+        return _report(
+            DistillkitError(message, hint=hint), Console(), json_wanted, getattr(error, "next_command", None)
+        )
 
 
 def _reader_gone() -> int:

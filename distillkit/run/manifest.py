@@ -21,7 +21,7 @@ SCHEMA_VERSION = 1
 FILE_NAME = "manifest.json"
 _LIBRARIES = ("torch", "transformers", "datasets", "accelerate", "huggingface_hub", "numpy", "safetensors")
 
-Status = Literal["running", "complete", "failed", "skipped"]
+Status = Literal["running", "complete", "failed"]
 
 
 class OutputFile(pydantic.BaseModel):

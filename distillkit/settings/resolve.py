@@ -165,8 +165,8 @@ def _type_words(name: str) -> str:
     choices = declared.choices(name)
     if choices:
         return "one of " + ", ".join(choices)
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-    return words.get(declared.kind(name), "a mapping")
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    return names.get(declared.kind(name), "a mapping")
 
 
 def coerce(name: str, value: Any, where: str) -> Any:

@@ -1,4 +1,4 @@
-"""The English words for each parameter."""
+"""The English texts for each parameter."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ TEXTS = {
     "student_model_path": HelpText(
         what="folder or .gguf file with a student saved on this computer; wins over student_model",
         effect="Training starts from the weights that lie there, and nothing is downloaded for the student. The folder itself is never changed: the result goes into the run directory.",
-        choose="Use it to go on with a student of an earlier run (`student/best`) or to train a model of your own. Do not give `--student-model` at the same time: naming both on the command line is refused as a conflict.",
+        choose="Use it to continue with a student of an earlier run (`student/best`) or to train a model of your own. Do not give `--student-model` at the same time: naming both on the command line is refused as a conflict.",
         example="distillkit distill --student-model-path ./output/first/student/best --folder-name second",
     ),
     # --- data ---
@@ -124,7 +124,7 @@ TEXTS = {
     ),
     "folder_name": HelpText(
         what="name of this run's folder inside output_dir",
-        effect="If there is no run of that name, a new one begins. If there is one, it is continued; with other settings the program refuses, unless `--force` is to start it anew. Without a name the program makes one from the models, the data and the time, so that no run overwrites another.",
+        effect="If there is no run of that name, a new one begins. If there is one, it is continued; with settings that contradict its results the program refuses, unless `--force` is to start it from scratch. Without a name the program makes one from the models, the data and the time, so that no run overwrites another.",
         choose="Give a name if scripts have to find the result, or if you want to continue the run later with the same command. Letters, digits, `.`, `_` and `-` work everywhere.",
         example="distillkit distill --folder-name gpt2_to_tiny_experiment_1",
     ),
@@ -270,7 +270,7 @@ TEXTS = {
     ),
     "teacher_cache": HelpText(
         what="whether the teacher reads the training texts only once",
-        effect="`exact`: the teacher's last hidden states are kept in `.teacher-cache` in the output directory. Later epochs, and later runs on the same texts with other `alpha`, `temperature`, `divergence` or student, read them instead of running the teacher, and teacher and student are never in memory together. Nothing is lost: the teacher's head is applied on the fly. `sparse`: a few of the likely ids of every row are kept, a thirtieth of the space and faster still; it belongs to one `temperature`, `alignment` and student tokenizer, and costs a little quality (benchmarks/speed). `off`: the teacher runs on every batch. `auto`: `exact` if there is more than one epoch or the cache exists already, and it fits on the disk; `sparse` if only that fits; what is chosen is said, and kept when the run goes on. In black box the teacher's finished texts are shared between the runs in the same way, unless it is `off`.",
+        effect="`exact`: the teacher's last hidden states are kept in `.teacher-cache` in the output directory. Later epochs, and later runs on the same texts with other `alpha`, `temperature`, `divergence` or student, read them instead of running the teacher, and teacher and student are never in memory together. Nothing is lost: the teacher's head is applied on the fly. `sparse`: a few of the likely ids of every row are kept, a thirtieth of the space and faster still; it belongs to one `temperature`, `alignment` and student tokenizer, and costs a little quality (benchmarks/speed). `off`: the teacher runs on every batch. `auto`: `exact` if there is more than one epoch or the cache exists already, and it fits on the disk; `sparse` if only that fits; the choice is shown, and kept when the run is continued. In black box the teacher's finished texts are shared between the runs in the same way, unless it is `off`.",
         choose="`auto` for a single run; `exact` if you are going to try several settings. `distillkit cache` shows what is there and deletes it.",
         example="distillkit distill --teacher-cache exact",
     ),

@@ -112,11 +112,11 @@ def test_an_example_is_a_command_that_would_be_accepted(name: str, lang: str) ->
     given: dict[str, str] = {}
     while words:
         flag = words.pop(0)
-        found = next(option for option, spelled in options.items() if flag in spelled)
-        if found in declared.fields() and declared.types()[found] is bool:
-            given[found] = "true" if flag == options[found][0] else "false"
+        parameter = next(option for option, spelled in options.items() if flag in spelled)
+        if parameter in declared.fields() and declared.types()[parameter] is bool:
+            given[parameter] = "true" if flag == options[parameter][0] else "false"
         else:
-            given[found] = words.pop(0)
+            given[parameter] = words.pop(0)
     assert name in given
     given.pop("run", None)
     resolve(given)
@@ -269,11 +269,11 @@ def test_params_explains_one(spelled: str, capsys: pytest.CaptureFixture[str]) -
 
 def test_params_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["params", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)["parameters"]
-    assert list(found) == NAMES
-    assert found["box_type"]["choices"] == ["white", "black"]
-    assert found["sample_size"]["default"] == declared.default("sample_size")
-    assert found["datasets"]["environment"] is None
+    facts = json.loads(capsys.readouterr().out)["parameters"]
+    assert list(facts) == NAMES
+    assert facts["box_type"]["choices"] == ["white", "black"]
+    assert facts["sample_size"]["default"] == declared.default("sample_size")
+    assert facts["datasets"]["environment"] is None
 
 
 def test_a_misspelled_parameter_is_guessed(capsys: pytest.CaptureFixture[str]) -> None:
