@@ -1,4 +1,8 @@
-"""`distill_models()`: the whole pipeline in one Python call."""
+"""`distill_models()`: the whole pipeline in one Python call.
+
+Its signature and documentation follow from the declared parameters; editors and type checkers, which do not run this,
+read them from api.pyi (`python -m distillkit.api_stub --write`).
+"""
 
 from __future__ import annotations
 
@@ -14,8 +18,6 @@ from distillkit.settings import parameters as declared
 from distillkit.settings.help_texts import help_text
 from distillkit.settings.resolve import check_known_name
 
-_CONTROL = ("preset", "config", "run", "force", "quiet")
-
 
 def distill_models(
     *,
@@ -27,7 +29,7 @@ def distill_models(
     **parameters: Any,
 ) -> DistillResult:
     for name in parameters:
-        check_known_name(name, "argument", known=[*declared.fields(), *_CONTROL])
+        check_known_name(name, "argument", known=inspect.signature(distill_models).parameters)
     given = {name: str(value) if isinstance(value, Path) else value for name, value in parameters.items()}
     request = Request(
         given,
@@ -53,7 +55,10 @@ def _describe() -> None:
     own = [item for item in inspect.signature(distill_models).parameters.values() if item.kind is item.KEYWORD_ONLY]
     derived = [
         inspect.Parameter(
-            name, inspect.Parameter.KEYWORD_ONLY, default=declared.default(name), annotation=declared.types()[name]
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=declared.default(name),
+            annotation=declared.argument_type(name),
         )
         for name in declared.fields()
     ]

@@ -16,7 +16,7 @@ from distillkit.console import Console, format_duration, sanitize
 from distillkit.device.malloc import freed_memory_kept
 from distillkit.errors import DistillkitError, PreconditionError, UsageError
 from distillkit.interrupts import check_interrupted, graceful_signals
-from distillkit.run.directory import RunDirectory, find_run
+from distillkit.run.directory import LATEST, RunDirectory, find_run
 from distillkit.settings import parameters as declared
 from distillkit.settings.parameters import Parameters
 from distillkit.settings.paths import check_folder_name, new_folder_name, user_path
@@ -24,33 +24,23 @@ from distillkit.settings.resolve import Layer, ResolvedConfig
 from distillkit.stages import STAGES, StageResult, load_stage
 from distillkit.storage import explained_disk_errors, nearest_existing
 
-# What a run may gain later without being another run.
-MAY_GROW = "epochs"
-
 
 @dataclass
 class Outcome:
-    """What happened to each stage: "complete", "skipped" (it was complete already) or "off" (not asked for)."""
+    """What came of a call of `run_pipeline`.
+
+    Attributes:
+        stages: those that it was asked for: "complete" (it ran now) or "skipped" (it was complete already).
+        gate_failure: why the quality gate fails, if it does.
+    """
 
     run: RunDirectory
     stages: dict[str, str] = field(default_factory=dict)
     gate_failure: str | None = None
 
 
-def wanted_stages(config: Parameters) -> list[str]:
-    """The stages of a whole `distill`, in order."""
-    stages = ["check-env", "prepare-data", "distill"]
-    if not config.skip_validation:
-        stages.append("validate")
-    if not config.skip_demo:
-        stages.append("demo")
-    if config.save_plot:
-        stages.append("plot")
-    return stages
-
-
 def continue_command(run: RunDirectory | Path, stage: str | None = None) -> str:
-    """The shell command that goes on with a run: the whole of it, or one stage."""
+    """The shell command that continues a run: the whole of it, or one stage."""
     path = run.path if isinstance(run, RunDirectory) else run
     return f"distillkit {stage or 'distill'} --run {shlex.quote(str(path))}"
 
@@ -61,10 +51,9 @@ def continue_command(run: RunDirectory | Path, stage: str | None = None) -> str:
 def open_run(
     resolve_with: Callable[[Layer | None], ResolvedConfig], run: str | None, output_dir: str
 ) -> tuple[RunDirectory, ResolvedConfig]:
-    """The existing run that `--run` names (None: the newest), with its configuration under what is given now."""
-    found = find_run(run, user_path(output_dir, "--output-dir"))
-    base = Layer("this run", {**found.manifest.config})
-    return found, resolve_with(base)
+    """The existing run that `--run` names (None or "latest": the newest), its configuration under what is given now."""
+    existing = find_run(None if run == LATEST else run, user_path(output_dir, "--output-dir"))
+    return existing, resolve_with(Layer("this run", {**existing.manifest.config}))
 
 
 def target_folder(resolved: ResolvedConfig) -> Path:
@@ -103,8 +92,8 @@ def untouched_if_refused(run: RunDirectory) -> Iterator[None]:
     try:
         yield
     except UsageError:
-        results = [name for name, record in run.manifest.stages.items() if record.status == "complete"]
-        if set(results) <= {"check-env"}:
+        costly = [name for name, spec in STAGES.items() if not spec.cheap]
+        if not any(record.status == "complete" for name in costly if (record := run.record(name))):
             run.discard()
         raise
 
@@ -113,17 +102,30 @@ def _is_inside(path: Path, parent: Path) -> bool:
     return path.resolve().parent == parent.resolve()
 
 
-def config_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """`batch_size: 8 -> 4` for each parameter on which results depend; more epochs are no difference."""
-    found = []
-    for name in declared.fields():
-        if declared.facts(name).affects is None or old.get(name) == new.get(name):
-            continue
-        before, after = old.get(name), new.get(name)
-        if name == MAY_GROW and isinstance(before, int) and isinstance(after, int) and after > before:
-            continue
-        found.append(f"{name}: {before} -> {after}")
-    return found
+def config_differences(run: RunDirectory, new: Mapping[str, Any]) -> list[str]:
+    """`batch_size: 8 -> 4` for each parameter that contradicts a result of the run.
+
+    No contradiction: a value on which no stage depends that has begun, one on which only cheap stages depend, and one
+    that may grow and has grown.
+    """
+    old = run.manifest.config
+    return [
+        f"{name}: {old.get(name)} -> {new.get(name)}"
+        for name in declared.fields()
+        if old.get(name) != new.get(name)
+        and _is_settled(declared.facts(name).affects, run)
+        and not _has_grown(name, old.get(name), new.get(name))
+    ]
+
+
+def _is_settled(stage: str | None, run: RunDirectory) -> bool:
+    """Whether what `stage` was given cannot change any more without doing work again."""
+    return stage is not None and not STAGES[stage].cheap and run.record(stage) is not None
+
+
+def _has_grown(name: str, old: Any, new: Any) -> bool:
+    """Whether the new value of a parameter extends a result that was made with the old one."""
+    return declared.facts(name).may_grow and isinstance(old, int) and isinstance(new, int) and new > old
 
 
 def adopt_config(run: RunDirectory, resolved: ResolvedConfig, *, force: bool, can_change: bool) -> None:
@@ -134,15 +136,14 @@ def adopt_config(run: RunDirectory, resolved: ResolvedConfig, *, force: bool, ca
     """
     new = {
         **resolved.as_dict(),
-        "output_dir": run.manifest.config.get("output_dir"),
-        "folder_name": run.manifest.config.get("folder_name"),
+        **{name: run.manifest.config.get(name) for name in declared.location_names()},
     }
-    differences = config_differences(run.manifest.config, new)
+    differences = config_differences(run, new)
     if differences and not (force and can_change):
         raise PreconditionError(
             f"{run.path} was made with another configuration ({'; '.join(differences)})",
             hint="use the same values, start another run with a new --folder-name, or add --force to distillkit distill "
-            "to start this one anew",
+            "to start this one from scratch",
         )
     if new != run.manifest.config:
         run.manifest.config = new
@@ -178,8 +179,15 @@ def _changed(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
     return sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
 
 
-def _only_more_epochs(old: Mapping[str, str], new: Mapping[str, str], changed: list[str]) -> bool:
-    return changed == [MAY_GROW] and json.loads(new[MAY_GROW]) > json.loads(old[MAY_GROW])
+def _only_grown(old: Mapping[str, str], new: Mapping[str, str], changed: list[str]) -> bool:
+    """Whether all changed inputs are parameters that have grown, so that the result is extended."""
+    return all(
+        name in old
+        and name in new
+        and name in declared.fields()
+        and _has_grown(name, json.loads(old[name]), json.loads(new[name]))
+        for name in changed
+    )
 
 
 def needs_run(stage: str, config: Parameters, run: RunDirectory, inputs: Mapping[str, str], force: bool) -> str | None:
@@ -194,7 +202,7 @@ def needs_run(stage: str, config: Parameters, run: RunDirectory, inputs: Mapping
     if force:
         return "forced"
     changed = _changed(record.inputs, inputs)
-    if changed and not STAGES[stage].cheap and not _only_more_epochs(record.inputs, inputs, changed):
+    if changed and not STAGES[stage].cheap and not _only_grown(record.inputs, inputs, changed):
         raise _mended_by(
             f"{continue_command(run, stage)} --force",
             f"{stage} was made from something else; changed since: {', '.join(changed)}",
@@ -218,14 +226,14 @@ def planned_stages(
     rows: list[tuple[str, str]] = []
     redone = None  # An earlier stage that would run, so that what follows from it is not known yet.
     for stage in stages:
-        words = _planned_words(stage, config, run, force, redone)
-        rows.append((stage, words))
-        if redone is None and not words.startswith("skip"):
+        fate = _planned_fate(stage, config, run, force, redone)
+        rows.append((stage, fate))
+        if redone is None and not fate.startswith("skip"):
             redone = stage
     return rows
 
 
-def _planned_words(stage: str, config: Parameters, run: RunDirectory | None, force: bool, redone: str | None) -> str:
+def _planned_fate(stage: str, config: Parameters, run: RunDirectory | None, force: bool, redone: str | None) -> str:
     record = run.record(stage) if run else None
     if run is None or record is None:
         return "run"
@@ -244,7 +252,7 @@ def _planned_words(stage: str, config: Parameters, run: RunDirectory | None, for
 
 
 def _mended_by(command: str, message: str) -> PreconditionError:
-    """An error after which another command goes on than the one that failed."""
+    """An error that another command mends than the one that failed."""
     error = PreconditionError(message, hint=f"run: {command}")
     error.next_command = command
     return error
@@ -291,10 +299,10 @@ def run_stage(
                 config, run, console, from_scratch=from_scratch, **(options or {})
             )
     except BaseException as error:
-        words = error.message if isinstance(error, DistillkitError) else f"{type(error).__name__}: {error}"
-        # Where this cannot be written either, the record goes on saying "running", which a rerun takes for cut off.
+        message = error.message if isinstance(error, DistillkitError) else f"{type(error).__name__}: {error}"
+        # Where this cannot be written either, the record still reads "running", which a rerun takes for cut off.
         with contextlib.suppress(DistillkitError):
-            run.fail_stage(stage, sanitize(words))
+            run.fail_stage(stage, sanitize(message))
         raise
     seconds = time.monotonic() - began
     run.finish_stage(stage, result.outputs, {**result.metrics, "seconds": round(seconds, 3)})
@@ -336,8 +344,8 @@ def run_pipeline(
             outcome.stages[stage] = state
             if result is not None and result.gate_failure:
                 outcome.gate_failure = result.gate_failure
-            if state == "skipped" and stage == "validate":
-                record = run.record(stage)
-                outcome.gate_failure = record.metrics.get("gate_failure") if record else None
+            record = run.record(stage)
+            if state == "skipped" and record is not None:
+                outcome.gate_failure = record.metrics.get("gate_failure") or outcome.gate_failure
         check_interrupted()
     return outcome

@@ -6,16 +6,16 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
 from distillkit import __version__
-from distillkit.cli.options import PANEL_RUN, command_line_names, with_parameters
+from distillkit.cli.options import command, command_parameters, no_such_option, parameter_of, stage_option
 from distillkit.console import Console, sanitize
 from distillkit.errors import DistillkitError, Interrupted, UsageError
+from distillkit.stages import STAGES, StageSpec, stage_parameters
 
 app = typer.Typer(
     name="distillkit",
@@ -27,56 +27,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-ALL_PARAMETERS = command_line_names()
-
-# Typer reads these annotations at run time, also on Python 3.10.
-Preset = Annotated[
-    str | None,
-    typer.Option("--preset", "-p", help="start from a preset; see: distillkit presets", rich_help_panel=PANEL_RUN),
-]
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--config", "-c", help="YAML file of parameters, for example a run's config.yaml", rich_help_panel=PANEL_RUN
-    ),
-]
-Run = Annotated[
-    str | None,
-    typer.Option(
-        "--run", "-r", help="run directory to work on", show_default="the newest run", rich_help_panel=PANEL_RUN
-    ),
-]
-ContinuedRun = Annotated[
-    str | None,
-    typer.Option("--run", "-r", help="run directory to continue", show_default="a new run", rich_help_panel=PANEL_RUN),
-]
-Force = Annotated[bool, typer.Option("--force", "-f", help="redo what is complete already", rich_help_panel=PANEL_RUN)]
-Only = Annotated[
-    bool, typer.Option("--only", help="run this stage alone, nothing before or after it", rich_help_panel=PANEL_RUN)
-]
-DryRun = Annotated[
-    bool,
-    typer.Option(
-        "--dry-run",
-        help="show the plan: parameters, stages, memory, disk, time; change nothing",
-        rich_help_panel=PANEL_RUN,
-    ),
-]
-Json = Annotated[
-    bool, typer.Option("--json", help="one JSON object on stdout and nothing else there", rich_help_panel=PANEL_RUN)
-]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="only warnings and errors", rich_help_panel=PANEL_RUN)]
-Debug = Annotated[
-    bool,
-    typer.Option(
-        "--debug", help="show the traceback of an error", envvar="DISTILLKIT_DEBUG", rich_help_panel=PANEL_RUN
-    ),
-]
-OutputDir = Annotated[
-    str,
-    typer.Option("--output-dir", help="where the runs are", envvar="DISTILLKIT_OUTPUT_DIR", rich_help_panel=PANEL_RUN),
-]
 
 
 def _version(wanted: bool) -> None:
@@ -94,176 +44,148 @@ def _app(
     """Distil a large causal language model into a small one."""
 
 
-@app.command("distill")
-@with_parameters(ALL_PARAMETERS)
-def distill(
-    *,
-    given: Mapping[str, Any],
-    preset: Preset = None,
-    config: ConfigFile = None,
-    run: ContinuedRun = None,
-    only: Only = False,
-    force: Force = False,
-    dry_run: DryRun = False,
-    json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
-) -> None:
-    """Bring a run to its end: prepare the data, train the student, then validate, demo and plot."""
+# --- stages that can begin a run --------------------------------------------------------------------------------------
+
+
+@command(
+    app,
+    "distill",
+    help=STAGES["distill"].help,
+    options=("preset", "config", "run to continue", "only", "force", "dry-run"),
+    parameters=stage_parameters("distill"),
+)
+def distill(console: Console, *, only: bool, **request: Any) -> None:
     from distillkit.cli import commands
 
-    console = Console(quiet=quiet, json_output=json, debug=debug)
-    request = commands.Request(given, preset, config, run, force, dry_run)
-    commands.run_distill(request, console, only=only)
+    commands.run_distill(commands.Request(**request), console, only=only)
 
 
-@app.command("check-env")
-@with_parameters(ALL_PARAMETERS)
-def check_env(
-    *,
-    given: Mapping[str, Any],
-    preset: Preset = None,
-    config: ConfigFile = None,
-    run: Annotated[
-        str | None, typer.Option("--run", "-r", help="record the result in this run", rich_help_panel=PANEL_RUN)
-    ] = None,
-    force: Force = False,
-    json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
-) -> None:
-    """Check libraries, device, memory, disk and model hub; install what is missing; self-test with --run-tests."""
+@command(
+    app,
+    "check-env",
+    help=STAGES["check-env"].help,
+    options=("preset", "config", "run to record in", "force"),
+    parameters=stage_parameters("check-env"),
+)
+def check_env(console: Console, **request: Any) -> None:
     from distillkit.cli import commands
 
-    console = Console(quiet=quiet, json_output=json, debug=debug)
-    commands.run_check_env(commands.Request(given, preset, config, run, force), console)
+    commands.run_check_env(commands.Request(**request), console)
 
 
-@app.command("prepare-data")
-@with_parameters(ALL_PARAMETERS)
-def prepare_data(
-    *,
-    given: Mapping[str, Any],
-    preset: Preset = None,
-    config: ConfigFile = None,
-    run: Run = None,
-    force: Force = False,
-    dry_run: DryRun = False,
-    json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
-) -> None:
-    """Read, clean and split the texts and encode them for both models. Starts a new run where settings are given."""
+@command(
+    app,
+    "prepare-data",
+    help=STAGES["prepare-data"].help,
+    options=("preset", "config", "run", "force", "dry-run"),
+    parameters=stage_parameters("prepare-data"),
+)
+def prepare_data(console: Console, **request: Any) -> None:
     from distillkit.cli import commands
 
-    console = Console(quiet=quiet, json_output=json, debug=debug)
-    commands.run_prepare_data(commands.Request(given, preset, config, run, force, dry_run), console)
+    commands.run_prepare_data(commands.Request(**request), console)
 
 
-@app.command("validate")
-@with_parameters(("quality_gate",))
-def validate(
-    *, given: Mapping[str, Any], run: Run = None, output_dir: OutputDir = "./output", force: Force = False,
-    json: Json = False, quiet: Quiet = False, debug: Debug = False,
-) -> None:  # fmt: skip
-    """Measure teacher, student before and student after on held-out texts, and say whether the student improved."""
-    from distillkit.cli import commands
-
-    console = Console(quiet=quiet, json_output=json, debug=debug)
-    commands.run_later_stage("validate", run, output_dir, given, force, console, {})
+# --- stages of a trained run, from the registry -----------------------------------------------------------------------
 
 
-@app.command("demo")
-def demo(
-    *,
-    prompt: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--prompt",
-            help="a text to continue; may be repeated",
-            rich_help_panel=PANEL_RUN,
-            show_default="held-out texts",
-        ),
-    ] = None,
-    run: Run = None,
-    output_dir: OutputDir = "./output",
-    force: Force = False,
-    json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
-) -> None:
-    """Show side by side what teacher, student before and student after write."""
-    from distillkit.cli import commands
+def _add_later_stage(stage: str, spec: StageSpec) -> None:
+    keywords = [option.keyword for option in spec.options]
 
-    console = Console(quiet=quiet, json_output=json, debug=debug)
-    commands.run_later_stage("demo", run, output_dir, {}, force, console, {"prompts": list(prompt or [])})
+    def run_stage(console: Console, **request: Any) -> None:
+        from distillkit.cli import commands
+
+        own = {keyword: value for keyword in keywords if (value := request.pop(keyword)) is not None}
+        commands.run_later_stage(stage, console, options=own, **request)
+
+    run_stage.__name__ = spec.module
+    command(
+        app,
+        stage,
+        help=spec.help,
+        options=("run", "output-dir", "force"),
+        parameters=stage_parameters(stage),
+        own=map(stage_option, spec.options),
+    )(run_stage)
 
 
-@app.command("plot")
-def plot(
-    *, run: Run = None, output_dir: OutputDir = "./output", force: Force = False,
-    json: Json = False, quiet: Quiet = False, debug: Debug = False,
-) -> None:  # fmt: skip
-    """Draw the loss, the held-out score, the learning rate and the comparison before/after."""
-    from distillkit.cli import commands
-
-    console = Console(quiet=quiet, json_output=json, debug=debug)
-    commands.run_later_stage("plot", run, output_dir, {}, force, console, {})
+_written_out = {registered.name for registered in app.registered_commands}
+for _stage, _spec in STAGES.items():
+    if _stage not in _written_out:
+        _add_later_stage(_stage, _spec)
 
 
-@app.command("params")
+# --- commands that only inform ----------------------------------------------------------------------------------------
+
+
+@command(app, "params", output=("json",))
 def params(
+    console: Console,
     name: Annotated[str | None, typer.Argument(help="a parameter, for its whole description")] = None,
     lang: Annotated[str, typer.Option("--lang", help="en or ru", envvar="DISTILLKIT_LANG")] = "en",
-    json: Json = False,
 ) -> None:
     """Explain the parameters."""
     from distillkit.cli import commands
 
-    commands.show_params(name, lang, Console(json_output=json))
+    commands.show_params(name, lang, console)
 
 
-@app.command("presets")
+@command(app, "presets", output=("json",))
 def presets(
+    console: Console,
     action: Annotated[str | None, typer.Argument(help="'show' prints one preset")] = None,
     name: Annotated[str | None, typer.Argument(help="the preset")] = None,
-    json: Json = False,
 ) -> None:
     """List the presets, or print one: distillkit presets show NAME."""
     from distillkit.cli import commands
 
-    commands.show_presets(action, name, Console(json_output=json))
+    commands.show_presets(action, name, console)
 
 
-@app.command("runs")
-def runs(output_dir: OutputDir = "./output", json: Json = False) -> None:
+@command(app, "runs", options=("output-dir",), output=("json",))
+def runs(console: Console, *, output_dir: str) -> None:
     """List the runs of an output directory."""
     from distillkit.cli import commands
 
-    commands.show_runs(output_dir, Console(json_output=json))
+    commands.show_runs(output_dir, console)
 
 
-@app.command("cache")
+@command(app, "cache", options=("output-dir",), output=("json",))
 def cache(
+    console: Console,
     action: Annotated[str | None, typer.Argument(help="'prune' deletes caches")] = None,
     names: Annotated[list[str] | None, typer.Argument(help="the caches to delete")] = None,
     everything: Annotated[bool, typer.Option("--all", help="delete all of them")] = False,
     unused_days: Annotated[
         float | None, typer.Option("--unused-days", help="delete those not used for so many days", min=0)
     ] = None,
-    output_dir: OutputDir = "./output",
-    json: Json = False,
+    *,
+    output_dir: str,
 ) -> None:
     """List the teacher caches of an output directory, or delete some: distillkit cache prune NAME…"""
     from distillkit.cli import commands
 
     chosen = commands.PruneChoice(tuple(names or ()), everything, unused_days)
-    commands.show_caches(action, chosen, output_dir, Console(json_output=json))
+    commands.show_caches(action, chosen, output_dir, console)
 
 
-def _usage_words(error: typer.TyperException) -> str:
+# --- running it -------------------------------------------------------------------------------------------------------
+
+
+def _usage_error(error: typer.TyperException, arguments: Sequence[str]) -> UsageError:
+    """What Typer refuses, as an error of this program."""
+    known = {registered.name for registered in app.registered_commands}
+    name = next((word for word in arguments if word in known), None)
+    # Typer names the option in the errors about one.
+    flag = getattr(error, "option_name", None) or ""
+    parameter = parameter_of(flag)
+    if name is not None and parameter is not None and parameter not in command_parameters(name):
+        return no_such_option(flag, parameter, name)
     message = getattr(error, "format_message", None)
-    return str(message() if message is not None else error)
+    return UsageError(
+        str(message() if message is not None else error),
+        hint=f"see: {' '.join(filter(None, ['distillkit', name, '--help']))}",
+    )
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -299,10 +221,7 @@ def _invoke(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _report(Interrupted(signal.SIGINT), console, json_wanted)
     except typer.TyperException as error:
-        known = {command.name for command in app.registered_commands}
-        command = next((f" {word}" for word in arguments if word in known), "")
-        usage = UsageError(_usage_words(error), hint=f"see: distillkit{command} --help")
-        return _report(usage, console, json_wanted)
+        return _report(_usage_error(error, arguments), console, json_wanted)
     except DistillkitError as error:
         return _report(error, console, json_wanted and not getattr(error, "reported", False))
     except MemoryError as error:
@@ -314,9 +233,11 @@ def _invoke(arguments: Sequence[str]) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        words = f"unexpected {type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
+        message = f"unexpected {type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
         hint = "this is a defect; --debug shows the traceback for a report"
-        return _report(DistillkitError(words, hint=hint), Console(), json_wanted, getattr(error, "next_command", None))
+        return _report(
+            DistillkitError(message, hint=hint), Console(), json_wanted, getattr(error, "next_command", None)
+        )
 
 
 def _reader_gone() -> int:

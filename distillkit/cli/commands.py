@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -15,10 +16,11 @@ from distillkit import pipeline
 from distillkit.console import Console, format_bytes
 from distillkit.errors import PreconditionError, QualityGateError, UsageError
 from distillkit.interrupts import check_interrupted, graceful_signals
-from distillkit.run.directory import RunDirectory, list_runs
+from distillkit.run.directory import LATEST, RunDirectory, list_runs
 from distillkit.run.results import read_result, result_rows
 from distillkit.settings.paths import user_path
-from distillkit.settings.resolve import Layer, ResolvedConfig, resolve
+from distillkit.settings.resolve import Layer, ResolvedConfig, resolve, value_in_layers
+from distillkit.stages import STAGES, wanted_stages
 from distillkit.teachers.cache_entries import FOLDER as CACHE_FOLDER
 from distillkit.teachers.cache_entries import CacheEntry, delete_cache, list_caches
 
@@ -43,10 +45,27 @@ class Request:
     label: str = "flag"
 
     def resolve(self, base: Layer | None = None) -> ResolvedConfig:
+        """The configuration, above that of the run that is continued."""
         return resolve(
             self.given, explicit_label=self.label, preset=self.preset, config_file=self.config_file,
             environment=self.environment, base=base,
         )  # fmt: skip
+
+    def value(self, name: str) -> Any:
+        """One parameter as it was given in any way, else its default; asked before it is known which run is meant."""
+        return value_in_layers(
+            name, self.given, explicit_label=self.label, preset=self.preset, config_file=self.config_file,
+            environment=self.environment,
+        )  # fmt: skip
+
+    @property
+    def output_dir(self) -> str:
+        """Where the runs are."""
+        return str(self.value("output_dir"))
+
+    def on_newest_run(self) -> Request:
+        """The same, on the newest run of the output directory."""
+        return dataclasses.replace(self, run=LATEST)
 
     @property
     def empty(self) -> bool:
@@ -94,17 +113,15 @@ def execute(
 ) -> pipeline.Outcome | None:
     """Resolve, open or create the run, and run `stages` (None: all that a `distill` runs). None after a dry run."""
     if request.run is not None:
-        if request.given.get("folder_name") is not None and request.run != "latest":
+        if request.given.get("folder_name") is not None:
             raise UsageError(
                 "--run and --folder-name are both given",
                 hint="--run continues an existing run, --folder-name names a new one",
             )
-        run, resolved = pipeline.open_run(
-            request.resolve, None if request.run == "latest" else request.run, _output_dir(request)
-        )
+        run, resolved = pipeline.open_run(request.resolve, request.run, request.output_dir)
     else:
         resolved, run = request.resolve(), None
-    wanted = stages or pipeline.wanted_stages(resolved.parameters)
+    wanted = stages or wanted_stages(resolved.parameters)
     if request.dry_run:
         from distillkit.dry_run.plan import show_plan
 
@@ -156,15 +173,10 @@ def _check_paths_exist(resolved: ResolvedConfig) -> None:
     check_source(resolved.parameters)
 
 
-def _output_dir(request: Request) -> str:
-    given = request.given.get("output_dir") or request.environment.get("DISTILLKIT_OUTPUT_DIR")
-    return str(given or "./output")
-
-
 def run_distill(request: Request, console: Console, *, only: bool) -> None:
     """`distillkit distill`."""
-    if only and request.run is None and request.given.get("folder_name") is None:
-        request = Request(**{**vars(request), "run": "latest"})
+    if only and request.run is None and request.value("folder_name") is None:
+        request = request.on_newest_run()
     outcome = execute(request, console, ["distill"] if only else None, whole=not only)
     if outcome is not None:
         show_result(outcome.run, console)
@@ -173,8 +185,8 @@ def run_distill(request: Request, console: Console, *, only: bool) -> None:
 
 def run_prepare_data(request: Request, console: Console) -> None:
     """`distillkit prepare-data`: on --run, on a new run where settings are given, else on the newest one."""
-    if request.run is None and request.empty and list_runs(user_path(_output_dir(request), "--output-dir")):
-        request = Request(**{**vars(request), "run": "latest"})
+    if request.run is None and request.empty and list_runs(user_path(request.output_dir, "--output-dir")):
+        request = request.on_newest_run()
     outcome = execute(request, console, ["prepare-data"])
     if outcome is not None:
         console.info(f"next: {pipeline.continue_command(outcome.run)}")
@@ -201,21 +213,27 @@ def run_check_env(request: Request, console: Console) -> None:
 
 def run_later_stage(
     stage: str,
+    console: Console,
+    *,
     run: str | None,
     output_dir: str,
-    given: Mapping[str, Any],
     force: bool,
-    console: Console,
     options: Mapping[str, Any],
+    given: Mapping[str, Any] | None = None,
 ) -> None:
-    """`distillkit validate | demo | plot`: on a run whose training is complete."""
-    request = Request(given, environment={})
-    found, resolved = pipeline.open_run(request.resolve, None if run == "latest" else run, output_dir)
-    console.info(f"run directory: {found.path}")
-    with continuing(found, stage):
-        outcome = pipeline.run_pipeline(resolved, found, [stage], console, force=force, options={stage: options})
-    if stage == "validate":
-        show_result(found, console)
+    """The subcommand of a stage that works on a run whose training is complete: `validate`, `demo`, `plot`.
+
+    Args:
+        options: keyword options of that stage.
+        given: parameters that were given.
+    """
+    request = Request(given or {}, environment={})
+    directory, resolved = pipeline.open_run(request.resolve, run, output_dir)
+    console.info(f"run directory: {directory.path}")
+    with continuing(directory, stage):
+        outcome = pipeline.run_pipeline(resolved, directory, [stage], console, force=force, options={stage: options})
+    if STAGES[stage].shows_result:
+        show_result(directory, console)
     _report(stage, outcome, console)
 
 

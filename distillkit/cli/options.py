@@ -1,20 +1,70 @@
-"""Command line options derived from the declared parameters, and the reverse: which of them were given."""
+"""The options of the subcommands: those derived from the declared parameters, those that several commands share, and
+those of one stage; and the decorator that makes a function a subcommand with them.
+"""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from distillkit.console import Console
+from distillkit.errors import UsageError
 from distillkit.settings import parameters as declared
 from distillkit.settings.help_texts import group_title, help_text
+from distillkit.stages import STAGES, StageOption, stage_parameters
 
 PANEL_RUN = "Run"
 
 
-def _show(value: Any) -> str:
+# --- shared options ---------------------------------------------------------------------------------------------------
+
+
+def _option(keyword: str, kind: Any, *flags: str, **settings: Any) -> inspect.Parameter:
+    """An option of the panel "Run" that the command receives as `keyword`."""
+    default = False if kind is bool else settings.pop("default", None)
+    annotation = Annotated[kind, typer.Option(*flags, rich_help_panel=PANEL_RUN, **settings)]
+    return inspect.Parameter(keyword, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+_RUN_FLAGS = ("--run", "-r")
+# The names under which commands ask for them; the keywords are fields of `commands.Request` where there is one.
+SHARED: dict[str, inspect.Parameter] = {
+    "preset": _option("preset", str | None, "--preset", "-p", help="start from a preset; see: distillkit presets"),
+    "config": _option(
+        "config_file", Path | None, "--config", "-c", help="YAML file of parameters, for example a run's config.yaml"
+    ),
+    "run": _option("run", str | None, *_RUN_FLAGS, help="run directory to work on", show_default="the newest run"),
+    "run to continue": _option(
+        "run", str | None, *_RUN_FLAGS, help="run directory to continue", show_default="a new run"
+    ),
+    "run to record in": _option("run", str | None, *_RUN_FLAGS, help="record the result in this run"),
+    "output-dir": _option(
+        "output_dir", str, "--output-dir", default=declared.default("output_dir"), help="where the runs are",
+        envvar=declared.environment_variable("output_dir"),
+    ),
+    "only": _option("only", bool, "--only", help="run this stage alone, nothing before or after it"),
+    "force": _option("force", bool, "--force", "-f", help="redo what is complete already"),
+    "dry-run": _option(
+        "dry_run", bool, "--dry-run", help="show the plan: parameters, stages, memory, disk, time; change nothing"
+    ),
+    "json": _option("json", bool, "--json", help="one JSON object on stdout and nothing else there"),
+    "quiet": _option("quiet", bool, "--quiet", "-q", help="only warnings and errors"),
+    "debug": _option(
+        "debug", bool, "--debug", help="show the traceback of an error", envvar="DISTILLKIT_DEBUG"
+    ),
+}  # fmt: skip
+OUTPUT = ("json", "quiet", "debug")
+
+
+# --- options from the declaration -------------------------------------------------------------------------------------
+
+
+def _default_words(name: str) -> str:
+    value = declared.default(name)
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
@@ -24,53 +74,107 @@ def _metavar(name: str) -> str:
     choices = declared.choices(name)
     if choices:
         return "|".join(choices)
-    kind = str(declared.fields()[name].type)
-    return "INTEGER" if "int" in kind else "NUMBER" if "float" in kind else "TEXT"
+    return {int: "INTEGER", float: "NUMBER"}.get(declared.kind(name), "TEXT")
 
 
 def parameter_option(name: str) -> inspect.Parameter:
     """One declared parameter as an option. It arrives as text, or as None where it was not given."""
-    limits = declared.range_words(name)
     # Typer would put what is no literal default in brackets within brackets.
-    facts = (
-        f"{limits}; default: {_show(declared.default(name))}" if limits else f"default: {_show(declared.default(name))}"
-    )
-    words = f"{help_text(name).what} [{facts}]"
+    facts = "; ".join(filter(None, [declared.range_words(name), f"default: {_default_words(name)}"]))
     common: dict[str, Any] = {
-        "help": words,
+        "help": f"{help_text(name).what} [{facts}]",
         "rich_help_panel": group_title(declared.facts(name).group),
         "show_default": False,
     }
     if declared.types()[name] is bool:
-        option = typer.Option("/".join(declared.flags(name)), **common)
-        annotation: Any = Annotated[bool | None, option]
+        annotation: Any = Annotated[bool | None, typer.Option("/".join(declared.flags(name)), **common)]
     else:
-        option = typer.Option(declared.flag(name), metavar=_metavar(name), **common)
-        annotation = Annotated[str | None, option]
+        annotation = Annotated[str | None, typer.Option(declared.flag(name), metavar=_metavar(name), **common)]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
-def with_parameters(names: tuple[str, ...]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of these parameters; it receives the given ones as the mapping `given`."""
+def stage_option(option: StageOption) -> inspect.Parameter:
+    """An option of one stage; None where it was not given."""
+    return _option(option.keyword, option.type | None, option.flag, help=option.help, show_default=option.default_words)
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        own = [item for item in inspect.signature(command, eval_str=True).parameters.values() if item.name != "given"]
-        derived = [parameter_option(name) for name in names]
 
-        def wrapper(**values: Any) -> None:
-            given = {name: values.pop(name) for name in names}
-            command(given={name: value for name, value in given.items() if value is not None}, **values)
+# --- commands ---------------------------------------------------------------------------------------------------------
 
-        wrapper.__name__ = command.__name__
-        wrapper.__doc__ = command.__doc__
-        signature = [item.replace(kind=inspect.Parameter.KEYWORD_ONLY) for item in own] + derived
-        wrapper.__signature__ = inspect.Signature(signature)  # pyright: ignore[reportFunctionMemberAccess]
-        wrapper.__annotations__ = {item.name: item.annotation for item in signature}
-        return wrapper
+
+def command(
+    app: typer.Typer,
+    name: str,
+    *,
+    help: str | None = None,
+    options: Sequence[str] = (),
+    parameters: Sequence[str] = (),
+    own: Iterable[inspect.Parameter] = (),
+    output: Sequence[str] = OUTPUT,
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a function a subcommand.
+
+    It receives its `Console`, every option under its keyword, and, where the command takes parameters, those that were
+    given as the mapping `given`.
+
+    Args:
+        help: what the command does; the function's docstring if not given.
+        options: names in `SHARED`.
+        parameters: names of declared parameters.
+        own: options of this command alone, besides those in the signature of the function.
+        output: those of `OUTPUT` that it has.
+    """
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        shared = [SHARED[option] for option in options]
+        known = {"console", *(item.name for item in shared)}
+        written = [
+            item.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for item in inspect.signature(function, eval_str=True).parameters.values()
+            if item.kind is not inspect.Parameter.VAR_KEYWORD and item.name not in known
+        ]
+        signature = [*written, *own, *shared, *(SHARED[item] for item in output), *map(parameter_option, parameters)]
+
+        def call(**values: Any) -> None:
+            answered = {item: values.pop(item) for item in output}
+            console = Console(
+                quiet=answered.get("quiet", False),
+                json_output=answered.get("json", False),
+                debug=answered.get("debug", False),
+            )
+            if parameters:
+                given = {parameter: values.pop(parameter) for parameter in parameters}
+                values["given"] = {parameter: value for parameter, value in given.items() if value is not None}
+            function(console, **values)
+
+        call.__name__ = function.__name__
+        call.__doc__ = help or function.__doc__
+        call.__signature__ = inspect.Signature(signature)  # pyright: ignore[reportFunctionMemberAccess]
+        call.__annotations__ = {item.name: item.annotation for item in signature}
+        return app.command(name)(call)
 
     return decorate
 
 
-def command_line_names() -> tuple[str, ...]:
-    """Every parameter that has an option, in the order of the declaration."""
-    return tuple(name for name in declared.fields() if declared.facts(name).on_command_line)
+# --- options that a command does not have -----------------------------------------------------------------------------
+
+
+def command_parameters(name: str) -> tuple[str, ...]:
+    """The parameters that a subcommand takes as options."""
+    return stage_parameters(name) if name in STAGES else ()
+
+
+def parameter_of(flag: str) -> str | None:
+    """The parameter that a flag sets, or would set if it were an option; None for any other flag."""
+    return next((name for name in declared.fields() if flag in (declared.flag(name), *declared.flags(name))), None)
+
+
+def no_such_option(flag: str, parameter: str, name: str) -> UsageError:
+    """The error for `flag`, which would set `parameter` and is no option of the subcommand `name`."""
+    if declared.types()[parameter] is bool:
+        value = str(not declared.default(parameter)).lower()
+    else:
+        value = [*declared.facts(parameter).examples, *declared.choices(parameter), "VALUE"][0]
+    in_file = f"put it into a YAML file, `{parameter}: {value}`, and give that with --config"
+    takers = [stage for stage in STAGES if parameter in stage_parameters(stage)]
+    hint = f"give it to distillkit {' or '.join(takers)}, or {in_file}" if takers else in_file
+    return UsageError(f"No such option: {flag} (distillkit {name})", hint=hint)

@@ -1,4 +1,4 @@
-"""The parameter reference, rendered from the declaration and its words: `distillkit params`, and the pages in docs/.
+"""The parameter reference, rendered from the declaration and the help texts: `distillkit params`, and the pages in docs/.
 
 python -m distillkit.cli.parameter_pages --write docs      regenerates both pages
 python -m distillkit.cli.parameter_pages --check docs      fails if they are stale
@@ -9,8 +9,6 @@ from __future__ import annotations
 import argparse
 import sys
 import textwrap
-import types as python_types
-import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,19 +16,18 @@ from typing import Any
 from distillkit.errors import DistillkitError
 from distillkit.settings import parameters as declared
 from distillkit.settings.help_texts import LANGUAGES, group_title, help_text
-from distillkit.settings.resolve import ENVIRONMENT_PREFIX
 from distillkit.storage import explained_write_errors, write_bytes
 
 FILES = {"en": "parameters.md", "ru": "parameters.ru.md"}
 
 _WIDTH = 78
 
-_WORDS: dict[str, dict[str, str]] = {
+_LABELS: dict[str, dict[str, str]] = {
     "en": {
         "text": "text", "int": "whole number", "float": "number", "bool": "yes or no", "mapping": "mapping",
         "choice": "one of", "or none": "or none", "none": "none", "empty": "empty", "yes": "yes", "no": "no",
         "flag": "flag", "key": "in YAML and Python", "environment": "environment", "type": "type", "default": "default",
-        "range": "range", "values": "values", "examples": "examples", "no flag": "none, only in configuration files",
+        "range": "range", "values": "values", "examples": "examples", "no flag": "none, it is set in a `--config` file",
         "effect": "How it changes the result", "choose": "How to choose it", "example": "Example",
         "parameter": "parameter", "what": "what it is", "range or values": "range or values",
     },
@@ -38,7 +35,7 @@ _WORDS: dict[str, dict[str, str]] = {
         "text": "текст", "int": "целое число", "float": "число", "bool": "да или нет", "mapping": "словарь",
         "choice": "одно из значений", "or none": "или не задано", "none": "не задано", "empty": "пусто", "yes": "да", "no": "нет",
         "flag": "флаг", "key": "в YAML и Python", "environment": "переменная среды", "type": "тип", "default": "по умолчанию",
-        "range": "диапазон", "values": "значения", "examples": "примеры значений", "no flag": "нет, только в файле конфигурации",
+        "range": "диапазон", "values": "значения", "examples": "примеры значений", "no flag": "нет, задаётся в файле для `--config`",
         "effect": "Как влияет на результат", "choose": "Как выбрать", "example": "Пример",
         "parameter": "параметр", "what": "что это", "range or values": "диапазон или значения",
     },
@@ -51,7 +48,7 @@ _INTRODUCTION = {
 [По-русски](parameters.ru.md)
 
 `distill_models()` and `distillkit distill` take {core} parameters, and {advanced} more for advanced use. This page is \
-generated from their declaration in `distillkit/settings/parameters.py` and the words in `distillkit/settings/help_texts/` by \
+generated from their declaration in `distillkit/settings/parameters.py` and the texts in `distillkit/settings/help_texts/` by \
 `python -m distillkit.cli.parameter_pages --write docs`; a test keeps it in step. In a terminal, `distillkit params NAME` shows the same.
 
 - **Where values come from.** The later wins: default, preset (`--preset`), configuration file (`--config`), environment \
@@ -80,37 +77,28 @@ the limits. What makes no sense at all is refused always.
 }
 
 
-# --- facts as words --------------------------------------------------------------------------------------------------
-
-
-def environment_variable(name: str) -> str | None:
-    """`sample_size` -> `DISTILLKIT_SAMPLE_SIZE`; None for what only a configuration file can express."""
-    return ENVIRONMENT_PREFIX + name.upper() if declared.facts(name).on_command_line else None
+# --- facts as text --------------------------------------------------------------------------------------------------
 
 
 def type_words(name: str, lang: str = "en") -> str:
     """The type of a parameter: `whole number`, `text or none`."""
-    words = _WORDS[lang]
+    labels = _LABELS[lang]
     if declared.choices(name):
-        return words["choice"]
-    kind, optional = declared.types()[name], False
-    if isinstance(kind, python_types.UnionType):
-        optional = True
-        kind = next(member for member in typing.get_args(kind) if member is not type(None))
-    key = {int: "int", float: "float", bool: "bool", str: "text"}.get(kind, "mapping")
-    return f"{words[key]} {words['or none']}" if optional else words[key]
+        return labels["choice"]
+    key = {int: "int", float: "float", bool: "bool", str: "text"}.get(declared.kind(name), "mapping")
+    return f"{labels[key]} {labels['or none']}" if declared.is_optional(name) else labels[key]
 
 
 def default_words(name: str, lang: str = "en") -> str:
     """The default of a parameter."""
-    value, words = declared.default(name), _WORDS[lang]
+    value, labels = declared.default(name), _LABELS[lang]
     if value is None:
-        return words["none"]
+        return labels["none"]
     if isinstance(value, bool):
-        return words["yes"] if value else words["no"]
+        return labels["yes"] if value else labels["no"]
     if isinstance(value, int | float):
         return declared.number_words(value)
-    return str(value) if value else words["empty"]
+    return str(value) if value else labels["empty"]
 
 
 def limits_words(name: str) -> str:
@@ -138,11 +126,11 @@ def overview_rows(lang: str = "en") -> list[tuple[str, str, str, str]]:
 
 def as_json(name: str, lang: str = "en") -> dict[str, Any]:
     """Everything that is known of a parameter, for `--json`."""
-    facts, words = declared.facts(name), help_text(name, lang)
+    facts, texts = declared.facts(name), help_text(name, lang)
     return {
         "name": name,
         "flags": list(declared.flags(name)),
-        "environment": environment_variable(name),
+        "environment": declared.environment_variable(name),
         "group": facts.group,
         "type": type_words(name),
         "default": declared.default(name),
@@ -150,31 +138,31 @@ def as_json(name: str, lang: str = "en") -> dict[str, Any]:
         "high": facts.high,
         "choices": list(declared.choices(name)),
         "examples": list(facts.examples),
-        "what": words.what,
-        "effect": words.effect,
-        "choose": words.choose,
-        "example": words.example,
+        "what": texts.what,
+        "effect": texts.effect,
+        "choose": texts.choose,
+        "example": texts.example,
     }
 
 
 def _facts_rows(name: str, lang: str) -> list[tuple[str, list[str], str]]:
-    """(what, values as one types them, words about them) of the facts of a parameter that there are."""
-    words, facts = _WORDS[lang], declared.facts(name)
-    variable, choices = environment_variable(name), declared.choices(name)
+    """(what, values as one types them, a remark on them) of the facts of a parameter that there are."""
+    labels, facts = _LABELS[lang], declared.facts(name)
+    variable, choices = declared.environment_variable(name), declared.choices(name)
     default, shown = declared.default(name), default_words(name, lang)
     literal = default is not None and not isinstance(default, bool) and default != {}
     rows = [
-        (words["flag"], list(declared.flags(name)), "" if declared.flags(name) else words["no flag"]),
-        (words["key"], [name], ""),
+        (labels["flag"], list(declared.flags(name)), "" if declared.flags(name) else labels["no flag"]),
+        (labels["key"], [name], ""),
     ]
     if variable is not None:
-        rows.append((words["environment"], [variable], ""))
-    rows.append((words["type"], list(choices), type_words(name, lang)))
-    rows.append((words["default"], [shown] if literal else [], "" if literal else shown))
+        rows.append((labels["environment"], [variable], ""))
+    rows.append((labels["type"], list(choices), type_words(name, lang)))
+    rows.append((labels["default"], [shown] if literal else [], "" if literal else shown))
     if facts.low is not None:
-        rows.append((words["range"], [], limits_words(name)))
+        rows.append((labels["range"], [], limits_words(name)))
     if facts.examples:
-        rows.append((words["examples"], list(facts.examples), ""))
+        rows.append((labels["examples"], list(facts.examples), ""))
     return rows
 
 
@@ -184,7 +172,7 @@ def describe(name: str, lang: str = "en") -> str:
     Raises:
         KeyError: unknown parameter or language.
     """
-    words, texts = _WORDS[lang], help_text(name, lang)
+    labels, texts = _LABELS[lang], help_text(name, lang)
     rows = [
         (what, " ".join(filter(None, [about, ", ".join(values)]))) for what, values, about in _facts_rows(name, lang)
     ]
@@ -198,12 +186,12 @@ def describe(name: str, lang: str = "en") -> str:
             subsequent_indent=" " * (width + 4),
             break_on_hyphens=False,
         )
-    for title, text in ((words["effect"], texts.effect), (words["choose"], texts.choose)):
+    for title, text in ((labels["effect"], texts.effect), (labels["choose"], texts.choose)):
         lines += ["", title]
         lines += textwrap.wrap(
             text, _WIDTH, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False, break_long_words=False
         )
-    lines += ["", words["example"], textwrap.indent(texts.example, "  ")]
+    lines += ["", labels["example"], textwrap.indent(texts.example, "  ")]
     return "\n".join(lines)
 
 
@@ -220,7 +208,7 @@ def _cell(values: Sequence[str], about: str) -> str:
 
 
 def _section(name: str, lang: str) -> str:
-    words, texts = _WORDS[lang], help_text(name, lang)
+    labels, texts = _LABELS[lang], help_text(name, lang)
     kind = "shell" if texts.example.startswith("distillkit") else "yaml"
     rows = "\n".join(f"| {what} | {_cell(values, about)} |" for what, values, about in _facts_rows(name, lang))
     return f"""\
@@ -232,9 +220,9 @@ def _section(name: str, lang: str) -> str:
 |---|---|
 {rows}
 
-**{words["effect"]}.** {texts.effect}
+**{labels["effect"]}.** {texts.effect}
 
-**{words["choose"]}.** {texts.choose}
+**{labels["choose"]}.** {texts.choose}
 
 ```{kind}
 {texts.example}
@@ -248,19 +236,19 @@ def markdown(lang: str = "en") -> str:
     Raises:
         KeyError: unknown language.
     """
-    words = _WORDS[lang]
+    labels = _LABELS[lang]
     core = len(declared.core_names())
-    parts = [_INTRODUCTION[lang].format(core=core, advanced=len(declared.fields()) - core)]
-    head = f"| {words['parameter']} | {words['default']} | {words['range or values']} | {words['what']} |\n|---|---|---|---|\n"
+    sections = [_INTRODUCTION[lang].format(core=core, advanced=len(declared.fields()) - core)]
+    head = f"| {labels['parameter']} | {labels['default']} | {labels['range or values']} | {labels['what']} |\n|---|---|---|---|\n"
     rows = [
         f"| [`{name}`](#{name}) | {default_words(name, lang)} | {limits_words(name)} | {help_text(name, lang).what} |\n"
         for name in declared.fields()
     ]
-    parts.append(head + "".join(rows))
+    sections.append(head + "".join(rows))
     for group in declared.GROUPS:
-        parts.append(f"## {group_title(group, lang)}\n")
-        parts += [_section(name, lang) for name in declared.fields() if declared.facts(name).group == group]
-    return "\n".join(parts)
+        sections.append(f"## {group_title(group, lang)}\n")
+        sections += [_section(name, lang) for name in declared.fields() if declared.facts(name).group == group]
+    return "\n".join(sections)
 
 
 def stale_pages(folder: Path) -> list[Path]:

@@ -26,8 +26,9 @@ from distillkit.run.manifest import (
     now,
     save_manifest,
 )
+from distillkit.settings import parameters as declared
 from distillkit.settings.paths import check_folder_name, user_path
-from distillkit.settings.resolve import NAME_AND_PATH, ResolvedConfig
+from distillkit.settings.resolve import ResolvedConfig
 from distillkit.settings.strict_yaml import dump_yaml
 from distillkit.storage import (
     TEMPORARY_PREFIX,
@@ -154,8 +155,9 @@ class RunDirectory:
         """
         config = self.manifest.config
         # Name and path together would be refused as a conflict.
-        replaced = {name for name, path in NAME_AND_PATH if config.get(path) is not None}
-        values = {name: value for name, value in config.items() if name not in {"folder_name", "output_dir", *replaced}}
+        replaced = {name for name, winner in declared.replacements().items() if config.get(winner) is not None}
+        left_out = {*declared.location_names(), *replaced}
+        values = {name: value for name, value in config.items() if name not in left_out}
         header = f"# distillkit {self.manifest.distillkit}: reproduces this run with  distillkit distill --config config.yaml\n"
         write_bytes(self.path / CONFIG_FILE, (header + dump_yaml(values)).encode("utf-8"))
 

@@ -1,18 +1,35 @@
 """Every parameter, declared once.
 
 The Python signature, the command line options, the environment variables, the preset and configuration keys, the
-tables and the reference pages are all derived from the fields of `Parameters`; `tests/unit/test_parameters_agree.py`
-proves that they agree. The words that explain each field are in `help_texts/`.
+checks of values, the tables and the reference pages are all derived from the fields of `Parameters`;
+`tests/unit/settings/test_parameters_agree.py` proves that they agree. To add a parameter, write its field here and its
+texts in `help_texts/`, then have the reference pages and the signature for editors written again:
+`python -m distillkit.cli.parameter_pages --write docs` and `python -m distillkit.api_stub --write`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import types as python_types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
+
+from distillkit import registry
+from distillkit.settings import conditions
+from distillkit.settings.facts import (
+    INNER_SHARE,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SEED,
+    SHARE,
+    ParameterFacts,
+    at_least,
+    parameter,
+)
 
 BoxType = Literal["white", "black"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -25,81 +42,106 @@ TeacherStreaming = Literal["auto", "on", "off"]
 TeacherPrecision = Literal["same", "int8"]
 SparseMethod = Literal["sampling", "top-k"]
 CompileMode = Literal["auto", "on", "off"]
-DivergenceName = Literal[
-    "forward-kl", "reverse-kl", "jsd", "skew-kl", "skew-reverse-kl", "alpha-beta", "total-variation", "taid"
-]
 
+ENVIRONMENT_PREFIX = "DISTILLKIT_"
 GROUPS = ("models", "data", "distillation", "training", "output", "extras", "advanced")
-
-
-@dataclass(frozen=True)
-class ParameterFacts:
-    """What is known of a parameter besides its type and default.
-
-    Attributes:
-        group: the heading under which it is listed, one of `GROUPS`.
-        low, high: the documented range, inclusive; lifted by `allow_out_of_range`.
-        examples: values worth showing.
-        affects: the first stage whose result depends on it; later stages follow from that. None: no result does.
-        on_command_line: False for what only a configuration file can express.
-    """
-
-    group: str
-    low: float | None = None
-    high: float | None = None
-    examples: tuple[str, ...] = ()
-    affects: str | None = None
-    on_command_line: bool = True
-
-
-def parameter(default: Any, group: str, **facts: Any) -> Any:
-    metadata = {"facts": ParameterFacts(group=group, **facts)}
-    if isinstance(default, dict):
-        return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
-    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parameters:
-    """The configuration of one run: the 26 parameters of `distill_models()`, then the advanced ones."""
+    """The configuration of one run: the core parameters of `distill_models()`, then the advanced ones."""
 
     teacher_model: str = parameter(
         "gpt2-xl",
         "models",
         affects="prepare-data",
+        takes_path=True,
+        replaced_by="teacher_model_path",
         examples=("gpt2-xl", "gpt2-medium", "gpt2", "Qwen/Qwen-1_8B", "microsoft/DialoGPT-large"),
     )
     student_model: str = parameter(
         "arnir0/Tiny-LLM",
         "models",
         affects="prepare-data",
+        takes_path=True,
+        replaced_by="student_model_path",
         examples=("arnir0/Tiny-LLM", "distilgpt2", "gpt2", "gpt2-medium", "teacher:6"),
     )
     box_type: BoxType = parameter("white", "models", affects="prepare-data")
-    teacher_model_path: str | None = parameter(None, "models", affects="prepare-data", examples=("./models/gpt2-xl",))
-    student_model_path: str | None = parameter(None, "models", affects="prepare-data", examples=("./models/tiny-llm",))
+    teacher_model_path: str | None = parameter(
+        None, "models", affects="prepare-data", takes_path=True, examples=("./models/gpt2-xl",)
+    )
+    student_model_path: str | None = parameter(
+        None, "models", affects="prepare-data", takes_path=True, examples=("./models/tiny-llm",)
+    )
 
     dataset: str = parameter(
-        "wikitext", "data", affects="prepare-data", examples=("wikitext", "pokemon", "python-docs", "./texts.jsonl")
+        "wikitext",
+        "data",
+        affects="prepare-data",
+        takes_path=True,
+        replaced_by="dataset_path",
+        examples=("wikitext", "pokemon", "python-docs", "./texts.jsonl"),
     )
-    dataset_path: str | None = parameter(None, "data", affects="prepare-data", examples=("./texts.txt",))
-    sample_size: int = parameter(1000, "data", low=100, high=50_000, affects="prepare-data", examples=("500", "5000"))
-    max_length: int = parameter(256, "data", low=64, high=4096, affects="prepare-data", examples=("128", "512"))
+    dataset_path: str | None = parameter(
+        None, "data", affects="prepare-data", takes_path=True, examples=("./texts.txt",)
+    )
+    sample_size: int = parameter(
+        1000, "data", low=100, high=50_000, possible=at_least(1), affects="prepare-data", examples=("500", "5000")
+    )
+    max_length: int = parameter(
+        256, "data", low=64, high=4096, possible=at_least(8), affects="prepare-data", examples=("128", "512")
+    )
 
-    temperature: float = parameter(2.0, "distillation", low=1.0, high=10.0, affects="distill", examples=("1.0", "3.0"))
-    alpha: float = parameter(0.7, "distillation", low=0.0, high=1.0, affects="distill", examples=("0.5", "0.9"))
-    beta: float = parameter(0.3, "distillation", low=0.0, high=1.0, affects="distill", examples=("0.5", "0.1"))
+    temperature: float = parameter(
+        2.0,
+        "distillation",
+        low=1.0,
+        high=10.0,
+        possible=POSITIVE,
+        affects="distill",
+        used_by=conditions.SOFTENED,
+        examples=("1.0", "3.0"),
+    )
+    alpha: float = parameter(
+        0.7,
+        "distillation",
+        low=0.0,
+        high=1.0,
+        possible=SHARE,
+        complement="beta",
+        affects="distill",
+        examples=("0.5", "0.9"),
+    )
+    beta: float = parameter(
+        0.3,
+        "distillation",
+        low=0.0,
+        high=1.0,
+        possible=SHARE,
+        complement="alpha",
+        affects="distill",
+        examples=("0.5", "0.1"),
+    )
 
-    epochs: int = parameter(2, "training", low=1, high=20, affects="distill", examples=("1", "5"))
-    batch_size: int = parameter(8, "training", low=1, high=128, affects="distill", examples=("2", "32"))
+    epochs: int = parameter(
+        2, "training", low=1, high=20, possible=at_least(1), affects="distill", may_grow=True, examples=("1", "5")
+    )
+    batch_size: int = parameter(
+        8, "training", low=1, high=128, possible=at_least(1), affects="distill", examples=("2", "32")
+    )
     learning_rate: float = parameter(
-        5e-5, "training", low=1e-6, high=1e-3, affects="distill", examples=("1e-4", "4e-4")
+        5e-5, "training", low=1e-6, high=1e-3, possible=POSITIVE, affects="distill", examples=("1e-4", "4e-4")
     )
-    no_cuda: bool = parameter(False, "training", affects="distill")
+    no_cuda: bool = parameter(False, "training", affects="distill", opposite_flag="--cuda")
 
-    output_dir: str = parameter("./output", "output", examples=("./experiments",))
-    folder_name: str | None = parameter(None, "output", examples=("gpt2_to_tiny_experiment_1",))
-    checkpoint_interval: int = parameter(50, "output", low=1, high=1000, affects="distill", examples=("25", "200"))
+    output_dir: str = parameter(
+        "./output", "output", location="directory", takes_path=True, examples=("./experiments",)
+    )
+    folder_name: str | None = parameter(None, "output", location="folder", examples=("gpt2_to_tiny_experiment_1",))
+    checkpoint_interval: int = parameter(
+        50, "output", low=1, high=1000, possible=at_least(1), affects="distill", examples=("25", "200")
+    )
     save_metrics: bool = parameter(True, "output")
     save_plot: bool = parameter(True, "output")
     save_best_model: bool = parameter(True, "output", affects="distill")
@@ -113,29 +155,86 @@ class Parameters:
     trust_remote_code: bool = parameter(False, "advanced")
     text_column: str | None = parameter(None, "advanced", affects="prepare-data", examples=("text", "body"))
     held_out_size: int | None = parameter(
-        None, "advanced", low=20, high=10_000, affects="prepare-data", examples=("200",)
+        None, "advanced", low=20, high=10_000, possible=at_least(1), affects="prepare-data", examples=("200",)
     )
-    seed: int = parameter(42, "advanced", low=0, high=2**31 - 1, affects="prepare-data", examples=("1", "1234"))
-    gradient_accumulation: int = parameter(1, "advanced", low=1, high=1024, affects="distill", examples=("4",))
+    seed: int = parameter(
+        42, "advanced", low=0, high=2**31 - 1, possible=SEED, affects="prepare-data", examples=("1", "1234")
+    )
+    gradient_accumulation: int = parameter(
+        1, "advanced", low=1, high=1024, possible=at_least(1), affects="distill", examples=("4",)
+    )
     precision: Precision = parameter("auto", "advanced", affects="distill")
     lr_schedule: LearningRateSchedule = parameter("linear", "advanced", affects="distill")
-    warmup_fraction: float = parameter(0.05, "advanced", low=0.0, high=0.5, affects="distill", examples=("0.1",))
-    alignment: Alignment = parameter("auto", "advanced", affects="distill")
-    prefix_map: PrefixMap = parameter("longest", "advanced", affects="distill")
-    divergence: DivergenceName = parameter("forward-kl", "advanced", affects="distill")
-    divergence_mix: float | None = parameter(
-        None, "advanced", low=0.01, high=0.99, affects="distill", examples=("0.1", "0.5")
+    warmup_fraction: float = parameter(
+        0.05, "advanced", low=0.0, high=0.5, possible=SHARE, affects="distill", examples=("0.1",)
     )
-    ab_alpha: float = parameter(0.2, "advanced", low=0.05, high=2.0, affects="distill", examples=("0.5",))
-    ab_beta: float = parameter(0.7, "advanced", low=0.05, high=2.0, affects="distill", examples=("0.5",))
+    alignment: Alignment = parameter(
+        "auto", "advanced", affects="distill", used_by=conditions.WHITE_BOX, on_command_line=False
+    )
+    prefix_map: PrefixMap = parameter("longest", "advanced", affects="distill", used_by=conditions.BYTE_PREFIXES)
+    divergence: str = parameter(
+        "forward-kl",
+        "advanced",
+        choices=registry.DIVERGENCES,
+        affects="distill",
+        used_by=conditions.CHOSEN_DIVERGENCE,
+    )
+    divergence_mix: float | None = parameter(
+        None,
+        "advanced",
+        low=0.01,
+        high=0.99,
+        possible=INNER_SHARE,
+        affects="distill",
+        used_by=conditions.MIXTURE,
+        on_command_line=False,
+        examples=("0.1", "0.5"),
+    )
+    ab_alpha: float = parameter(
+        0.2,
+        "advanced",
+        low=0.05,
+        high=2.0,
+        possible=NOT_NEGATIVE,
+        affects="distill",
+        used_by=conditions.EXPONENTS,
+        on_command_line=False,
+        examples=("0.5",),
+    )
+    ab_beta: float = parameter(
+        0.7,
+        "advanced",
+        low=0.05,
+        high=2.0,
+        possible=NOT_NEGATIVE,
+        affects="distill",
+        used_by=conditions.EXPONENTS,
+        on_command_line=False,
+        examples=("0.5",),
+    )
     teacher_cache: TeacherCacheMode = parameter("auto", "advanced", affects="distill")
-    sparse_method: SparseMethod = parameter("sampling", "advanced", affects="distill")
-    sparse_size: int = parameter(64, "advanced", low=8, high=1024, affects="distill", examples=("32", "128"))
-    teacher_streaming: TeacherStreaming = parameter("auto", "advanced", affects="distill")
-    teacher_precision: TeacherPrecision = parameter("same", "advanced", affects="distill")
-    compile_loss: CompileMode = parameter("auto", "advanced", affects="distill")
-    quality_gate: QualityGate = parameter("not-worse", "advanced")
+    sparse_method: SparseMethod = parameter(
+        "sampling", "advanced", affects="distill", used_by=conditions.SPARSE_TARGETS, on_command_line=False
+    )
+    sparse_size: int = parameter(
+        64,
+        "advanced",
+        low=8,
+        high=1024,
+        possible=at_least(1),
+        affects="distill",
+        used_by=conditions.SPARSE_TARGETS,
+        on_command_line=False,
+        examples=("32", "128"),
+    )
+    teacher_streaming: TeacherStreaming = parameter("auto", "advanced", affects="distill", used_by=conditions.WHITE_BOX)
+    teacher_precision: TeacherPrecision = parameter("same", "advanced", affects="distill", used_by=conditions.WHITE_BOX)
+    compile_loss: CompileMode = parameter("auto", "advanced", affects="distill", on_command_line=False)
+    quality_gate: QualityGate = parameter("not-worse", "advanced", affects="validate")
     datasets: dict[str, dict[str, Any]] = parameter({}, "advanced", affects="prepare-data", on_command_line=False)
+
+
+# --- the declaration, asked by name -----------------------------------------------------------------------------------
 
 
 @functools.cache
@@ -165,7 +264,30 @@ def default(name: str) -> Any:
 
 def choices(name: str) -> tuple[str, ...]:
     """The closed set of values of a parameter, empty where it is open."""
+    table = facts(name).choices
+    if table is not None:
+        return tuple(table)
     return typing.get_args(types()[name]) if typing.get_origin(types()[name]) is Literal else ()
+
+
+def kind(name: str) -> Any:
+    """The type of the values of a parameter, without the None of optional ones: int, float, bool, str, a Literal, …"""
+    annotation = types()[name]
+    if not isinstance(annotation, python_types.UnionType):
+        return annotation
+    return next(member for member in typing.get_args(annotation) if member is not type(None))
+
+
+def is_optional(name: str) -> bool:
+    """Whether None is a value of the parameter."""
+    return isinstance(types()[name], python_types.UnionType)
+
+
+def argument_type(name: str) -> Any:
+    """The type of the parameter as an argument in Python: closed choices as a Literal, a Path where a text may be one."""
+    if choices(name):
+        return Literal[choices(name)]
+    return types()[name] | Path if facts(name).takes_path else types()[name]
 
 
 def flag(name: str) -> str:
@@ -173,13 +295,23 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def spelled(name: str) -> str:
+    """The parameter as a message names it: its flag, or where it has none the name that configuration files use."""
+    return flag(name) if facts(name).on_command_line else name
+
+
 def flags(name: str) -> tuple[str, ...]:
-    """The flag of a parameter, and for yes-or-no its opposite; () for what only a configuration file can express."""
+    """The flag of a parameter, and for yes-or-no its opposite; () for what has no flag."""
     if not facts(name).on_command_line:
         return ()
     if types()[name] is not bool:
         return (flag(name),)
-    return (flag(name), "--cuda" if name == "no_cuda" else flag(name).replace("--", "--no-", 1))
+    return (flag(name), facts(name).opposite_flag or flag(name).replace("--", "--no-", 1))
+
+
+def environment_variable(name: str) -> str | None:
+    """`sample_size` -> `DISTILLKIT_SAMPLE_SIZE`; None for a mapping, which a variable cannot express."""
+    return None if typing.get_origin(types()[name]) is dict else ENVIRONMENT_PREFIX + name.upper()
 
 
 def number_words(value: float) -> str:
@@ -197,5 +329,25 @@ def range_words(name: str) -> str:
 
 
 def core_names() -> tuple[str, ...]:
-    """The 26 parameters that `distill_models()` promises, without the advanced ones."""
+    """The parameters that `distill_models()` promises, without the advanced ones."""
     return tuple(name for name in fields() if facts(name).group != "advanced")
+
+
+def names_with_flag() -> tuple[str, ...]:
+    """Every parameter that has an option on the command line, in the order of the declaration."""
+    return tuple(name for name in fields() if facts(name).on_command_line)
+
+
+def replacements() -> dict[str, str]:
+    """Parameter to the one that wins over it: `teacher_model` -> `teacher_model_path`."""
+    return {name: winner for name in fields() if (winner := facts(name).replaced_by) is not None}
+
+
+def complements() -> dict[str, str]:
+    """Parameter to the one that is 1 minus it, in both directions."""
+    return {name: other for name in fields() if (other := facts(name).complement) is not None}
+
+
+def location_names() -> tuple[str, ...]:
+    """The parameters that say where a run lies; results do not depend on them."""
+    return tuple(name for name in fields() if facts(name).location is not None)

@@ -10,9 +10,7 @@ import dataclasses
 import difflib
 import functools
 import math
-import types as python_types
-import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,38 +19,17 @@ import pydantic
 
 from distillkit.errors import UsageError
 from distillkit.settings import parameters as declared
-from distillkit.settings.parameters import Parameters
+from distillkit.settings.conflicts import check_conflicts
+from distillkit.settings.parameters import ENVIRONMENT_PREFIX, Parameters
 from distillkit.settings.paths import check_folder_name, user_path
 from distillkit.settings.presets import read_preset
 from distillkit.settings.strict_yaml import read_yaml_mapping
 
-ENVIRONMENT_PREFIX = "DISTILLKIT_"
 # Variables with the prefix that are not parameters.
 OTHER_VARIABLES = frozenset({"DISTILLKIT_CACHE", "DISTILLKIT_LANG", "DISTILLKIT_DEBUG"})
 
 DERIVED = "derived"
 DEFAULT = "default"
-_DEFAULTS = Parameters()
-
-# Outside these a run is meaningless whatever the documented range: (name, test, what it must be).
-_IMPOSSIBLE = (
-    ("temperature", lambda value: value > 0, "greater than 0"),
-    ("alpha", lambda value: 0 <= value <= 1, "between 0 and 1"),
-    ("beta", lambda value: 0 <= value <= 1, "between 0 and 1"),
-    ("learning_rate", lambda value: value > 0, "greater than 0"),
-    ("warmup_fraction", lambda value: 0 <= value <= 1, "between 0 and 1"),
-    ("epochs", lambda value: value >= 1, "at least 1"),
-    ("batch_size", lambda value: value >= 1, "at least 1"),
-    ("gradient_accumulation", lambda value: value >= 1, "at least 1"),
-    ("sample_size", lambda value: value >= 1, "at least 1"),
-    ("held_out_size", lambda value: value >= 1, "at least 1"),
-    ("max_length", lambda value: value >= 8, "at least 8"),
-    ("divergence_mix", lambda value: 0 < value < 1, "greater than 0 and less than 1"),
-    ("ab_alpha", lambda value: value >= 0, "0 or greater"),
-    ("ab_beta", lambda value: value >= 0, "0 or greater"),
-    ("checkpoint_interval", lambda value: value >= 1, "at least 1"),
-    ("seed", lambda value: 0 <= value < 2**31, "between 0 and 2147483647"),
-)
 
 
 @dataclass(frozen=True)
@@ -79,7 +56,11 @@ class ResolvedConfig:
         """(name, value, source) for the parameter table; advanced ones only where they differ from the default."""
         values = self.as_dict()
         shown = [name for name in values if name in declared.core_names() or values[name] != declared.default(name)]
-        replaced = {name: f"not used, {path} wins" for name, path in NAME_AND_PATH if values[path] is not None}
+        replaced = {
+            name: f"not used, {winner} wins"
+            for name, winner in declared.replacements().items()
+            if values[winner] is not None
+        }
         return [(name, values[name], replaced.get(name, self.sources[name])) for name in shown]
 
 
@@ -103,16 +84,9 @@ def resolve(
     Raises:
         UsageError: unknown key, wrong type, value out of range or impossible, conflict; names the flag that mends it.
     """
-    layers = [base] if base is not None else []
-    if preset is not None:
-        layers.append(Layer(f"preset {preset}", read_preset(preset)))
-    if config_file is not None:
-        layers.append(Layer(f"file {config_file.name}", read_yaml_mapping(config_file, "configuration file")))
     notes: list[str] = []
-    if environment is not None:
-        layers.append(Layer("environment", _from_environment(environment, notes)))
-    layers.append(Layer(explicit_label, dict(explicit or {})))
-
+    layers = [] if base is None else [base]
+    layers += _layers(explicit, explicit_label, preset, config_file, environment, notes)
     values: dict[str, Any] = {name: declared.default(name) for name in declared.fields()}
     sources = dict.fromkeys(values, DEFAULT)
     rank = dict.fromkeys(values, -1)
@@ -124,8 +98,52 @@ def resolve(
     _settle_paths(values, sources, rank, settled=0 if base is not None else None)
     _settle_weights(values, sources, rank)
     _check_values(values, sources)
-    _check_conflicts(values, sources, notes)
+    check_conflicts(values)
+    notes += _unused_notes(values, sources)
     return ResolvedConfig(Parameters(**values), sources, tuple(notes))
+
+
+def value_in_layers(
+    name: str,
+    explicit: Mapping[str, Any] | None = None,
+    *,
+    explicit_label: str = "argument",
+    preset: str | None = None,
+    config_file: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Any:
+    """What `resolve` would take for one parameter, without a look at the others.
+
+    It answers where the run lies that is to be continued, whose configuration the others may need to be valid.
+
+    Raises:
+        UsageError: the value is of the wrong type, or a preset or a file cannot be read.
+    """
+    value = declared.default(name)
+    for layer in _layers(explicit, explicit_label, preset, config_file, environment, []):
+        if name in layer.values:
+            value = coerce(name, layer.values[name], layer.label)
+    return value
+
+
+def _layers(
+    explicit: Mapping[str, Any] | None,
+    explicit_label: str,
+    preset: str | None,
+    config_file: Path | None,
+    environment: Mapping[str, str] | None,
+    notes: list[str],
+) -> list[Layer]:
+    """What was given, from the weakest to the strongest; `notes` gains what is ignored."""
+    layers: list[Layer] = []
+    if preset is not None:
+        layers.append(Layer(f"preset {preset}", read_preset(preset)))
+    if config_file is not None:
+        layers.append(Layer(f"file {config_file.name}", read_yaml_mapping(config_file, "configuration file")))
+    if environment is not None:
+        layers.append(Layer("environment", _from_environment(environment, notes)))
+    layers.append(Layer(explicit_label, dict(explicit or {})))
+    return layers
 
 
 def check_known_name(name: str, where: str, known: Iterable[str] | None = None) -> None:
@@ -143,19 +161,12 @@ def _adapter(name: str) -> pydantic.TypeAdapter[Any]:
     return pydantic.TypeAdapter(declared.types()[name], config=pydantic.ConfigDict(coerce_numbers_to_str=True))
 
 
-def _is_optional(name: str) -> bool:
-    return type(None) in typing.get_args(declared.types()[name])
-
-
-def _wanted(name: str) -> str:
+def _type_words(name: str) -> str:
     choices = declared.choices(name)
     if choices:
         return "one of " + ", ".join(choices)
-    kind = declared.types()[name]
-    if isinstance(kind, python_types.UnionType):
-        kind = next(member for member in typing.get_args(kind) if member is not type(None))
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-    return words.get(kind, "a mapping")
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    return names.get(declared.kind(name), "a mapping")
 
 
 def coerce(name: str, value: Any, where: str) -> Any:
@@ -164,49 +175,43 @@ def coerce(name: str, value: Any, where: str) -> Any:
     Raises:
         UsageError: it cannot be.
     """
-    if _is_optional(name) and (value is None or (isinstance(value, str) and value.lower() in ("", "none", "null"))):
+    empty = value is None or (isinstance(value, str) and value.lower() in ("", "none", "null"))
+    if empty and declared.is_optional(name):
         return None
+    choices = declared.choices(name)
     wants_bool = declared.types()[name] is bool
     try:
         if isinstance(value, bool) != wants_bool and isinstance(value, bool | float | int):
             # pydantic would read `true` as 1, and 1 as true.
             raise ValueError
         if isinstance(value, str):
-            value = value if declared.choices(name) == () else value.strip()
+            value = value.strip() if choices else value
             if not value.strip():
                 raise ValueError
-        return _adapter(name).validate_python(value)
+        coerced = _adapter(name).validate_python(value)
+        if choices and coerced not in choices:
+            raise ValueError
+        return coerced
     except ValueError as error:
-        choices = declared.choices(name)
         near = difflib.get_close_matches(str(value), choices, n=1) if choices else []
         guess = f"; did you mean {near[0]!r}?" if near else ""
         raise UsageError(
-            f"{name}: {value!r} is not {_wanted(name)} ({where}){guess}", hint=f"see: distillkit params {name}"
+            f"{name}: {value!r} is not {_type_words(name)} ({where}){guess}", hint=f"see: distillkit params {name}"
         ) from error
 
 
 def _from_environment(environment: Mapping[str, str], notes: list[str]) -> dict[str, str]:
-    known = {
-        ENVIRONMENT_PREFIX + name.upper(): name for name in declared.fields() if declared.facts(name).on_command_line
-    }
-    found: dict[str, str] = {}
+    known = {variable: name for name in declared.fields() if (variable := declared.environment_variable(name))}
+    given: dict[str, str] = {}
     for variable, value in sorted(environment.items()):
         if not variable.startswith(ENVIRONMENT_PREFIX) or variable in OTHER_VARIABLES:
             continue
         if variable in known:
-            found[known[variable]] = value
+            given[known[variable]] = value
         else:
             near = difflib.get_close_matches(variable, list(known), n=1)
             notes.append(f"{variable} is no parameter and is ignored" + (f"; did you mean {near[0]}?" if near else ""))
-    return found
-
-
-# A path that is given wins over the name.
-NAME_AND_PATH = (
-    ("teacher_model", "teacher_model_path"),
-    ("student_model", "student_model_path"),
-    ("dataset", "dataset_path"),
-)
+    return given
 
 
 def _settle_paths(
@@ -216,21 +221,21 @@ def _settle_paths(
 
     The layer `settled` is a whole configuration, names and paths alike: there the path has won already.
     """
-    for name, path in NAME_AND_PATH:
+    for name, path in declared.replacements().items():
         if values[path] is None or rank[name] < 0 or rank[name] == rank[path] == settled:
             continue
         if rank[name] == rank[path]:
             raise UsageError(
                 f"{name} and {path} are both given ({sources[path]}): {values[name]!r} and {values[path]!r}",
-                hint=f"give only one of {declared.flag(name)} and {declared.flag(path)}",
+                hint=f"give only one of {declared.spelled(name)} and {declared.spelled(path)}",
             )
         if rank[name] > rank[path]:
             values[path], sources[path] = None, f"{DERIVED} ({name} was given)"
 
 
 def _settle_weights(values: dict[str, Any], sources: dict[str, str], rank: dict[str, int]) -> None:
-    """Giving only one of alpha and beta sets the other to 1 minus it."""
-    for given, other in (("alpha", "beta"), ("beta", "alpha")):
+    """Giving only one of two complements (alpha and beta) sets the other to 1 minus it."""
+    for given, other in declared.complements().items():
         if rank[given] > rank[other]:
             values[other], sources[other] = round(1 - values[given], 12), f"{DERIVED} (1 - {given})"
 
@@ -239,98 +244,56 @@ def _check_values(values: Mapping[str, Any], sources: Mapping[str, str]) -> None
     for name, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UsageError(
-                f"{name}: {value} is not a finite number ({sources[name]})", hint=f"use {declared.flag(name)}"
+                f"{name}: {value} is not a finite number ({sources[name]})", hint=f"use {declared.spelled(name)}"
             )
-    for name, possible, wanted in _IMPOSSIBLE:
-        value = values[name]
-        if value is not None and not possible(value):
+    for name, value in values.items():
+        possible = declared.facts(name).possible
+        if value is not None and possible is not None and not possible.holds(value):
             raise UsageError(
-                f"{name}: {declared.number_words(value)} is impossible, it must be {wanted} ({sources[name]})",
+                f"{name}: {declared.number_words(value)} is impossible, it must be {possible.words} ({sources[name]})",
                 hint=f"documented range: {declared.range_words(name)}",
             )
-    if abs(values["alpha"] + values["beta"] - 1) > 1e-6:
-        raise UsageError(
-            f"alpha + beta must be 1, but alpha is {values['alpha']:g} ({sources['alpha']}) "
-            f"and beta is {values['beta']:g} ({sources['beta']})",
-            hint="give only one of --alpha and --beta; the other one follows",
-        )
-    if values["allow_out_of_range"]:
-        return
+    _check_sums(values, sources)
+    if not values["allow_out_of_range"]:
+        _check_ranges(values, sources)
+    _check_location(values)
+
+
+def _check_sums(values: Mapping[str, Any], sources: Mapping[str, str]) -> None:
+    for name, other in declared.complements().items():
+        if abs(values[name] + values[other] - 1) > 1e-6:
+            raise UsageError(
+                f"{name} + {other} must be 1, but {name} is {values[name]:g} ({sources[name]}) "
+                f"and {other} is {values[other]:g} ({sources[other]})",
+                hint=f"give only one of {declared.spelled(name)} and {declared.spelled(other)}; the other one follows",
+            )
+
+
+def _check_ranges(values: Mapping[str, Any], sources: Mapping[str, str]) -> None:
     for name, value in values.items():
         facts = declared.facts(name)
         if value is None or facts.low is None or facts.high is None or facts.low <= value <= facts.high:
             continue
         raise UsageError(
             f"{name}: {declared.number_words(value)} is outside its range {declared.range_words(name)} ({sources[name]})",
-            hint=f"choose {declared.flag(name)} within the range, or lift the limit with --allow-out-of-range",
+            hint=f"choose {declared.spelled(name)} within the range, or lift the limit with --allow-out-of-range",
         )
 
 
-def _check_conflicts(values: dict[str, Any], sources: Mapping[str, str], notes: list[str]) -> None:
-    if values["folder_name"] is not None:
-        check_folder_name(values["folder_name"])
-    user_path(values["output_dir"], "output_dir")
-    if values["no_cuda"] and values["precision"] == "fp16":
-        raise UsageError(
-            "--no-cuda and --precision fp16 exclude each other: fp16 training needs a GPU",
-            hint="use --precision auto, bf16 or fp32",
-        )
-    if values["skip_validation"] and values["quality_gate"] == "improved":
-        raise UsageError(
-            "--skip-validation and --quality-gate improved exclude each other: the gate is part of the validation",
-            hint="leave one of them out",
-        )
-    problem = sparse_problem(values)
-    if values["box_type"] == "white" and values["teacher_cache"] == "sparse" and problem is not None:
-        raise UsageError(
-            f"--teacher-cache sparse and {problem} exclude each other: sparse targets are true to the forward KL alone",
-            hint="use --teacher-cache exact",
-        )
-    if values["box_type"] == "white" and values["teacher_cache"] == "off" and values["teacher_streaming"] == "on":
-        raise UsageError(
-            "--teacher-cache off and --teacher-streaming on exclude each other: what a teacher block by block computes "
-            "has to be kept",
-            hint="use --teacher-cache exact or sparse, or leave it at auto",
-        )
-    _note_unused(values, sources, notes)
+def _check_location(values: Mapping[str, Any]) -> None:
+    """Whether the system can have such a folder."""
+    for name in declared.location_names():
+        if values[name] is None:
+            continue
+        if declared.facts(name).location == "folder":
+            check_folder_name(values[name])
+        else:
+            user_path(values[name], name)
 
 
-# Parameters that only some choices use: (name, who uses it, whether that is so).
-_USED_BY = (
-    ("alignment", "white box", lambda values: values["box_type"] == "white"),
-    ("divergence", "white box with --alignment auto, bpm or strict", lambda values: _has_divergence(values)),
-    ("temperature", "white box except --alignment alm", lambda values: values["box_type"] == "white" and values["alignment"] != "alm"),
-    ("teacher_streaming", "white box", lambda values: values["box_type"] == "white"),
-    ("teacher_precision", "white box", lambda values: values["box_type"] == "white"),
-    ("sparse_method", "--teacher-cache sparse", lambda values: _may_be_sparse(values)),
-    ("sparse_size", "--teacher-cache sparse", lambda values: _may_be_sparse(values)),
-    ("prefix_map", "--alignment auto or bpm in white box", lambda values: values["box_type"] == "white" and values["alignment"] in ("auto", "bpm")),
-    ("divergence_mix", "--divergence jsd, skew-kl or skew-reverse-kl", lambda values: _has_divergence(values) and values["divergence"] in ("jsd", "skew-kl", "skew-reverse-kl")),
-    ("ab_alpha", "--divergence alpha-beta", lambda values: _has_divergence(values) and values["divergence"] == "alpha-beta"),
-    ("ab_beta", "--divergence alpha-beta", lambda values: _has_divergence(values) and values["divergence"] == "alpha-beta"),
-)  # fmt: skip
-
-
-def sparse_problem(values: Mapping[str, Any]) -> str | None:
-    """Why sparse targets cannot stand in for the teacher; None if they can."""
-    if values["alignment"] in ("alm", "uld"):
-        return f"--alignment {values['alignment']}"
-    if values["divergence"] != "forward-kl":
-        return f"--divergence {values['divergence']}"
-    return None
-
-
-def _may_be_sparse(values: Mapping[str, Any]) -> bool:
-    wanted = values["teacher_cache"] in ("sparse", "auto")
-    return values["box_type"] == "white" and wanted and sparse_problem(values) is None
-
-
-def _has_divergence(values: Mapping[str, Any]) -> bool:
-    return values["box_type"] == "white" and values["alignment"] in ("auto", "bpm", "strict")
-
-
-def _note_unused(values: Mapping[str, Any], sources: Mapping[str, str], notes: list[str]) -> None:
-    """Say so where a parameter that was given has no effect."""
-    for name, users, used in _USED_BY:
-        if sources[name] != DEFAULT and values[name] != getattr(_DEFAULTS, name) and not used(values):
-            notes.append(f"{name} has no effect here: it is used by {users}")
+def _unused_notes(values: Mapping[str, Any], sources: Mapping[str, str]) -> Iterator[str]:
+    """A note for each parameter that was given and has no effect."""
+    for name, value in values.items():
+        use = declared.facts(name).used_by
+        if use is not None and sources[name] != DEFAULT and value != declared.default(name) and not use.holds(values):
+            yield f"{name} has no effect here: it is used by {use.words}"

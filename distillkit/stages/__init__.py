@@ -4,41 +4,128 @@ A stage module has
     run(config, run, console, **options) -> StageResult
 and, where its result depends on more than parameters and earlier stages,
     extra_inputs(config, run) -> dict[str, str].
-All that passes between stages lies in the run directory. To add a stage: write the module and add a line here.
+All that passes between stages lies in the run directory. To add a stage, write the module and register it in `STAGES`:
+its subcommand, its place in a whole `distill`, `--force` and `--dry-run` follow.
 """
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from distillkit.settings import parameters as declared
+from distillkit.settings.parameters import Parameters
+
+
+@dataclass(frozen=True)
+class StageOption:
+    """An option of a stage's own subcommand that is no parameter of a run.
+
+    Attributes:
+        keyword: the argument of the stage's `run` that receives it, where it is given.
+        flag: `--prompt`.
+        help: one phrase without a full stop.
+        type: of the value; a list where the option may be repeated.
+        default_words: what applies without it, shown as the default.
+    """
+
+    keyword: str
+    flag: str
+    help: str
+    type: Any
+    default_words: str
+
 
 @dataclass(frozen=True)
 class StageSpec:
-    """Where a stage stands.
+    """Where a stage stands, and what its subcommand looks like.
 
     Attributes:
         module: its module name in this package.
+        help: what it does, as a sentence; the help of its subcommand.
         after: the stages whose results it reads; they must be complete.
         cheap: it only derives from earlier results, so it is redone without asking when those changed.
+        wanted: whether a whole `distill` with this configuration runs it.
+        parameters: those that it reads besides the ones that are declared to affect it.
+        options: what only its subcommand takes.
+        shows_result: its subcommand ends with the table before/after.
     """
 
     module: str
+    help: str
     after: tuple[str, ...] = ()
     cheap: bool = False
+    wanted: Callable[[Parameters], bool] = lambda config: True
+    parameters: tuple[str, ...] = ()
+    options: tuple[StageOption, ...] = ()
+    shows_result: bool = False
 
 
 STAGES: dict[str, StageSpec] = {
-    "check-env": StageSpec("check_env", cheap=True),
-    "prepare-data": StageSpec("prepare_data"),
-    "distill": StageSpec("distill", after=("prepare-data",)),
-    "validate": StageSpec("validate", after=("prepare-data", "distill"), cheap=True),
-    "demo": StageSpec("demo", after=("prepare-data", "distill"), cheap=True),
-    "plot": StageSpec("plot", after=("distill",), cheap=True),
-}
+    "check-env": StageSpec(
+        "check_env",
+        "Check libraries, device, memory, disk and model hub; install what is missing; self-test with --run-tests.",
+        cheap=True,
+        parameters=(
+            "teacher_model", "student_model", "box_type", "teacher_model_path", "student_model_path", "no_cuda",
+            "output_dir", "install_deps", "run_tests", "allow_out_of_range", "precision", "teacher_precision",
+        ),
+    ),
+    "prepare-data": StageSpec(
+        "prepare_data",
+        "Read, clean and split the texts and encode them for both models. Starts a new run where settings are given.",
+        parameters=("output_dir", "folder_name", "install_deps", "allow_out_of_range", "trust_remote_code"),
+    ),
+    "distill": StageSpec(
+        "distill",
+        "Bring a run to its end: prepare the data, train the student, then validate, demo and plot.",
+        after=("prepare-data",),
+        parameters=declared.names_with_flag(),
+    ),
+    "validate": StageSpec(
+        "validate",
+        "Measure teacher, student before and student after on held-out texts, and say whether the student improved.",
+        after=("prepare-data", "distill"),
+        cheap=True,
+        wanted=lambda config: not config.skip_validation,
+        shows_result=True,
+    ),
+    "demo": StageSpec(
+        "demo",
+        "Show side by side what teacher, student before and student after write.",
+        after=("prepare-data", "distill"),
+        cheap=True,
+        wanted=lambda config: not config.skip_demo,
+        options=(
+            StageOption("prompts", "--prompt", "a text to continue; may be repeated", list[str], "held-out texts"),
+        ),
+    ),
+    "plot": StageSpec(
+        "plot",
+        "Draw the loss, the held-out score, the learning rate and the comparison before/after.",
+        after=("distill",),
+        cheap=True,
+        wanted=lambda config: config.save_plot,
+    ),
+}  # fmt: skip
+
+
+def wanted_stages(config: Parameters) -> list[str]:
+    """The stages of a whole `distill`, in order."""
+    return [name for name, spec in STAGES.items() if spec.wanted(config)]
+
+
+def stage_parameters(stage: str) -> tuple[str, ...]:
+    """The parameters that the subcommand of a stage takes as options, in the order of the declaration."""
+    return tuple(
+        name
+        for name in declared.names_with_flag()
+        if name in STAGES[stage].parameters or declared.facts(name).affects == stage
+    )
 
 
 @dataclass(frozen=True)
@@ -49,7 +136,8 @@ class StageResult:
         outputs: the files it wrote, below the run directory.
         metrics: figures for the manifest and for --json.
         summary: one line for people.
-        gate_failure: why the quality gate fails, if it does.
+        gate_failure: why the quality gate fails, if it does; in `metrics` too, so that it is known when the complete
+            stage is skipped.
     """
 
     outputs: list[Path]

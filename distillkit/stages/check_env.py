@@ -29,7 +29,7 @@ _HUB_TIMEOUT_SECONDS = 5.0
 
 
 def extra_inputs(config: Parameters, run: RunDirectory) -> dict[str, str]:
-    """The environment itself: another machine or another library version is checked anew."""
+    """The environment itself: another machine or another library version is checked again."""
     libraries = {f"library {name}": version for name, version in library_versions().items()}
     return {
         **libraries,

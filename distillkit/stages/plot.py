@@ -45,6 +45,6 @@ def _from_checkpoint(run: RunDirectory) -> list[dict[str, Any]]:
     if problem is not None:
         raise PreconditionError(
             f"the figures are in {newest}, of which {problem}",
-            hint=f"train anew: distillkit distill --run {run.path} --force",
+            hint=f"train again: distillkit distill --run {run.path} --force",
         )
     return json.loads((newest / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]

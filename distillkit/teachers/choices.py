@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from distillkit.console import format_bytes
 from distillkit.errors import DistillkitError, PreconditionError, UsageError
+from distillkit.settings.conditions import sparse_problem
 from distillkit.settings.parameters import Parameters
-from distillkit.settings.resolve import sparse_problem
 
 # What else the run writes besides the cache, at least.
 RESERVE_BYTES = 1 << 30

@@ -31,16 +31,16 @@ def choose_compile(config: Parameters, device: torch.device, logits: int) -> Com
         PreconditionError: it was asked for and there is no compiler.
     """
     if config.compile_loss == "off":
-        return CompileChoice(False, "as --compile-loss says")
+        return CompileChoice(False, "as compile_loss says")
     if not compiler_available(device):
         if config.compile_loss == "on":
             raise PreconditionError(
-                f"--compile-loss on: there is no compiler for {device.type}",
-                hint="install g++ (on a GPU: triton), or use --compile-loss auto",
+                f"compile_loss on: there is no compiler for {device.type}",
+                hint="install g++ (on a GPU: triton), or leave compile_loss at auto",
             )
         return CompileChoice(False, f"there is no compiler for {device.type}")
     if config.compile_loss == "on":
-        return CompileChoice(True, "as --compile-loss says")
+        return CompileChoice(True, "as compile_loss says")
     worth = logits >= WORTH_COMPILING
     return CompileChoice(worth, f"{logits:,} logits, compiling is worth it from {WORTH_COMPILING:,}")
 
@@ -66,6 +66,6 @@ def compile_loss(context: TrainingContext, logits: int) -> bool:
     if failure is None:
         return True
     if config.compile_loss == "on":
-        raise PreconditionError(f"--compile-loss on: {failure}", hint="use --compile-loss auto")
+        raise PreconditionError(f"compile_loss on: {failure}", hint="leave compile_loss at auto")
     console.warn(f"the loss is not compiled, which is slower: {failure}")
     return False

@@ -106,9 +106,19 @@ def distil(
     return run
 
 
+@pytest.fixture(scope="session")
+def pair_file(pair: SimpleNamespace, small: dict[str, Any]) -> Path:
+    """The settings of a small run as a file for `--config`, which every subcommand takes."""
+    from settings_file import settings_file
+
+    return settings_file(
+        pair.root, teacher_model_path=pair.teacher, student_model_path=pair.student, dataset_path=pair.texts, **small
+    )
+
+
 @pytest.fixture
 def cli_pair(pair: SimpleNamespace, small: dict[str, Any]) -> list[str]:
-    """The options of a small run, for the command line."""
+    """The options of a small run, for `distill`."""
     options: list[str] = []
     given = {"teacher_model_path": pair.teacher, "student_model_path": pair.student, "dataset_path": pair.texts}
     for name, value in (given | small).items():

@@ -19,6 +19,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 
 from distillkit.cli import app as cli
 
@@ -87,9 +88,11 @@ def finished(finished_run: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def prepared(command: Run, cli_pair: list[str], tmp_path: Path) -> Path:
+def prepared(command: Run, pair_file: Path, tmp_path: Path) -> Path:
     """A run whose data are prepared and that was not trained yet."""
-    done = command("prepare-data", *cli_pair, "--output-dir", tmp_path / "output", "--folder-name", "run", "--json")
+    done = command(
+        "prepare-data", "--config", pair_file, "--output-dir", tmp_path / "output", "--folder-name", "run", "--json"
+    )
     assert done.states == {"prepare-data": "complete"}
     return tmp_path / "output" / "run"
 
@@ -159,6 +162,51 @@ def test_only(command: Run, prepared: Path) -> None:
     done = command("distill", "--only", "--run", prepared, "--json")
     assert done.states == {"distill": "complete"}
     assert not (prepared / "validation.json").exists()
+
+
+@pytest.mark.parametrize("how", ["file", "environment"])
+def test_only_on_the_newest_run_of_the_given_output_directory(
+    command: Run, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Wherever the output directory was given."""
+    from settings_file import settings_file
+
+    monkeypatch.chdir(tmp_path)
+    given: list[object] = []
+    if how == "file":
+        given = ["--config", settings_file(tmp_path, output_dir=prepared.parent)]
+    else:
+        monkeypatch.setenv("DISTILLKIT_OUTPUT_DIR", str(prepared.parent))
+    checked = command("check-env", "--run", "latest", *given, "--json").json
+    assert checked["run"] == str(prepared)
+    assert command("prepare-data", "--run", "run", *given, "--json").states == {"prepare-data": "skipped"}
+    done = command("distill", "--only", *given, "--json")
+    assert (done.json["run"], done.states) == (str(prepared), {"distill": "complete"})
+
+
+def test_only_in_the_folder_that_a_file_names(command: Run, prepared: Path, pair_file: Path, tmp_path: Path) -> None:
+    from settings_file import settings_file
+
+    file = settings_file(
+        tmp_path, **yaml.safe_load(pair_file.read_text()), output_dir=prepared.parent, folder_name="new"
+    )
+    done = command("distill", "--only", "--config", file, code=3)
+    assert f"--only needs prepared data, and there is no run {prepared.parent / 'new'}" in done.err
+    named = settings_file(
+        tmp_path, output_dir=prepared.parent, folder_name="run", **yaml.safe_load(pair_file.read_text())
+    )
+    assert command("distill", "--only", "--config", named, "--json").json["run"] == str(prepared)
+
+
+def test_a_preset_may_say_where_runs_lie(command: Run, prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from distillkit.settings import presets
+
+    folder = prepared.parent.parent / "presets"
+    folder.mkdir()
+    (folder / "mine.yaml").write_text(f"# mine\noutput_dir: {prepared.parent}\n", encoding="utf-8")
+    monkeypatch.setattr(presets, "presets_folder", lambda: folder)
+    done = command("distill", "--only", "--preset", "mine", "--dry-run", "--json")
+    assert done.json["run"] == str(prepared)
 
 
 def test_only_without_the_stage_before(command: Run, finished: Path, cli_pair: list[str], tmp_path: Path) -> None:
@@ -357,6 +405,7 @@ def test_two_processes(finished: Path, run_cli: Subprocess) -> None:
         (["distill", "--dataset", "wikitxt"], "unknown data set 'wikitxt'", "did you mean 'wikitext'"),
         (["distill", "--run", "absent"], "'absent' does not exist", "distillkit runs"),
         (["distill", "--run", "a", "--folder-name", "b"], "--run and --folder-name are both given", "names a new one"),
+        (["distill", "--run", "latest", "--folder-name", "b"], "--run and --folder-name are both given", "names a new one"),
         (["distill", "--teacher-model-path", "hf_abcdefghijklmnop"], "'[secret]' does not exist", "check the path"),
         (["distill", "--no-cuda", "--precision", "fp16"], "--no-cuda and --precision fp16", "--precision auto"),
         (["distill", "stray"], "stray", "distillkit distill --help"),
@@ -366,6 +415,12 @@ def test_two_processes(finished: Path, run_cli: Subprocess) -> None:
         (["presets", "shwo", "quality"], "'shwo' is not an action", "presets show NAME"),
         (["presets", "show", "qualty"], "there is no preset 'qualty'", "did you mean 'quality'"),
         (["demo", "--prompts", "x"], "--prompts", "--prompt"),
+        (["distill", "--ab-alpha", "0.5"], "No such option: --ab-alpha", "`ab_alpha: 0.5`, and give that with --config"),
+        (["distill", "--compile-loss=off"], "No such option: --compile-loss", "--config"),
+        (["prepare-data", "--batch-size", "4"], "No such option: --batch-size (distillkit prepare-data)", "distillkit distill"),
+        (["prepare-data", "--no-save-plot"], "No such option: --no-save-plot", "`save_plot: false`"),
+        (["check-env", "--dataset", "x"], "No such option: --dataset", "distillkit prepare-data or distill"),
+        (["plot", "--quality-gate", "off"], "No such option: --quality-gate", "distillkit distill or validate"),
     ],
 )  # fmt: skip
 def test_wrong_usage(
@@ -490,12 +545,48 @@ def test_version_and_help(command: Run) -> None:
     assert "distillkit distill --preset quickstart" in overview
 
 
-def test_check_env_alone(command: Run, cli_pair: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_env_alone(
+    command: Run, pair: SimpleNamespace, pair_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    found = command("check-env", *cli_pair, "--json").json
-    assert found["device"]["type"] in ("cpu", "cuda", "mps")
-    assert found["versions"]["torch"]
+    models = ["--teacher-model-path", pair.teacher, "--student-model-path", pair.student]
+    for given in (["--config", pair_file], [*models, "--no-cuda", "--precision", "fp32"]):
+        findings = command("check-env", *given, "--json").json
+        assert findings["device"]["type"] in ("cpu", "cuda", "mps")
+        assert findings["versions"]["torch"]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("alignment", "strict"), ("divergence_mix", 0.2), ("ab_alpha", 0.5), ("ab_beta", 0.5), ("sparse_method", "top-k"),
+     ("sparse_size", 32), ("compile_loss", "off")],
+)  # fmt: skip
+def test_what_has_no_flag_is_set_in_a_file_or_the_environment(
+    command: Run, cli_pair: list[str], tmp_path: Path, name: str, value: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from settings_file import settings_file
+
+    assert f"--{name.replace('_', '-')}" not in command("distill", "--help").out
+    planned = [*cli_pair, "--output-dir", tmp_path / "out", "--dry-run", "--json"]
+    file = settings_file(tmp_path, **{name: value})
+    parameters = command("distill", *planned, "--config", file).json["parameters"]
+    assert parameters[name] == {"value": value, "from": f"file {file.name}"}
+    monkeypatch.setenv(f"DISTILLKIT_{name.upper()}", str(value))
+    assert command("distill", *planned).json["parameters"][name] == {"value": value, "from": "environment"}
+
+
+def test_a_preset_of_prepare_data_reaches_the_training(command: Run, cli_pair: list[str], tmp_path: Path) -> None:
+    """prepare-data has no flag for it, and hands it on all the same."""
+    models_and_texts = cli_pair[: cli_pair.index("--sample-size")]
+    command(
+        "prepare-data", *models_and_texts, "--preset", "tuned", "--sample-size", "100", "--output-dir", tmp_path,
+        "--folder-name", "run",
+    )  # fmt: skip
+    planned = command("distill", "--run", tmp_path / "run", "--epochs", "1", "--dry-run", "--json").json
+    assert planned["parameters"]["temperature"] == {"value": 1.0, "from": "this run"}
+    assert planned["parameters"]["epochs"] == {"value": 1, "from": "flag"}
+    assert planned["stages"]["prepare-data"] == "skip, complete"
 
 
 def test_demo_with_own_prompts(command: Run, finished: Path) -> None:

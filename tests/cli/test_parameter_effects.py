@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
@@ -488,7 +488,7 @@ def test_prefix_map(distil: Distil, foreign: Any, pair: SimpleNamespace) -> None
 
 
 def test_divergence(distil: Distil, base: Any) -> None:
-    names = get_args(declared.DivergenceName)
+    names = declared.choices("divergence")
     found = {name: first(distil(divergence=name)) for name in names}
     assert found["forward-kl"]["soft_loss"] == first(base)["soft_loss"]
     assert len({line["soft_loss"] for line in found.values()}) == len(names)

@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from settings_file import settings_file
 from tiny_models import save_model_folder, tiny_model, tiny_tokenizer, write_texts
 
-from distillkit.settings.parameters import flag
 from distillkit.storage import TEMPORARY_PREFIX, files_below
 
 SETTINGS: dict[str, Any] = {
     "sample_size": 12, "max_length": 24, "held_out_size": 4, "batch_size": 2, "epochs": 1, "checkpoint_interval": 2,
-    "learning_rate": 2e-3, "precision": "fp32", "alpha": 0.7, "beta": 0.3,
+    "learning_rate": 2e-3, "precision": "fp32", "alpha": 0.7, "beta": 0.3, "no_cuda": True, "skip_validation": True,
+    "save_plot": False, "install_deps": False, "allow_out_of_range": True,
 }  # fmt: skip
-SWITCHES = ("--no-cuda", "--skip-validation", "--no-save-plot", "--no-install-deps", "--allow-out-of-range", "--quiet")
 # A cache of a few kilobytes in several shards, as a large one has.
 SMALL_SHARDS = {
     "distillkit.teachers.exact_cache._SHARD_BYTES": 8 * 16 * 4 * 12,
@@ -60,7 +60,7 @@ def prepare_command(models: Path, output: Path, name: str = "run", **changes: An
         "teacher_model_path": teacher, "student_model_path": models / "student", "dataset_path": models / "texts.txt",
         "output_dir": output, "folder_name": name, **SETTINGS, **changes,
     }  # fmt: skip
-    return ["prepare-data", *(word for key, value in values.items() for word in (flag(key), str(value))), *SWITCHES]
+    return ["prepare-data", "--config", str(settings_file(models, **values)), "--quiet"]
 
 
 def unchecked(*_: Any) -> None:

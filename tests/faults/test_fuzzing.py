@@ -287,13 +287,13 @@ def test_command_lines(
 ) -> None:
     """Words that need no work: nothing is made but refused."""
     if command in ("distill", "prepare-data", "check-env"):
-        words = ["--dataset-path", "absent.txt", *words]
+        words = ["--preset", "weak-pc", *words] if command == "check-env" else ["--dataset-path", "absent.txt", *words]
     place = tmp_path_factory.mktemp("words")
     words = [word.replace("\0", "") for word in words]  # no command line can hold it
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         if command == "check-env":
-            words = ["--epochs", "many", *words]
+            words = ["--precision", "many", *words]
         code = cli.main([command, *words])
     said = capsys.readouterr().err
     assert code in (0, 2, 3), said

@@ -29,7 +29,7 @@ def prepare(hub_server: HubServer, run_cli: Prepare, cli_env: Callable[..., dict
     def run(teacher: str, student: str) -> CompletedProcess[str]:
         return run_cli(
             "prepare-data", "--teacher-model", teacher, "--student-model", student, "--dataset-path", texts,
-            "--sample-size", 100, "--max-length", 64, "--no-cuda", "--no-install-deps",
+            "--sample-size", 100, "--max-length", 64, "--no-install-deps",
             env=cli_env(HF_ENDPOINT=hub_server.url), cwd=tmp_path, check=3,
         )  # fmt: skip
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from forked_cli import Done, ForkedCli, Signals, forked_cli
+from settings_file import settings_file
 from tiny_models import save_model_folder, teacher_of_letters, tiny_model, tiny_tokenizer, write_texts
 
 from distillkit.storage import files_below
@@ -59,10 +60,10 @@ def options(made: SimpleNamespace, output: Path, **more: Any) -> list[str]:
         "teacher_model_path": made.root / "teacher", "student_model_path": made.root / "student",
         "dataset_path": made.root / "texts.txt", "output_dir": output, "folder_name": "run", "sample_size": 12,
         "max_length": 40, "held_out_size": 4, "batch_size": 2, "epochs": 2, "checkpoint_interval": 4,
-        "learning_rate": 2e-3, "precision": "fp32", "compile_loss": "off", **more,
+        "learning_rate": 2e-3, "precision": "fp32", "compile_loss": "off", "no_cuda": True, "install_deps": False,
+        "allow_out_of_range": True, "skip_demo": False, **more,
     }  # fmt: skip
-    words = [word for name, value in values.items() for word in ("--" + name.replace("_", "-"), str(value))]
-    return [*words, "--no-cuda", "--no-install-deps", "--allow-out-of-range", "--no-skip-demo"]
+    return ["--config", str(settings_file(made.root, **values))]
 
 
 def student(run: Path) -> dict[str, bytes]:
@@ -180,7 +181,7 @@ def test_check_env_without_a_run(cli: ForkedCli, made: SimpleNamespace, tmp_path
     """The self-tests leave nothing behind when they are told to stop."""
     (tmp_path / "tmp").mkdir()
     done = cli.run(
-        "check-env", *options(made, tmp_path)[:-1], "--run-tests", cwd=tmp_path,
+        "check-env", *options(made, tmp_path), "--run-tests", cwd=tmp_path,
         environment={"TMPDIR": str(tmp_path / "tmp")},
         signals=Signals("distillkit.selftests:checkpoints.commit", 1, (number,)),
     )  # fmt: skip

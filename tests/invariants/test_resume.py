@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from settings_file import settings_file
 from tiny_models import save_model_folder, tiny_model, tiny_tokenizer, write_texts
 
 from distillkit.cli import app as cli
@@ -29,11 +30,9 @@ EXAMPLES, BATCH, EPOCHS, INTERVAL = 32, 2, 3, 5
 PLAIN, ACCUMULATED = EXAMPLES // BATCH, EXAMPLES // BATCH // 4
 PREPARED: dict[str, Any] = {
     "sample_size": EXAMPLES, "max_length": 40, "held_out_size": 6, "batch_size": BATCH, "epochs": EPOCHS,
-    "checkpoint_interval": INTERVAL, "learning_rate": 2e-3, "precision": "fp32",
+    "checkpoint_interval": INTERVAL, "learning_rate": 2e-3, "precision": "fp32", "no_cuda": True,
+    "skip_validation": True, "save_plot": False, "install_deps": False, "allow_out_of_range": True,
 }  # fmt: skip
-SWITCHES = (
-    "--no-cuda", "--skip-validation", "--no-save-plot", "--no-install-deps", "--allow-out-of-range", "--quiet",
-)  # fmt: skip
 # What of these lines depends on the clock.
 TIMES = ("seconds",)
 
@@ -119,8 +118,8 @@ class Runs:
                 "dataset_path": self.folder / "texts.txt", "output_dir": self.folder / "prepared", "folder_name": name,
                 **PREPARED, **changes,
             }  # fmt: skip
-            options = [word for key, value in values.items() for word in (flag(key), str(value))]
-            assert cli.main(["prepare-data", *options, *SWITCHES]) == 0
+            settings = settings_file(self.folder, **values)
+            assert cli.main(["prepare-data", "--config", str(settings), "--quiet"]) == 0
             self._prepared[name] = self.folder / "prepared" / name
         return self._prepared[name]
 

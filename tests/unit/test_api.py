@@ -53,18 +53,18 @@ RANGES = {
 
 
 def test_the_26_parameters() -> None:
-    found = list(inspect.signature(distill_models).parameters.values())
+    arguments = list(inspect.signature(distill_models).parameters.values())
     assert len(CORE) == 26
-    assert [(item.name, item.default) for item in found[:26]] == CORE
-    assert [(type(item.default)) for item in found[:26]] == [type(default) for _, default in CORE]
-    assert all(item.kind is item.KEYWORD_ONLY for item in found)
+    assert [(item.name, item.default) for item in arguments[:26]] == CORE
+    assert [(type(item.default)) for item in arguments[:26]] == [type(default) for _, default in CORE]
+    assert all(item.kind is item.KEYWORD_ONLY for item in arguments)
 
 
 def test_the_advanced_ones_and_the_controls_come_after() -> None:
-    found = [item.name for item in inspect.signature(distill_models).parameters.values()]
+    arguments = [item.name for item in inspect.signature(distill_models).parameters.values()]
     advanced = [name for name in declared.fields() if declared.facts(name).group == "advanced"]
     assert advanced[:2] == ["allow_out_of_range", "trust_remote_code"]
-    assert found[26:] == [*advanced, *(name for name, _ in CONTROL)]
+    assert arguments[26:] == [*advanced, *(name for name, _ in CONTROL)]
     assert inspect.signature(distill_models).return_annotation is DistillResult
 
 

@@ -22,5 +22,6 @@ def test_the_wheel_carries_presets_and_types(tmp_path: Path) -> None:
     names = zipfile.ZipFile(next(tmp_path.glob("distillkit-*.whl"))).namelist()
     expected = {f"distillkit/_presets/{path.name}" for path in (ROOT / "presets").glob("*.yaml")}
     assert expected
-    assert expected | {"distillkit/py.typed"} <= set(names)
+    assert expected <= set(names)
+    assert {"distillkit/py.typed", "distillkit/api.pyi"} <= set(names)
     assert not [name for name in names if name.startswith(("tests/", "presets/"))]

@@ -17,7 +17,7 @@ from distillkit.errors import DistillkitError, PreconditionError
 from distillkit.run.directory import RunDirectory
 from distillkit.settings.parameters import Parameters
 from distillkit.settings.resolve import ResolvedConfig, resolve
-from distillkit.stages import STAGES, StageResult
+from distillkit.stages import STAGES, StageResult, wanted_stages
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def go(resolved: ResolvedConfig, run: RunDirectory, names: list[str], **options:
     ],
 )
 def test_wanted_stages(given: dict[str, Any], after: list[str]) -> None:
-    assert pipeline.wanted_stages(Parameters(**given)) == ["check-env", "prepare-data", "distill", *after]
+    assert wanted_stages(Parameters(**given)) == ["check-env", "prepare-data", "distill", *after]
 
 
 def test_stages_come_after_what_they_read() -> None:
@@ -195,19 +195,39 @@ def test_more_epochs_are_no_other_run_and_fewer_are(tmp_path: Path, run: RunDire
     assert RunDirectory.open(run.path).manifest.config["epochs"] == 3, "a refused configuration leaves no trace"
 
 
-def test_force_alone_does_not_change_the_configuration_of_one_stage(run: RunDirectory, stages: Stages) -> None:
+def test_force_alone_does_not_change_the_configuration_of_one_stage(
+    resolved: ResolvedConfig, run: RunDirectory, stages: Stages
+) -> None:
+    go(resolved, run, ["prepare-data", "distill"])
     other = resolve({"dataset": "python-docs", "batch_size": 4})
     with pytest.raises(PreconditionError, match="batch_size: 8 -> 4"):
-        go(other, run, ["prepare-data"], force=True)
-    go(other, run, ["prepare-data"], force=True, may_change_config=True)
+        go(other, run, ["distill"], force=True)
+    go(other, run, ["distill"], force=True, may_change_config=True)
     assert RunDirectory.open(run.path).manifest.config["batch_size"] == 4
     assert "batch_size: 4" in (run.path / "config.yaml").read_text(encoding="utf-8")
 
 
 def test_what_no_result_depends_on_may_change(resolved: ResolvedConfig, run: RunDirectory, stages: Stages) -> None:
+    go(resolved, run, CHAIN)
     old = resolved.as_dict()
-    assert pipeline.config_differences(old, {**old, "skip_demo": False, "save_plot": False, "output_dir": "y"}) == []
-    assert pipeline.config_differences(old, {**old, "temperature": 3.0}) == ["temperature: 2.0 -> 3.0"]
+    others = {"skip_demo": False, "save_plot": False, "output_dir": "y", "quality_gate": "off", "epochs": 3}
+    assert pipeline.config_differences(run, {**old, **others}) == []
+    assert pipeline.config_differences(run, {**old, "temperature": 3.0}) == ["temperature: 2.0 -> 3.0"]
+
+
+def test_what_no_stage_has_used_yet_may_change(resolved: ResolvedConfig, run: RunDirectory, stages: Stages) -> None:
+    """prepare-data takes only what it uses: the rest is given when the run goes on."""
+
+    def given(**values: Any) -> ResolvedConfig:
+        return resolve({"dataset": "python-docs", **values})
+
+    go(resolved, run, ["prepare-data"])
+    go(given(batch_size=4, temperature=3.0), run, ["prepare-data", "distill"])
+    assert RunDirectory.open(run.path).manifest.config["batch_size"] == 4
+    with pytest.raises(PreconditionError, match="sample_size: 1000 -> 500"):
+        go(given(batch_size=4, temperature=3.0, sample_size=500), run, ["distill"])
+    with pytest.raises(PreconditionError, match="batch_size: 4 -> 2"):
+        go(given(batch_size=2, temperature=3.0), run, ["distill"])
 
 
 def test_a_failed_gate_is_remembered_when_skipped(resolved: ResolvedConfig, run: RunDirectory, stages: Stages) -> None:

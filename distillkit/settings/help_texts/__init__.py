@@ -1,4 +1,4 @@
-"""The words that explain each parameter, in English and Russian.
+"""The texts that explain each parameter, in English and Russian.
 
 Loaded for every `--help`: nothing here imports more than dataclasses, and a language is loaded when it is asked for.
 Types, defaults, ranges and choices are not written here; they come from the declaration in `parameters.py`.
@@ -30,7 +30,7 @@ class HelpText:
 
 
 def help_texts(lang: str = "en") -> Mapping[str, HelpText]:
-    """Parameter name to its words; `lang` is one of `LANGUAGES`, KeyError for another."""
+    """Parameter name to its texts; `lang` is one of `LANGUAGES`, KeyError for another."""
     if lang == "en":
         from distillkit.settings.help_texts.en import TEXTS
     elif lang == "ru":
@@ -41,7 +41,7 @@ def help_texts(lang: str = "en") -> Mapping[str, HelpText]:
 
 
 def help_text(name: str, lang: str = "en") -> HelpText:
-    """The words for one parameter; KeyError for an unknown name or language."""
+    """The texts of one parameter; KeyError for an unknown name or language."""
     return help_texts(lang)[name]
 
 

@@ -1,4 +1,4 @@
-"""The English words for each parameter."""
+"""The English texts for each parameter."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ TEXTS = {
     "student_model_path": HelpText(
         what="folder or .gguf file with a student saved on this computer; wins over student_model",
         effect="Training starts from the weights that lie there, and nothing is downloaded for the student. The folder itself is never changed: the result goes into the run directory.",
-        choose="Use it to go on with a student of an earlier run (`student/best`) or to train a model of your own. Do not give `--student-model` at the same time: naming both on the command line is refused as a conflict.",
+        choose="Use it to continue with a student of an earlier run (`student/best`) or to train a model of your own. Do not give `--student-model` at the same time: naming both on the command line is refused as a conflict.",
         example="distillkit distill --student-model-path ./output/first/student/best --folder-name second",
     ),
     # --- data ---
@@ -124,7 +124,7 @@ TEXTS = {
     ),
     "folder_name": HelpText(
         what="name of this run's folder inside output_dir",
-        effect="If there is no run of that name, a new one begins. If there is one, it is continued; with other settings the program refuses, unless `--force` is to start it anew. Without a name the program makes one from the models, the data and the time, so that no run overwrites another.",
+        effect="If there is no run of that name, a new one begins. If there is one, it is continued; with settings that contradict its results the program refuses, unless `--force` is to start it from scratch. Without a name the program makes one from the models, the data and the time, so that no run overwrites another.",
         choose="Give a name if scripts have to find the result, or if you want to continue the run later with the same command. Letters, digits, `.`, `_` and `-` work everywhere.",
         example="distillkit distill --folder-name gpt2_to_tiny_experiment_1",
     ),
@@ -137,19 +137,19 @@ TEXTS = {
     "save_metrics": HelpText(
         what="write the training figures as JSON: metrics.jsonl and metrics.json",
         effect="`metrics.jsonl` gets a line per step while the training runs (loss and its terms, learning rate, gradient norm, held-out score), `metrics.json` the totals. The student does not depend on it.",
-        choose="Leave it on: the files are small, and they tell how the training went.",
+        choose="On: the files are small, and they tell how the training went. Off where nobody will read them.",
         example="distillkit distill --no-save-metrics",
     ),
     "save_plot": HelpText(
         what="draw the curves of the training and the comparison with the teacher",
         effect="PNG and SVG pictures appear in `plots/`. The student does not depend on it.",
-        choose="Leave it on. Pictures of a finished run can also be drawn later with `distillkit plot`.",
+        choose="On. Off where nobody will look at them. Pictures of a finished run can also be drawn later with `distillkit plot`.",
         example="distillkit distill --no-save-plot",
     ),
     "save_best_model": HelpText(
         what="keep the student with the best held-out score, not only the last one",
         effect="On: `student/best` is the student at the checkpoint where it did best on texts that it was not trained on; `student/final` is the last one. Off: only `student/final` is kept, and `validate` measures that one.",
-        choose="Leave it on: it protects from training too long. Off saves the disk space of one student.",
+        choose="On: it protects from training too long. Off saves the disk space of one student.",
         example="distillkit distill --no-save-best-model",
     ),
     # --- extras ---
@@ -162,7 +162,7 @@ TEXTS = {
     "install_deps": HelpText(
         what="install the libraries that this configuration needs and lacks",
         effect="Before anything else, what is missing for these models (such as `gguf` for GGUF files or `sentencepiece` for some tokenizers) is installed with pip or uv into the Python environment that runs the program. Off: the program stops and names what is missing.",
-        choose="Leave it on in an environment of your own. Switch it off where others manage the installation, or without a network.",
+        choose="On in an environment of your own, off where others manage the installation, or without a network.",
         example="distillkit distill --no-install-deps",
     ),
     "run_tests": HelpText(
@@ -217,7 +217,7 @@ TEXTS = {
     "precision": HelpText(
         what="number format of the computation",
         effect="`bf16` and `fp16` are faster and take less memory than `fp32` where the hardware computes in them; the student's own weights stay in fp32 in any case. `auto` takes bf16 where the hardware multiplies bf16 itself, and fp32 elsewhere, because imitated bf16 is slower.",
-        choose="Leave it at `auto`. `fp32` if you compare runs down to the last digit or the loss becomes unstable; `fp16` only for older NVIDIA GPUs without bf16.",
+        choose="`auto` suits every computer. `fp32` if you compare runs down to the last digit or the loss becomes unstable; `fp16` only for older NVIDIA GPUs without bf16.",
         example="distillkit distill --precision fp32",
     ),
     "lr_schedule": HelpText(
@@ -236,10 +236,10 @@ TEXTS = {
         what="how the teacher's distributions are related to the student's tokens",
         effect="`auto`: with the same tokenizer the plain divergence, else `bpm`. `bpm`, byte-prefix marginalisation: every token of the teacher counts for the student's token that begins its bytes. `strict`: only tokens that both have, where both write the same one next. `alm`: the likelihood of whole stretches of text. `uld`: the sorted probabilities, whichever tokens they are of. White box only; `alm` does not use `temperature`, and `alm` and `uld` have a divergence of their own.",
         choose="Leave it at `auto`. The others are there for comparison: see `docs/cross-tokenizer.md` for what they cost and give.",
-        example="distillkit distill --alignment strict",
+        example="alignment: strict",
     ),
     "prefix_map": HelpText(
-        what="which of the student's tokens stands for a token of the teacher, with --alignment bpm",
+        what="which of the student's tokens stands for a token of the teacher, with alignment bpm",
         effect="`longest`: the longest token of the student that begins the bytes of the teacher's token. `canonical`: the first token that the student's tokenizer writes for these bytes in the middle of a text.",
         choose="`canonical` was better by 0.002 bits per byte in our experiment (preset `tuned` takes it); `longest` needs no tokenizer runs and works with every tokenizer.",
         example="distillkit distill --prefix-map canonical",
@@ -254,42 +254,42 @@ TEXTS = {
         what="how teacher and student are mixed in jsd, skew-kl and skew-reverse-kl",
         effect="The share of the teacher in the mixture of `jsd` (0.5 if not given), of the teacher in that of `skew-kl` and of the student in that of `skew-reverse-kl` (0.1 if not given). The other divergences do not use it.",
         choose="Leave it out. For `jsd`, less than 0.5 comes near `forward-kl`, more near `reverse-kl`.",
-        example="distillkit distill --divergence jsd --divergence-mix 0.1",
+        example="divergence: jsd\ndivergence_mix: 0.1",
     ),
     "ab_alpha": HelpText(
         what="the first exponent of the alpha-beta divergence",
         effect="Larger: differences where the teacher is sure count more. Only `--divergence alpha-beta` uses it.",
         choose="Leave it; 0.2 with `ab_beta` 0.7 are the values of the paper.",
-        example="distillkit distill --divergence alpha-beta --ab-alpha 0.5",
+        example="divergence: alpha-beta\nab_alpha: 0.5",
     ),
     "ab_beta": HelpText(
         what="the second exponent of the alpha-beta divergence",
         effect="Larger: probability that the student gives and the teacher does not counts more. Only `--divergence alpha-beta` uses it.",
         choose="Leave it; see `ab_alpha`.",
-        example="distillkit distill --divergence alpha-beta --ab-beta 0.5",
+        example="divergence: alpha-beta\nab_beta: 0.5",
     ),
     "teacher_cache": HelpText(
         what="whether the teacher reads the training texts only once",
-        effect="`exact`: the teacher's last hidden states are kept in `.teacher-cache` in the output directory. Later epochs, and later runs on the same texts with other `alpha`, `temperature`, `divergence` or student, read them instead of running the teacher, and teacher and student are never in memory together. Nothing is lost: the teacher's head is applied on the fly. `sparse`: a few of the likely ids of every row are kept, a thirtieth of the space and faster still; it belongs to one `temperature`, `alignment` and student tokenizer, and costs a little quality (benchmarks/speed). `off`: the teacher runs on every batch. `auto`: `exact` if there is more than one epoch or the cache exists already, and it fits on the disk; `sparse` if only that fits; what is chosen is said, and kept when the run goes on. In black box the teacher's finished texts are shared between the runs in the same way, unless it is `off`.",
-        choose="Leave it at `auto`; `exact` if you are going to try several settings. `distillkit cache` shows what is there and deletes it.",
+        effect="`exact`: the teacher's last hidden states are kept in `.teacher-cache` in the output directory. Later epochs, and later runs on the same texts with other `alpha`, `temperature`, `divergence` or student, read them instead of running the teacher, and teacher and student are never in memory together. Nothing is lost: the teacher's head is applied on the fly. `sparse`: a few of the likely ids of every row are kept, a thirtieth of the space and faster still; it belongs to one `temperature`, `alignment` and student tokenizer, and costs a little quality (benchmarks/speed). `off`: the teacher runs on every batch. `auto`: `exact` if there is more than one epoch or the cache exists already, and it fits on the disk; `sparse` if only that fits; the choice is shown, and kept when the run is continued. In black box the teacher's finished texts are shared between the runs in the same way, unless it is `off`.",
+        choose="`auto` for a single run; `exact` if you are going to try several settings. `distillkit cache` shows what is there and deletes it.",
         example="distillkit distill --teacher-cache exact",
     ),
     "sparse_method": HelpText(
         what="what the sparse teacher cache keeps of a distribution",
         effect="`sampling`: a systematic sample, whose expectation is the teacher's distribution, so that the gradient is right on average. `top-k`: the likeliest ids and the mass of all others. Only `--teacher-cache sparse` uses it.",
         choose="Leave it.",
-        example="distillkit distill --teacher-cache sparse --sparse-method top-k",
+        example="teacher_cache: sparse\nsparse_method: top-k",
     ),
     "sparse_size": HelpText(
         what="the draws for each row of the sparse teacher cache, or with `top-k` the ids that are kept",
         effect="Larger: nearer to the exact teacher, and a larger cache; 64 draws give a dozen different ids. Only `--teacher-cache sparse` uses it.",
         choose="Leave it at 64; more if you can spare the space and train for many epochs.",
-        example="distillkit distill --teacher-cache sparse --sparse-size 128",
+        example="teacher_cache: sparse\nsparse_size: 128",
     ),
     "teacher_streaming": HelpText(
         what="whether the teacher's blocks are in memory one at a time",
         effect="`on`: the teacher reads all texts block by block: the weights of a block are read from disk once, all texts go through it, and what comes out lies on the disk until the next block has read it. Memory holds one block, so the teacher may be larger than memory; the numbers are the same. It takes twice the space of the exact cache while it runs, and it needs the teacher cache. `auto`: if the teacher's weights take more than nine tenths of the free memory. For GPT-2, GPT-NeoX, Llama (SmolLM2 too), Mistral, OPT, Qwen2 and Qwen3.",
-        choose="Leave it at `auto`. `on` where other programs need the memory.",
+        choose="`auto`; `on` where other programs need the memory.",
         example="distillkit distill --teacher-streaming on",
     ),
     "teacher_precision": HelpText(
@@ -302,7 +302,7 @@ TEXTS = {
         what="whether the element-wise part of the loss is compiled for this machine",
         effect="Compiled, it takes a fraction of the time; compiling takes up to half a minute at the beginning and needs a C++ compiler (on a GPU: Triton). `auto` compiles where the run is long enough for it to pay and the compiler is there. Results differ in the last digits only.",
         choose="Leave it at `auto`. `off` to compare runs of different lengths bit by bit.",
-        example="distillkit distill --compile-loss off",
+        example='compile_loss: "off"',
     ),
     "quality_gate": HelpText(
         what="when validate fails with exit code 4",
@@ -311,7 +311,7 @@ TEXTS = {
         example="distillkit validate --quality-gate improved",
     ),
     "datasets": HelpText(
-        what="your own names for data sets on the Hub; only in configuration files",
+        what="your own names for data sets on the Hub; in configuration files and Python only",
         effect="Each entry makes a name that `dataset` then takes, as it takes `wikitext`. An entry has the key `id` and, as needed, `config`, `column`, `splits`, `revision` and `articles` (`true` where the rows are lines of articles with headings like ` = Title = `). Your entries win over the standard ones.",
         choose="Write it into a YAML file for `--config` if you use the same Hub set again and again, or if its splits have unusual names.",
         example="dataset: news\ndatasets:\n  news:\n    id: owner/news-articles\n    column: body\n    splits: {train: train, validation: dev}",

@@ -24,7 +24,7 @@ from distillkit.settings.resolve import resolve
 
 DOCS = Path(__file__).parents[3] / "docs"
 NAMES = list(declared.fields())
-ON_COMMAND_LINE = [name for name in NAMES if declared.facts(name).on_command_line]
+ON_COMMAND_LINE = declared.names_with_flag()
 CYRILLIC = re.compile("[а-яё]", re.IGNORECASE)
 
 
@@ -112,20 +112,29 @@ def test_an_example_is_a_command_that_would_be_accepted(name: str, lang: str) ->
     given: dict[str, str] = {}
     while words:
         flag = words.pop(0)
-        found = next(option for option, spelled in options.items() if flag in spelled)
-        if found in declared.fields() and declared.types()[found] is bool:
-            given[found] = "true" if flag == options[found][0] else "false"
+        parameter = next(option for option, spelled in options.items() if flag in spelled)
+        if parameter in declared.fields() and declared.types()[parameter] is bool:
+            given[parameter] = "true" if flag == options[parameter][0] else "false"
         else:
-            given[found] = words.pop(0)
+            given[parameter] = words.pop(0)
     assert name in given
     given.pop("run", None)
     resolve(given)
 
 
 @pytest.mark.parametrize("lang", LANGUAGES)
-def test_the_example_of_a_configuration_file_would_be_accepted(lang: str) -> None:
-    values = yaml.safe_load(help_text("datasets", lang).example)
-    config = resolve(values).parameters
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ON_COMMAND_LINE])
+def test_an_example_of_a_configuration_file_would_be_accepted(name: str, lang: str) -> None:
+    values = yaml.safe_load(help_text(name, lang).example)
+    resolved = resolve(values)
+    assert resolved.sources[name] == "argument"
+    assert getattr(resolved.parameters, name) == values[name] != declared.default(name)
+    assert resolved.notes == (), "the example has an effect"
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_the_example_of_a_data_set_is_an_entry(lang: str) -> None:
+    config = resolve(yaml.safe_load(help_text("datasets", lang).example)).parameters
     assert parse_entry(config.dataset, config.datasets[config.dataset]).id == "owner/news-articles"
 
 
@@ -135,6 +144,12 @@ def test_every_flag_in_the_texts_exists(lang: str) -> None:
     for text in help_texts(lang).values():
         for part in dataclasses.astuple(text):
             assert set(re.findall(r"--[a-z][a-z-]*", part)) <= known
+
+
+@pytest.mark.parametrize("name", ON_COMMAND_LINE)
+def test_what_is_best_left_alone_has_no_flag(name: str) -> None:
+    assert not help_text(name, "en").choose.startswith("Leave it")
+    assert not help_text(name, "ru").choose.startswith(("Оставьте", "Не отключайте", "Не указывайте"))
 
 
 def test_both_languages_name_the_same_flags_and_parameters() -> None:
@@ -254,11 +269,11 @@ def test_params_explains_one(spelled: str, capsys: pytest.CaptureFixture[str]) -
 
 def test_params_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["params", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)["parameters"]
-    assert list(found) == NAMES
-    assert found["box_type"]["choices"] == ["white", "black"]
-    assert found["sample_size"]["default"] == declared.default("sample_size")
-    assert found["datasets"]["environment"] is None
+    facts = json.loads(capsys.readouterr().out)["parameters"]
+    assert list(facts) == NAMES
+    assert facts["box_type"]["choices"] == ["white", "black"]
+    assert facts["sample_size"]["default"] == declared.default("sample_size")
+    assert facts["datasets"]["environment"] is None
 
 
 def test_a_misspelled_parameter_is_guessed(capsys: pytest.CaptureFixture[str]) -> None:

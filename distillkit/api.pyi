@@ -1,0 +1,136 @@
+# The signature of api.py, rendered from the declaration by `python -m distillkit.api_stub --write`.
+# fmt: off
+
+from pathlib import Path
+from typing import Any, Literal
+
+from distillkit.run.results import DistillResult
+
+def distill_models(
+    *,
+    teacher_model: str | Path = "gpt2-xl",
+    student_model: str | Path = "arnir0/Tiny-LLM",
+    box_type: Literal["white", "black"] = "white",
+    teacher_model_path: str | Path | None = None,
+    student_model_path: str | Path | None = None,
+    dataset: str | Path = "wikitext",
+    dataset_path: str | Path | None = None,
+    sample_size: int = 1000,
+    max_length: int = 256,
+    temperature: float = 2.0,
+    alpha: float = 0.7,
+    beta: float = 0.3,
+    epochs: int = 2,
+    batch_size: int = 8,
+    learning_rate: float = 5e-05,
+    no_cuda: bool = False,
+    output_dir: str | Path = "./output",
+    folder_name: str | None = None,
+    checkpoint_interval: int = 50,
+    save_metrics: bool = True,
+    save_plot: bool = True,
+    save_best_model: bool = True,
+    skip_validation: bool = False,
+    install_deps: bool = True,
+    run_tests: bool = False,
+    skip_demo: bool = True,
+    allow_out_of_range: bool = False,
+    trust_remote_code: bool = False,
+    text_column: str | None = None,
+    held_out_size: int | None = None,
+    seed: int = 42,
+    gradient_accumulation: int = 1,
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
+    lr_schedule: Literal["linear", "cosine", "constant"] = "linear",
+    warmup_fraction: float = 0.05,
+    alignment: Literal["auto", "bpm", "strict", "alm", "uld"] = "auto",
+    prefix_map: Literal["longest", "canonical"] = "longest",
+    divergence: Literal["forward-kl", "reverse-kl", "jsd", "skew-kl", "skew-reverse-kl", "alpha-beta", "total-variation", "taid"] = "forward-kl",
+    divergence_mix: float | None = None,
+    ab_alpha: float = 0.2,
+    ab_beta: float = 0.7,
+    teacher_cache: Literal["auto", "exact", "sparse", "off"] = "auto",
+    sparse_method: Literal["sampling", "top-k"] = "sampling",
+    sparse_size: int = 64,
+    teacher_streaming: Literal["auto", "on", "off"] = "auto",
+    teacher_precision: Literal["same", "int8"] = "same",
+    compile_loss: Literal["auto", "on", "off"] = "auto",
+    quality_gate: Literal["improved", "not-worse", "off"] = "not-worse",
+    datasets: dict[str, dict[str, Any]] = {},
+    preset: str | None = None,
+    config: str | Path | None = None,
+    run: str | Path | None = None,
+    force: bool = False,
+    quiet: bool = False,
+) -> DistillResult:
+    """
+    Distil a teacher into a student: prepare the data, train, validate, and as asked demo and plot.
+
+    Only what is given counts as given: precedence is preset < config file < environment < argument.
+
+    Args:
+        teacher_model: the large model whose knowledge is passed on
+        student_model: the small model that is trained
+        box_type: what is learnt from: the teacher's probabilities (white) or only its texts (black)
+        teacher_model_path: folder or .gguf file with a teacher saved on this computer; wins over teacher_model
+        student_model_path: folder or .gguf file with a student saved on this computer; wins over student_model
+        dataset: which texts to train on: wikitext, pokemon, python-docs, a file, a folder or a Hub id
+        dataset_path: file or folder with your own texts; wins over dataset
+        sample_size: number of examples to train on
+        max_length: longest example, in tokens of the student
+        temperature: softens the probabilities of teacher and student before they are compared
+        alpha: weight of the teacher in the loss (soft targets); alpha + beta = 1
+        beta: weight of the true text in the loss (hard targets); alpha + beta = 1
+        epochs: how many times the training goes through all examples
+        batch_size: how many examples are processed at once
+        learning_rate: how far each step moves the weights, at its peak
+        no_cuda: compute on the CPU even where there is a GPU
+        output_dir: folder in which every run gets a folder of its own
+        folder_name: name of this run's folder inside output_dir
+        checkpoint_interval: steps between checkpoints; the held-out score is measured as often
+        save_metrics: write the training figures as JSON: metrics.jsonl and metrics.json
+        save_plot: draw the curves of the training and the comparison with the teacher
+        save_best_model: keep the student with the best held-out score, not only the last one
+        skip_validation: skip the check that the student improved: faster, no quality control
+        install_deps: install the libraries that this configuration needs and lacks
+        run_tests: run the self-tests before distilling
+        skip_demo: do not show at the end what the models write
+        allow_out_of_range: accept values outside the documented ranges
+        trust_remote_code: run the Python code that a model's repository brings along
+        text_column: the column (or JSON key) that holds the text
+        held_out_size: number of examples in each of the two held-out parts, validation and test
+        seed: start of all random choices
+        gradient_accumulation: micro-batches per optimizer step
+        precision: number format of the computation
+        lr_schedule: how the learning rate changes over the run
+        warmup_fraction: share of all steps over which the learning rate rises to its peak
+        alignment: how the teacher's distributions are related to the student's tokens
+        prefix_map: which of the student's tokens stands for a token of the teacher, with alignment bpm
+        divergence: what measures the difference between teacher and student
+        divergence_mix: how teacher and student are mixed in jsd, skew-kl and skew-reverse-kl
+        ab_alpha: the first exponent of the alpha-beta divergence
+        ab_beta: the second exponent of the alpha-beta divergence
+        teacher_cache: whether the teacher reads the training texts only once
+        sparse_method: what the sparse teacher cache keeps of a distribution
+        sparse_size: the draws for each row of the sparse teacher cache, or with `top-k` the ids that are kept
+        teacher_streaming: whether the teacher's blocks are in memory one at a time
+        teacher_precision: whether the teacher computes in int8
+        compile_loss: whether the element-wise part of the loss is compiled for this machine
+        quality_gate: when validate fails with exit code 4
+        datasets: your own names for data sets on the Hub; in configuration files and Python only
+        preset: name of a preset to start from.
+        config: a YAML file of parameters.
+        run: an existing run directory to continue.
+        force: redo what is complete already.
+        quiet: print nothing but warnings.
+
+    Returns:
+        The run directory, the student's path, the figures before and after, and the verdict.
+
+    Raises:
+        UsageError: a parameter is unknown, of the wrong type, out of range or in conflict with another.
+        PreconditionError: a model, a file, the hub or an earlier result is missing or not what it was.
+        QualityGateError: the student did not pass `quality_gate`; its `result` attribute has the figures.
+        DistillkitError: anything else that went wrong while running; the run can be continued with `run=`.
+    """
+    ...

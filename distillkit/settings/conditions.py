@@ -1,0 +1,48 @@
+"""Questions to a whole configuration (name to value): which method it is, and what that method uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from distillkit.settings.facts import Use
+
+Values = Mapping[str, Any]
+
+
+def is_white_box(values: Values) -> bool:
+    return values["box_type"] == "white"
+
+
+def has_divergence(values: Values) -> bool:
+    """Whether the distance of two distributions is a choice; `alm` and `uld` bring their own."""
+    return is_white_box(values) and values["alignment"] in ("auto", "bpm", "strict")
+
+
+def sparse_problem(values: Values) -> str | None:
+    """The setting for which sparse targets cannot stand in for the teacher; None if they can."""
+    if values["alignment"] in ("alm", "uld"):
+        return f"alignment {values['alignment']}"
+    if values["divergence"] != "forward-kl":
+        return f"--divergence {values['divergence']}"
+    return None
+
+
+def may_be_sparse(values: Values) -> bool:
+    """Whether the run may turn out to use sparse targets."""
+    return is_white_box(values) and values["teacher_cache"] in ("sparse", "auto") and sparse_problem(values) is None
+
+
+def _divergence_among(*names: str) -> Callable[[Values], bool]:
+    return lambda values: has_divergence(values) and values["divergence"] in names
+
+
+WHITE_BOX = Use("white box", is_white_box)
+CHOSEN_DIVERGENCE = Use("white box with alignment auto, bpm or strict", has_divergence)
+SOFTENED = Use("white box except alignment alm", lambda values: is_white_box(values) and values["alignment"] != "alm")
+BYTE_PREFIXES = Use(
+    "alignment auto or bpm in white box", lambda values: is_white_box(values) and values["alignment"] in ("auto", "bpm")
+)
+SPARSE_TARGETS = Use("--teacher-cache sparse", may_be_sparse)
+MIXTURE = Use("--divergence jsd, skew-kl or skew-reverse-kl", _divergence_among("jsd", "skew-kl", "skew-reverse-kl"))
+EXPONENTS = Use("--divergence alpha-beta", _divergence_among("alpha-beta"))

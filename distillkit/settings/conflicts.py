@@ -1,0 +1,80 @@
+"""Settings that exclude each other: each value is possible, the combination is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from distillkit.errors import UsageError
+from distillkit.settings.conditions import is_white_box, sparse_problem
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """A combination of settings that is refused.
+
+    Attributes:
+        settings: what excludes each other in a configuration (name to value), None where it does not occur there.
+        why: the reason, to follow "exclude each other: ".
+        hint: what to give instead.
+    """
+
+    settings: Callable[[Mapping[str, Any]], str | None]
+    why: str
+    hint: str
+
+
+def _always(settings: str, holds: Callable[[Mapping[str, Any]], bool]) -> Callable[[Mapping[str, Any]], str | None]:
+    return lambda values: settings if holds(values) else None
+
+
+def _sparse_targets_of_another_method(values: Mapping[str, Any]) -> str | None:
+    problem = sparse_problem(values)
+    if not is_white_box(values) or values["teacher_cache"] != "sparse" or problem is None:
+        return None
+    return f"--teacher-cache sparse and {problem}"
+
+
+CONFLICTS = (
+    Conflict(
+        _always("--no-cuda and --precision fp16", lambda values: values["no_cuda"] and values["precision"] == "fp16"),
+        "fp16 training needs a GPU",
+        hint="use --precision auto, bf16 or fp32",
+    ),
+    Conflict(
+        _always(
+            "--skip-validation and --quality-gate improved",
+            lambda values: values["skip_validation"] and values["quality_gate"] == "improved",
+        ),
+        "the gate is part of the validation",
+        hint="leave one of them out",
+    ),
+    Conflict(
+        _sparse_targets_of_another_method,
+        "sparse targets are true to the forward KL alone",
+        hint="use --teacher-cache exact",
+    ),
+    Conflict(
+        _always(
+            "--teacher-cache off and --teacher-streaming on",
+            lambda values: (
+                is_white_box(values) and values["teacher_cache"] == "off" and values["teacher_streaming"] == "on"
+            ),
+        ),
+        "what a teacher block by block computes has to be kept",
+        hint="use --teacher-cache exact or sparse, or leave it at auto",
+    ),
+)
+
+
+def check_conflicts(values: Mapping[str, Any]) -> None:
+    """Refuse a configuration whose settings exclude each other.
+
+    Raises:
+        UsageError: names the settings and what to give instead.
+    """
+    for conflict in CONFLICTS:
+        settings = conflict.settings(values)
+        if settings is not None:
+            raise UsageError(f"{settings} exclude each other: {conflict.why}", hint=conflict.hint)
