@@ -32,7 +32,7 @@ ALIGNMENTS: dict[str, str] = {
     "alm": "distillkit.training.aligned_objectives:likelihood_matching",
     "uld": "distillkit.training.aligned_objectives:universal_logit",
 }
-"""`--alignment`: functions of (teacher, text encoders, parameters) to a `teachers.protocol.TargetMaker`, the teacher's
+"""`alignment`: functions of (teacher, text encoders, parameters) to a `teachers.protocol.TargetMaker`, the teacher's
 distributions in the student's tokens; or to a `training.objectives.Objective`, where the loss is one of its own."""
 
 TEACHER_SOURCES: dict[str, str] = {

@@ -9,6 +9,11 @@ from distillkit.settings.facts import Use
 
 Values = Mapping[str, Any]
 
+# Alignments that bring a loss of their own; all others give distributions.
+_OWN_LOSS = ("alm", "uld")
+# Divergences that have neither a mixture nor exponents; of those that other packages add nothing is known here.
+_WITHOUT_SETTINGS = ("forward-kl", "reverse-kl", "total-variation", "taid")
+
 
 def is_white_box(values: Values) -> bool:
     return values["box_type"] == "white"
@@ -16,12 +21,12 @@ def is_white_box(values: Values) -> bool:
 
 def has_divergence(values: Values) -> bool:
     """Whether the distance of two distributions is a choice; `alm` and `uld` bring their own."""
-    return is_white_box(values) and values["alignment"] in ("auto", "bpm", "strict")
+    return is_white_box(values) and values["alignment"] not in _OWN_LOSS
 
 
 def sparse_problem(values: Values) -> str | None:
     """The setting for which sparse targets cannot stand in for the teacher; None if they can."""
-    if values["alignment"] in ("alm", "uld"):
+    if values["alignment"] in _OWN_LOSS:
         return f"alignment {values['alignment']}"
     if values["divergence"] != "forward-kl":
         return f"--divergence {values['divergence']}"
@@ -33,8 +38,8 @@ def may_be_sparse(values: Values) -> bool:
     return is_white_box(values) and values["teacher_cache"] in ("sparse", "auto") and sparse_problem(values) is None
 
 
-def _divergence_among(*names: str) -> Callable[[Values], bool]:
-    return lambda values: has_divergence(values) and values["divergence"] in names
+def _divergence_except(*names: str) -> Callable[[Values], bool]:
+    return lambda values: has_divergence(values) and values["divergence"] not in (*_WITHOUT_SETTINGS, *names)
 
 
 WHITE_BOX = Use("white box", is_white_box)
@@ -44,5 +49,5 @@ BYTE_PREFIXES = Use(
     "alignment auto or bpm in white box", lambda values: is_white_box(values) and values["alignment"] in ("auto", "bpm")
 )
 SPARSE_TARGETS = Use("--teacher-cache sparse", may_be_sparse)
-MIXTURE = Use("--divergence jsd, skew-kl or skew-reverse-kl", _divergence_among("jsd", "skew-kl", "skew-reverse-kl"))
-EXPONENTS = Use("--divergence alpha-beta", _divergence_among("alpha-beta"))
+MIXTURE = Use("--divergence jsd, skew-kl or skew-reverse-kl", _divergence_except("alpha-beta"))
+EXPONENTS = Use("--divergence alpha-beta", _divergence_except("jsd", "skew-kl", "skew-reverse-kl"))

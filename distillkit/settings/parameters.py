@@ -35,9 +35,7 @@ BoxType = Literal["white", "black"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 LearningRateSchedule = Literal["linear", "cosine", "constant"]
 QualityGate = Literal["improved", "not-worse", "off"]
-Alignment = Literal["auto", "bpm", "strict", "alm", "uld"]
 PrefixMap = Literal["longest", "canonical"]
-TeacherCacheMode = Literal["auto", "exact", "sparse", "off"]
 TeacherStreaming = Literal["auto", "on", "off"]
 TeacherPrecision = Literal["same", "int8"]
 SparseMethod = Literal["sampling", "top-k"]
@@ -168,8 +166,13 @@ class Parameters:
     warmup_fraction: float = parameter(
         0.05, "advanced", low=0.0, high=0.5, possible=SHARE, affects="distill", examples=("0.1",)
     )
-    alignment: Alignment = parameter(
-        "auto", "advanced", affects="distill", used_by=conditions.WHITE_BOX, on_command_line=False
+    alignment: str = parameter(
+        "auto",
+        "advanced",
+        choices=("auto", *registry.ALIGNMENTS),
+        affects="distill",
+        used_by=conditions.WHITE_BOX,
+        on_command_line=False,
     )
     prefix_map: PrefixMap = parameter("longest", "advanced", affects="distill", used_by=conditions.BYTE_PREFIXES)
     divergence: str = parameter(
@@ -212,7 +215,7 @@ class Parameters:
         on_command_line=False,
         examples=("0.5",),
     )
-    teacher_cache: TeacherCacheMode = parameter("auto", "advanced", affects="distill")
+    teacher_cache: str = parameter("auto", "advanced", choices=("auto", *registry.TEACHER_SOURCES), affects="distill")
     sparse_method: SparseMethod = parameter(
         "sampling", "advanced", affects="distill", used_by=conditions.SPARSE_TARGETS, on_command_line=False
     )

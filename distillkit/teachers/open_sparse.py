@@ -83,7 +83,7 @@ def open_sparse(context: TrainingContext, loader: TeacherLoader, rows: Sequence[
         signal = teacher_signal(config, context.encoders, loader.states(), paired=context.pairs_rows)
         if not isinstance(signal, TargetMaker):
             raise UsageError(
-                f"--teacher-cache sparse and --alignment {config.alignment} exclude each other",
+                f"--teacher-cache sparse and alignment {config.alignment} exclude each other",
                 hint="use --teacher-cache exact",
             )
         return signal
