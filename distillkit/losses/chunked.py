@@ -88,13 +88,11 @@ class ChunkedLoss:
         loss: [] (α·Σ τ²·D + Σ w·CE) / divisor, with a graph to the hidden states and the head's parameters.
         cross_entropy_N: [N] nats, without a graph.
         soft_sum: [] Σ τ²·D, nats, without a graph.
-        soft_rows: the rows of that sum.
     """
 
     loss: Tensor
     cross_entropy_N: Tensor
     soft_sum: Tensor
-    soft_rows: int
 
 
 def chunked_loss(
@@ -136,7 +134,7 @@ def chunked_loss(
     runner = _Pass(head, targets_N, hard_weights_N, soft_targets, soft, alpha, student.columns, chunk, compile_kernels)
     results: Any = _Chunked.apply(runner, divisor, hidden_ND, *head.trained)
     loss, cross_entropy_N, soft_sum = results
-    return ChunkedLoss(loss, cross_entropy_N, soft_sum, runner.soft_rows)
+    return ChunkedLoss(loss, cross_entropy_N, soft_sum)
 
 
 def token_log_probs(
@@ -217,7 +215,6 @@ class _Pass:
     columns: int
     chunk: int
     compiled: bool
-    soft_rows: int = 0
 
     def run(self, hidden_ND: Tensor, divisor: Tensor) -> _Sums:
         """The sums, not divided, and the gradients of the loss but for `_Sums.factor`."""
@@ -255,12 +252,11 @@ class _Pass:
                 else:
                     target, plain = self.soft_targets.log_target(soft_begin, soft_end, self.columns), False
                 softness, temperature, tempered = self._softness(self.soft, sums)
-                entropies, soft, usable, at_target = self._kernel(forward_kl_rows)(
+                entropies, soft, _, at_target = self._kernel(forward_kl_rows)(
                     logits_nV, target, targets, scaled, softness, temperature, tempered=tempered, plain=plain
                 )
                 finish(logits_nV, targets, at_target)
                 sums.soft += soft.sum()
-                self.soft_rows += int(usable.sum())
             else:
                 target = self.soft_targets.log_target(soft_begin, soft_end, self.columns)
                 entropies = self._any_divergence(logits_nV, target, targets, scaled, sums)
@@ -286,7 +282,6 @@ class _Pass:
         )
         finish_sparse(logits_nV, ids, probabilities, at_ids, targets, at_target)
         sums.soft += soft.sum()
-        self.soft_rows += len(targets)
         return entropies
 
     def _any_divergence(
@@ -301,7 +296,6 @@ class _Pass:
         entropies, at_target = self._kernel(hard_rows)(logits_nV, targets, scaled)
         finish(logits_nV, targets, at_target).add_((self.alpha * sums.early * soft_gradient).to(logits_nV.dtype))
         sums.soft += rows.detach().sum()
-        self.soft_rows += len(rows)
         return entropies
 
     def _kernel(self, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -97,7 +97,6 @@ def test_all_ids_are_the_plain_loss(tau: float) -> None:
             alpha=ALPHA, divisor=torch.tensor(5), chunk_rows=2,
         )  # fmt: skip
         values.append((found.loss, *torch.autograd.grad(found.loss, [hidden, weight]), found.soft_sum))
-        assert found.soft_rows == 4
     for dense, thin in zip(*values, strict=True):
         torch.testing.assert_close(thin, dense)
     with pytest.raises(ValueError, match="forward KL"):
