@@ -7,11 +7,12 @@ from typing import get_args
 
 import pytest
 import torch
+from plain_objective import combine, cross_vocabulary_terms
 
 from distillkit.losses.chunked import StudentOutput, chunked_loss, token_log_probs
 from distillkit.losses.divergences import Divergence
 from distillkit.losses.linear_head import LinearHead
-from distillkit.losses.target_rows import combine, cross_vocabulary_terms, target_rows
+from distillkit.losses.target_rows import target_rows
 from distillkit.losses.tempered import SoftLoss
 from distillkit.settings.parameters import DivergenceName
 
