@@ -274,7 +274,7 @@ def _train(
         raise Interrupted(number, f"stopped after step {trainer.state.global_step} of {steps}; it is saved")
     _check_best(run, progress)
     final = trainer.accelerator.unwrap_model(trainer.model)
-    export_student(run.student / "final", final, pair, config)
+    export_student(run.student / "final", final, pair, config, run)
     check_interrupted()
     return _figures(trainer, teacher, objective)
 
@@ -309,7 +309,7 @@ def _held_out_score(run: RunDirectory, encoders: TextEncoders, compute: Compute)
 
 def _keep_best(run: RunDirectory, pair: ModelPair, config: Parameters) -> Callable[[nn.Module], list[dict[str, Any]]]:
     def keep(model: nn.Module) -> list[dict[str, Any]]:
-        export_student(run.student / "best", model, pair, config)
+        export_student(run.student / "best", model, pair, config, run)
         return file_records(run.path, _without_cards(files_below(run.student / "best")))
 
     return keep

@@ -94,7 +94,7 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
     gate = _gate_failure(config, decision)
     metrics = {"verdict": decision, "gap_closed": closed, "gain": content["gain"], "gate_failure": gate}
     # The figures are those of the student that was measured; another one's card says nothing of them.
-    write_card(run.best_student, pair, config, content)
+    write_card(run.best_student, pair, config, run, content)
     words = (
         f"{figures['before']['bits_per_byte']:.4f} -> {figures['after']['bits_per_byte']:.4f} bits per byte, {decision}"
     )
