@@ -22,9 +22,25 @@ DIVERGENCES: dict[str, str] = {
     "skew-reverse-kl": "distillkit.losses.divergences:skew_reverse_kl",
     "alpha-beta": "distillkit.losses.divergences:alpha_beta",
     "total-variation": "distillkit.losses.divergences:total_variation",
-    "taid": "distillkit.losses.divergences:forward_kl",
+    "taid": "distillkit.losses.divergences:taid",
 }
 """`--divergence`: functions of teacher's and student's log-probabilities [N, V] to [N] nats."""
+
+ALIGNMENTS: dict[str, str] = {
+    "bpm": "distillkit.teachers.targets:byte_prefix",
+    "strict": "distillkit.teachers.targets:strict",
+    "alm": "distillkit.training.aligned_objectives:likelihood_matching",
+    "uld": "distillkit.training.aligned_objectives:universal_logit",
+}
+"""`--alignment`: functions of (teacher, text encoders, parameters) to a `teachers.protocol.TargetMaker`, the teacher's
+distributions in the student's tokens; or to a `training.objectives.Objective`, where the loss is one of its own."""
+
+TEACHER_SOURCES: dict[str, str] = {
+    "exact": "distillkit.teachers.sources:open_exact",
+    "sparse": "distillkit.teachers.open_sparse:open_sparse",
+    "off": "distillkit.teachers.sources:open_live",
+}
+"""`--teacher-cache`: functions of (context, loader, training rows) to a `teachers.protocol.TeacherSource`."""
 
 
 def resolve(table: Mapping[str, str], name: str) -> Any:

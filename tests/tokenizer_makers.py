@@ -11,6 +11,9 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizer, PreTrainedTokenizerFast
 from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
 
+from distillkit.alignment.encoding import Encoding, encode_batch
+from distillkit.alignment.token_bytes import TokenBytes
+
 CORPUS = [
     "the cat sat on the mat, and the dog sat on the log.",
     "where there is a will there is a way",
@@ -114,3 +117,10 @@ def word_piece() -> PreTrainedTokenizerFast:
     )
     backend.train_from_iterator([*CORPUS, " ".join(f"{letter} x{letter}" for letter in alphabet)], trainer)
     return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]", pad_token="[PAD]", eos_token="[SEP]")
+
+
+def encode_text(tokenizer, table: TokenBytes, text: str) -> Encoding:
+    """The encoding of one text that its tokenizer can spell."""
+    (encoding,) = encode_batch(tokenizer, table, [text])
+    assert encoding is not None, text
+    return encoding

@@ -37,10 +37,11 @@ from distillkit.evaluation.held_out import scored_texts
 from distillkit.losses.chunked import StudentOutput
 from distillkit.models.backbone_and_head import SplitModel, split_model
 from distillkit.settings.parameters import Parameters
+from distillkit.teachers import targets
 from distillkit.teachers.live import LiveTeacher
-from distillkit.training import aligned_objectives
-from distillkit.training.aligned_objectives import BytePrefix, aligned_objective
-from distillkit.training.objectives import HardOnly, Objective, SoftSettings, Weights
+from distillkit.teachers.targets import BytePrefix, teacher_signal
+from distillkit.training.objectives import HardOnly, Objective, SoftObjective, SoftSettings, Weights
+from distillkit.training.objectives import objective_of as objective_of_signal
 from distillkit.training.trainer import schedule_factor
 
 LEARNING_RATE = 1e-3
@@ -86,11 +87,11 @@ def objective_of(method: Method, teacher: Any, encoders: TextEncoders) -> Object
         prefix_map=method.prefix_map,
     )  # fmt: skip
     if not method.options:
-        return aligned_objective(config, teacher, encoders)
+        return objective_of_signal(teacher_signal(config, encoders, teacher, paired=True), config)
     assert encoders.teacher.table is not None
     assert encoders.student.table is not None
     prefix_map = BytePrefixMap.build(encoders.teacher.table, encoders.student.table)
-    return BytePrefix(teacher, prefix_map, SoftSettings.of(config), **method.options)
+    return SoftObjective(BytePrefix(teacher, prefix_map, **method.options), SoftSettings.of(config))
 
 
 class SharedTeacher:
@@ -102,8 +103,8 @@ class SharedTeacher:
         self.states: Tensor | None = None
 
     def hidden(self, batch: Any) -> Tensor:
-        if self.batch != id(batch) or self.states is None:
-            self.batch, self.states = id(batch), self.teacher.hidden(batch)
+        if self.batch != id(batch["host"]) or self.states is None:
+            self.batch, self.states = id(batch["host"]), self.teacher.hidden(batch)
         return self.states
 
     def head(self, hidden: Tensor) -> Tensor:
@@ -113,20 +114,18 @@ class SharedTeacher:
 class SharedMarginalisation:
     """Targets depend neither on τ nor on α nor on the student: computed once per batch and kind of rows."""
 
-    _plain: ClassVar[dict[str, Any]] = {
-        name: getattr(aligned_objectives._Marginalised, name) for name in ("log_target", "target")
-    }
+    _plain: ClassVar[dict[str, Any]] = {name: getattr(targets._Marginalised, name) for name in ("log_target", "target")}
 
     def __init__(self) -> None:
         self.batch: dict[Any, Tensor] = {}
         # Around the originals, never around an earlier seed's: that would bring its targets back.
         for name in self._plain:
-            setattr(aligned_objectives._Marginalised, name, self._remembering(name))
+            setattr(targets._Marginalised, name, self._remembering(name))
 
     def _remembering(self, name: str) -> Callable[..., Tensor]:
         def found(part: Any, begin: int, end: int, columns: int) -> Tensor:
-            objective = part.objective
-            kind = (name, objective.only, objective.realised, objective.shared, begin, end)
+            maker = part.targets
+            kind = (name, maker.only, maker.realised, maker.shared, begin, end)
             if kind not in self.batch:
                 self.batch[kind] = self._plain[name](part, begin, end, columns)
             return self.batch[kind]
@@ -220,8 +219,8 @@ def run_seed(arguments: argparse.Namespace, seed: int, methods: list[Method], do
             model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).train()
             optimizer = torch.optim.AdamW(model.parameters(), lr=arguments.learning_rate, weight_decay=0.0)
             objective = objective_of(method, teacher, encoders)
-            if isinstance(objective, BytePrefix):
-                objective.shared = f"{method.alignment}/{method.prefix_map}"  # type: ignore[attr-defined]
+            if isinstance(objective, SoftObjective) and isinstance(objective.targets, BytePrefix):
+                objective.targets.shared = f"{method.alignment}/{method.prefix_map}"  # type: ignore[attr-defined]
             trainees.append(Trainee(shape, method, model, split_model(model), objective, optimizer))
     if arguments.start:
         for trainee in {trainee.shape: trainee for trainee in trainees}.values():
@@ -266,7 +265,8 @@ def train_all(
     began = time.monotonic()
     for step in range(min(arguments.steps, math.ceil(len(order) / BATCH))):
         batch = collator([train[index] for index in order[step * BATCH : (step + 1) * BATCH]])
-        tokens += int(batch["targets"])
+        targets = torch.tensor(batch["host"].targets)
+        tokens += int(targets)
         marginalisation.batch.clear()
         for trainee in trainees:
             start = time.monotonic()
@@ -277,8 +277,9 @@ def train_all(
             with torch.autocast("cpu", dtype=autocast, enabled=autocast is not None):
                 parts = trainee.parts
                 output = StudentOutput(parts.hidden(batch), parts.head, parts.parameters, parts.columns)
-                weights = Weights(alpha, 1 - alpha, batch["targets"], compile_kernels=not arguments.no_compile)
-                terms = trainee.objective(output, batch, weights)
+                weights = Weights(alpha, 1 - alpha, targets, compile_kernels=not arguments.no_compile)
+                prepared = {**batch, "prepared": trainee.objective.prepare(batch)}
+                terms = trainee.objective(output, prepared, weights)
             assert torch.isfinite(terms.loss), (trainee.method.name, step)
             terms.loss.backward()
             nn.utils.clip_grad_norm_(trainee.model.parameters(), 1.0)

@@ -1,4 +1,4 @@
-"""Where two encodings of the same bytes stand at the same place."""
+"""Shared boundaries: the places at which two encodings of the same text have both covered the same bytes."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Byte-prefix marginalisation: the teacher's next-token distribution, said in the student's tokens (arXiv 2607.22334).
+"""Byte-prefix marginalisation: the teacher's next-token distribution over the student's tokens (arXiv 2607.22334).
 
 Where both encodings stand at the same byte, every teacher token votes for the student token that a student would
 have to write first to spell it. That is a fixed integer map from one vocabulary to the other, so a target costs one
-scatter of U numbers a row. Inside a teacher token only the tokens that go on with the bytes already written can
-follow: a contiguous range of the vocabulary sorted by bytes. And of the token that the teacher really meets it is
-known how the student spells it, also where the student's token goes on beyond it.
+scatter of U numbers a row. Inside a teacher token only the tokens that begin with the bytes already written can
+follow: a contiguous range of the vocabulary sorted by bytes. And for the token that the teacher meets in the text it is
+known how the student spells it, also where the student's token extends beyond it.
 
 Shapes: N rows, U the teacher's columns, V the student's columns (heads may be wider than their tokenizers).
 """
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from distillkit.alignment.first_token import FirstTokens, longest_prefix
 from distillkit.alignment.token_bytes import TokenBytes
+from distillkit.device.number_formats import widen
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,9 @@ class Restriction:
     """The teacher tokens that can follow inside one of its tokens.
 
     Attributes:
-        teacher_ids: [m] int64, those that go on with the bytes already written, and the token of just these bytes.
-        student_ids: [m] int64, the student's first token of what is left of them; `residual_id` where there is none.
+        teacher_ids: [m] int64, the tokens that begin with the bytes already written, the token of just these bytes among
+            them.
+        student_ids: [m] int64, the student's first token of what is left of each; `residual_id` where there is none.
     """
 
     teacher_ids: np.ndarray
@@ -75,8 +77,8 @@ class Realised:
     Attributes:
         teacher_ids: [N] int64, the teacher's next token.
         student_ids: [N] int64, the student's next token.
-        onward: [N] the probability, given that teacher token, that the teacher goes on with the rest of the student's
-            token: 1 where the student's token does not go beyond it (`onward_probabilities`).
+        onward: [N] the probability, given that teacher token, that the teacher continues with the rest of the student's
+            token: 1 where the student's token does not extend beyond it.
     """
 
     teacher_ids: Tensor
@@ -86,7 +88,7 @@ class Realised:
 
 @dataclass(frozen=True, eq=False)
 class BytePrefixMap:
-    """The map from the teacher's ids to the student's.
+    """The map from the teacher's ids to the student's; `build` makes one.
 
     Attributes:
         student_ids: [len(teacher)] int64; `residual_id` where there is no student token.
@@ -110,10 +112,14 @@ class BytePrefixMap:
     def build(
         cls, teacher: TokenBytes, student: TokenBytes, *, first: FirstTokens | None = None, map_eos: bool = True
     ) -> BytePrefixMap:
-        """Map every teacher token to the student's first token of its bytes; default: the longest prefix.
+        """Map every teacher token to the student's first token of its bytes.
 
         The teacher's EOS becomes the student's EOS if both have one and `map_eos`; every other special token is
         residual.
+
+        Args:
+            teacher, student: the bytes of both vocabularies.
+            first: the student's first token of a piece; default: the longest prefix.
         """
         first = first or longest_prefix(student)
         student_ids = torch.from_numpy(first([piece or b"" for piece in teacher.pieces]))
@@ -180,12 +186,12 @@ class BytePrefixMap:
             columns: V, the width of the student's head; default: the size of its tokenizer.
             restrictions: (row, what can follow there) for rows inside a teacher token.
             realised: moves the probability of the teacher token that is met, as far as it leads to the student's next
-                token, from where the map has put it to that token.
+                token, from the token that the map chose to that token.
         """
-        found = self.masses(teacher_logits_NU, columns, restrictions=restrictions, realised=realised)
+        masses = self.masses(teacher_logits_NU, columns, restrictions=restrictions, realised=realised)
         # Nothing mapped: log 0 - log 1 keeps the row at -inf, where log 0 - log 0 would be NaN.
-        log_total = found.total.masked_fill(found.total == 0, 1).log()
-        return Projection(found.target.log() - log_total[:, None], found.residual)
+        log_total = masses.total.masked_fill(masses.total == 0, 1).log()
+        return Projection(masses.target.log() - log_total[:, None], masses.residual)
 
     def masses(
         self,
@@ -195,13 +201,16 @@ class BytePrefixMap:
         restrictions: Sequence[tuple[int, Restriction]] = (),
         realised: Realised | None = None,
     ) -> Masses:
-        """What `project` takes the logarithms of."""
+        """The probabilities that `project` takes the logarithms of.
+
+        Args:
+            teacher_logits_NU, columns, restrictions, realised: as for `project`.
+        """
         width = self.student_size if columns is None else columns
         used = min(teacher_logits_NU.shape[1], len(self.student_ids))
-        dtype = torch.float64 if teacher_logits_NU.dtype == torch.float64 else torch.float32
-        probabilities = torch.softmax(teacher_logits_NU[:, :used].to(dtype), dim=-1)
+        probabilities = torch.softmax(widen(teacher_logits_NU[:, :used]), dim=-1)
         device, rows = probabilities.device, len(probabilities)
-        # Of the residual id and of ids that the head lacks, one more column.
+        # One more column, for the residual id and for ids that the head lacks.
         mapped = self._columns(self.student_ids[:used].to(device), width)
         masses = probabilities.new_zeros(rows, width + 1)
         masses.scatter_add_(1, mapped.expand(rows, used), probabilities)
@@ -243,12 +252,13 @@ class BytePrefixMap:
 def _flatten(
     restrictions: Sequence[tuple[int, Restriction]], used: int, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """[M] row, teacher id and student id of every token that can follow at the restricted rows."""
+    """[M] each: row, teacher id and student id of every token that can follow at the restricted rows."""
     counts = [len(item.teacher_ids) for _, item in restrictions]
     where = np.repeat([row for row, _ in restrictions], counts)
     teacher_ids = np.concatenate([item.teacher_ids for _, item in restrictions])
     student_ids = np.concatenate([item.student_ids for _, item in restrictions])
     keep = teacher_ids < used
-    parts = (torch.from_numpy(part[keep]).to(device) for part in (where, teacher_ids, student_ids))
-    where_M, teacher_M, student_M = parts
+    where_M, teacher_M, student_M = (
+        torch.from_numpy(column[keep]).to(device) for column in (where, teacher_ids, student_ids)
+    )
     return where_M, teacher_M, student_M

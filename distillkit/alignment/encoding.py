@@ -13,12 +13,8 @@ import numpy as np
 
 from distillkit.alignment.token_bytes import TokenBytes, token_ids
 
-# Texts that go to the tokenizer in one call: enough to use its threads, few enough to hold its bookkeeping.
+# Texts that go to the tokenizer in one call: enough to use its threads, few enough for its bookkeeping in memory.
 _BATCH = 512
-
-
-class InexactEncoding(Exception):  # noqa: N818 - a property of one text that the caller counts, not a failure
-    """The tokens do not spell the text byte for byte; the text cannot be aligned and has to be dropped."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,36 +34,24 @@ class Encoding:
     unlike: np.ndarray | None = None
 
 
-def encode_text(tokenizer: Any, table: TokenBytes, text: str) -> Encoding:
-    """Encode one text without special tokens; a special token's name inside the text is ordinary text.
-
-    Raises:
-        InexactEncoding: the tokens do not spell the text (an unknown character, a normaliser that changed it, a
-            special token that this tokenizer cannot write as text, a lone surrogate).
-    """
-    data = _utf8(text)
-    if table.by_offsets:
-        return _compared(table, encode_by_offsets(tokenizer, [text])[0], data)
-    return _checked(table, token_ids(tokenizer, [text])[0], data)
-
-
 def encode_batch(tokenizer: Any, table: TokenBytes, texts: Sequence[str]) -> list[Encoding | None]:
-    """`encode_text` for many texts at once; None where it would raise `InexactEncoding`."""
+    """Encode texts without special tokens; a special token's name inside a text is ordinary text.
+
+    Args:
+        tokenizer: of transformers.
+        table: the bytes of its tokens.
+
+    Returns:
+        An encoding for each text; None where the tokens do not spell it byte for byte (an unknown character, a
+        normaliser that changed it, a special token that this tokenizer cannot write as text, a lone surrogate): such a
+        text cannot be aligned.
+    """
     encodings: list[Encoding | None] = []
     for start in range(0, len(texts), _BATCH):
-        batch: list[tuple[str, bytes] | None] = []
-        for text in texts[start : start + _BATCH]:
-            try:
-                batch.append((text, _utf8(text)))
-            except InexactEncoding:
-                batch.append(None)
-        known = [entry[0] for entry in batch if entry is not None]
-        found = iter(encode_by_offsets(tokenizer, known) if table.by_offsets else token_ids(tokenizer, known))
-        for entry in batch:
-            try:
-                encodings.append(None if entry is None else _verified(table, next(found), entry[1]))
-            except InexactEncoding:
-                encodings.append(None)
+        batch = [(text, _utf8(text)) for text in texts[start : start + _BATCH]]
+        readable = [text for text, data in batch if data is not None]
+        encoded = iter(encode_by_offsets(tokenizer, readable) if table.by_offsets else token_ids(tokenizer, readable))
+        encodings += [None if data is None else _verified(table, next(encoded), data) for _, data in batch]
     return encodings
 
 
@@ -90,36 +74,39 @@ def encode_by_offsets(tokenizer: Any, texts: Sequence[str]) -> list[Encoding]:
     return result
 
 
-def _utf8(text: str) -> bytes:
+def _utf8(text: str) -> bytes | None:
+    """The bytes of a text; None where it is not Unicode (a lone surrogate)."""
     try:
         return text.encode()
-    except UnicodeEncodeError as error:
-        raise InexactEncoding(f"the text is not Unicode: {error}") from error
+    except UnicodeEncodeError:
+        return None
 
 
-def _verified(table: TokenBytes, found: Encoding | list[int], data: bytes) -> Encoding:
-    return _compared(table, found, data) if isinstance(found, Encoding) else _checked(table, found, data)
+def _verified(table: TokenBytes, encoded: Encoding | list[int], data: bytes) -> Encoding | None:
+    return _compared(table, encoded, data) if isinstance(encoded, Encoding) else _checked(table, encoded, data)
 
 
-def _checked(table: TokenBytes, ids: list[int], data: bytes) -> Encoding:
+def _checked(table: TokenBytes, ids: list[int], data: bytes) -> Encoding | None:
+    """The encoding of these ids; None where they do not spell the text."""
     if any(index >= len(table) for index in ids):
-        raise InexactEncoding("a token beyond the vocabulary")
+        return None
     lengths = table.lengths[np.asarray(ids, dtype=np.int64)]
-    if (lengths < 0).any():
-        raise InexactEncoding("a special or unknown token inside the text")
+    if (lengths < 0).any():  # A special or unknown token.
+        return None
     spelled = b"".join(table.pieces[index] or b"" for index in ids)
     dummy_space = spelled != data
     if dummy_space and not (table.leading_space and spelled == b" " + data):
-        raise InexactEncoding("the tokens do not spell the text")
+        return None
     return Encoding(ids, np.maximum(np.cumsum(lengths) - int(dummy_space), 0), dummy_space)
 
 
-def _compared(table: TokenBytes, encoding: Encoding, data: bytes) -> Encoding:
-    """An encoding by offsets, with a mark on the tokens that stand for other bytes than they usually do."""
+def _compared(table: TokenBytes, encoding: Encoding, data: bytes) -> Encoding | None:
+    """An encoding by offsets, with a mark on the tokens that stand for other bytes than they usually do; None where it
+    has special or unknown tokens, or none for a text."""
     if any(index >= len(table) or table.pieces[index] is None for index in encoding.ids):
-        raise InexactEncoding("a special or unknown token inside the text")
+        return None
     if data and not encoding.ids:
-        raise InexactEncoding("no token for the text")
+        return None
     starts = np.append(0, encoding.ends)[:-1]
     spans = [data[begin:end] for begin, end in zip(starts.tolist(), encoding.ends.tolist(), strict=True)]
     pieces = [table.pieces[index] or b"" for index in encoding.ids]

@@ -19,8 +19,8 @@ FirstTokens = Callable[[Sequence[bytes]], np.ndarray]
 def longest_prefix(student: TokenBytes) -> FirstTokens:
     """The longest student token that is a prefix of the piece (arXiv 2607.22334).
 
-    Where several student tokens spell the same bytes, the one that the student's tokenizer writes is meant
-    (`TokenBytes.shadowed`): mass on a byte-fallback token that never occurs would be lost.
+    Where several student tokens spell the same bytes, it is the one that the student's tokenizer writes
+    (`TokenBytes.shadowed`): probability on a byte-fallback token that never occurs would be lost.
     """
     ids, none = student.ids_by_bytes, len(student)
     longest = max(map(len, ids), default=0)
@@ -38,7 +38,7 @@ def exact_twin(student: TokenBytes) -> FirstTokens:
     return lambda pieces: np.fromiter((ids.get(piece, none) for piece in pieces), np.int64, len(pieces))
 
 
-# Something that no tokenizer merges with what follows, so that the piece is encoded as in the middle of a text.
+# Characters that hardly any tokenizer merges with what follows, so that the piece is encoded as in the middle of a text.
 _ANCHORS = ("\n", "\x01", "|")
 
 
@@ -51,9 +51,9 @@ def canonical_first(student: TokenBytes, tokenizer: Any) -> FirstTokens:
     fallback = longest_prefix(student)
 
     def first(pieces: Sequence[bytes]) -> np.ndarray:
-        found = np.full(len(pieces), -1, dtype=np.int64)
+        ids = np.full(len(pieces), -1, dtype=np.int64)
         for anchor in _ANCHORS:
-            waiting = [index for index in np.flatnonzero(found < 0).tolist() if _is_text(pieces[index])]
+            waiting = [index for index in np.flatnonzero(ids < 0).tolist() if _is_text(pieces[index])]
             texts = [anchor + pieces[index].decode() for index in waiting]
             for index, encoding in zip(waiting, encode_batch(tokenizer, student, texts), strict=True):
                 if encoding is None:
@@ -61,10 +61,10 @@ def canonical_first(student: TokenBytes, tokenizer: Any) -> FirstTokens:
                 # The token that begins just behind the anchor.
                 begin = int(np.searchsorted(encoding.ends, len(anchor), side="right"))
                 if begin < len(encoding.ids) and begin > 0 and encoding.ends[begin - 1] == len(anchor):
-                    found[index] = encoding.ids[begin]
-        left = np.flatnonzero(found < 0).tolist()
-        found[left] = fallback([pieces[index] for index in left])
-        return found
+                    ids[index] = encoding.ids[begin]
+        left = np.flatnonzero(ids < 0).tolist()
+        ids[left] = fallback([pieces[index] for index in left])
+        return ids
 
     return first
 

@@ -1,4 +1,4 @@
-"""Which rows of the teacher say something about which rows of the student.
+"""Which rows of the teacher tell something about which rows of the student.
 
 Rows count in a model's input [start?] + tokens + [end?]; the row at r predicts the input at r + 1. After k of its
 tokens a model *stands* at a byte of the text. Every prediction of the student is placed in the teacher's reading:
@@ -49,17 +49,18 @@ class AlignedRows:
 
 
 def crossing(teacher_rows: np.ndarray, end_rows: np.ndarray, end_skips: np.ndarray) -> np.ndarray:
-    """[k] bool: the student's next token goes on beyond the teacher's next token."""
+    """[k] bool: the student's next token extends beyond the teacher's next token; columns of `AlignedRows`, [k] int64."""
     return end_rows - teacher_rows - (end_skips == 0) > 0
 
 
 def within(teacher_rows: np.ndarray, skips: np.ndarray, end_rows: np.ndarray, end_skips: np.ndarray) -> np.ndarray:
-    """[k] bool: both stand at the same byte, and the student's next token does not go beyond the teacher's."""
+    """[k] bool: both stand at the same byte, and the student's next token does not extend beyond the teacher's; columns
+    of `AlignedRows`, [k] int64."""
     return (skips == 0) & ~crossing(teacher_rows, end_rows, end_skips)
 
 
 def twins(teacher_rows: np.ndarray, skips: np.ndarray, end_rows: np.ndarray, end_skips: np.ndarray) -> np.ndarray:
-    """[k] bool: the next token of both covers the very same bytes."""
+    """[k] bool: the next token of both covers the very same bytes; columns of `AlignedRows`, [k] int64."""
     return (skips == 0) & (end_rows == teacher_rows + 1) & (end_skips == 0)
 
 
@@ -87,7 +88,7 @@ def aligned_rows(
         student, teacher: the two encodings of `text`, without special tokens.
         text: the UTF-8 bytes that both spell.
         student_start, teacher_start: a start token stands in front of the tokens.
-        student_has_eos, teacher_has_eos: an end token follows and is a target / is predicted in earnest.
+        student_has_eos, teacher_has_eos: the student trains an end token / the teacher was trained to predict one.
     """
     count, last = len(student.ids), len(teacher.ids)
     at = np.append(0, student.ends)  # After k tokens of the student, k = 0 … count.

@@ -2,7 +2,7 @@
 
 Strings of the vocabulary do not compare (`Ġthe` is never `▁the`) and character offsets break inside multi-byte
 characters, so everything that relates tokens to text starts from the bytes found here, and every encoding is checked
-against the text that it is said to spell.
+against its text.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from distillkit.alignment.word_pieces import is_word_piece, word_pieces
 from distillkit.errors import PreconditionError
 
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
-# Normalisers that change letters, so that what a token spells is not what the text said.
+# Normalisers that change letters, so that a token does not spell the text.
 _LOSSY_NORMALIZERS = {"Lowercase", "StripAccents"}
 _KNOWN_DECODERS = {"ByteLevel", "Metaspace", "Replace", "ByteFallback", "Fuse", "Strip"}
 
@@ -36,7 +36,7 @@ class TokenBytes:
         specials: the special tokens, id -> content.
         shadowed: ids whose bytes another token spells too, which is the one that the tokenizer writes: byte-fallback
             tokens with an ordinary twin (`<0x2C>` beside `,`), and duplicates.
-        bos_id, eos_id: None where there is no such token.
+        eos_id: the end of text; None where there is no such token.
         by_offsets: the tokens do not spell every text (WordPiece forgets white space); which bytes of a text a token
             stands for is asked of the tokenizer, and where they are not those of `pieces` the token is
             `Encoding.unlike`.
@@ -46,7 +46,6 @@ class TokenBytes:
     leading_space: bool = False
     specials: Mapping[int, str] = field(default_factory=dict)
     shadowed: frozenset[int] = frozenset()
-    bos_id: int | None = None
     eos_id: int | None = None
     by_offsets: bool = False
 
@@ -107,7 +106,6 @@ def token_bytes(tokenizer: Any) -> TokenBytes:
         leading_space=word_piece or _writes_leading_space(tokenizer, table),
         specials=specials,
         shadowed=_shadowed(tokenizer, table, fallback),
-        bos_id=tokenizer.bos_token_id,
         eos_id=eos_id,
         by_offsets=word_piece,
     )
@@ -160,7 +158,7 @@ def _from_byte_alphabet(piece: str) -> bytes:
     try:
         return piece.translate(_byte_alphabet()).encode("latin-1")
     except UnicodeEncodeError:
-        return piece.encode()  # As the ByteLevel decoder does with a token that is not written in its alphabet.
+        return piece.encode()  # The ByteLevel decoder does the same with a token that is not written in its alphabet.
 
 
 def _from_sentencepiece(piece: str, space_marks: Iterable[str], byte_fallback: bool) -> bytes:
@@ -183,7 +181,7 @@ def _special_tokens(tokenizer: Any) -> dict[int, str]:
 def _tiktoken_encoding(tokenizer: Any) -> Any | None:
     """The tiktoken `Encoding` inside a tokenizer (Qwen-1: `.tokenizer`, Kimi: `.model`), or None."""
     candidates = (getattr(tokenizer, name, None) for name in ("tokenizer", "model", "encoder"))
-    return next((found for found in candidates if callable(getattr(found, "encode_ordinary", None))), None)
+    return next((inner for inner in candidates if callable(getattr(inner, "encode_ordinary", None))), None)
 
 
 def _tiktoken_pieces(tokenizer: Any, encoding: Any) -> dict[int, bytes]:
@@ -215,14 +213,14 @@ def _backend_pieces(tokenizer: Any) -> tuple[dict[int, bytes], frozenset[int]]:
     splitters = list(_components(backend.pre_tokenizer))
     decoders = list(_components(backend.decoder))
     kind = type(backend.model).__name__
-    lossy = _LOSSY_NORMALIZERS & {part["type"] for part in normalizers}
-    lossy |= {part["type"] for part in normalizers if part.get("lowercase") or part.get("strip_accents")}
+    lossy = _LOSSY_NORMALIZERS & {step["type"] for step in normalizers}
+    lossy |= {step["type"] for step in normalizers if step.get("lowercase") or step.get("strip_accents")}
     if lossy:
         raise _unknowable(tokenizer, f"it changes the text ({', '.join(sorted(lossy))})")
     if kind == "WordPiece":
         vocabulary = backend.get_vocab(with_added_tokens=False)
         return word_pieces(vocabulary, backend.model.continuing_subword_prefix), frozenset()
-    strange = {part["type"] for part in decoders} - _KNOWN_DECODERS
+    strange = {step["type"] for step in decoders} - _KNOWN_DECODERS
     if strange:
         raise _unknowable(tokenizer, f"it is made of words ({', '.join(sorted(strange))}), not of bytes")
     marks = (getattr(backend.model, name, None) for name in ("continuing_subword_prefix", "end_of_word_suffix"))
@@ -230,15 +228,15 @@ def _backend_pieces(tokenizer: Any) -> tuple[dict[int, bytes], frozenset[int]]:
         raise _unknowable(tokenizer, "it marks the parts of words")
     vocabulary = backend.get_vocab(with_added_tokens=False)
     everything = [*normalizers, *splitters, *decoders]
-    if any(part["type"] == "ByteLevel" for part in everything):
+    if any(step["type"] == "ByteLevel" for step in everything):
         return {index: _from_byte_alphabet(piece) for piece, index in vocabulary.items()}, frozenset()
-    spaces = {part["replacement"] for part in everything if part["type"] == "Metaspace"}
+    spaces = {step["replacement"] for step in everything if step["type"] == "Metaspace"}
     spaces |= {
-        part["pattern"].get("String", "") for part in decoders if part["type"] == "Replace" and part["content"] == " "
+        step["pattern"].get("String", "") for step in decoders if step["type"] == "Replace" and step["content"] == " "
     }
     if not spaces - {""}:
         raise _unknowable(tokenizer, "it keeps no trace of white space")
-    byte_fallback = any(part["type"] == "ByteFallback" for part in decoders) or bool(
+    byte_fallback = any(step["type"] == "ByteFallback" for step in decoders) or bool(
         getattr(backend.model, "byte_fallback", False)
     )
     pieces = {i: _from_sentencepiece(piece, spaces - {""}, byte_fallback) for piece, i in vocabulary.items()}
@@ -247,17 +245,17 @@ def _backend_pieces(tokenizer: Any) -> tuple[dict[int, bytes], frozenset[int]]:
 
 
 def _components(component: Any) -> Iterator[dict[str, Any]]:
-    """The parts of a normaliser, pre-tokenizer or decoder of the `tokenizers` library, sequences unfolded."""
+    """The steps of a normaliser, pre-tokenizer or decoder of the `tokenizers` library, sequences unfolded."""
     if component is None:
         return
     waiting = [json.loads(component.__getstate__())]
     while waiting:
-        part = waiting.pop(0)
-        nested = [value for name in ("normalizers", "pretokenizers", "decoders") for value in part.get(name, ())]
-        if part["type"] == "Sequence":
+        step = waiting.pop(0)
+        nested = [value for name in ("normalizers", "pretokenizers", "decoders") for value in step.get(name, ())]
+        if step["type"] == "Sequence":
             waiting = [*nested, *waiting]
         else:
-            yield part
+            yield step
 
 
 def _shadowed(tokenizer: Any, table: Sequence[bytes | None], fallback: frozenset[int]) -> frozenset[int]:
@@ -279,7 +277,7 @@ def _shadowed(tokenizer: Any, table: Sequence[bytes | None], fallback: frozenset
 
 
 def _writes_leading_space(tokenizer: Any, table: Sequence[bytes | None]) -> bool:
-    # Asked of the tokenizer itself: the setting hides in half a dozen places (scheme, prefix, legacy behaviour).
+    # The tokenizer itself is asked: the setting hides in half a dozen places (scheme, prefix, legacy behaviour).
     for letter in "ae1.":
         ids = token_ids(tokenizer, [letter])[0]
         spelled = b"".join(table[index] or b"?" for index in ids if index < len(table))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import Sampler
 
-IGNORED = -100
+from distillkit.alignment.rows import crossing, twins
+from distillkit.data.examples import ROW_COLUMNS
+from distillkit.losses.target_rows import IGNORED, target_rows
+
 # Batches are formed inside windows of this many batches: long enough for equal lengths, short enough to stay random.
 _WINDOW = 32
 
@@ -66,66 +71,141 @@ def attention_mask(rows: Sequence[Sequence[int]], width: int) -> torch.Tensor:
     return (torch.arange(width)[None, :] < lengths[:, None]).long()
 
 
+@dataclass(frozen=True, eq=False)
+class AlignedBatch:
+    """The aligned rows of a batch, R int64 numbers in each column, ascending by student row; on the processor.
+
+    Attributes:
+        student_rows: into the flattened [B·T] rows.
+        teacher_rows, end_rows: into the flattened [B·T_t] rows.
+        skips, end_skips: bytes, as in `AlignedRows`.
+    """
+
+    student_rows: np.ndarray
+    teacher_rows: np.ndarray
+    skips: np.ndarray
+    end_rows: np.ndarray
+    end_skips: np.ndarray
+
+    @classmethod
+    def of(cls, examples: Sequence[Mapping[str, Any]], student_width: int, teacher_width: int) -> AlignedBatch:
+        """The columns of `AlignedRows` of each example, moved to its place in the flattened rows."""
+        # Bytes stay what they are; rows begin where those of the text before end.
+        widths = {"student_rows": student_width, "teacher_rows": teacher_width, "end_rows": teacher_width}
+        columns = {}
+        for name in ROW_COLUMNS:
+            parts = [
+                np.asarray(example[name], dtype=np.int64) + index * widths.get(name, 0)
+                for index, example in enumerate(examples)
+            ]
+            columns[name] = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+        return cls(**columns)
+
+    def where(self, keep: np.ndarray) -> AlignedBatch:
+        """The rows for which `keep` [R] bool is true."""
+        return AlignedBatch(*(getattr(self, name)[keep] for name in ROW_COLUMNS))
+
+    @property
+    def twins(self) -> np.ndarray:
+        """[R] bool, see `alignment.rows.twins`."""
+        return twins(self.teacher_rows, self.skips, self.end_rows, self.end_skips)
+
+    @property
+    def crossing(self) -> np.ndarray:
+        """[R] bool, see `alignment.rows.crossing`."""
+        return crossing(self.teacher_rows, self.end_rows, self.end_skips)
+
+
+@dataclass(frozen=True, eq=False)
+class HostColumns:
+    """What of a batch is used on the processor: it never goes to the device, and so never has to come back.
+
+    Attributes:
+        example_ids: of the examples, for error messages.
+        targets: how many tokens of this batch are predicted (the -100 and the first of each example are not).
+        cache_index: each text's place in the teacher cache; empty in black box.
+        teacher_lengths: tokens that the teacher reads of each text; empty in black box.
+        rows: where rows are paired.
+    """
+
+    example_ids: list[int]
+    targets: int
+    cache_index: list[int]
+    teacher_lengths: list[int]
+    rows: AlignedBatch | None = None
+
+
 class DistillationCollator:
-    """Examples to the tensors of one batch.
+    """Examples to one batch.
 
     Every example has `student_ids` and `first_target`; white box adds `cache_index`, and where rows are paired
     `teacher_ids` and the columns of `AlignedRows` (the row at r predicts token r + 1).
 
-    Returned tensors, B examples, T tokens after padding, R aligned rows:
+    What is returned, for B examples, T tokens after padding, N targets:
         input_ids, attention_mask [B, T]: the student's input.
         labels [B, T]: the tokens themselves where they are targets, -100 elsewhere; not shifted.
+        target_rows, target_ids [N]: the rows of the flattened [B·T] that have a target, and the targets
+            (`losses.target_rows`).
         teacher_text [B]: black box: True where the tokens are the teacher's writing.
         teacher_input_ids, teacher_attention_mask [B, T_t]: white box.
-        cache_index [B]: white box: each text's place in the teacher cache.
-        student_row_index, teacher_row_index, end_row_index [R]: into the flattened [B·T], [B·T_t] and [B·T_t] rows;
-            with skips and end_skips [R] as in `AlignedRows`; where rows are paired only.
-        targets []: how many tokens of this batch are predicted (the -100 and the first of each example are not).
-        example_ids [B]: for error messages.
+        host: `HostColumns`.
+        prepared: what `prepare` makes of all this.
+
+    Args:
+        white_box: whether the teacher reads the batch too.
+        aligned: whether rows are paired; otherwise the teacher reads the student's very tokens.
+        prepare: what else the objective wants that follows from a batch alone (`Objective.prepare`). Tensors in it go to
+            the device with the batch.
     """
 
-    def __init__(self, *, white_box: bool, aligned: bool) -> None:
+    def __init__(
+        self,
+        *,
+        white_box: bool,
+        aligned: bool,
+        prepare: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None,
+    ) -> None:
         self.white_box = white_box
         self.aligned = aligned
+        self.prepare = prepare
 
-    def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         students = [example["student_ids"] for example in examples]
         input_ids = pad_right(students, 0)
         mask = attention_mask(students, input_ids.shape[1])
         labels = input_ids.masked_fill(mask == 0, IGNORED)
         for index, example in enumerate(examples):
             labels[index, : example["first_target"]] = IGNORED
-        batch = {
+        rows, targets = target_rows(labels)
+        batch: dict[str, Any] = {
             "input_ids": input_ids,
             "attention_mask": mask,
             "labels": labels,
-            "targets": labels[:, 1:].ne(IGNORED).sum(),
-            "example_ids": torch.tensor([example["id"] for example in examples]),
+            "target_rows": rows,
+            "target_ids": targets,
         }
+        host: dict[str, Any] = {"cache_index": [], "teacher_lengths": []}
         if not self.white_box:
             batch["teacher_text"] = torch.tensor([example["teacher_text"] for example in examples])
-            return batch
-        # Where the teacher's states of each text lie, should they be cached.
-        batch["cache_index"] = torch.tensor([example.get("cache_index", -1) for example in examples])
-        if not self.aligned:
-            # Same tokenizer: the teacher reads the very same tokens.
-            batch["teacher_input_ids"], batch["teacher_attention_mask"] = input_ids, mask
-            return batch
-        teachers = [example["teacher_ids"] for example in examples]
-        teacher_ids = pad_right(teachers, 0)
-        batch["teacher_input_ids"] = teacher_ids
-        batch["teacher_attention_mask"] = attention_mask(teachers, teacher_ids.shape[1])
-        student_width, teacher_width = input_ids.shape[1], teacher_ids.shape[1]
-        batch["student_row_index"] = _flat_rows(examples, "student_rows", student_width)
-        batch["teacher_row_index"] = _flat_rows(examples, "teacher_rows", teacher_width)
-        batch["end_row_index"] = _flat_rows(examples, "end_rows", teacher_width)
-        # Bytes, not rows: the same in every place of the batch.
-        batch["skips"], batch["end_skips"] = (_flat_rows(examples, name, 0) for name in ("skips", "end_skips"))
+        else:
+            host = self._teacher_side(examples, batch)
+        batch["host"] = HostColumns([int(example["id"]) for example in examples], len(rows), **host)
+        batch["prepared"] = self.prepare(batch) if self.prepare is not None else {}
         return batch
 
-
-def _flat_rows(examples: Sequence[Mapping[str, Any]], column: str, width: int) -> torch.Tensor:
-    rows = [
-        torch.as_tensor(example[column], dtype=torch.long) + index * width for index, example in enumerate(examples)
-    ]
-    return torch.cat(rows) if rows else torch.zeros(0, dtype=torch.long)
+    def _teacher_side(self, examples: Sequence[Mapping[str, Any]], batch: dict[str, Any]) -> dict[str, Any]:
+        """Add what the teacher reads; returns the teacher's part of `HostColumns`."""
+        if self.aligned:
+            texts = [example["teacher_ids"] for example in examples]
+            ids = pad_right(texts, 0)
+            batch["teacher_input_ids"], batch["teacher_attention_mask"] = ids, attention_mask(texts, ids.shape[1])
+        else:
+            texts = [example["student_ids"] for example in examples]
+            batch["teacher_input_ids"], batch["teacher_attention_mask"] = batch["input_ids"], batch["attention_mask"]
+        widths = batch["input_ids"].shape[1], batch["teacher_input_ids"].shape[1]
+        return {
+            # Where the teacher's states of each text lie, should they be cached.
+            "cache_index": [int(example.get("cache_index", -1)) for example in examples],
+            "teacher_lengths": [len(ids) for ids in texts],
+            "rows": AlignedBatch.of(examples, *widths) if self.aligned else None,
+        }

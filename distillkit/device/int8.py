@@ -1,7 +1,7 @@
 """Linear layers in int8: weights with one scale per output, activations with one scale per row, sums in int32.
 
-Per row, not per batch: what a text gives does not depend on its neighbours, and the few tokens with huge activations (the
-first of a text, often) do not coarsen all others. (LLM.int8(), arXiv 2208.07339, calls it vector-wise.)
+Per row, not per batch: the output of a text does not depend on its neighbours, and the few tokens with huge activations
+(the first of a text, often) do not coarsen all others. (LLM.int8(), arXiv 2208.07339, calls it vector-wise.)
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 _HIGHEST = 127
-# The name under which torch has it has an underscore and has been the same since 2.1; `int8_problem` tries it out.
+# torch names its int8 product with an underscore, and has not changed the name since 2.1; `int8_problem` tries it out.
 _int8_product: Any = getattr(torch, "_int_mm", None)
-_ROWS = 512  # At a time: what is in between stays in the cache.
+_ROWS = 512  # Rows at a time: intermediate results stay in the processor's cache.
 
 
 def int8_problem(device: torch.device) -> str | None:
@@ -68,12 +68,12 @@ class Int8Linear(nn.Module):
 
 
 def _scale(rows: Tensor) -> Tensor:
-    """[n, 1] fp32: what makes the largest number of each row 127; rows of zeros stay zeros."""
+    """[n, 1] fp32: the scale that makes the largest number of each row [n, I] 127; rows of zeros stay zeros."""
     return rows.detach().abs().amax(-1, keepdim=True).float().clamp_min(1e-30) / _HIGHEST
 
 
 def quantise_layers(module: nn.Module) -> Callable[[], None]:
-    """Put int8 layers in the place of all linear layers below `module`, GPT-2's included. Returns what undoes it."""
+    """Replace all linear layers below `module`, GPT-2's included, by int8 layers. Returns a function that undoes it."""
     replaced: list[tuple[nn.Module, str, nn.Module]] = []
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):

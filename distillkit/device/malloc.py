@@ -1,7 +1,7 @@
 """Keeping freed memory in the process while models compute on the CPU.
 
-By default glibc gives freed memory back to the system as soon as it can, and the system has to clear every page of it
-again for the next layer. While a model is trained the same memory is needed all the time, so it is kept.
+By default glibc returns freed memory to the system as soon as it can, and the system has to clear every page of it
+again for the next layer. Training needs the same memory all the time, so it is kept.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import ctypes
 import os
 from collections.abc import Iterator
 
-# Of malloc.h.
+# Parameters of mallopt, from malloc.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-# What is larger is always given back at once; glibc accepts no more.
+# Bytes. Larger blocks are always returned at once; glibc accepts no higher threshold.
 _LARGEST_KEPT = 32 << 20
 _ALWAYS, _USUAL = 2**31 - 1, 2 * _LARGEST_KEPT
 
 
 @contextlib.contextmanager
 def freed_memory_kept() -> Iterator[None]:
-    """Within, freed blocks up to 32 MiB stay in the process; afterwards what is free goes back to the system.
+    """Inside, freed blocks up to 32 MiB stay in the process; afterwards free memory is returned to the system.
 
     Does nothing where the C library is another one, or where the user has tuned it.
     """
@@ -38,7 +38,7 @@ def freed_memory_kept() -> Iterator[None]:
 
 
 def trim_heap() -> None:
-    """Give what is free to the system, when something large has been dropped for good."""
+    """Return free memory to the system, after something large has been dropped for good."""
     library = _glibc()
     if library is not None:
         library.malloc_trim(0)

@@ -1,4 +1,4 @@
-"""Memory: how much was used at most, and what to do when it does not suffice."""
+"""Memory: its peak, what is free, and an explanation where it does not suffice."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _HINT = (
     "lower --batch-size (and raise --gradient-accumulation to keep the result), or lower --max-length; "
     "for a teacher that does not fit: --teacher-streaming on"
 )
-# Of the allocator of CPUs, of the system where a file is mapped, of MPS.
+# Messages of the CPU allocator, of the system where a file is mapped, of MPS.
 _OUT_OF_MEMORY = ("DefaultCPUAllocator", "Cannot allocate memory", "MPS backend out of memory")
 
 
 def peak_memory_bytes() -> int:
-    """The most memory that this process has used: of the GPU where there is one, else of the machine."""
+    """The peak of this process: of the GPU's memory where there is one, else of the machine's."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         return int(torch.cuda.max_memory_allocated())
     try:
@@ -34,7 +34,7 @@ def peak_memory_bytes() -> int:
 
 
 def free_memory_bytes(device: torch.device) -> int:
-    """What can still be had: of the GPU, or of the machine within the limits of this process and its container."""
+    """Memory that is still free: on the GPU, or on the machine within the limits of this process and its container."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     free = [psutil.virtual_memory().available, *_left_of_limits(), *_left_in_container()]
@@ -68,13 +68,17 @@ def _left_in_container(root: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:
 
 @contextlib.contextmanager
 def explained_memory_errors() -> Iterator[None]:
-    """Turn running out of memory, of a GPU or of the machine, into one line with the flags that help."""
+    """Turn running out of memory, of a GPU or of the machine, into one line with the flags that help.
+
+    Raises:
+        DistillkitError: the code inside ran out of memory.
+    """
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise DistillkitError(f"out of memory (peak {format_bytes(peak_memory_bytes())})", hint=_HINT) from error
     except RuntimeError as error:
         # The CPU allocator has no exception class of its own.
-        if not any(words in str(error) for words in _OUT_OF_MEMORY):
+        if not any(message in str(error) for message in _OUT_OF_MEMORY):
             raise
         raise DistillkitError(f"out of memory (peak {format_bytes(peak_memory_bytes())})", hint=_HINT) from error

@@ -1,4 +1,4 @@
-"""Devices and number formats: what this machine can do, and what a run uses of it."""
+"""The device and the number formats of a run, chosen from the configuration and what the hardware can do."""
 
 from __future__ import annotations
 
@@ -28,12 +28,13 @@ class Compute:
     teacher: torch.dtype
 
     @property
-    def writing(self) -> torch.dtype:
-        """The format of weights in which a model writes: on a CPU bf16 is many times slower for one token at a time."""
+    def generation(self) -> torch.dtype:
+        """The format of weights in which a model generates: on a CPU bf16 is many times slower for one token at a time."""
         return torch.float32 if self.device.type == "cpu" else self.teacher
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
+        """Device and format of matrix products, such as "cpu, fp32"."""
         formats = {torch.bfloat16: "bf16", torch.float16: "fp16", None: "fp32"}
         return f"{self.device.type}, {formats[self.autocast]}"
 

@@ -20,7 +20,8 @@ from distillkit.device.precision import Compute, autocasting
 from distillkit.losses.chunked import rows_per_chunk
 from distillkit.losses.kernels import forward_kl_rows
 from distillkit.models.empty_model import empty_model
-from distillkit.models.pruning import LAYER_COUNT_NAMES, decoder_blocks
+from distillkit.models.pruning import decoder_blocks
+from distillkit.models.shape import ModelShape, with_fewer_layers
 
 _SECONDS = 0.04  # For each figure.
 _PROBE_TOKENS = 512
@@ -39,17 +40,6 @@ class Timing:
         return self.base + self.layer * layers
 
 
-@dataclass(frozen=True)
-class Shape:
-    """Attributes:
-    config: the content of config.json.
-    layers: of the model that is meant.
-    """
-
-    config: dict[str, Any]
-    layers: int
-
-
 def seconds_of(call: Callable[[], object], device: torch.device) -> float:
     """The median of a few calls after one that does not count."""
     call()
@@ -65,7 +55,7 @@ def seconds_of(call: Callable[[], object], device: torch.device) -> float:
 
 
 def forward_per_token(
-    shape: Shape, dtype: torch.dtype, compute: Compute, length: int, rows: int | None = None, *, int8: bool = False
+    shape: ModelShape, dtype: torch.dtype, compute: Compute, length: int, rows: int | None = None, *, int8: bool = False
 ) -> float:
     """Seconds for a token's forward pass through all layers, the head left out.
 
@@ -81,14 +71,14 @@ def forward_per_token(
     return max(per_call, 0.0) / (probe * length) + overhead.of(shape.layers) / (rows * length)
 
 
-def _overhead(shape: Shape, dtype: torch.dtype, compute: Compute) -> Timing:
+def _overhead(shape: ModelShape, dtype: torch.dtype, compute: Compute) -> Timing:
     """Of calls on a single token: next to no arithmetic, for a small model nothing but the calls themselves."""
     timing = _layers(shape, dtype, compute.device, lambda model: _forward(model, 1, 1, compute.device), False)
     reading = _layer_bytes(shape, dtype) / 20e9  # The weights have to be read for the single token, not for the call.
     return Timing(timing.base, max(0.0, timing.layer - reading))
 
 
-def training_per_token(shape: Shape, compute: Compute, length: int, rows: int) -> float:
+def training_per_token(shape: ModelShape, compute: Compute, length: int, rows: int) -> float:
     """Seconds for a token forwards and backwards through all layers, the head left out."""
     probe = max(1, min(rows, _PROBE_TOKENS // length or 1))
 
@@ -108,10 +98,10 @@ def training_per_token(shape: Shape, compute: Compute, length: int, rows: int) -
     return _layers(shape, torch.float32, compute.device, step, False).of(shape.layers) / (probe * length)
 
 
-def single_token(shape: Shape, compute: Compute) -> float:
+def single_token(shape: ModelShape, compute: Compute) -> float:
     """Seconds for one more token of one text, the head left out."""
     step = lambda model: _forward(model, 1, 1, compute.device)  # noqa: E731
-    return _layers(shape, compute.writing, compute.device, step, False).of(shape.layers)
+    return _layers(shape, compute.generation, compute.device, step, False).of(shape.layers)
 
 
 def head_seconds(columns: int, width: int, dtype: torch.dtype, device: torch.device, rows: int = 128) -> float:
@@ -174,7 +164,7 @@ def _forward(model: nn.Module, rows: int, length: int, device: torch.device) -> 
 
 
 def _layers(
-    shape: Shape,
+    shape: ModelShape,
     dtype: torch.dtype,
     device: torch.device,
     make: Callable[[nn.Module], Callable[[], object]],
@@ -191,7 +181,7 @@ def _layers(
     return Timing(max(0.0, found[0] - layer), layer)
 
 
-def _layer_bytes(shape: Shape, dtype: torch.dtype) -> int:
+def _layer_bytes(shape: ModelShape, dtype: torch.dtype) -> int:
     model = empty_model(_cut(shape.config, 1), dtype)
     return sum(value.numel() for value in decoder_blocks(model)[2].parameters()) * dtype.itemsize
 
@@ -213,13 +203,7 @@ def _cut(config: dict[str, Any], layers: int) -> Any:
     """The configuration with fewer layers and a small vocabulary."""
     from transformers import AutoConfig
 
-    names = [name for name in LAYER_COUNT_NAMES if isinstance(config.get(name), int)]
-    total = config[names[0]] if names else 0
-    changed = {
-        name: value[:layers] if isinstance(value, list) and len(value) == total and name != "architectures" else value
-        for name, value in config.items()
-        if name not in ("model_type", "quantization_config", "attention_types")
-    }
-    changed |= dict.fromkeys(names, layers)
+    ignored = ("model_type", "quantization_config", "vocab_size")
+    changed = {name: value for name, value in with_fewer_layers(config, layers).items() if name not in ignored}
     changed |= {name: None for name in changed if name.endswith("_token_id")}
-    return AutoConfig.for_model(config["model_type"], **{**changed, "vocab_size": _VOCABULARY})
+    return AutoConfig.for_model(config["model_type"], **changed, vocab_size=_VOCABULARY)

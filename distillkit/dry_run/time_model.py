@@ -1,4 +1,4 @@
-"""How long each phase of a run will take, from what layers of its models take on this machine now (`measuring`).
+"""How long each phase of a run will take, from what layers of its models take on this machine now (`microbenchmarks`).
 
 What does not depend on the models (reading tokenizers, making datasets, plotting) is counted in seconds of a quiet
 machine and stretched by how much slower this one is at present.
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from distillkit.device.precision import Compute
 from distillkit.dry_run import microbenchmarks
-from distillkit.dry_run.microbenchmarks import Shape
-from distillkit.losses.kernels import WORTH_COMPILING, compiler_available
+from distillkit.dry_run.inputs import Amounts
+from distillkit.models.shape import ModelShape
 from distillkit.settings.parameters import Parameters
 
 # On the machine where the fixed costs below were taken, quiet.
@@ -28,146 +28,129 @@ _DEMO_TOKENS, _SPEED_TOKENS, _SPEED_MOST = 3 * 48, 3 * 33, 15.0
 
 
 @dataclass(frozen=True)
-class Part:
-    """A model of the run.
+class Work:
+    """What a run has to do, as it has been decided.
 
     Attributes:
-        shape: for measuring its layers.
-        parameters: all of them.
-        vocabulary, width: of the head.
-    """
-
-    shape: Shape
-    parameters: int
-    vocabulary: int
-    width: int
-
-
-@dataclass(frozen=True)
-class Amounts:
-    """What is to be read.
-
-    Attributes:
-        student_tokens, teacher_tokens: of the training texts, once.
-        held_out_tokens: of the validation part, and of the test part.
+        amounts: the texts.
         steps: optimizer steps.
-        length: tokens of a text.
+        cache: the teacher's cache (`TeacherDecision.cache.mode`).
+        streams: whether the teacher runs block by block.
+        teacher_share: how much of the teacher pass is still to be done, 0 to 1.
+        compiled: whether the loss is compiled.
     """
 
-    student_tokens: int
-    teacher_tokens: int
-    held_out_tokens: int
+    amounts: Amounts
     steps: int
-    length: int
+    cache: str = "off"
+    streams: bool = False
+    teacher_share: float = 1.0
+    compiled: bool = False
 
 
 def phase_seconds(
-    config: Parameters,
-    compute: Compute,
-    teacher: Part,
-    student: Part,
-    amounts: Amounts,
-    stages: list[str],
-    *,
-    cached: bool,
-    streams: bool,
+    config: Parameters, compute: Compute, teacher: ModelShape, student: ModelShape, work: Work, stages: list[str]
 ) -> dict[str, float]:
-    """Seconds for each phase of the stages: "check-env", "prepare-data", "teacher pass", "training", "validate", …
-
-    Args:
-        cached: the teacher reads every text once, else in every epoch.
-        streams: the teacher runs block by block.
-    """
+    """Seconds for each phase of the stages: "check-env", "prepare-data", "teacher pass", "training", "validate", …"""
     hashing = microbenchmarks.hashing_rate()
     pace = _QUIET_HASHING / hashing
+    amounts = work.amounts
     both = teacher.parameters + student.parameters
     loading = {
         "teacher": pace * _LOADING + teacher.parameters * compute.teacher.itemsize / hashing,
         "student": pace * _LOADING + 4 * student.parameters / hashing,
     }
     texts = amounts.student_tokens + 2 * amounts.held_out_tokens
-    found: dict[str, float] = {}
+    phases: dict[str, float] = {}
     if "check-env" in stages:
-        found["check-env"] = pace * _CHECK
+        phases["check-env"] = pace * _CHECK
     if "prepare-data" in stages:
-        found["prepare-data"] = pace * (2 * _TOKENIZERS + texts / _ENCODING) + 3 * both / hashing
+        phases["prepare-data"] = pace * (2 * _TOKENIZERS + texts / _ENCODING) + 3 * both / hashing
     if "distill" in stages:
         if config.alpha > 0:
-            found["teacher pass"] = _reading(config, compute, teacher, amounts, cached)
-            if streams:
-                moved = 4 * amounts.teacher_tokens * teacher.width * compute.teacher.itemsize * teacher.shape.layers
-                weights = teacher.parameters * compute.teacher.itemsize
-                found["teacher pass"] += weights / _STREAMING_READ + moved / hashing
-        found["training"] = _training(config, compute, teacher, student, amounts, pace, hashing) + loading["student"]
+            phases["teacher pass"] = _teacher_pass(config, compute, teacher, work, hashing)
+        phases["training"] = _training(config, compute, teacher, student, work, pace, hashing) + loading["student"]
         if config.alpha > 0:
-            found["training"] += loading["teacher"]
+            phases["training"] += loading["teacher"]
     others = pace * _TOKENIZERS + loading["teacher"] + 2 * loading["student"]
     if "validate" in stages:
-        found["validate"] = _validation(compute, teacher, student, amounts) + others
+        phases["validate"] = _validation(compute, teacher, student, amounts) + others
     if "demo" in stages:
         writing = _one_token(teacher, compute) + 2 * _one_token(student, compute)
-        found["demo"] = _DEMO_TOKENS * writing + others + pace * _GENERATING
+        phases["demo"] = _DEMO_TOKENS * writing + others + pace * _GENERATING
     if "plot" in stages:
-        found["plot"] = pace * _PLOTTING
-    return found
+        phases["plot"] = pace * _PLOTTING
+    return phases
 
 
-def _reading(config: Parameters, compute: Compute, teacher: Part, amounts: Amounts, cached: bool) -> float:
+def _teacher_pass(config: Parameters, compute: Compute, teacher: ModelShape, work: Work, hashing: float) -> float:
     """The teacher's part: it reads all texts, once or in every epoch, or writes as many."""
+    amounts = work.amounts
     if config.box_type == "black":
         return math.ceil(amounts.teacher_tokens / config.batch_size) * _one_token(teacher, compute)
+    cached = work.cache != "off"
     each = microbenchmarks.forward_per_token(
-        teacher.shape, compute.teacher, compute, amounts.length, None if cached else config.batch_size,
+        teacher, compute.teacher, compute, amounts.length, None if cached else config.batch_size,
         int8=config.teacher_precision == "int8",
     )  # fmt: skip
-    return each * amounts.teacher_tokens * (1 if cached else config.epochs)
-
-
-def compiles(config: Parameters, compute: Compute, tokens: int, vocabulary: int) -> bool:
-    """Whether the loss of so many rows would be compiled, as the training decides it."""
-    if config.compile_loss == "off" or not compiler_available(compute.device):
-        return False
-    return config.compile_loss == "on" or tokens * vocabulary >= WORTH_COMPILING
+    if not cached:
+        return each * amounts.teacher_tokens * config.epochs
+    seconds = each * amounts.teacher_tokens
+    if work.streams:
+        moved = 4 * amounts.teacher_tokens * teacher.width * compute.teacher.itemsize * teacher.layers
+        seconds += teacher.parameters * compute.teacher.itemsize / _STREAMING_READ + moved / hashing
+    return seconds * work.teacher_share
 
 
 def _training(
-    config: Parameters, compute: Compute, teacher: Part, student: Part, amounts: Amounts, pace: float, hashing: float
+    config: Parameters,
+    compute: Compute,
+    teacher: ModelShape,
+    student: ModelShape,
+    work: Work,
+    pace: float,
+    hashing: float,
 ) -> float:
-    tokens = amounts.student_tokens * config.epochs * (2 if config.box_type == "black" and 0 < config.alpha < 1 else 1)
-    layers = microbenchmarks.training_per_token(student.shape, compute, amounts.length, config.batch_size)
-    compiled = compiles(config, compute, tokens, student.vocabulary)
-    products, element_wise = microbenchmarks.loss_seconds(student.vocabulary, student.width, compute, compiled=compiled)
+    amounts = work.amounts
+    doubled = (
+        config.box_type == "black" and 0 < config.alpha < 1
+    )  # The texts of the data set, and as many of the teacher.
+    tokens = amounts.student_tokens * config.epochs * (2 if doubled else 1)
+    layers = microbenchmarks.training_per_token(student, compute, amounts.length, config.batch_size)
+    products, element_wise = microbenchmarks.loss_seconds(
+        student.vocabulary, student.width, compute, compiled=work.compiled
+    )
     head = 0.0
-    if config.box_type == "white" and config.alpha > 0 and config.teacher_cache != "sparse":
+    if config.box_type == "white" and config.alpha > 0 and work.cache != "sparse":
         head = microbenchmarks.head_seconds(teacher.vocabulary, teacher.width, compute.teacher, compute.device)
-    row = products + element_wise * (_COMPILED if compiled else 1) + head
-    steps = amounts.steps * (microbenchmarks.optimizer_seconds(student.parameters, compute.device) + pace * _STEP)
+    row = products + element_wise * (_COMPILED if work.compiled else 1) + head
+    steps = work.steps * (microbenchmarks.optimizer_seconds(student.parameters, compute.device) + pace * _STEP)
     # The whole validation part is scored at the beginning and whenever a checkpoint is written.
-    checkpoints = math.ceil(amounts.steps / config.checkpoint_interval)
+    checkpoints = math.ceil(work.steps / config.checkpoint_interval)
     scored = amounts.held_out_tokens * (layers / 3 + products / 3 + element_wise / 3)
     written = student.parameters * (12 + (4 if config.save_best_model else 0)) * 2 / hashing + pace * _TOKENIZERS
     return (
         tokens * (layers + row) + steps + (1 + checkpoints) * scored + checkpoints * written
-        + pace * (2 * _TOKENIZERS + (_COMPILING if compiled else 0.0)) + 8 * student.parameters / hashing
+        + pace * (2 * _TOKENIZERS + (_COMPILING if work.compiled else 0.0)) + 8 * student.parameters / hashing
     )  # fmt: skip
 
 
-def _validation(compute: Compute, teacher: Part, student: Part, amounts: Amounts) -> float:
+def _validation(compute: Compute, teacher: ModelShape, student: ModelShape, amounts: Amounts) -> float:
     """Each model scores the test part, and once more beside the teacher; then each writes a little."""
     tokens = amounts.held_out_tokens
-    teacher_each = microbenchmarks.forward_per_token(teacher.shape, compute.teacher, compute, amounts.length)
+    teacher_each = microbenchmarks.forward_per_token(teacher, compute.teacher, compute, amounts.length)
     student_each = microbenchmarks.forward_per_token(
-        student.shape, compute.autocast or compute.teacher, compute, amounts.length
+        student, compute.autocast or compute.teacher, compute, amounts.length
     )
     seconds = 0.0
-    for part, each, count in ((teacher, teacher_each, 1), (student, student_each, 2)):
-        products, element_wise = microbenchmarks.loss_seconds(part.vocabulary, part.width, compute)
+    for model, each, count in ((teacher, teacher_each, 1), (student, student_each, 2)):
+        products, element_wise = microbenchmarks.loss_seconds(model.vocabulary, model.width, compute)
         # Scoring needs a sum over the vocabulary, the comparison with the teacher two distributions.
         seconds += count * tokens * 2 * (each + products / 3 + element_wise / 4)
-        seconds += count * min(_SPEED_MOST, _SPEED_TOKENS * _one_token(part, compute))
+        seconds += count * min(_SPEED_MOST, _SPEED_TOKENS * _one_token(model, compute))
     return seconds
 
 
-def _one_token(part: Part, compute: Compute) -> float:
-    head = part.vocabulary * part.width * compute.writing.itemsize / _READING
-    return microbenchmarks.single_token(part.shape, compute) + head
+def _one_token(model: ModelShape, compute: Compute) -> float:
+    head = model.vocabulary * model.width * compute.generation.itemsize / _READING
+    return microbenchmarks.single_token(model, compute) + head

@@ -13,26 +13,31 @@ import torch
 from torch import Tensor, nn
 
 from distillkit.console import ProgressHandle
+from distillkit.device.number_formats import widen
 from distillkit.errors import DistillkitError
 from distillkit.evaluation.batched_forward import (
     batch_logits,
-    batches_by_length,
     default_batch_tokens,
     eval_mode,
     rows_at_once,
 )
+from distillkit.evaluation.length_batches import batches_by_length
 from distillkit.interrupts import check_interrupted
 from distillkit.losses.divergences import forward_kl
 
 LogTarget = Callable[[Tensor, int], Tensor]
-"""(teacher logits [N, U], V) -> [N, V] log-probabilities over the student's V columns, -inf where the teacher has no
-say; a row that is -inf throughout has no target and is left out. For the same tokenizer: `restrict_columns` and
+"""(teacher logits [N, U], V) -> [N, V] log-probabilities over the student's V columns, -inf where the teacher gives no
+probability; a row that is -inf throughout has no target and is left out. For the same tokenizer: `restrict_columns` and
 `temper`; across tokenizers: `BytePrefixMap.project`."""
 
 
 @dataclass(frozen=True)
 class PairedText:
-    """One text as both models read it. Row r predicts token r + 1; `student_rows` and `teacher_rows` are pairs."""
+    """One text as both models read it. Row r predicts token r + 1; `student_rows` and `teacher_rows` are pairs.
+
+    Raises:
+        ValueError: the rows are not pairs, or lie outside the text.
+    """
 
     student_ids: Sequence[int]
     teacher_ids: Sequence[int]
@@ -87,6 +92,7 @@ def agreement(
 
     Args:
         teacher, students: causal language models on `device`; their training modes are restored.
+        log_target: the teacher's distributions over the student's columns.
         autocast_dtype: the format of the students' matrix products; the teacher computes in that of its weights.
         batch_tokens: tokens per batch and model, padding included; default: as many as have half a gigabyte of logits
             of the teacher and one student.
@@ -123,24 +129,28 @@ def agreement(
     return {name: _means(total) for name, total in sums.items()}
 
 
-def _flat_rows(rows: Sequence[Sequence[int]], logits_btv: Tensor) -> Tensor:
+def _flat_rows(rows: Sequence[Sequence[int]], logits_BTV: Tensor) -> Tensor:
     """[R] indices into the flattened [B·T] rows."""
-    width = logits_btv.shape[1]
-    parts = [torch.as_tensor(part, dtype=torch.long) + index * width for index, part in enumerate(rows)]
-    return torch.cat(parts).to(logits_btv.device)
+    width = logits_BTV.shape[1]
+    flat = [torch.as_tensor(rows_of_text, dtype=torch.long) + index * width for index, rows_of_text in enumerate(rows)]
+    return torch.cat(flat).to(logits_BTV.device)
 
 
 def _add(
-    sums: _Sums, teacher_btu: Tensor, teacher_rows: Tensor, student_btv: Tensor, rows: Tensor, log_target: LogTarget
+    sums: _Sums,
+    teacher_BTU: Tensor,
+    teacher_rows_R: Tensor,
+    student_BTV: Tensor,
+    student_rows_R: Tensor,
+    log_target: LogTarget,
 ) -> None:
-    columns = student_btv.shape[-1]
-    # Of each row the teacher's logits, their softmax, the target, and two or three temporaries are held.
-    chunk = rows_at_once(teacher_btu.shape[-1] + columns)
-    flat_teacher, flat_student = teacher_btu.flatten(0, 1), student_btv.flatten(0, 1)
-    for teacher_part, part in zip(teacher_rows.split(chunk), rows.split(chunk), strict=True):
-        target = log_target(flat_teacher.index_select(0, teacher_part), columns)
-        student = flat_student.index_select(0, part)
-        student = student if student.dtype == torch.float64 else student.float()
+    columns = student_BTV.shape[-1]
+    # Held for each row: the teacher's logits, their softmax, the target, and two or three temporaries.
+    chunk = rows_at_once(teacher_BTU.shape[-1] + columns)
+    teacher_NU, student_NV = teacher_BTU.flatten(0, 1), student_BTV.flatten(0, 1)
+    for teacher_rows, student_rows in zip(teacher_rows_R.split(chunk), student_rows_R.split(chunk), strict=True):
+        target = log_target(teacher_NU.index_select(0, teacher_rows), columns)
+        student = widen(student_NV.index_select(0, student_rows))
         has_target = target.amax(-1) != -math.inf  # NaN counts as one, so that it is noticed.
         target, student = target[has_target], student.log_softmax(-1)[has_target]
         sums.same += int((target.argmax(-1) == student.argmax(-1)).sum())

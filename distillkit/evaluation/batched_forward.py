@@ -1,4 +1,4 @@
-"""Forward passes over texts of different lengths, without padding that shows and without more memory than said."""
+"""Forward passes for evaluation: padding changes no result, and logits take a fixed amount of memory."""
 
 from __future__ import annotations
 
@@ -31,27 +31,13 @@ def default_batch_tokens(*models: nn.Module) -> int:
 
 
 def rows_at_once(columns: int) -> int:
-    """How many rows of so many columns may be held in fp32 at a time."""
+    """How many rows of `columns` numbers may be held in fp32 at a time."""
     return max(1, WIDE_AT_ONCE // columns)
-
-
-def batches_by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
-    """Indices in batches of like lengths, longest first: what does not fit into memory is known at once.
-
-    A batch holds at most `batch_tokens` tokens, padding included, or a single text.
-    """
-    batches: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
-        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= batch_tokens:
-            batches[-1].append(index)
-        else:
-            batches.append([index])
-    return batches
 
 
 @contextlib.contextmanager
 def eval_mode(*models: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards every module is in the mode that it was in."""
+    """Evaluation mode without gradients; afterwards every module is in its mode of before."""
     modes = [(module, module.training) for model in models for module in model.modules()]
     for model in models:
         model.eval()
@@ -68,7 +54,11 @@ def batch_logits(
 ) -> Tensor:
     """[B, T, V] logits of texts padded on the right, in the model's own output format; T is the longest length.
 
-    The mask goes by length: whichever id fills the padding may also be a real token.
+    The mask follows the lengths: the id that fills the padding may also be a real token.
+
+    Args:
+        texts: token ids, B of them.
+        autocast_dtype: the format of matrix products; None for that of the weights.
     """
     # Rounding T up could go beyond a context whose positions are a table (GPT-2).
     input_ids = pad_right(texts, 0)

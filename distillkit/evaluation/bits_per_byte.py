@@ -16,20 +16,21 @@ import torch
 from torch import Tensor, nn
 
 from distillkit.console import ProgressHandle
+from distillkit.device.number_formats import widen
 from distillkit.errors import DistillkitError
 from distillkit.evaluation.batched_forward import (
     batch_logits,
-    batches_by_length,
     default_batch_tokens,
     eval_mode,
     rows_at_once,
 )
+from distillkit.evaluation.length_batches import batches_by_length
 from distillkit.interrupts import check_interrupted
 
 
 @dataclass(frozen=True)
 class ScoredText:
-    """One context of a model, and the part of it that counts.
+    """One context of a model, and the range of its tokens that is scored.
 
     Attributes:
         ids: what the model reads, start and end tokens included.
@@ -37,6 +38,9 @@ class ScoredText:
             predicts the first token. Nothing is scored if `last` is not greater.
         bytes: UTF-8 bytes that the scored tokens spell.
         document: the document that the text is a piece of.
+
+    Raises:
+        ValueError: the range lies outside the context, or bytes are counted without a token that spells them.
     """
 
     ids: Sequence[int]
@@ -126,7 +130,7 @@ def score(
         Interrupted: a signal arrived.
     """
     texts = list(texts)
-    # What comes after the last row in use changes nothing before it.
+    # Tokens after the last row in use change nothing before it.
     read = [text.ids[: text.last - 1] if text.last > text.first else () for text in texts]
     nll = np.zeros(len(texts))
     scored = [index for index, ids in enumerate(read) if len(ids)]
@@ -149,23 +153,22 @@ def score(
     return _by_document(texts, nll)
 
 
-def _nll(logits_btv: Tensor, texts: Sequence[ScoredText]) -> np.ndarray:
-    """[B] float64: Σ -log p of the scored tokens of each text of a batch."""
-    width, columns = logits_btv.shape[1:]
+def _nll(logits_BTV: Tensor, texts: Sequence[ScoredText]) -> np.ndarray:
+    """[B] float64, nats: Σ -log p of the scored tokens of each text of a batch."""
+    width, columns = logits_BTV.shape[1:]
     rows, targets, owners = [], [], []
     for index, text in enumerate(texts):
         # Row r predicts token r + 1.
         rows.append(torch.arange(text.first - 1, text.last - 1) + index * width)
         targets.append(torch.as_tensor(text.ids[text.first : text.last], dtype=torch.long))
         owners.append(np.full(text.last - text.first, index))
-    flat, device = logits_btv.flatten(0, 1), logits_btv.device
+    logits_NV, device = logits_BTV.flatten(0, 1), logits_BTV.device
     values: list[np.ndarray] = []
     chunk = rows_at_once(columns)
-    for part, target in zip(torch.cat(rows).split(chunk), torch.cat(targets).split(chunk), strict=True):
-        logits = flat.index_select(0, part.to(device))
-        logits = logits if logits.dtype == torch.float64 else logits.float()
-        chosen = logits.gather(1, target.to(device)[:, None])[:, 0]
-        values.append((logits.logsumexp(-1) - chosen).cpu().double().numpy())
+    for rows_n, targets_n in zip(torch.cat(rows).split(chunk), torch.cat(targets).split(chunk), strict=True):
+        logits_nV = widen(logits_NV.index_select(0, rows_n.to(device)))
+        at_target = logits_nV.gather(1, targets_n.to(device)[:, None])[:, 0]
+        values.append((logits_nV.logsumexp(-1) - at_target).cpu().double().numpy())
     return np.bincount(np.concatenate(owners), weights=np.concatenate(values), minlength=len(texts))
 
 

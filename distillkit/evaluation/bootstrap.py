@@ -53,7 +53,8 @@ def paired_bootstrap(before: Scores, after: Scores, *, seed: int, samples: int =
     percentiles in 90 %.
 
     Raises:
-        ValueError: the two sides are of different documents.
+        ValueError: the two sides are of different documents, or `level` is not between 0 and 1.
+        DistillkitError: not one byte was scored.
     """
     if not np.array_equal(before.documents, after.documents):
         raise ValueError("before and after are scores of different documents")
@@ -70,7 +71,7 @@ def paired_bootstrap(before: Scores, after: Scores, *, seed: int, samples: int =
     remaining = samples
     while remaining:
         drawn = min(remaining, max(1, _COUNTS_AT_ONCE // count))
-        # How often each document is drawn says as much as which were drawn, in one matrix product.
+        # How often each document is drawn suffices: the sums are then one matrix product.
         times = generator.multinomial(count, np.full(count, 1 / count), size=drawn)
         sums = times @ columns
         gains.append((sums[:, 0] / sums[:, 1] - sums[:, 2] / sums[:, 3]) / math.log(2))
@@ -100,7 +101,7 @@ def gap_closed(teacher: float, before: float, after: float) -> float | None:
 
 
 def verdict(interval: Interval) -> Verdict:
-    """Says "improved" or "worse" only if the interval excludes zero."""
+    """The verdict of an interval: "improved" or "worse" only if it excludes zero."""
     if interval.low is not None and interval.low > 0:
         return "improved"
     if interval.high is not None and interval.high < 0:

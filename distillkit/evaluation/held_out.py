@@ -1,4 +1,4 @@
-"""The held-out texts as one model reads them, ready to be scored."""
+"""The held-out texts as one model reads them, in the form that `bits_per_byte.score` takes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Side = Literal["student", "teacher"]
 
 
 def scored_texts(examples: Iterable[Mapping[str, Any]], encoder: TextEncoder, side: Side) -> list[ScoredText]:
-    """What `score` needs for the examples of a held-out part.
+    """The texts that `score` takes, for the examples of a held-out split.
 
     Every token of the text is scored; start and end tokens are not, so that models with and without them compare. A
     model that has no start token cannot predict a text's first token: that token and its bytes are left out for it.

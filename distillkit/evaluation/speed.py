@@ -1,4 +1,4 @@
-"""How fast a model writes and how large it is."""
+"""How fast a model generates and how large it is."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from distillkit.evaluation.batched_forward import eval_mode
 from distillkit.interrupts import check_interrupted
 from distillkit.models.decoding import Decoding, choose_tokens
 
-# A large model on a small machine: one long measurement says enough.
+# Seconds after which no further run is measured: of a large model on a small machine one is enough.
 _ENOUGH_SECONDS = 15.0
 
 
@@ -76,10 +76,10 @@ def _seconds(model: nn.Module, prompt: Sequence[int], new_tokens: int, device: t
     _wait_for(device)
     began = time.perf_counter()
     text = Decoding(model, [prompt], device)
-    writing = torch.ones(1, dtype=torch.bool, device=device)
+    unfinished = torch.ones(1, dtype=torch.bool, device=device)
     for _ in range(new_tokens):
         check_interrupted()
-        text.append(choose_tokens(text.logits(), 0, 1, None), writing)
+        text.append(choose_tokens(text.logits(), 0, 1, None), unfinished)
     _wait_for(device)
     return max(time.perf_counter() - began, 1e-9)
 

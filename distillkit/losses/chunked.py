@@ -7,7 +7,7 @@ per micro-batch would weigh tokens by the accident of their batch.
 Logits are computed, used and overwritten by their gradient for some rows at a time, and the gradients with respect to the
 hidden states and the head are computed in the same pass: memory is a chunk of rows times the vocabulary plus the two
 gradients. After Liger-Kernel's fused linear losses (arXiv 2410.10989) and Cut Cross-Entropy (arXiv 2411.09009). Value and
-gradient are those of the same formula on whole logits, which tests/plain_objective.py and the self-tests write down.
+gradients are those of the plain form on whole logits, which tests/plain_objective.py and the self-tests write down.
 
 Shapes: N target rows, R of them with a teacher distribution, D the student's hidden size, V its columns.
 """
@@ -22,12 +22,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from distillkit.device.number_formats import product_format, sum_format, widen
 from distillkit.losses.kernels import compiled, finish, forward_kl_rows, hard_rows
-from distillkit.losses.linear_head import LinearHead, product_format
+from distillkit.losses.linear_head import LinearHead
 from distillkit.losses.sparse import SparseTargets, finish_sparse, sparse_kl_rows
 from distillkit.losses.tempered import SoftLoss
 
-# Numbers of a chunk: what keeps a GPU busy, or is little memory on a CPU.
+# Numbers of a chunk: enough to keep a GPU busy, little memory on a CPU.
 _CHUNK_NUMBERS = {"cpu": 1 << 25, "cuda": 1 << 27}
 # Rows of a chunk on a CPU. Every chunk adds to the gradient of the whole head, so few rows are slow whatever V is; more
 # than these gain nothing, and without a compiler the passes over the logits should stay near the cache.
@@ -57,12 +58,12 @@ class RowLoss(Protocol):
     """The soft term of a row (`losses.tempered.SoftLoss` and others)."""
 
     def rows(self, log_target_RV: Tensor, student_logits_RV: Tensor, /) -> Tensor:
-        """[R] nats."""
+        """[R] nats, of the teacher's log-weights at temperature 1 and the student's logits, [R, V] each."""
         ...
 
 
 class SoftTargets(Protocol):
-    """The teacher's say about some of the target rows."""
+    """The teacher's distributions at some of the target rows."""
 
     @property
     def rows(self) -> Tensor:
@@ -76,7 +77,7 @@ class SoftTargets(Protocol):
 
 @runtime_checkable
 class PlainTargets(SoftTargets, Protocol):
-    """Those that have the weights themselves, not their logarithms: for the forward KL that saves a pass over them."""
+    """Targets that have the weights themselves, not only their logarithms: that saves the forward KL a pass over them."""
 
     def target(self, begin: int, end: int, columns: int) -> Tensor:
         """[end - begin, columns] the exponentials of `log_target`, up to a factor for each row."""
@@ -85,13 +86,13 @@ class PlainTargets(SoftTargets, Protocol):
 
 @dataclass(frozen=True)
 class ChunkedLoss:
-    """What a pass over all rows gives.
+    """The result of a pass over all rows.
 
     Attributes:
         loss: [] (α·Σ τ²·D + Σ w·CE) / divisor, with a graph to the hidden states and the head's parameters.
         cross_entropy_N: [N] nats, without a graph.
         soft_sum: [] Σ τ²·D, nats, without a graph.
-        soft_rows: the rows summed over.
+        soft_rows: the rows of that sum.
     """
 
     loss: Tensor
@@ -119,6 +120,7 @@ def chunked_loss(
     the logits are).
 
     Args:
+        student: hidden states and head.
         rows_N: [N] ascending indices into the flattened [B·T] rows.
         targets_N: [N] the true next token of each.
         hard_weights_N: [N] the weight of each row's cross-entropy; rows of weight 0 are left out of the loss.
@@ -128,6 +130,9 @@ def chunked_loss(
         divisor: [] what the sum is divided by: the targets of the whole optimizer step.
         chunk_rows: rows at a time; default: by the device and V.
         compile_kernels: compile the element-wise part (`losses.kernels`).
+
+    Raises:
+        ValueError: `soft_targets` are sparse and `soft` is not the forward KL.
     """
     hidden_ND = student.hidden_BTD.flatten(0, 1).index_select(0, rows_N)
     chunk = chunk_rows or rows_per_chunk(student.columns, hidden_ND.device, compiled=compile_kernels)
@@ -141,14 +146,18 @@ def chunked_loss(
 def token_log_probs(
     student: StudentOutput, rows_N: Tensor, targets_N: Tensor, *, chunk_rows: int | None = None
 ) -> Tensor:
-    """[N] log-probabilities of the true tokens, without a graph, a few rows at a time."""
+    """[N] log-probabilities of the true tokens in nats, without a graph, a few rows at a time.
+
+    Args:
+        student, rows_N, targets_N, chunk_rows: as for `chunked_loss`.
+    """
     hidden_ND = student.hidden_BTD.detach().flatten(0, 1).index_select(0, rows_N)
     chunk = chunk_rows or rows_per_chunk(student.columns, hidden_ND.device)
-    parts = [
-        -functional.cross_entropy(wide(student.head(hidden)), targets, reduction="none")
+    log_probs = [
+        -functional.cross_entropy(widen(student.head(hidden)), targets, reduction="none")
         for hidden, targets in zip(hidden_ND.split(chunk), targets_N.split(chunk), strict=True)
     ]
-    return torch.cat(parts) if parts else hidden_ND.new_zeros(0, dtype=torch.float32)
+    return torch.cat(log_probs) if log_probs else hidden_ND.new_zeros(0, dtype=torch.float32)
 
 
 def rows_per_chunk(columns: int, device: torch.device, *, compiled: bool = False) -> int:
@@ -160,13 +169,13 @@ def rows_per_chunk(columns: int, device: torch.device, *, compiled: bool = False
     return max(16, min(most, numbers // max(1, columns)))
 
 
-def wide(values: Tensor) -> Tensor:
-    """In float32, or float64 if they are."""
-    return values if values.dtype == torch.float64 else values.float()
-
-
 class AutogradHead:
-    """Any head; the interface is that of `LinearHead`."""
+    """Any head, by autograd; the interface is that of `LinearHead`.
+
+    Args:
+        head: [n, D] -> [n, V].
+        trained: the trained parameters that it uses.
+    """
 
     def __init__(self, head: Callable[[Tensor], Tensor], trained: tuple[Tensor, ...]) -> None:
         self.trained = trained
@@ -175,8 +184,7 @@ class AutogradHead:
         self._graph: tuple[Tensor, Tensor] | None = None
 
     def begin(self, hidden: Tensor) -> None:
-        wider = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-        self._sums = [torch.zeros_like(parameter, dtype=wider) for parameter in self.trained]
+        self._sums = [torch.zeros_like(parameter, dtype=sum_format(hidden)) for parameter in self.trained]
 
     def logits(self, hidden_nD: Tensor) -> Tensor:
         with torch.enable_grad():
@@ -189,11 +197,11 @@ class AutogradHead:
         if self._graph is None:
             raise ValueError("backward without logits")
         (leaf, logits), self._graph = self._graph, None
-        found = torch.autograd.grad(logits, [leaf, *self.trained], gradient_nV, allow_unused=True)
-        for total, part in zip(self._sums, found[1:], strict=True):
-            if part is not None:
-                total += part
-        return torch.zeros_like(leaf) if found[0] is None else found[0]
+        hidden_gradient, *gradients = torch.autograd.grad(logits, [leaf, *self.trained], gradient_nV, allow_unused=True)
+        for total, gradient in zip(self._sums, gradients, strict=True):
+            if gradient is not None:
+                total += gradient
+        return torch.zeros_like(leaf) if hidden_gradient is None else hidden_gradient
 
     def hand_over(self, factor: Tensor) -> list[Tensor | None]:
         return [(total * factor).to(like.dtype) for total, like in zip(self._sums, self.trained, strict=True)]
@@ -218,12 +226,12 @@ class _Pass:
     def run(self, hidden_ND: Tensor, divisor: Tensor) -> _Sums:
         """The sums, not divided, and the gradients of the loss but for `_Sums.factor`."""
         count = len(hidden_ND)
-        guided = self.soft_targets.rows if self.soft_targets is not None and self.alpha != 0 else None
+        with_teacher = self.soft_targets.rows if self.soft_targets is not None and self.alpha != 0 else None
         order, first_hard = torch.arange(count, device=hidden_ND.device), 0
-        if guided is not None:
-            alone = torch.ones(count, dtype=torch.bool, device=hidden_ND.device)
-            alone[guided] = False
-            order, first_hard = torch.cat([guided, order[alone]]), len(guided)
+        if with_teacher is not None:
+            hard_only = torch.ones(count, dtype=torch.bool, device=hidden_ND.device)
+            hard_only[with_teacher] = False
+            order, first_hard = torch.cat([with_teacher, order[hard_only]]), len(with_teacher)
         sums = _Sums.zeros(hidden_ND, divisor)
         self.head.begin(hidden_ND)
         for begin, end in _chunks(count, first_hard, self.chunk):
@@ -246,13 +254,10 @@ class _Pass:
         else:
             soft_end = soft_begin + len(rows)
             if isinstance(self.soft, SoftLoss) and self.soft.is_forward_kl:
-                plain = isinstance(self.soft_targets, PlainTargets)
-                of = (
-                    self.soft_targets.target
-                    if isinstance(self.soft_targets, PlainTargets)
-                    else self.soft_targets.log_target
-                )
-                target = of(soft_begin, soft_end, self.columns)
+                if isinstance(self.soft_targets, PlainTargets):
+                    target, plain = self.soft_targets.target(soft_begin, soft_end, self.columns), True
+                else:
+                    target, plain = self.soft_targets.log_target(soft_begin, soft_end, self.columns), False
                 softness, temperature, tempered = self._softness(self.soft, sums)
                 entropies, soft, usable, at_target = self._kernel(forward_kl_rows)(
                     logits_nV, target, targets, scaled, softness, temperature, tempered=tempered, plain=plain
@@ -269,7 +274,7 @@ class _Pass:
         return logits_nV
 
     def _softness(self, soft: SoftLoss, sums: _Sums) -> tuple[Tensor, Tensor, bool]:
-        """ατ, scaled, τ, and whether τ is other than 1."""
+        """ατ times `_Sums.early` [], τ [], and whether τ is other than 1."""
         temperature = sums.hard.new_tensor(soft.temperature)
         return self.alpha * temperature * sums.early, temperature, soft.temperature != 1
 
@@ -291,11 +296,11 @@ class _Pass:
     def _any_divergence(
         self, logits_nV: Tensor, target: Tensor, targets: Tensor, scaled: Tensor, sums: _Sums
     ) -> Tensor:
-        """What has no closed form here goes through autograd, chunk by chunk all the same."""
+        """The soft terms that have no closed form: through autograd, chunk by chunk all the same."""
         usable = target.amax(-1) != -torch.inf  # Not ">": a NaN has to reach the loss, where it is noticed.
         with torch.enable_grad():
             leaf = logits_nV.detach().clone().requires_grad_()
-            rows = self.soft.rows(wide(target[usable]), wide(leaf[usable]))
+            rows = self.soft.rows(widen(target[usable]), widen(leaf[usable]))
             (soft_gradient,) = torch.autograd.grad(rows.sum(), leaf)
         entropies, at_target = self._kernel(hard_rows)(logits_nV, targets, scaled)
         finish(logits_nV, targets, at_target).add_((self.alpha * sums.early * soft_gradient).to(logits_nV.dtype))
@@ -309,11 +314,11 @@ class _Pass:
 
 @dataclass
 class _Sums:
-    """What a pass adds up, in fp32 or fp64.
+    """The sums of a pass, in fp32 or fp64, and its gradient.
 
     Attributes:
         early: [] what gradients are multiplied by from the beginning: 1 / divisor, or 1 where that could underflow.
-        factor: [] what they are still to be multiplied by.
+        factor: [] what they have yet to be multiplied by.
     """
 
     hard: Tensor
@@ -325,7 +330,7 @@ class _Sums:
 
     @classmethod
     def zeros(cls, hidden_ND: Tensor, divisor: Tensor) -> _Sums:
-        dtype = torch.float64 if hidden_ND.dtype == torch.float64 else torch.float32
+        dtype = sum_format(hidden_ND)
         nothing, one = hidden_ND.new_zeros((), dtype=dtype), hidden_ND.new_ones((), dtype=dtype)
         scale = 1 / divisor.to(dtype).clamp(min=1)
         early, factor = (one, scale) if product_format(hidden_ND) == torch.float16 else (scale, one)
@@ -334,7 +339,7 @@ class _Sums:
 
 
 def _chunks(count: int, boundary: int, size: int) -> list[tuple[int, int]]:
-    """[0, count) in parts of at most `size`, none of them across `boundary`."""
+    """[0, count) in ranges of at most `size`, none of them across `boundary`."""
     starts = [*range(0, boundary, size), *range(boundary, count, size)]
     return [(start, min(start + size, boundary if start < boundary else count)) for start in starts]
 

@@ -3,69 +3,64 @@
 Each takes the teacher's p and the student's q as [N, V] normalised log-probabilities and gives [N] nats, zero exactly
 where they are equal. A column to which both give nothing (-inf) contributes nothing, to the value and to the gradient.
 The teacher is a constant: no gradient is sent to it.
+
+`registry.DIVERGENCES` names them for the user, and is the only list. A divergence may have further parameters, each with
+a default; `Divergence` fills them with the run's settings of the same names.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import get_args
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
-from distillkit.settings.parameters import DivergenceName
+from distillkit import registry
 
-# What a teacher that rules a token out is taken to have said where log p itself is needed: e^-100 is below everything
-# that a float32 softmax can say, and -inf would make every student infinitely wrong.
+# Stands in for log p where the teacher rules a token out and log p itself is needed: e^-100 is below everything that a
+# float32 softmax can give, and -inf would make every student infinitely wrong.
 IMPOSSIBLE = -100.0
 
-_DEFAULT_MIX = {"jsd": 0.5, "skew-kl": 0.1, "skew-reverse-kl": 0.1}
 
-
-@dataclass(frozen=True)
 class Divergence:
-    """A divergence by its name.
+    """A registered divergence with the settings of a run.
+
+    Args:
+        name: a key of `registry.DIVERGENCES`.
+        settings: values for the function's further parameters, by their names: `mix`, `ab_alpha`, `ab_beta` and
+            whatever a registered function takes. None stands for the function's own default; a setting that the function
+            does not take has no effect.
 
     Attributes:
-        name: one of `parameters.DivergenceName`; `taid` is forward KL, to a target that `taid_target` makes.
-        mix: λ of `jsd` (default 0.5), `skew-kl` and `skew-reverse-kl` (default 0.1); no effect on the others.
-        ab_alpha: α of `alpha-beta`.
-        ab_beta: β of `alpha-beta`.
+        function: (teacher's log-probabilities [N, V], student's [N, V], **settings) -> [N] nats.
 
     Raises:
-        ValueError: an unknown name, or a mix outside (0, 1).
+        ValueError: nothing is registered under the name.
     """
 
-    name: str
-    mix: float | None = None
-    ab_alpha: float = 0.2
-    ab_beta: float = 0.7
-
-    def __post_init__(self) -> None:
-        if self.name not in get_args(DivergenceName):
-            raise ValueError(f"no divergence is called {self.name!r}")
-        if self.mix is not None and not 0 < self.mix < 1:
-            raise ValueError(f"mix = {self.mix} is not between 0 and 1")
-
-    def __call__(self, teacher_log_probs_NV: Tensor, student_log_probs_NV: Tensor) -> Tensor:
-        """[N] nats."""
-        return self._function()(teacher_log_probs_NV, student_log_probs_NV)
-
-    def _function(self) -> Callable[[Tensor, Tensor], Tensor]:
-        mix = self.mix if self.mix is not None else _DEFAULT_MIX.get(self.name, 0.5)
-        functions: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-            "forward-kl": forward_kl,
-            "taid": forward_kl,
-            "reverse-kl": reverse_kl,
-            "jsd": lambda p, q: jensen_shannon(p, q, mix),
-            "skew-kl": lambda p, q: skew_kl(p, q, mix),
-            "skew-reverse-kl": lambda p, q: skew_reverse_kl(p, q, mix),
-            "alpha-beta": lambda p, q: alpha_beta(p, q, self.ab_alpha, self.ab_beta),
-            "total-variation": total_variation,
+    def __init__(self, name: str, **settings: float | None) -> None:
+        if name not in registry.DIVERGENCES:
+            raise ValueError(f"no divergence is called {name!r}")
+        self.name = name
+        self.function: Callable[..., Tensor] = registry.resolve(registry.DIVERGENCES, name)
+        self._parameters = frozenset(list(inspect.signature(self.function).parameters)[2:])
+        self.settings: Mapping[str, float] = {
+            setting: value for setting, value in settings.items() if setting in self._parameters and value is not None
         }
-        return functions[self.name]
+
+    def __call__(
+        self, teacher_log_probs_NV: Tensor, student_log_probs_NV: Tensor, *, training_fraction: float = 1.0
+    ) -> Tensor:
+        """[N] nats.
+
+        Args:
+            teacher_log_probs_NV, student_log_probs_NV: [N, V] normalised log-probabilities.
+            training_fraction: how much of the training is behind, 0 to 1; for a function that changes with it.
+        """
+        varying = {"training_fraction": training_fraction} if "training_fraction" in self._parameters else {}
+        return self.function(teacher_log_probs_NV, student_log_probs_NV, **self.settings, **varying)
 
 
 def forward_kl(teacher_log_probs_NV: Tensor, student_log_probs_NV: Tensor) -> Tensor:
@@ -80,25 +75,45 @@ def reverse_kl(teacher_log_probs_NV: Tensor, student_log_probs_NV: Tensor) -> Te
     return _relative_entropy(student, teacher.clamp(min=IMPOSSIBLE), student.exp())
 
 
-def jensen_shannon(teacher_log_probs_NV: Tensor, student_log_probs_NV: Tensor, mix: float) -> Tensor:
+def jensen_shannon(teacher_log_probs_NV: Tensor, student_log_probs_NV: Tensor, mix: float = 0.5) -> Tensor:
     """λ·KL(p ‖ m) + (1-λ)·KL(q ‖ m), m = λp + (1-λ)q  (GKD, arXiv 2306.13649).
 
     Near its ends it is λ·KL(p ‖ q) and (1-λ)·KL(q ‖ p), and is reached there without cancellation: every summand is
     the Bregman form a·log(a/m) - a + m, none of which is negative; what is added sums to zero.
+
+    Args:
+        mix: λ.
+
+    Raises:
+        ValueError: `mix` is not between 0 and 1.
     """
     teacher, student = _both_possible(teacher_log_probs_NV, student_log_probs_NV)
     middle = _mixture(teacher, student, mix)
     return (mix * _bregman(teacher, middle) + (1 - mix) * _bregman(student, middle)).sum(-1)
 
 
-def skew_kl(teacher_log_probs_NV: Tensor, student_log_probs_NV: Tensor, mix: float) -> Tensor:
-    """KL(p ‖ λp + (1-λ)q)  (DistiLLM, arXiv 2402.03898)."""
+def skew_kl(teacher_log_probs_NV: Tensor, student_log_probs_NV: Tensor, mix: float = 0.1) -> Tensor:
+    """KL(p ‖ λp + (1-λ)q)  (DistiLLM, arXiv 2402.03898).
+
+    Args:
+        mix: λ.
+
+    Raises:
+        ValueError: `mix` is not between 0 and 1.
+    """
     teacher, student = _both_possible(teacher_log_probs_NV, student_log_probs_NV)
     return _relative_entropy(teacher, _mixture(teacher, student, mix), teacher.exp())
 
 
-def skew_reverse_kl(teacher_log_probs_NV: Tensor, student_log_probs_NV: Tensor, mix: float) -> Tensor:
-    """KL(q ‖ λq + (1-λ)p)  (DistiLLM, arXiv 2402.03898)."""
+def skew_reverse_kl(teacher_log_probs_NV: Tensor, student_log_probs_NV: Tensor, mix: float = 0.1) -> Tensor:
+    """KL(q ‖ λq + (1-λ)p)  (DistiLLM, arXiv 2402.03898).
+
+    Args:
+        mix: λ.
+
+    Raises:
+        ValueError: `mix` is not between 0 and 1.
+    """
     teacher, student = _both_possible(teacher_log_probs_NV, student_log_probs_NV)
     return _relative_entropy(student, _mixture(student, teacher, mix), student.exp())
 
@@ -108,16 +123,20 @@ def total_variation(teacher_log_probs_NV: Tensor, student_log_probs_NV: Tensor) 
     return 0.5 * (teacher_log_probs_NV.detach().exp() - student_log_probs_NV.exp()).abs().sum(-1)
 
 
-def alpha_beta(teacher_log_probs_NV: Tensor, student_log_probs_NV: Tensor, alpha: float, beta: float) -> Tensor:
-    """-1/(αβ)·Σ p^α·q^β - α/(α+β)·p^(α+β) - β/(α+β)·q^(α+β)  (ABKD, arXiv 2505.04560), with its limits at 0.
+def alpha_beta(
+    teacher_log_probs_NV: Tensor, student_log_probs_NV: Tensor, ab_alpha: float = 0.2, ab_beta: float = 0.7
+) -> Tensor:
+    """-1/(αβ)·Σ [p^α·q^β - α/(α+β)·p^(α+β) - β/(α+β)·q^(α+β)]  (ABKD, arXiv 2505.04560), with its limits at 0.
 
     α = 1, β → 0 is forward KL; α → 0, β = 1 reverse KL. With s = α+β, d = log(p/q) and ψ(x, d) = expm1(x·d)/x, a
-    summand is q^s·(ψ(s, d) - ψ(α, d))/β, which neither overflows nor cancels; where p > q the same is said from p.
+    summand is q^s·(ψ(s, d) - ψ(α, d))/β, which neither overflows nor cancels. Where p > q it is written from p, with α
+    and β exchanged.
 
     Args:
-        alpha: ≥ 0.
-        beta: ≥ 0.
+        ab_alpha: α ≥ 0.
+        ab_beta: β ≥ 0.
     """
+    alpha, beta = ab_alpha, ab_beta
     dtype = student_log_probs_NV.dtype
     if min(alpha, beta) < 0.1 and student_log_probs_NV.device.type != "mps":  # Differences of nearly equal numbers.
         teacher_log_probs_NV, student_log_probs_NV = teacher_log_probs_NV.double(), student_log_probs_NV.double()
@@ -129,6 +148,16 @@ def alpha_beta(teacher_log_probs_NV: Tensor, student_log_probs_NV: Tensor, alpha
     from_student = (total * student).exp() * _ab_summand(below, alpha, beta)
     from_teacher = (total * teacher).exp() * _ab_summand(-above, beta, alpha)
     return torch.where(difference <= 0, from_student, from_teacher).sum(-1).to(dtype)
+
+
+def taid(teacher_log_probs_NV: Tensor, student_log_probs_NV: Tensor, training_fraction: float = 1.0) -> Tensor:
+    """KL(p_t ‖ q), p_t between the student's present distribution and the teacher's (TAID, arXiv 2501.16937).
+
+    Args:
+        training_fraction: how much of the training is behind, 0 to 1; at 1 it is the forward KL.
+    """
+    target = taid_target(teacher_log_probs_NV, student_log_probs_NV, taid_weight(training_fraction))
+    return forward_kl(target, student_log_probs_NV)
 
 
 def taid_target(teacher_log_probs_NV: Tensor, student_log_probs_NV: Tensor, weight: float) -> Tensor:
@@ -144,24 +173,31 @@ def taid_target(teacher_log_probs_NV: Tensor, student_log_probs_NV: Tensor, weig
     return torch.log_softmax(between.masked_fill(teacher == -math.inf, -math.inf), dim=-1)
 
 
-def taid_weight(done: float, start: float = 0.4) -> float:
-    """t at a fraction `done` of the training: from `start` to 1 in a straight line (arXiv 2501.16937)."""
-    return start + (1 - start) * min(max(done, 0.0), 1.0)
+def taid_weight(training_fraction: float, start: float = 0.4) -> float:
+    """t when a fraction of the training is behind: from `start` to 1 in a straight line (arXiv 2501.16937)."""
+    return start + (1 - start) * min(max(training_fraction, 0.0), 1.0)
 
 
-def _relative_entropy(log_of: Tensor, log_to: Tensor, weights: Tensor) -> Tensor:
+def _relative_entropy(log_a: Tensor, log_b: Tensor, a: Tensor) -> Tensor:
+    """Σ a·log(a/b), [N]."""
     # Filled before the product: 0 · inf is NaN, forwards and backwards.
-    return (weights * (log_of - log_to).masked_fill(weights == 0, 0)).sum(-1)
+    return (a * (log_a - log_b).masked_fill(a == 0, 0)).sum(-1)
 
 
 def _both_possible(teacher: Tensor, student: Tensor) -> tuple[Tensor, Tensor]:
-    """What both rule out is taken from both, as the same small number: the difference of two -inf is NaN."""
+    """Both [N, V], with one small number in the place of the -inf that they share: -inf less -inf is NaN."""
     neither = (teacher == -math.inf) & (student == -math.inf)
     return teacher.detach().masked_fill(neither, 4 * IMPOSSIBLE), student.masked_fill(neither, 4 * IMPOSSIBLE)
 
 
 def _mixture(log_a: Tensor, log_b: Tensor, weight: float) -> Tensor:
-    """log(λa + (1-λ)b)."""
+    """log(λa + (1-λ)b), [N, V].
+
+    Raises:
+        ValueError: λ is not between 0 and 1.
+    """
+    if not 0 < weight < 1:
+        raise ValueError(f"mix = {weight} is not between 0 and 1")
     return torch.logaddexp(log_a + math.log(weight), log_b + math.log1p(-weight))
 
 

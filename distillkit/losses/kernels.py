@@ -1,7 +1,7 @@
 """The element-wise part of the loss on a few rows: value and gradient with respect to the logits, in closed form.
 
 Each function is a few lines over [n, V] numbers that `torch.compile` turns into one or two passes over memory; without
-a compiler the same lines run one by one. The gradient is written over the logits, which nobody needs after that.
+a compiler the same lines run one by one. The gradient is written over the logits, which are not needed after that.
 
 For CE + τ²·KL(p_τ ‖ q_τ) the gradient of a row is w·(softmax(z) - onehot(y)) + a·τ·(q_τ - p_τ) (Hinton et al. 2015, arXiv
 1503.02531).
@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distillkit.device.number_formats import widen
+
 # Numbers of the whole training (rows × columns) from which compiling, which takes up to half a minute, is worth it.
 WORTH_COMPILING = 2_000_000_000
 
@@ -27,8 +29,13 @@ def hard_rows(logits_nV: Tensor, targets_n: Tensor, weights_n: Tensor) -> tuple[
     it everywhere else (`finish`).
 
     Computed in fp32, or fp64 if the logits are.
+
+    Args:
+        logits_nV: [n, V] of the student.
+        targets_n: [n] the true tokens.
+        weights_n: [n] the weight of each row's cross-entropy.
     """
-    z = _wide(logits_nV)
+    z = widen(logits_nV)
     normalizer = torch.logsumexp(z, -1)
     at_target = z.gather(1, targets_n[:, None])[:, 0]
     entropies = normalizer - at_target
@@ -47,21 +54,24 @@ def forward_kl_rows(
     tempered: bool,
     plain: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Cross-entropies [n], τ²·KL [n], whether a row has a target [n], and at the true tokens [n] the gradient of
-    Σ weight·CE + soft·τ·KL; the logits are overwritten with it everywhere else (`finish`).
+    """Cross-entropies [n] and τ²·KL [n] in nats, whether a row has a target [n], and at the true tokens [n] the gradient
+    of Σ weight·CE + soft·τ·KL; the logits are overwritten with it everywhere else (`finish`).
 
     Computed in fp32, or fp64 if the logits are.
 
     Args:
-        target_nV: log-weights of the teacher at temperature 1, normalised or not; a row that is -inf throughout has no
-            target and only its cross-entropy counts.
+        logits_nV: [n, V] of the student.
+        target_nV: [n, V] log-weights of the teacher at temperature 1, normalised or not; a row that is -inf throughout
+            has no target and only its cross-entropy counts.
+        targets_n: [n] the true tokens.
+        weights_n: [n] the weight of each row's cross-entropy.
         soft: [] α·τ. Like τ a tensor, in the format of the computation: `torch.compile` takes a float for a constant at
             first, and the code that it then generates for other values gave wrong gradients (torch 2.13, CPU).
         temperature: [] τ.
         tempered: whether τ is other than 1; if not, one softmax of the student serves both terms.
         plain: whether `target_nV` has weights instead of their logarithms, 0 instead of -inf.
     """
-    z = _wide(logits_nV)
+    z = widen(logits_nV)
     normalizer = torch.logsumexp(z, -1)
     log_target = target_nV.to(z.dtype)
     log_total = torch.log(log_target.sum(-1)) if plain and not tempered else None
@@ -94,15 +104,13 @@ def forward_kl_rows(
 
 
 def finish(gradient_nV: Tensor, targets_n: Tensor, at_target_n: Tensor) -> Tensor:
-    """Puts the gradient at the true tokens where it belongs. Apart from the kernels because a compiler would write every
-    number twice for it."""
+    """Puts the gradient at the true tokens [n] where it belongs; returns `gradient_nV`, [n, V].
+
+    A step of its own, because a compiler would write every number of the kernel twice for it.
+    """
     rows = torch.arange(len(targets_n), device=targets_n.device)
     # Not scatter_, which copies all of it first (torch 2.13, CPU).
     return gradient_nV.index_put_((rows, targets_n), at_target_n.to(gradient_nV.dtype))
-
-
-def _wide(values: Tensor) -> Tensor:
-    return values if values.dtype == torch.float64 else values.float()
 
 
 def compiler_available(device: torch.device) -> bool:
@@ -125,7 +133,7 @@ def compile_failure(
 
     Args:
         kernel: `forward_kl_rows`, or None where there is only a cross-entropy.
-        logits: their format.
+        logits: the format of the student's logits.
         options: of `forward_kl_rows`; with `plain` its target is in fp32, else in the format of the logits.
     """
     z, targets = torch.zeros(16, 64, dtype=logits, device=device), torch.zeros(16, dtype=torch.long, device=device)

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from distillkit.device.buffers import Buffers, linear_rows
+from distillkit.device.number_formats import product_format, sum_format
 
-# Of the weight's gradient that are computed and added at a time.
-_PART_NUMBERS = 1 << 21
+# Numbers of the weight's gradient that are computed and added at a time.
+_NUMBERS_AT_ONCE = 1 << 21
 
 
 class LinearHead:
@@ -25,8 +26,8 @@ class LinearHead:
     Args:
         layer: the head; `is_plain` tells whether it will do.
         directly: put gradients into the parameters' `.grad` themselves instead of returning them. That saves a copy of
-            the largest gradient of a small model, and is right wherever nobody watches the way through autograd
-            (several processes do).
+            the largest gradient of a small model, and is right wherever nothing hooks on to the way through autograd
+            (training in several processes does).
     """
 
     def __init__(self, layer: nn.Linear, *, directly: bool = False) -> None:
@@ -48,7 +49,7 @@ class LinearHead:
         )
 
     def begin(self, hidden: Tensor) -> None:
-        """A new batch, of hidden states like these."""
+        """A new batch, of hidden states in the format and on the device of these, any shape."""
         dtype = product_format(hidden)
         self._weight = self._converted("weight", self.layer.weight.detach(), dtype)
         bias = self.layer.bias
@@ -62,33 +63,33 @@ class LinearHead:
         return self._buffers.take(name, values.shape, dtype, values.device).copy_(values)
 
     def logits(self, hidden_nD: Tensor) -> Tensor:
-        """[n, V] logits of a chunk, overwritten by the next."""
+        """[n, V] logits of a chunk's hidden states [n, D], overwritten by the next chunk's."""
         self._hidden = hidden_nD.to(self._weight.dtype)
         return linear_rows(self._buffers, "logits", self._hidden, self._weight, self._bias)
 
     def backward(self, gradient_nV: Tensor) -> Tensor:
-        """[n, D] the gradient with respect to the hidden states of the chunk; adds up those of the parameters, in fp32 or
-        better.
+        """[n, D] the gradient with respect to the hidden states of the chunk; those with respect to the parameters are
+        added up, in fp32 or better.
 
         Args:
-            gradient_nV: with respect to its logits, in their format.
+            gradient_nV: [n, V] with respect to the chunk's logits, in their format.
         """
         for parameter in self.trained:
             if parameter is self.layer.weight:
                 self._add_weight_gradient(parameter, gradient_nV)
             else:
-                found = gradient_nV.sum(0, dtype=_sum_format(gradient_nV))
-                total, begun = self._total(parameter, found.dtype)
-                total.add_(found) if begun else total.copy_(found)
+                bias_gradient = gradient_nV.sum(0, dtype=sum_format(gradient_nV))
+                total, begun = self._total(parameter, bias_gradient.dtype)
+                total.add_(bias_gradient) if begun else total.copy_(bias_gradient)
         return gradient_nV @ self._weight
 
     def _add_weight_gradient(self, weight: Tensor, gradient_nV: Tensor) -> None:
-        """In parts of the vocabulary: what is added lies in the cache, and torch makes no fp32 copy of the whole."""
-        total, begun = self._total(weight, _sum_format(gradient_nV))
-        columns = len(weight) if gradient_nV.device.type != "cpu" else max(1, _PART_NUMBERS // weight.shape[1])
-        for part, gradient in zip(total.split(columns), gradient_nV.split(columns, 1), strict=True):
-            found = torch.mm(gradient.T, self._hidden)
-            part.add_(found) if begun else part.copy_(found)
+        """Some columns of the vocabulary at a time: their sums lie in the cache, and torch makes no fp32 copy of all."""
+        total, begun = self._total(weight, sum_format(gradient_nV))
+        columns = len(weight) if gradient_nV.device.type != "cpu" else max(1, _NUMBERS_AT_ONCE // weight.shape[1])
+        for total_vD, gradient_nv in zip(total.split(columns), gradient_nV.split(columns, 1), strict=True):
+            product_vD = torch.mm(gradient_nv.T, self._hidden)
+            total_vD.add_(product_vD) if begun else total_vD.copy_(product_vD)
 
     def _total(self, parameter: Tensor, dtype: torch.dtype) -> tuple[Tensor, bool]:
         """Where the batch's sum for a parameter lies, and whether there is anything in it."""
@@ -98,7 +99,7 @@ class LinearHead:
         return self._sums[id(parameter)], begun
 
     def _place(self, parameter: Tensor, dtype: torch.dtype) -> Tensor:
-        """Where the sum of a batch goes. What has become the `.grad` of an earlier batch of the step stays as it is."""
+        """Where the sum of a batch goes: never over memory that an earlier batch of the step has handed over as `.grad`."""
         shape, device = parameter.shape, parameter.device
         first = self._buffers.take(f"sum {id(parameter)}", shape, dtype, device)
         if parameter.grad is None or parameter.grad.data_ptr() != first.data_ptr():
@@ -106,40 +107,29 @@ class LinearHead:
         return self._buffers.take(f"more {id(parameter)}", shape, dtype, device)
 
     def hand_over(self, factor: Tensor) -> list[Tensor | None]:
-        """The sums of this batch times `factor`, for autograd; None for each where they went to `.grad`.
+        """The gradients of the parameters: this batch's sums times `factor` [], for autograd; None for each that went to
+        `.grad`.
 
         Raises:
-            RuntimeError: the batch's were handed over before, or another batch has begun since.
+            RuntimeError: the gradients of this batch were handed over before.
         """
         if not self._begun:
             raise RuntimeError("the gradients of a batch can be had only once")
         self._begun = False
         scales = factor.device.type != "cpu" or float(factor) != 1
-        given: list[Tensor | None] = []
+        gradients: list[Tensor | None] = []
         for parameter in self.trained:
             total = self._sums.pop(id(parameter), None)
             if total is None:
-                given.append(None)
+                gradients.append(None)
                 continue
             total = (total.mul_(factor) if scales else total).to(parameter.dtype)
             if not self.directly:
-                given.append(total.clone())
+                gradients.append(total.clone())
                 continue
-            given.append(None)
+            gradients.append(None)
             if parameter.grad is None:
                 parameter.grad = total
             else:
                 parameter.grad.add_(total)
-        return given
-
-
-def product_format(hidden: Tensor) -> torch.dtype:
-    """The format of matrix products on these numbers: that of autocast where it is on."""
-    kind = hidden.device.type
-    # Autocast leaves double precision alone.
-    autocast = torch.is_autocast_enabled(kind) and hidden.dtype != torch.float64
-    return torch.get_autocast_dtype(kind) if autocast else hidden.dtype
-
-
-def _sum_format(values: Tensor) -> torch.dtype:
-    return torch.float64 if values.dtype == torch.float64 else torch.float32
+        return gradients

@@ -2,12 +2,47 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from torch import Tensor
+
+_MOST_PENDING = 4096
 
 
-@dataclass
 class MappedMass:
-    """Σ of the teacher's probability that had a student token, and the rows summed over."""
+    """A running sum over rows of the teacher's probability that had a student token, at most 1 per row.
 
-    mapped: float = 0.0
-    rows: int = 0
+    What a step adds stays on its device until somebody reads the sum, so that no step waits for it.
+
+    Args:
+        mapped, rows: where the sums begin.
+    """
+
+    def __init__(self, mapped: float = 0.0, rows: int = 0) -> None:
+        self._mapped = mapped
+        self.rows = rows
+        self._pending: list[Tensor] = []
+
+    def add(self, mapped: Tensor, rows: int) -> None:
+        """Add a sum over `rows` rows.
+
+        Args:
+            mapped: [] without a graph.
+        """
+        self._pending.append(mapped)
+        self.rows += rows
+        if len(self._pending) > _MOST_PENDING:
+            self._settle()
+
+    @property
+    def mapped(self) -> float:
+        """The sum so far; reading it waits for the device."""
+        self._settle()
+        return self._mapped
+
+    def restore(self, mapped: float, rows: int) -> None:
+        """Go back to sums that were noted earlier."""
+        self._mapped, self.rows, self._pending = mapped, rows, []
+
+    def _settle(self) -> None:
+        for value in self._pending:
+            self._mapped += float(value)
+        self._pending = []

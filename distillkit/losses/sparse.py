@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from distillkit.device.number_formats import widen
 from distillkit.losses.kernels import finish
 
 TINY = 1e-7  # The least mass that a student's tail is taken to have, in fp32.
@@ -22,7 +23,7 @@ TINY = 1e-7  # The least mass that a student's tail is taken to have, in fp32.
 
 @dataclass(frozen=True)
 class SparseTargets:
-    """The teacher's say about some of the target rows, at the temperature of the run.
+    """The teacher's targets at some of the target rows, at the temperature of the run.
 
     Attributes:
         rows: [R] int64, ascending, unique: positions among the N target rows.
@@ -41,10 +42,11 @@ def systematic_counts(probabilities_NV: Tensor, draws: int, uniform_N: Tensor) -
     """[N, V] int64: how often each id is drawn; every row adds up to `draws`, and E[counts] = draws · p.
 
     The draws of a row are the points (u + k) / draws, k = 0, 1, …, on the row's cumulative probabilities, so an id is
-    drawn ⌊draws·p⌋ or ⌈draws·p⌉ times.
+    drawn ⌊draws·p⌋ or ⌈draws·p⌉ times (Madow 1949).
 
     Args:
         probabilities_NV: [N, V], rows that add up to 1.
+        draws: the draws of a row.
         uniform_N: [N] one number in [0, 1) per row.
     """
     reached = probabilities_NV.double().cumsum(-1)
@@ -54,7 +56,11 @@ def systematic_counts(probabilities_NV: Tensor, draws: int, uniform_N: Tensor) -
 
 
 def top_k(probabilities_NV: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """([N, K] ids, [N, K] their probabilities, [N] the mass of the others), K = min(k, V)."""
+    """([N, K] ids, [N, K] their probabilities, [N] the mass of the others), K = min(k, V).
+
+    Args:
+        probabilities_NV: [N, V], rows that add up to 1.
+    """
     likeliest = probabilities_NV.topk(min(k, probabilities_NV.shape[1]), dim=-1)
     tail = (probabilities_NV.sum(-1) - likeliest.values.sum(-1)).clamp(min=0)
     if likeliest.values.shape[1] == probabilities_NV.shape[1]:
@@ -73,17 +79,21 @@ def sparse_kl_rows(
     temperature: Tensor,
     tempered: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Cross-entropies [n], τ²·KL over the K ids and the tail [n], and at these ids [n, K] and the true tokens [n] the
-    gradient of Σ weight·CE + soft·τ·KL; the logits are overwritten with it everywhere else (`finish_sparse`).
+    """Cross-entropies [n] and τ²·KL over the K ids and the tail [n], in nats, and at these ids [n, K] and the true tokens
+    [n] the gradient of Σ weight·CE + soft·τ·KL; the logits are overwritten with it everywhere else (`finish_sparse`).
 
     With the student's q at temperature τ the gradient of the soft term is ατ·(q_j - p_j) for the K ids, and
     ατ·q_j·(1 - tail / q_tail) for the others. Computed in fp32, or fp64 if the logits are.
 
     Args:
+        logits_nV: [n, V] of the student.
+        ids_nK, probabilities_nK, tails_n: as in `SparseTargets`.
+        targets_n: [n] the true tokens.
+        weights_n: [n] the weight of each row's cross-entropy.
         soft, temperature: [] α·τ, τ; tensors for the reason given in `losses.kernels`.
         tempered: whether τ is other than 1.
     """
-    z = logits_nV if logits_nV.dtype == torch.float64 else logits_nV.float()
+    z = widen(logits_nV)
     normalizer = torch.logsumexp(z, -1)[:, None]
     tempered_normalizer = torch.logsumexp(z / temperature, -1)[:, None] if tempered else normalizer
     p, tails = probabilities_nK.to(z.dtype), tails_n.to(z.dtype)
@@ -121,8 +131,8 @@ def finish_sparse(
     targets_n: Tensor,
     at_target_n: Tensor,
 ) -> Tensor:
-    """Puts the gradient at the ids and the true tokens where it belongs."""
-    # What fills a row up repeats the row's first id: with two values for one place either could win.
+    """Puts the gradient at the ids [n, K] and at the true tokens [n] where it belongs; returns `gradient_nV`, [n, V]."""
+    # Entries that fill a row up repeat the row's first id: with two values for one place either could win.
     real = probabilities_nK > 0
     ids = torch.where(real, ids_nK, ids_nK[:, :1])
     values = torch.where(real, at_ids_nK, at_ids_nK[:, :1]).to(gradient_nV.dtype)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from distillkit.losses.divergences import Divergence, taid_target
+from distillkit.device.number_formats import widen
+from distillkit.losses.divergences import Divergence, forward_kl
 
 
 @dataclass(frozen=True)
@@ -15,20 +16,19 @@ class SoftLoss:
     """τ²·D(p_τ ‖ q_τ) (Hinton et al. 2015, arXiv 1503.02531).
 
     Attributes:
-        temperature: τ.
+        temperature: τ, of both distributions.
         divergence: D.
-        taid: how much of the target is the teacher's (arXiv 2501.16937), the rest being the student's own present
-            distribution; None: all of it.
+        training_fraction: how much of the training is behind, 0 to 1, for divergences that change with it.
     """
 
     temperature: float = 1.0
     divergence: Divergence = field(default_factory=lambda: Divergence("forward-kl"))
-    taid: float | None = None
+    training_fraction: float = 1.0
 
     @property
     def is_forward_kl(self) -> bool:
         """Whether the gradient is the closed form of `losses.kernels`."""
-        return self.divergence.name == "forward-kl" and self.taid is None
+        return self.divergence.function is forward_kl
 
     def rows(self, log_target_RV: Tensor, student_logits_RV: Tensor) -> Tensor:
         """[R] nats.
@@ -38,12 +38,15 @@ class SoftLoss:
             student_logits_RV: [R, V].
         """
         teacher, student = temper(log_target_RV, self.temperature), temper(student_logits_RV, self.temperature)
-        if self.taid is not None:
-            teacher = taid_target(teacher, student, self.taid)
-        return self.temperature**2 * self.divergence(teacher, student)
+        return self.temperature**2 * self.divergence(teacher, student, training_fraction=self.training_fraction)
 
 
 def temper(log_weights_NV: Tensor, temperature: float) -> Tensor:
-    """log softmax(x / τ), [N, V]; logits and log-probabilities give the same. What is -inf stays -inf."""
-    values = log_weights_NV if log_weights_NV.dtype == torch.float64 else log_weights_NV.float()
+    """log softmax(x / τ), [N, V] nats, in fp32 or better. What is -inf stays -inf.
+
+    Args:
+        log_weights_NV: [N, V] logits or log-probabilities, which give the same.
+        temperature: τ.
+    """
+    values = widen(log_weights_NV)
     return torch.log_softmax(values / temperature if temperature != 1 else values, dim=-1)

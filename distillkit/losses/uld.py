@@ -1,4 +1,7 @@
-"""Universal logit distillation: the shapes of two distributions, whichever tokens they are over (ULD, arXiv 2402.12030)."""
+"""Universal logit distillation: two distributions compared by their sorted probabilities (ULD, arXiv 2402.12030).
+
+Which token has which probability does not count, so the two may be over different vocabularies.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ class UniversalLogitLoss:
     temperature: float = 1.0
 
     def rows(self, teacher_logits_RU: Tensor, student_logits_RV: Tensor) -> Tensor:
-        """[R]; the shorter distribution is filled up with zeros.
+        """[R] between 0 and 2, without a unit; the shorter distribution is filled up with zeros.
 
         Args:
             teacher_logits_RU: [R, U].

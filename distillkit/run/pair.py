@@ -14,9 +14,20 @@ from distillkit.console import Console
 from distillkit.data.text_encoder import TextEncoders, make_text_encoder
 from distillkit.errors import PreconditionError
 from distillkit.installing import provide
-from distillkit.models.loading import LocatedModel, context_length, load_model, load_student, load_tokenizer, locate
+from distillkit.models.loading import (
+    LocatedModel,
+    context_length,
+    load_model,
+    load_student,
+    load_tokenizer,
+    locate,
+    read_config,
+    weight_files,
+)
 from distillkit.models.references import parse_reference, parse_student_reference, parse_teacher_reference
 from distillkit.models.requirements import libraries_for_files
+from distillkit.models.safetensors_reader import StoredWeights
+from distillkit.models.shape import model_shape
 from distillkit.run.directory import RunDirectory
 from distillkit.settings.parameters import Parameters
 
@@ -118,3 +129,14 @@ def open_pair(config: Parameters, run: RunDirectory, console: Console) -> ModelP
     stats = json.loads((run.data / "stats.json").read_text(encoding="utf-8"))
     pair.same_tokenizer = stats["same_tokenizer"]
     return pair
+
+
+def student_parameters(pair: ModelPair) -> int:
+    """Parameters of the student, tied ones once, without reading its weights where its configuration tells."""
+    shape = model_shape(read_config(pair.student.folder))
+    layers = pair.student.reference.layers
+    if shape is not None and layers is not None:
+        shape = shape.with_layers(layers)
+    if shape is not None:
+        return shape.parameters
+    return StoredWeights(list(weight_files(pair.student.folder))).numbers

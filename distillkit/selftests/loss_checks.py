@@ -13,23 +13,25 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
 from distillkit.alignment.bpm import BytePrefixMap
 from distillkit.alignment.encoding import Encoding
 from distillkit.alignment.rows import aligned_rows
 from distillkit.alignment.token_bytes import TokenBytes
-from distillkit.data.batching import IGNORED, DistillationCollator
+from distillkit.data.batching import DistillationCollator
 from distillkit.data.examples import ROW_COLUMNS
 from distillkit.losses.chunked import StudentOutput, chunked_loss
 from distillkit.losses.linear_head import LinearHead
 from distillkit.losses.sparse import SparseTargets
-from distillkit.losses.target_rows import target_rows
+from distillkit.losses.target_rows import IGNORED
 from distillkit.losses.tempered import SoftLoss
-from distillkit.selftests.checking import require, require_close
+from distillkit.selftests.checking import require_close
 from distillkit.selftests.formulas import SparseRow, TrainedRow, byte_prefix_target, objective
-from distillkit.training.aligned_objectives import BytePrefix
-from distillkit.training.objectives import Objective, SameTokenizer, SoftSettings, Weights
+from distillkit.teachers.protocol import TargetMaker
+from distillkit.teachers.targets import BytePrefix, CommonTokens
+from distillkit.training.objectives import SoftObjective, SoftSettings, Weights
 
 _ALPHA, _BETA = 0.7, 0.3
 _HIDDEN, _COLUMNS = 8, 24
@@ -50,10 +52,10 @@ def same_tokenizer(device: torch.device, *, compiled: bool) -> None:
     common[[3, 11]] = False
     probabilities = torch.softmax(teacher.logits[:, :_COLUMNS].masked_fill(~common, -torch.inf), -1)
     for temperature in (2.0,) if compiled else (1.0, 2.0):
-        tested = SameTokenizer(teacher.on(device, compiled), common, SoftSettings(SoftLoss(temperature)))
+        targets = CommonTokens(teacher.on(device, compiled), common)
         student = _Student(batch, generator, device, compiled)
         guided = dict(enumerate(probabilities))
-        _compare(student, tested, batch, guided, temperature, compiled)
+        _compare(student, targets, batch, guided, temperature, compiled)
 
 
 def across_tokenizers(device: torch.device, *, compiled: bool) -> None:
@@ -73,9 +75,9 @@ def across_tokenizers(device: torch.device, *, compiled: bool) -> None:
             )
     for temperature in (1.0,) if compiled else (1.0, 2.0):
         prefix_map = BytePrefixMap.build(_TEACHER, _STUDENT)
-        tested = BytePrefix(teacher.on(device, compiled), prefix_map, SoftSettings(SoftLoss(temperature)))
+        targets = BytePrefix(teacher.on(device, compiled), prefix_map)
         student = _Student(batch, generator, device, compiled, columns=len(_STUDENT))
-        _compare(student, tested, batch, guided, temperature, compiled)
+        _compare(student, targets, batch, guided, temperature, compiled)
 
 
 def sparse(device: torch.device, *, compiled: bool) -> None:
@@ -85,7 +87,7 @@ def sparse(device: torch.device, *, compiled: bool) -> None:
     batch = DistillationCollator(white_box=True, aligned=False)(
         [{"id": i, "student_ids": row, "first_target": 1} for i, row in enumerate(ids.tolist())]
     )
-    rows, targets = target_rows(batch["labels"])
+    rows, targets = batch["target_rows"], batch["target_ids"]
     guided = torch.arange(0, len(rows), 2)
     sparse_rows = list(_sparse_rows(len(guided), generator))
     for temperature in (2.0,) if compiled else (1.0, 2.0):
@@ -188,7 +190,7 @@ class _GivenTeacher:
         dtype = torch.float32 if compiled else torch.float64
         return _GivenTeacher(self.hidden_RD.to(device, dtype), self.head_UD.to(device, dtype))
 
-    def hidden(self, batch: Mapping[str, Tensor]) -> Tensor:
+    def hidden(self, batch: Mapping[str, Any]) -> Tensor:
         return self.hidden_RD
 
     def head(self, hidden_nD: Tensor) -> Tensor:
@@ -196,18 +198,22 @@ class _GivenTeacher:
 
 
 def _compare(
-    student: _Student, tested: Objective, batch: dict[str, Tensor], guided: Mapping[int, Tensor], temperature: float,
+    student: _Student, targets: TargetMaker, batch: dict[str, Any], guided: Mapping[int, Tensor], temperature: float,
     compiled: bool,
 ) -> None:  # fmt: skip
+    """Compare the loss of a white-box run with the formula.
+
+    Args:
+        targets: of the teacher, as a run has them.
+        guided: flat row of the student -> [V] the teacher's distribution there, by the formula.
+    """
     device = student.hidden_BTD.device
-    divisor = 2 * batch["targets"]  # This is half of an optimizer step.
-    terms = tested(
-        student.output,
-        {name: value.to(device) for name, value in batch.items()},
-        Weights(_ALPHA, _BETA, divisor.to(device), compile_kernels=compiled),
-    )
-    require(terms.soft_rows > 0, "no row has a teacher")
-    student.compare(terms.loss, _expected(student, batch, guided, temperature, divisor=int(divisor)))
+    tested = SoftObjective(targets, SoftSettings(SoftLoss(temperature)))
+    on_device = send_to_device({**batch, "prepared": tested.prepare(batch)}, device)
+    divisor = 2 * batch["host"].targets  # This is half of an optimizer step.
+    weights = Weights(_ALPHA, _BETA, torch.tensor(divisor, device=device), compile_kernels=compiled)
+    loss = tested(student.output, on_device, weights).loss
+    student.compare(loss, _expected(student, batch, guided, temperature, divisor=divisor))
 
 
 def _expected(
@@ -247,7 +253,7 @@ def _table(spellings: Sequence[bytes]) -> TokenBytes:
     """End and start of text, then the tokens of the texts and their single bytes."""
     pieces = dict.fromkeys(piece for spelling in spellings for piece in spelling.split(b"|"))
     pieces |= dict.fromkeys(bytes([byte]) for spelling in spellings for byte in spelling if byte != ord("|"))
-    return TokenBytes((None, None, *pieces), False, {0: "</s>", 1: "<s>"}, bos_id=1, eos_id=0)
+    return TokenBytes((None, None, *pieces), False, {0: "</s>", 1: "<s>"}, eos_id=0)
 
 
 _STUDENT, _TEACHER = (_table(side) for side in zip(*_SPELLINGS, strict=True))

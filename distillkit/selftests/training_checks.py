@@ -9,25 +9,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 
 from distillkit.console import Console
-from distillkit.data.batching import IGNORED, DistillationCollator
+from distillkit.data.batching import DistillationCollator
 from distillkit.device.precision import Compute
 from distillkit.interrupts import check_interrupted
 from distillkit.losses.chunked import StudentOutput
+from distillkit.losses.mapped_mass import MappedMass
+from distillkit.losses.target_rows import IGNORED
 from distillkit.losses.tempered import SoftLoss
 from distillkit.selftests.checking import require, require_close
 from distillkit.selftests.formulas import TrainedRow, objective
 from distillkit.settings.parameters import Parameters
 from distillkit.silence_libraries import silence_transformers
 from distillkit.teachers.live import LiveTeacher
+from distillkit.teachers.targets import CommonTokens
 from distillkit.training import checkpoints
 from distillkit.training.arguments import training_arguments
 from distillkit.training.metrics_log import MetricsLog, read_metrics
-from distillkit.training.objectives import Objective, SameTokenizer, SoftSettings, Terms, Weights
+from distillkit.training.objectives import Objective, SoftObjective, SoftSettings, Terms, Weights
 from distillkit.training.trainer import DistillTrainer, Progress
 
 _VOCABULARY = 32
@@ -100,10 +104,18 @@ class _Recorded:
 
     def __init__(self, tested: Objective) -> None:
         self.tested = tested
-        self.batches: list[dict[str, Tensor]] = []
+        self.batches: list[dict[str, Any]] = []
 
-    def __call__(self, student: StudentOutput, batch: Mapping[str, Tensor], weights: Weights) -> Terms:
-        self.batches.append({name: value.detach().cpu() for name, value in batch.items()})
+    @property
+    def mass(self) -> MappedMass:
+        return self.tested.mass
+
+    def prepare(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        return self.tested.prepare(batch)
+
+    def __call__(self, student: StudentOutput, batch: Mapping[str, Any], weights: Weights) -> Terms:
+        on_processor: Any = send_to_device(dict(batch), "cpu")
+        self.batches.append(on_processor)
         return self.tested(student, batch, weights)
 
 
@@ -126,7 +138,8 @@ class _Training:
         compute = Compute(device, autocast, torch.float32)
         live = LiveTeacher(self.teacher, compute)
         common = torch.ones(_VOCABULARY, dtype=torch.bool)
-        self.recorded = _Recorded(SameTokenizer(live, common, SoftSettings(SoftLoss(self.config.temperature))))
+        soft = SoftSettings(SoftLoss(self.config.temperature))
+        self.recorded = _Recorded(SoftObjective(CommonTokens(live, common), soft))
         root = folder / "checkpoints"
         root.mkdir()
         texts = _Texts()
@@ -136,7 +149,7 @@ class _Training:
                 args=training_arguments(self.config, compute, root, len(texts), resumed=False),
                 train_dataset=texts,
                 eval_dataset=texts,
-                data_collator=DistillationCollator(white_box=True, aligned=False),
+                data_collator=DistillationCollator(white_box=True, aligned=False, prepare=self.recorded.prepare),
                 objective=self.recorded,
                 alpha=self.config.alpha,
                 beta=self.config.beta,
@@ -179,7 +192,7 @@ def _in_double(model: Any) -> Any:
     return copy
 
 
-def _rows(batch: Mapping[str, Tensor], student: Any, teacher: Any) -> Iterator[TrainedRow]:
+def _rows(batch: Mapping[str, Any], student: Any, teacher: Any) -> Iterator[TrainedRow]:
     inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
     logits = student(**inputs).logits
     with torch.no_grad():

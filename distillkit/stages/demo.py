@@ -44,7 +44,7 @@ def run(
     encoders = pair.text_encoders(config)
     beginnings = list(prompts) or _held_out_beginnings(run)
     loaders = {
-        "teacher": (lambda: pair.load_teacher(compute.writing, console), encoders.teacher),
+        "teacher": (lambda: pair.load_teacher(compute.generation, console), encoders.teacher),
         "before": (lambda: pair.load_student(console), encoders.student),
         "after": (lambda: pair.load_trained_student(run.best_student, console), encoders.student),
     }

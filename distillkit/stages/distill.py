@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +16,19 @@ import torch
 from torch import nn
 from transformers import set_seed
 
-from distillkit.console import Console, format_bytes, format_duration
+from distillkit.console import Console, format_duration
 from distillkit.data.batching import DistillationCollator
-from distillkit.data.examples import ROW_COLUMNS, load_examples
-from distillkit.data.text_encoder import TextEncoders
+from distillkit.data.examples import load_examples
+from distillkit.data.training_rows import Row, true_rows, white_box_rows
 from distillkit.device.memory import explained_memory_errors, peak_memory_bytes
-from distillkit.device.precision import Compute, choose_compute
 from distillkit.errors import DistillkitError, Interrupted, PreconditionError
 from distillkit.evaluation.batched_forward import head_width
 from distillkit.evaluation.bits_per_byte import score
 from distillkit.evaluation.held_out import scored_texts
 from distillkit.interrupts import check_interrupted, pending
-from distillkit.losses.mapped_mass import MappedMass
+from distillkit.run.context import TrainingContext, needs_teacher
 from distillkit.run.directory import RunDirectory
-from distillkit.run.pair import ModelPair, open_pair
+from distillkit.run.pair import student_parameters
 from distillkit.settings.parameters import Parameters
 from distillkit.silence_libraries import silence_transformers
 from distillkit.stages import StageResult
@@ -42,26 +42,17 @@ from distillkit.storage import (
     remove_tree,
     write_json,
 )
-from distillkit.teachers.black_box import teacher_writing
-from distillkit.teachers.fill_sparse import mapped_mass
-from distillkit.teachers.open_sparse import open_sparse
-from distillkit.teachers.protocol import Teacher
-from distillkit.teachers.source import TeacherLoader, TeacherSource, choose_cache, open_exact, open_live
+from distillkit.teachers.black_box import generated_rows
+from distillkit.teachers.loader import TeacherLoader
+from distillkit.teachers.protocol import TeacherSource
+from distillkit.teachers.sources import open_source, remember_choice, remembered_choice
 from distillkit.training import checkpoints
-from distillkit.training.aligned_objectives import aligned_objective
 from distillkit.training.arguments import total_steps, training_arguments
 from distillkit.training.compiling import compile_loss
+from distillkit.training.decisions import TeacherDecision, decide_disk, decide_teacher, uses_white_box_teacher
 from distillkit.training.export import export_student
 from distillkit.training.metrics_log import MetricsLog
-from distillkit.training.objectives import (
-    BlackBox,
-    HardOnly,
-    Objective,
-    SoftSettings,
-    SparseObjective,
-    needs_teacher,
-    same_tokenizer_objective,
-)
+from distillkit.training.objectives import training_objective
 from distillkit.training.trainer import DistillTrainer, Progress
 
 
@@ -72,22 +63,22 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
             with explained_write_errors(folder):
                 remove_tree(folder)
     fingerprint = checkpoint_fingerprint(config, run)
-    found = checkpoints.newest_valid(run.checkpoints, fingerprint)
-    for words in found.passed_over:
+    search = checkpoints.newest_valid(run.checkpoints, fingerprint)
+    for words in search.passed_over:
         console.warn(f"ignored checkpoint {words}")
-    if found.path is not None:
-        checkpoints.prune(run.checkpoints, newest=found.path)  # An earlier attempt may have been killed while it did.
+    if search.path is not None:
+        checkpoints.prune(run.checkpoints, newest=search.path)  # An earlier attempt may have been killed while it did.
 
-    compute = choose_compute(config)
-    pair = open_pair(config, run, console)
-    encoders = pair.text_encoders(config)
+    context = TrainingContext.open(config, run, console)
     with explained_memory_errors():
-        examples, teacher = _teacher_part(config, run, pair, encoders, compute, console)
-        student = pair.load_student(console)
-        _check_disk(config, run, student)
-        figures = _train(
-            config, run, pair, encoders, compute, student, teacher, examples, found.path, fingerprint, console
-        )
+        decided = decide(context)
+        rows, source = _teacher_part(context, decided)
+        student = context.pair.load_student(console)
+        figures = _train(context, student, source, rows, search.path, fingerprint)
+    if decided.teacher is not None:
+        streaming, cache = decided.teacher.streaming, decided.teacher.cache
+        figures["decisions"]["teacher_cache"] = cache.mode
+        figures["decisions"]["teacher_streaming"] = "on" if streaming.on else "off"
 
     if config.save_metrics:
         write_json(run.path / "metrics.json", figures)
@@ -117,156 +108,134 @@ def checkpoint_fingerprint(config: Parameters, run: RunDirectory) -> str:
 # --- the teacher's part ----------------------------------------------------------------------------------------------
 
 
-def _teacher_part(
-    config: Parameters, run: RunDirectory, pair: ModelPair, encoders: TextEncoders, compute: Compute, console: Console
-) -> tuple[list[dict[str, Any]], TeacherSource | None]:
-    """The examples to train on, and the teacher where its logits are needed (white box)."""
-    start = 0 if encoders.student.start_id is None else 1
-    stored = load_examples(run.data / "train")
+@dataclass(frozen=True)
+class Decided:
+    """What is decided before anything large is loaded.
+
+    Attributes:
+        rows: the texts of the data set, as they are trained on; none where only the teacher's are.
+        loader: of a white-box teacher; None where the teacher's distributions have no part.
+        teacher: how that teacher is had; None likewise.
+    """
+
+    rows: list[Row]
+    loader: TeacherLoader | None = None
+    teacher: TeacherDecision | None = None
+
+
+def decide(context: TrainingContext) -> Decided:
+    """Decide how the teacher is had, and refuse to begin what cannot be finished.
+
+    Raises:
+        DistillkitError: the disk is too small.
+        PreconditionError, UsageError: what was asked for is not possible with this teacher.
+    """
+    config, same = context.config, bool(context.pair.same_tokenizer)
+    stored = load_examples(context.run.data / "train")
+    first_target = 0 if context.encoders.student.start_id is None else 1
+    if uses_white_box_teacher(config):
+        rows = white_box_rows(stored, first_target=first_target, identical=same and context.pairs_rows)
+        loader = TeacherLoader(context, rows)
+        decision = decide_teacher(config, loader.facts(), remembered_choice(_cache_note(context)))
+        loader.streaming = decision.streaming
+        _check_disk(context, decision)
+        return Decided(rows, loader, decision)
+    _check_disk(context, None)
+    if config.box_type == "black" and config.beta == 0:
+        return Decided([])
+    return Decided(true_rows(stored, first_target=first_target))
+
+
+def _cache_note(context: TrainingContext) -> Path:
+    """Where `auto` notes which cache it chose, so that a run that resumes does not choose otherwise."""
+    return context.run.teacher / "cache.json"
+
+
+def _teacher_part(context: TrainingContext, decided: Decided) -> tuple[list[Row], TeacherSource | None]:
+    """The rows to train on, and in white box the source of the teacher's targets."""
+    config, console = context.config, context.console
+    if decided.loader is not None and decided.teacher is not None:
+        if config.teacher_cache == "auto":
+            remember_choice(_cache_note(context), decided.teacher.cache, console)
+        return decided.rows, open_source(context, decided.loader, decided.teacher.cache)
     if config.box_type == "white":
-        if not needs_teacher(config.box_type, config.alpha):
-            console.info("alpha is 0: the teacher is not needed, this is plain fine-tuning")
-            return _true_examples(stored, start), None
-        columns = ["id", "student_ids", "teacher_ids", *ROW_COLUMNS]
-        rows = [{**row, "first_target": start} for row in stored.select_columns(columns).to_list()]
-        if pair.same_tokenizer and uses_alignment(config, pair):
-            for row in rows:
-                row |= _identical_rows(len(row["student_ids"]))
-        # With one tokenizer the teacher reads the student's very tokens.
-        token_ids = [row["student_ids" if pair.same_tokenizer else "teacher_ids"] for row in rows]
-        for index, row in enumerate(rows):
-            row["cache_index"] = index
-        return rows, _white_box_teacher(config, run, pair, encoders, compute, rows, token_ids, console)
-    true_examples = _true_examples(stored, start) if config.beta > 0 else []
-    if config.alpha == 0:
+        console.info("alpha is 0: the teacher is not needed, this is plain fine-tuning")
+        return decided.rows, None
+    if not needs_teacher(config):
         console.info("alpha is 0: the teacher does not write anything, this is plain fine-tuning")
-        return true_examples, None
-    written = teacher_writing(config, run, pair, encoders, compute, stored, console)
-    return true_examples + written, None
+        return decided.rows, None
+    return decided.rows + generated_rows(context, load_examples(context.run.data / "train")), None
 
 
-def _white_box_teacher(
-    config: Parameters,
-    run: RunDirectory,
-    pair: ModelPair,
-    encoders: TextEncoders,
-    compute: Compute,
-    rows: Sequence[dict[str, Any]],
-    token_ids: Sequence[Sequence[int]],
-    console: Console,
-) -> TeacherSource:
-    loader = TeacherLoader(config, run.path.parent, pair, compute, token_ids, console)
-    choice = choose_cache(config, loader, run.teacher / "cache.json", console)
-    if choice.mode == "exact":
-        return open_exact(loader)
-    if choice.mode == "off":
-        return open_live(loader)
-
-    def maker(states: Teacher) -> Any:
-        return _white_box_objective(config, pair, encoders, states)
-
-    return open_sparse(config, loader, encoders, rows, maker, aligned=uses_alignment(config, pair))
+def _check_disk(context: TrainingContext, decision: TeacherDecision | None) -> None:
+    """Refuse to begin what cannot be finished."""
+    run = context.run
+    existing = sum(path.stat().st_size for path in files_below(run.checkpoints)) if run.checkpoints.is_dir() else 0
+    free = shutil.disk_usage(run.path).free + existing
+    decide_disk(context.config, run.path, free, student_parameters(context.pair), decision)
 
 
-def _true_examples(stored: Any, first_target: int) -> list[dict[str, Any]]:
-    """The texts themselves, nothing in them the teacher's."""
-    rows = stored.select_columns(["id", "student_ids"]).to_list()
-    return [{**row, "first_target": first_target, "teacher_text": False} for row in rows]
-
-
-def uses_alignment(config: Parameters, pair: ModelPair) -> bool:
-    """Whether rows are paired: always across tokenizers, with one tokenizer only where an alignment is asked for."""
-    return not pair.same_tokenizer or config.alignment != "auto"
-
-
-def _identical_rows(inputs: int) -> dict[str, list[int]]:
-    """With one tokenizer every row is the teacher's, and both go on to the next."""
-    rows, zeros = list(range(inputs - 1)), [0] * (inputs - 1)
-    return dict(zip(ROW_COLUMNS, (rows, rows, zeros, list(range(1, inputs)), zeros), strict=True))
-
-
-def _hint(config: Parameters, pair: ModelPair, teacher: TeacherSource | None, console: Console) -> None:
-    """What the experiment in benchmarks/cross_tokenizer found; the promised defaults stay what they are."""
-    if teacher is None or pair.same_tokenizer or config.temperature <= 1 or config.alignment not in ("auto", "bpm"):
+def _hint(context: TrainingContext, source: TeacherSource | None) -> None:
+    """What the experiment in benchmarks/cross_tokenizer found; the defaults stay what they are."""
+    config = context.config
+    if source is None or context.pair.same_tokenizer or config.temperature <= 1:
         return
-    console.info(
-        "hint: across tokenizers temperature 1 made better students in our measurements (docs/cross-tokenizer.md): "
-        "--temperature 1 --alpha 0.5, or --preset tuned"
-    )
-
-
-def _objective(config: Parameters, pair: ModelPair, encoders: TextEncoders, teacher: TeacherSource | None) -> Objective:
-    if config.box_type == "black":
-        return BlackBox()
-    if teacher is None:
-        return HardOnly()
-    if teacher.sparse is not None:
-        return SparseObjective(teacher.sparse, SoftSettings.of(config).loss)
-    if teacher.states is None:
-        raise ValueError("a teacher is either sparse or has states")
-    return _white_box_objective(config, pair, encoders, teacher.states)
-
-
-def _white_box_objective(config: Parameters, pair: ModelPair, encoders: TextEncoders, states: Teacher) -> Objective:
-    if uses_alignment(config, pair):
-        return aligned_objective(config, states, encoders)
-    return same_tokenizer_objective(config, states, encoders)
+    if config.alignment in ("auto", "bpm"):
+        context.console.info(
+            "hint: across tokenizers temperature 1 made better students in our measurements (docs/cross-tokenizer.md): "
+            "--temperature 1 --alpha 0.5, or --preset tuned"
+        )
 
 
 # --- training --------------------------------------------------------------------------------------------------------
 
 
 def _train(
-    config: Parameters,
-    run: RunDirectory,
-    pair: ModelPair,
-    encoders: TextEncoders,
-    compute: Compute,
+    context: TrainingContext,
     student: nn.Module,
-    teacher: TeacherSource | None,
-    examples: Sequence[dict[str, Any]],
+    source: TeacherSource | None,
+    rows: Sequence[Row],
     checkpoint: Path | None,
     fingerprint: str,
-    console: Console,
 ) -> dict[str, Any]:
-    objective = _objective(config, pair, encoders, teacher)
-    _hint(config, pair, teacher, console)
+    config, run, compute, console = context.config, context.run, context.compute, context.console
+    objective = training_objective(context, source)
+    _hint(context, source)
     progress = Progress.load(checkpoint) if checkpoint else Progress()
     resumed_step = int(checkpoint.name.removeprefix("step-")) if checkpoint else 0
     log = MetricsLog(run.path / "metrics.jsonl" if config.save_metrics else None, resumed_step)
     set_seed(config.seed)
     make_folder(run.checkpoints)
-    steps = total_steps(config, len(examples))
+    steps = total_steps(config, len(rows))
     if checkpoint:
         console.info(f"continuing from step {resumed_step} of {steps}")
-    rows = sum(len(example["student_ids"]) for example in examples)
-    compiles = compile_loss(config, compute, rows * head_width(student), console, aligned=uses_alignment(config, pair))
+    lengths = [len(row["student_ids"]) for row in rows]
+    compiled = compile_loss(context, sum(lengths) * head_width(student) * config.epochs)
     with console.progress("training", total=steps, unit="steps", completed=resumed_step) as display:
         trainer = DistillTrainer(
             model=student,
-            args=training_arguments(config, compute, run.checkpoints, len(examples), resumed=checkpoint is not None),
-            train_dataset=_Rows(examples),
+            args=training_arguments(config, compute, run.checkpoints, len(rows), resumed=checkpoint is not None),
+            train_dataset=_Rows(rows),
             eval_dataset=_Rows(()),  # `evaluate` scores the validation part itself; the Trainer only asks for one
             data_collator=DistillationCollator(
-                white_box=teacher is not None,
-                # Sparse targets know their rows themselves.
-                aligned=uses_alignment(config, pair) and teacher is not None and teacher.sparse is None,
+                white_box=source is not None,
+                aligned=source is not None and source.pairs_rows and context.pairs_rows,
+                prepare=objective.prepare,
             ),
             objective=objective,
             alpha=config.alpha,
             beta=config.beta,
             schedule=config.lr_schedule,
-            lengths=[len(example["student_ids"]) for example in examples],
-            held_out_score=_held_out_score(run, encoders, compute),
+            lengths=lengths,
+            held_out_score=_held_out_score(context),
             fingerprint=fingerprint,
-            on_best=_keep_best(run, pair, config) if config.save_best_model else None,
+            on_best=_keep_best(context) if config.save_best_model else None,
             metrics_log=log,
             progress=progress,
             display=display,
-            compile_kernels=compiles,
+            teacher=source,
+            compile_kernels=compiled,
         )
-        if teacher is not None and teacher.live is not None:
-            trainer.count_teacher(teacher.live)
         with silence_transformers():
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     number = pending()
@@ -274,9 +243,9 @@ def _train(
         raise Interrupted(number, f"stopped after step {trainer.state.global_step} of {steps}; it is saved")
     _check_best(run, progress)
     final = trainer.accelerator.unwrap_model(trainer.model)
-    export_student(run.student / "final", final, pair, config, run)
+    export_student(run.student / "final", final, context.pair, config, run)
     check_interrupted()
-    return _figures(trainer, teacher, objective)
+    return _figures(trainer, source)
 
 
 class _Rows(torch.utils.data.Dataset[dict[str, Any]]):
@@ -292,9 +261,10 @@ class _Rows(torch.utils.data.Dataset[dict[str, Any]]):
         return self.rows[index]
 
 
-def _held_out_score(run: RunDirectory, encoders: TextEncoders, compute: Compute) -> Callable[[nn.Module], float]:
+def _held_out_score(context: TrainingContext) -> Callable[[nn.Module], float]:
     """Bits per byte of the validation part. Not interruptible: a step that is scored is also saved."""
-    texts = scored_texts(load_examples(run.data / "validation"), encoders.student, "student")
+    compute = context.compute
+    texts = scored_texts(load_examples(context.run.data / "validation"), context.encoders.student, "student")
 
     def held_out(model: nn.Module) -> float:
         value = score(
@@ -307,9 +277,11 @@ def _held_out_score(run: RunDirectory, encoders: TextEncoders, compute: Compute)
     return held_out
 
 
-def _keep_best(run: RunDirectory, pair: ModelPair, config: Parameters) -> Callable[[nn.Module], list[dict[str, Any]]]:
+def _keep_best(context: TrainingContext) -> Callable[[nn.Module], list[dict[str, Any]]]:
+    run = context.run
+
     def keep(model: nn.Module) -> list[dict[str, Any]]:
-        export_student(run.student / "best", model, pair, config, run)
+        export_student(run.student / "best", model, context.pair, context.config, run)
         return file_records(run.path, _without_cards(files_below(run.student / "best")))
 
     return keep
@@ -331,20 +303,7 @@ def _check_best(run: RunDirectory, progress: Progress) -> None:
         raise PreconditionError(f"the best student is damaged: {problem}", hint="train anew with --force")
 
 
-def _check_disk(config: Parameters, run: RunDirectory, student: nn.Module) -> None:
-    """Refuse to begin what cannot be finished: each checkpoint holds the weights and two moments in fp32."""
-    weights = sum(parameter.numel() * 4 for parameter in student.parameters())
-    needed = weights * (3 * (checkpoints.KEEP + 1) + 2 + (1 if config.save_best_model else 0))
-    existing = sum(path.stat().st_size for path in files_below(run.checkpoints)) if run.checkpoints.is_dir() else 0
-    free = shutil.disk_usage(run.path).free + existing
-    if free < needed:
-        raise DistillkitError(
-            f"{run.path}: {format_bytes(needed)} of disk are needed for checkpoints and students, {format_bytes(free)} are free",
-            hint="free some space, or choose another --output-dir",
-        )
-
-
-def _figures(trainer: DistillTrainer, teacher: TeacherSource | None, objective: object) -> dict[str, Any]:
+def _figures(trainer: DistillTrainer, source: TeacherSource | None) -> dict[str, Any]:
     progress = trainer.progress
     seconds = trainer.seconds_so_far()
     figures: dict[str, Any] = {
@@ -355,22 +314,12 @@ def _figures(trainer: DistillTrainer, teacher: TeacherSource | None, objective: 
             "tokens_per_second": round(progress.tokens / max(seconds, 1e-9), 2),
             "peak_memory_bytes": peak_memory_bytes(),
         },
+        "decisions": {"compiled_loss": "on" if trainer.compile_kernels else "off"},
         "best": {"step": trainer.state.best_global_step, "bits_per_byte": trainer.state.best_metric},
     }
-    if teacher is not None and teacher.live is None:
-        figures["teacher_pass"] = teacher.figures
-    elif teacher is not None:
-        tokens, spent = trainer.teacher_totals()
-        figures["teacher_pass"] = {
-            "tokens": tokens,
-            "seconds": round(spent, 3),
-            "tokens_per_second": round(tokens / max(spent, 1e-9), 2),
-            "cached_tokens": 0,
-            "cache_bytes": 0,
-        }
-    mass: MappedMass | None = getattr(objective, "mass", None)
-    if teacher is not None and teacher.sparse is not None:
-        mass = mapped_mass(teacher.sparse)
-    if mass is not None and mass.rows:
+    if source is not None:
+        figures["teacher_pass"] = source.figures()
+    mass = trainer.objective.mass
+    if mass.rows:
         figures["alignment"] = {"mass_mapped": mass.mapped / mass.rows, "rows": mass.rows}
     return figures

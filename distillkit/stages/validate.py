@@ -32,7 +32,9 @@ from distillkit.run.pair import ModelPair, open_pair
 from distillkit.settings.parameters import Parameters
 from distillkit.stages import StageResult
 from distillkit.storage import write_json
-from distillkit.teachers.blocks import BlockwiseTeacher, Streaming, choose_streaming
+from distillkit.teachers.blocks import BlockwiseTeacher
+from distillkit.teachers.choices import StreamingChoice, choose_streaming
+from distillkit.teachers.loader import teacher_memory
 from distillkit.training.export import write_card
 
 
@@ -79,7 +81,7 @@ def _measurements(
     scores: dict[str, Scores] = {}
     figures: dict[str, dict[str, Any]] = {}
     with console.progress("validating", total=5, unit="measurements") as progress:
-        streaming = choose_streaming(pair.config, pair.teacher, compute)
+        streaming = choose_streaming(pair.config, teacher_memory(pair, compute))
         teacher = _teacher(pair, compute, streaming, console)
         scores["teacher"], figures["teacher"] = _measure(teacher, test, encoders, "teacher", compute)
         progress.advance()
@@ -116,7 +118,7 @@ def _comparison(scores: dict[str, Scores], seed: int) -> dict[str, Any]:
     }
 
 
-def _teacher(pair: ModelPair, compute: Compute, streaming: Streaming, console: Console) -> nn.Module:
+def _teacher(pair: ModelPair, compute: Compute, streaming: StreamingChoice, console: Console) -> nn.Module:
     """The teacher, whole in memory or block by block from the disk."""
     if not streaming.on:
         return pair.load_teacher(compute.teacher, console).to(compute.device).eval()
@@ -156,10 +158,10 @@ def _measure(
 def _generation_speed(model: nn.Module, example: dict[str, Any], name: str, compute: Compute) -> float | None:
     """New tokens per second in the format in which the model would be used here; None where memory forbids it."""
     weight_format = next(model.parameters()).dtype
-    if compute.device.type == "cpu" and weight_format != compute.writing:
+    if compute.device.type == "cpu" and weight_format != compute.generation:
         if psutil.virtual_memory().available < 1.5 * 4 * model_size(model).parameters:
             return None
-        model.to(compute.writing)
+        model.to(compute.generation)
     prompt = example["teacher_ids" if name == "teacher" else "student_ids"][:16]
     return generation_speed(model, prompt, device=compute.device)
 

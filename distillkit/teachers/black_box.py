@@ -4,69 +4,60 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from distillkit.console import Console
-from distillkit.data.text_encoder import TextEncoder, TextEncoders
-from distillkit.device.precision import Compute
+from distillkit.data.text_encoder import TextEncoder
+from distillkit.data.training_rows import Row
 from distillkit.errors import DistillkitError
-from distillkit.run.directory import RunDirectory
-from distillkit.run.pair import ModelPair
-from distillkit.settings.parameters import Parameters
+from distillkit.run.context import TrainingContext
 from distillkit.storage import make_folder
 from distillkit.teachers.cache_entries import FOLDER
 from distillkit.teachers.generation import Continuation, Prompt, generate_continuations
 from distillkit.teachers.generation_cache import GenerationCache
 
 # Full-length sampling at temperature 1 keeps the teacher's own diversity; the nucleus cuts its unreliable tail.
-TEMPERATURE, TOP_P = 1.0, 0.95
+SAMPLING_TEMPERATURE, TOP_P = 1.0, 0.95
 # A prompt is the first so many teacher tokens of a text, never more than half of it.
 SHORTEST_PROMPT, LONGEST_PROMPT = 32, 128
 
 
-def teacher_writing(
-    config: Parameters,
-    run: RunDirectory,
-    pair: ModelPair,
-    encoders: TextEncoders,
-    compute: Compute,
-    examples: Any,
-    console: Console,
-) -> list[dict[str, Any]]:
-    """Examples made of the teacher's continuations of the beginnings of `examples`.
+def generated_rows(context: TrainingContext, stored: Any) -> list[Row]:
+    """Training rows of the teacher's continuations of the beginnings of texts.
+
+    Args:
+        stored: the training part as `data.examples.save_examples` wrote it.
 
     Raises:
         DistillkitError: the teacher wrote nothing that can be used.
         PreconditionError: teacher/generated.jsonl is from other settings.
         Interrupted: a signal arrived; what is written stays.
     """
-    prompts = make_prompts(examples, encoders.teacher, config.seed)
-    make_folder(run.teacher)
-    room = [min(encoders.teacher.limit, config.max_length) - len(prompt.ids) for prompt in prompts]
+    config, compute, console = context.config, context.compute, context.console
+    teacher, encoder = context.pair.teacher, context.encoders.teacher
+    prompts = make_prompts(stored, encoder, config.seed)
+    make_folder(context.run.teacher)
+    room = [min(encoder.limit, config.max_length) - len(prompt.ids) for prompt in prompts]
     cache = None
     if config.teacher_cache != "off":
-        numerics = {"precision": str(compute.writing).removeprefix("torch."), "device": compute.device.type}
-        cache = GenerationCache(run.path.parent / FOLDER, pair.teacher.reference.text, numerics, console)
+        numerics = {"precision": str(compute.generation).removeprefix("torch."), "device": compute.device.type}
+        cache = GenerationCache(context.output_dir / FOLDER, teacher.reference.text, numerics, console)
     continuations = generate_continuations(
-        lambda: pair.load_teacher(compute.writing, console).to(compute.device), encoders.teacher.tokenizer, prompts, output=run.teacher / "generated.jsonl",
-        max_new_tokens=[max(1, tokens) for tokens in room], temperature=TEMPERATURE, top_p=TOP_P, seed=config.seed,
-        batch_size=config.batch_size, device=compute.device, console=console, model_fingerprint=pair.teacher.fingerprint(),
-        cache=cache,
+        lambda: context.pair.load_teacher(compute.generation, console).to(compute.device), encoder.tokenizer, prompts,
+        output=context.run.teacher / "generated.jsonl", max_new_tokens=[max(1, tokens) for tokens in room],
+        temperature=SAMPLING_TEMPERATURE, top_p=TOP_P, seed=config.seed, batch_size=config.batch_size,
+        device=compute.device, console=console, model_fingerprint=teacher.fingerprint(), cache=cache,
     )  # fmt: skip
-    written = written_examples(continuations, prompts, encoders.student)
+    rows, _ = continuation_rows(continuations, prompts, context.encoders.student)
     kept = sum(continuation.kept for continuation in continuations)
-    console.info(
-        f"the teacher wrote {len(continuations):,} texts, {kept:,} are kept, {len(written.examples):,} are trained on"
-    )
-    if not written.examples:
+    console.info(f"the teacher wrote {len(continuations):,} texts, {kept:,} are kept, {len(rows):,} are trained on")
+    if not rows:
         raise DistillkitError(
             "the teacher wrote nothing that can be learnt from",
             hint="see teacher/generated.jsonl for the reasons; try another teacher or more text",
         )
-    return written.examples
+    return rows
 
 
 def make_prompts(examples: Iterable[Mapping[str, Any]], teacher: TextEncoder, seed: int) -> list[Prompt]:
@@ -98,25 +89,16 @@ def _whole_characters(ends: np.ndarray, raw: bytes, wanted: int) -> int | None:
     return None
 
 
-@dataclass
-class WrittenExamples:
-    """Examples of the teacher's writing, with the loss on the continuation only.
-
-    Attributes:
-        examples: rows with `id`, `student_ids`, `first_target`, `teacher_text`.
-        dropped: texts that the student's tokenizer cannot spell, or of which nothing was left within its length.
-    """
-
-    examples: list[dict[str, Any]]
-    dropped: int
-
-
-def written_examples(
+def continuation_rows(
     continuations: Sequence[Continuation], prompts: Sequence[Prompt], student: TextEncoder
-) -> WrittenExamples:
-    """Encode prompt and continuation together; tokens that spell any of the continuation are targets."""
+) -> tuple[list[Row], int]:
+    """Encode prompt and continuation together; tokens that spell any of the continuation are targets.
+
+    Returns:
+        The rows, and how many texts the student's tokenizer cannot spell or leave nothing within its length.
+    """
     by_index = {prompt.index: prompt for prompt in prompts}
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     dropped = 0
     for continuation in continuations:
         if not continuation.kept:
@@ -134,4 +116,4 @@ def written_examples(
             dropped += 1
             continue
         rows.append({"id": continuation.index, "student_ids": ids, "first_target": start + first, "teacher_text": True})
-    return WrittenExamples(rows, dropped)
+    return rows, dropped

@@ -8,76 +8,32 @@ anew here, and every block gets exactly the arguments that the whole model would
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from distillkit.console import format_bytes
-from distillkit.device.memory import free_memory_bytes
-from distillkit.device.precision import Compute
 from distillkit.errors import PreconditionError, UsageError
 from distillkit.models.empty_model import empty_model
 from distillkit.models.loading import LocatedModel, read_config, weight_files
 from distillkit.models.pruning import decoder_blocks
 from distillkit.models.safetensors_reader import StoredWeights
-from distillkit.settings.parameters import Parameters
 from distillkit.silence_libraries import silence_transformers
 
 # Architectures whose blocks are a chain of hidden states, and whose head is a linear layer on the last of them; each is
-# compared with the whole model in tests/unit/test_teacher_streaming.py.
+# compared with the whole model in tests/unit/teachers/test_streaming.py.
 CHAINS = ("gpt2", "gpt_neox", "llama", "mistral", "opt", "qwen2", "qwen3")
 # GPT-NeoX's head has another name in its files than in the model.
 _SAME_NAME = {"lm_head.weight": "embed_out.weight", "embed_out.weight": "lm_head.weight"}
 
 
-# Of the free memory; the rest is for what is not weights.
-USABLE = 0.9
+def streaming_problem(config: Mapping[str, Any]) -> str | None:
+    """Why a teacher cannot run block by block; None if it can.
 
-
-@dataclass(frozen=True)
-class Streaming:
-    """Whether a teacher runs block by block, and why."""
-
-    on: bool
-    why: str
-
-
-def choose_streaming(config: Parameters, located: LocatedModel, compute: Compute) -> Streaming:
-    """What `config.teacher_streaming` comes to here and now.
-
-    Raises:
-        UsageError: it was asked for and is not possible with this architecture.
+    Args:
+        config: the content of its config.json.
     """
-    if config.box_type == "black":
-        return Streaming(False, "a teacher that writes is in memory as a whole")
-    if config.teacher_streaming == "off":
-        return Streaming(False, "as --teacher-streaming says")
-    problem = streaming_problem(located)
-    if config.teacher_streaming == "on":
-        if problem is not None:
-            raise UsageError(
-                f"{located.reference.text} cannot run block by block: {problem}", hint="use --teacher-streaming off"
-            )
-        return Streaming(True, "as --teacher-streaming says")
-    needed = StoredWeights(list(weight_files(located.folder))).numbers * compute.teacher.itemsize
-    free = free_memory_bytes(compute.device)
-    words = f"its weights take {format_bytes(needed)}, {format_bytes(free)} of memory are free"
-    if needed <= USABLE * free:
-        return Streaming(False, words)
-    return Streaming(problem is None and config.teacher_cache != "off", words)
-
-
-def blocks_width(located: LocatedModel) -> int:
-    """Numbers per token between the blocks."""
-    return int(_config(located).get_text_config().hidden_size)
-
-
-def streaming_problem(located: LocatedModel) -> str | None:
-    """Why a teacher cannot run block by block; None if it can."""
-    config = read_config(located.folder)
     kind = config.get("model_type")
     if "auto_map" in config:
         return "it brings its own code"
@@ -108,7 +64,7 @@ class BlockwiseTeacher:
         device: torch.device,
         prepare_block: Callable[[nn.Module], Callable[[], None]] | None = None,
     ) -> None:
-        problem = streaming_problem(located)
+        problem = streaming_problem(read_config(located.folder))
         if problem is not None:
             raise UsageError(
                 f"{located.reference.text} cannot run block by block: {problem}", hint="use --teacher-streaming off"
@@ -204,10 +160,6 @@ class BlockwiseTeacher:
         if self._undo is not None:
             self._undo()
         self.blocks[index].load_state_dict(self._empty[index], assign=True)
-
-    def block_bytes(self) -> int:
-        """Of the largest block's weights."""
-        return max(sum(value.numel() * value.element_size() for value in block.parameters()) for block in self.blocks)
 
     def _load(self, module: nn.Module, *, recurse: bool = True) -> None:
         prefix = self._names[module]

@@ -5,33 +5,28 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import send_to_device
 from torch import Tensor
 
 from distillkit.console import Console
 from distillkit.data.batching import DistillationCollator
+from distillkit.evaluation.length_batches import batches_by_length
 from distillkit.interrupts import check_interrupted
-from distillkit.losses.chunked import SoftTargets, rows_per_chunk
-from distillkit.losses.mapped_mass import MappedMass
-from distillkit.losses.sparse import systematic_counts, top_k
-from distillkit.losses.target_rows import target_rows
+from distillkit.losses.chunked import rows_per_chunk
+from distillkit.losses.sparse import SparseTargets, systematic_counts, top_k
 from distillkit.losses.tempered import temper
 from distillkit.storage import make_folder
 from distillkit.teachers.exact_cache import not_numbers
 from distillkit.teachers.precompute import PassFigures
+from distillkit.teachers.protocol import TargetMaker
 from distillkit.teachers.shards import Shard, say_damage
 from distillkit.teachers.sparse_cache import SparseCache, SparseRows
 
 _BATCH_TOKENS = 2048
-
-
-class TargetMaker(Protocol):
-    """An objective that can say what the teacher's targets of a batch are."""
-
-    def soft_targets(self, batch: Mapping[str, Tensor]) -> SoftTargets: ...
 
 
 @dataclass(frozen=True)
@@ -56,17 +51,19 @@ class Thinning:
 def fill_sparse_cache(
     cache: SparseCache,
     examples: Sequence[Mapping[str, Any]],
-    collator: DistillationCollator,
     load_targets: Callable[[], TargetMaker],
     thinning: Thinning,
     device: torch.device,
     console: Console,
+    *,
+    aligned: bool,
 ) -> PassFigures:
     """Compute what the cache lacks; shards that are whole are kept, so an interrupted pass goes on where it was.
 
     Args:
         examples: in the order of the cache's texts.
         load_targets: only called if something is missing, forgotten on return.
+        aligned: whether rows are paired.
 
     Raises:
         Interrupted: a signal arrived; finished shards stay.
@@ -80,20 +77,15 @@ def fill_sparse_cache(
             say_damage(cache.files, missing, console)
             cache.begin()
             maker = load_targets()
+            collator = DistillationCollator(white_box=True, aligned=aligned, prepare=maker.prepare)
             with console.progress("teacher pass", total=tokens, unit="tokens") as progress:
                 for shard in missing:
                     began = time.monotonic()
-                    mass = getattr(maker, "mass", None) or MappedMass()
-                    before = mass.mapped, mass.rows
+                    before = maker.mass.mapped, maker.mass.rows
                     rows = _shard_rows(shard, examples, collator, maker, thinning, device, progress.advance)
-                    facts = {"mapped": mass.mapped - before[0], "rows": mass.rows - before[1]}
+                    facts = {"mapped": maker.mass.mapped - before[0], "rows": maker.mass.rows - before[1]}
                     cache.files.write(shard, cache.pack(rows), seconds=round(time.monotonic() - began, 3), **facts)
         return PassFigures(cache.tokens, cache.files.total("seconds"), cache.tokens - tokens, cache.bytes)
-
-
-def mapped_mass(cache: SparseCache) -> MappedMass:
-    """What the pass saw of the teacher's probability, over all rows."""
-    return MappedMass(cache.files.total("mapped"), int(cache.files.total("rows")))
 
 
 def _shard_rows(
@@ -106,27 +98,27 @@ def _shard_rows(
     advance: Callable[[int], None],
 ) -> list[SparseRows]:
     """The targets of a shard's texts in their order; batches of like lengths, always the same ones."""
-    texts = sorted(range(shard.first, shard.last), key=lambda index: (-len(examples[index]["student_ids"]), index))
-    found: dict[int, SparseRows] = {}
-    while texts:
+    lengths = [len(examples[index]["student_ids"]) for index in range(shard.first, shard.last)]
+    targets: dict[int, SparseRows] = {}
+    for chosen in batches_by_length(lengths, _BATCH_TOKENS, first=shard.first):
         check_interrupted()
-        count = max(1, _BATCH_TOKENS // max(1, len(examples[texts[0]]["student_ids"])))
-        chosen, texts = texts[:count], texts[count:]
-        batch = {name: value.to(device) for name, value in collator([examples[index] for index in chosen]).items()}
+        batch = send_to_device(collator([examples[index] for index in chosen]), device)
         with torch.no_grad():
-            found |= dict(zip(chosen, _thinned(batch, chosen, maker, thinning), strict=True))
+            targets |= dict(zip(chosen, _thinned(batch, chosen, maker, thinning), strict=True))
         advance(sum(len(examples[index]["student_ids"]) for index in chosen))
-    return [found[index] for index in range(shard.first, shard.last)]
+    return [targets[index] for index in range(shard.first, shard.last)]
 
 
 def _thinned(
-    batch: Mapping[str, Tensor], texts: Sequence[int], maker: TargetMaker, thinning: Thinning
+    batch: Mapping[str, Any], texts: Sequence[int], maker: TargetMaker, thinning: Thinning
 ) -> list[SparseRows]:
     width = batch["labels"].shape[1]
     targets = maker.soft_targets(batch)
-    places = target_rows(batch["labels"])[0][targets.rows].cpu().numpy()
+    if isinstance(targets, SparseTargets):
+        raise TypeError("sparse targets are made from whole distributions")
+    places = batch["target_rows"][targets.rows].cpu().numpy()
     uniform = torch.from_numpy(_uniform(texts, places, width, thinning.seed)).to(batch["labels"].device)
-    parts: list[SparseRows] = []
+    chunks: list[SparseRows] = []
     size = rows_per_chunk(thinning.columns, batch["labels"].device)
     for begin in range(0, len(places), size):
         end = min(begin + size, len(places))
@@ -135,7 +127,7 @@ def _thinned(
             raise not_numbers("probabilities", min(texts), max(texts) + 1)
         usable = log_target.amax(-1) != -torch.inf
         if bool(usable.any()):
-            parts.append(
+            chunks.append(
                 _entries(
                     temper(log_target[usable], thinning.temperature).exp(),
                     places[begin:end][usable.cpu().numpy()],
@@ -144,19 +136,19 @@ def _thinned(
                 )
             )
     empty = np.zeros(0)
-    whole = SparseRows.joined(parts) if parts else SparseRows(*(empty.astype(np.int64),) * 2, *(empty,) * 3)
+    whole = SparseRows.joined(chunks) if chunks else SparseRows(*(empty.astype(np.int64),) * 2, *(empty,) * 3)
     ends = np.concatenate([[0], np.cumsum(whole.counts)])
-    found = []
+    of_texts = []
     for position in range(len(texts)):
         low, high = np.searchsorted(whole.rows, [position * width, (position + 1) * width]).tolist()
         entries = slice(int(ends[low]), int(ends[high]))
-        found.append(
+        of_texts.append(
             SparseRows(
                 whole.rows[low:high] - position * width, whole.counts[low:high], whole.tails[low:high],
                 whole.ids[entries], whole.probabilities[entries],
             )
         )  # fmt: skip
-    return found
+    return of_texts
 
 
 def _uniform(texts: Sequence[int], places: np.ndarray, width: int, seed: int) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,18 +40,20 @@ class LiveTeacher:
         """The linear layer that the head is; None where the model could not be taken apart."""
         return self.parts.head if self.parts.apart and isinstance(self.parts.head, nn.Linear) else None
 
-    def hidden(self, batch: Mapping[str, Tensor]) -> Tensor:
+    def hidden(self, batch: Mapping[str, Any]) -> Tensor:
         """[B·T_t, D_t] last hidden states of `teacher_input_ids`, without a graph, in the teacher's own format."""
         began = time.monotonic()
-        inputs = {"input_ids": batch["teacher_input_ids"], "attention_mask": batch["teacher_attention_mask"]}
-        device = batch["teacher_input_ids"].device
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):
-            hidden = self.parts.hidden(inputs).flatten(0, 1)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        self.tokens += int(batch["teacher_attention_mask"].sum())
+        hidden = self.hidden_states(batch["teacher_input_ids"], batch["teacher_attention_mask"])
+        if hidden.device.type == "cuda":
+            torch.cuda.synchronize(hidden.device)  # Or the clock would time the launch alone.
+        self.tokens += sum(batch["host"].teacher_lengths)
         self.seconds += time.monotonic() - began
         return hidden
+
+    def hidden_states(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
+        """[B·T, D_t] last hidden states, not counted and not timed."""
+        with torch.no_grad(), torch.autocast(ids_BT.device.type, enabled=False):
+            return self.parts.hidden({"input_ids": ids_BT, "attention_mask": mask_BT}).flatten(0, 1)
 
     def head(self, hidden_nD: Tensor) -> Tensor:
         """[n, D_t] -> [n, U] logits, without a graph, in the teacher's own format; the next call may overwrite them."""

@@ -3,90 +3,137 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from functools import cached_property
 
-from distillkit.console import Console, format_bytes
+from distillkit.data.training_rows import Row, teacher_token_ids
 from distillkit.device.int8 import quantise_layers
 from distillkit.device.malloc import trim_heap
+from distillkit.device.memory import free_memory_bytes
 from distillkit.device.precision import Compute
-from distillkit.errors import DistillkitError
+from distillkit.models.loading import read_config, weight_files
 from distillkit.models.pruning import decoder_blocks
+from distillkit.models.safetensors_reader import StoredWeights
+from distillkit.models.shape import ModelShape, model_shape
+from distillkit.run.context import TrainingContext
 from distillkit.run.pair import ModelPair
-from distillkit.settings.parameters import Parameters
 from distillkit.storage import fingerprint_of, make_folder, remove_tree, write_json
-from distillkit.teachers.blocks import BlockwiseTeacher, Streaming, blocks_width, choose_streaming
+from distillkit.teachers.blocks import BlockwiseTeacher, streaming_problem
 from distillkit.teachers.cache_entries import FOLDER
+from distillkit.teachers.choices import StreamingChoice, TeacherFacts, TeacherMemory
 from distillkit.teachers.exact_cache import CacheKey, TeacherCache, free_space, known_width
 from distillkit.teachers.live import LiveTeacher
 from distillkit.teachers.precompute import CachedTeacher, PassFigures, fill_cache, head_is_whole
 from distillkit.teachers.protocol import Teacher
+from distillkit.teachers.sparse_cache import missing_sparse_bytes, sparse_key
 from distillkit.teachers.streaming import activation_bytes, activations_left, fill_cache_blockwise
 
-# What else the run writes besides the cache, at least.
-RESERVE_BYTES = 1 << 30
 # Marks an exact cache that nobody asked for: sparse targets are made from it, then it goes.
 _TEMPORARY = "temporary.json"
+
+
+def teacher_memory(pair: ModelPair, compute: Compute) -> TeacherMemory:
+    """What decides whether the teacher of a run fits into memory, as it is now."""
+    config = read_config(pair.teacher.folder)
+    shape = model_shape(config)
+    numbers = shape.parameters if shape else StoredWeights(list(weight_files(pair.teacher.folder))).numbers
+    return TeacherMemory(
+        name=pair.teacher.reference.text,
+        weight_bytes=numbers * compute.teacher.itemsize,
+        free_bytes=free_memory_bytes(compute.device),
+        streaming_problem=streaming_problem(config),
+    )
 
 
 class TeacherLoader:
     """Loads the teacher at most once, and knows its exact cache for these texts.
 
     Args:
-        output_dir: caches lie below it.
-        token_ids: what the teacher reads, text by text.
+        rows: the training texts, in the order of their `cache_index`.
+        fingerprint: of the teacher's files; default: computed from them, which reads them all.
 
     Attributes:
+        streaming: whether the teacher runs block by block; whoever decides (`training.decisions`) sets it.
         streamed_seconds: what `states` took to run the teacher block by block.
     """
 
-    def __init__(
-        self,
-        config: Parameters,
-        output_dir: Path,
-        pair: ModelPair,
-        compute: Compute,
-        token_ids: Sequence[Sequence[int]],
-        console: Console,
-    ) -> None:
-        self.root = output_dir / FOLDER
-        self.config, self.pair, self.compute, self.token_ids, self.console = config, pair, compute, token_ids, console
+    def __init__(self, context: TrainingContext, rows: Sequence[Row], fingerprint: str | None = None) -> None:
+        config, pair = context.config, context.pair
+        self.context = context
+        self.rows = rows
+        self.token_ids = teacher_token_ids(rows, same_tokenizer=bool(pair.same_tokenizer))
+        self.root = context.output_dir / FOLDER
         self.int8 = config.teacher_precision == "int8"
-        fingerprint = pair.teacher.fingerprint()
+        fingerprint = fingerprint or pair.teacher.fingerprint()
         if self.int8:
             fingerprint = fingerprint_of([fingerprint, "int8"])
-        self.key = CacheKey.of(pair.teacher.reference.text, fingerprint, compute.teacher, token_ids)
-        self.width = known_width(self.root / self.key.name)
-        self._loaded: LiveTeacher | None = None
-        self._streaming: Streaming | None = None
+        self.key = CacheKey.of(pair.teacher.reference.text, fingerprint, context.compute.teacher, self.token_ids)
+        self.streaming = StreamingChoice(False, "not decided yet")
         self.streamed_seconds = 0.0
+        self._loaded: LiveTeacher | None = None
 
-    @property
-    def streaming(self) -> Streaming:
-        """Whether the teacher runs block by block; decided once, before anything large is in memory."""
-        if self._streaming is None:
-            self._streaming = choose_streaming(self.config, self.pair.teacher, self.compute)
-        return self._streaming
+    @cached_property
+    def shape(self) -> ModelShape | None:
+        """What the teacher's configuration says of it; None for one that brings its own code."""
+        return model_shape(read_config(self.context.pair.teacher.folder))
+
+    @cached_property
+    def width(self) -> int | None:
+        """D, numbers per token in the exact cache; None where the head is more than a linear layer. Only a teacher whose
+        configuration does not tell is loaded for this."""
+        begun = known_width(self.root / self.key.name)
+        if begun is not None:
+            return begun
+        if self.shape is not None and self.shape.head_is_plain is not None:
+            return self.shape.width if self.shape.head_is_plain else None
+        layer = self.load().head_layer
+        return None if layer is None else layer.in_features
+
+    def facts(self) -> TeacherFacts:
+        """What the choices depend on, as it is now."""
+        context, pair, lengths = self.context, self.context.pair, self.key.lengths
+        config, itemsize = context.config, context.compute.teacher.itemsize
+        exact, sparse, streaming, whole = 0, 0, 0, 0
+        if config.teacher_cache != "off" and (cache := self.exact_cache()) is not None:
+            missing = cache.missing()
+            exact, whole = sum(shard.tokens for shard in missing) * cache.width * itemsize, cache.bytes
+            inner = self.shape.inner_width if self.shape is not None else cache.width
+            # What an interrupted pass has left on the disk is used again.
+            streaming = activation_bytes(missing, lengths, max(cache.width, inner), itemsize)
+            streaming -= activations_left(cache.folder)
+        table = context.encoders.student.table
+        if config.teacher_cache in ("auto", "sparse") and table is not None:
+            sparse = missing_sparse_bytes(self.root, sparse_key(context, self.key, self.rows), len(table))
+        return TeacherFacts(
+            memory=teacher_memory(pair, context.compute),
+            place=str(self.root.parent),
+            tokens=self.key.tokens,
+            free_disk=free_space(self.root),
+            head_is_plain=config.teacher_cache == "off" or self.width is not None,
+            begun=known_width(self.root / self.key.name) is not None,
+            exact_bytes=whole,
+            exact_missing_bytes=exact,
+            streaming_bytes=streaming,
+            sparse_missing_bytes=sparse,
+        )
+
+    # --- how it is had ---------------------------------------------------------------------------------------------
 
     def load(self) -> LiveTeacher:
         """The whole teacher."""
         if self._loaded is None:
-            model = self.pair.load_teacher(self.compute.teacher, self.console)
+            model = self.context.pair.load_teacher(self.context.compute.teacher, self.context.console)
             if self.int8:
                 quantise_layers(decoder_blocks(model)[2])
-            self._loaded = LiveTeacher(model, self.compute)
+            self._loaded = LiveTeacher(model, self.context.compute)
         return self._loaded
 
     def forget(self) -> None:
+        """Let go of the teacher: it and the student are never in memory together."""
         self._loaded = None
         trim_heap()
 
     def exact_cache(self) -> TeacherCache | None:
         """The cache of hidden states, begun or not; None if the teacher's head is more than a linear layer."""
-        if self.width is None and self.streaming.on:
-            self.width = self._blocks().width
-        elif self.width is None:
-            layer = self.load().head_layer
-            self.width = None if layer is None else layer.in_features
         return None if self.width is None else TeacherCache(self.root, self.key, self.width)
 
     def fill(self, cache: TeacherCache) -> PassFigures:
@@ -96,53 +143,32 @@ class TeacherLoader:
 
     def _fill(self, cache: TeacherCache) -> PassFigures:
         if cache.missing() and self.streaming.on:
-            self.console.info(f"the teacher runs block by block: {self.streaming.why}")
-            return fill_cache_blockwise(cache, self.token_ids, self._blocks, self.console)
-        return fill_cache(cache, self.token_ids, self.load, self.console)
+            self.context.console.info(f"the teacher runs block by block: {self.streaming.why}")
+            return fill_cache_blockwise(cache, self.token_ids, self._blocks, self.context.console)
+        return fill_cache(cache, self.token_ids, self.load, self.context.console)
 
     def _blocks(self) -> BlockwiseTeacher:
         prepare = quantise_layers if self.int8 else None
-        return BlockwiseTeacher(self.pair.teacher, self.compute.teacher, self.compute.device, prepare)
-
-    def disk_problem(self, cache: TeacherCache) -> str | None:
-        """Why the cache cannot be completed on this disk; None if it can."""
-        missing = cache.missing()
-        needed = sum(shard.tokens for shard in missing) * cache.width * cache.key.dtype.itemsize
-        free = free_space(self.root)
-        if missing and self.streaming.on:
-            widest = max(cache.width, blocks_width(self.pair.teacher))
-            needed = activation_bytes(missing, cache.key.lengths, widest, cache.key.dtype.itemsize)
-            free += activations_left(cache.folder)  # Of an interrupted pass: used again.
-        if needed == 0 or needed + RESERVE_BYTES <= free:
-            return None
-        return f"its cache takes {format_bytes(needed)}, {format_bytes(free)} are free in {self.root.parent}"
+        compute = self.context.compute
+        return BlockwiseTeacher(self.context.pair.teacher, compute.teacher, compute.device, prepare)
 
     def states(self) -> Teacher:
         """From the exact cache if that is complete, else the model; block by block, from an exact cache made for it."""
-        if (cache := self._finished_cache()) is not None:
-            self.console.info("the teacher has read these texts before: its exact cache is used")
-            return CachedTeacher(cache, self.compute.device)
-        if not self.streaming.on or (cache := self.exact_cache()) is None:
+        cache, device = self.exact_cache(), self.context.compute.device
+        if cache is not None and not cache.missing() and head_is_whole(cache):
+            self.context.console.info("the teacher has read these texts before: its exact cache is used")
+            return CachedTeacher(cache, device)
+        if not self.streaming.on or cache is None:
             return self.load()
-        problem = self.disk_problem(cache)
-        if problem is not None:
-            raise DistillkitError(f"the teacher cannot run block by block: {problem}", hint="free some space")
         if not cache.folder.exists():
             make_folder(cache.folder)
             write_json(cache.folder / _TEMPORARY, {"for": "sparse targets"})
         self.streamed_seconds = self._fill(cache).seconds
-        return CachedTeacher(cache, self.compute.device)
+        return CachedTeacher(cache, device)
 
     def drop_temporary(self) -> None:
         """Delete the exact cache if it was only made to get sparse targets from it."""
-        if self.width is not None:
-            cache = TeacherCache(self.root, self.key, self.width)
-            if (cache.folder / _TEMPORARY).is_file():
-                with cache.locked():
-                    remove_tree(cache.folder)
-
-    def _finished_cache(self) -> TeacherCache | None:
-        if self.width is None:
-            return None
-        cache = TeacherCache(self.root, self.key, self.width)
-        return cache if not cache.missing() and head_is_whole(cache) else None
+        folder = self.root / self.key.name
+        if (folder / _TEMPORARY).is_file() and (cache := self.exact_cache()) is not None:
+            with cache.locked():
+                remove_tree(folder)

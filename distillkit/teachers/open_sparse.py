@@ -2,102 +2,101 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
-from distillkit.alignment.token_bytes import TokenBytes
 from distillkit.console import format_bytes
-from distillkit.data.batching import DistillationCollator
-from distillkit.data.examples import ROW_COLUMNS
-from distillkit.data.text_encoder import TextEncoders
-from distillkit.errors import DistillkitError
-from distillkit.settings.parameters import Parameters
-from distillkit.teachers.exact_cache import free_space
-from distillkit.teachers.fill_sparse import TargetMaker, Thinning, fill_sparse_cache
-from distillkit.teachers.protocol import Teacher
-from distillkit.teachers.source import TeacherLoader, TeacherSource, as_metrics
-from distillkit.teachers.sparse_cache import BYTES_PER_TOKEN, SparseCache, SparseKey
+from distillkit.data.training_rows import Row
+from distillkit.errors import UsageError
+from distillkit.losses.mapped_mass import MappedMass
+from distillkit.losses.sparse import SparseTargets
+from distillkit.run.context import TrainingContext
+from distillkit.teachers.fill_sparse import Thinning, fill_sparse_cache
+from distillkit.teachers.loader import TeacherLoader
+from distillkit.teachers.precompute import PassFigures
+from distillkit.teachers.protocol import TargetMaker
+from distillkit.teachers.sources import CachedSource
+from distillkit.teachers.sparse_cache import SparseCache, SparseRows, sparse_key
+from distillkit.teachers.targets import teacher_signal, token_tables
 
 
-def open_sparse(
-    config: Parameters,
-    loader: TeacherLoader,
-    encoders: TextEncoders,
-    examples: Sequence[Mapping[str, Any]],
-    objective_of: Callable[[Teacher], TargetMaker],
-    *,
-    aligned: bool,
-) -> TeacherSource:
-    """The teacher as sparse targets.
+class StoredTargets:
+    """A `TargetMaker` over a complete sparse cache: a few ids and probabilities for each row.
+
+    Attributes:
+        mass: what the pass that filled the cache has seen of the teacher's probability.
+    """
+
+    def __init__(self, cache: SparseCache) -> None:
+        self.cache = cache
+        self.mass = MappedMass(cache.files.total("mapped"), int(cache.files.total("rows")))
+
+    def prepare(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """The stored targets of the batch's texts, padded."""
+        width = batch["labels"].shape[1]
+        texts = [self.cache.read(text) for text in batch["host"].cache_index]
+        places = np.concatenate([text.rows + position * width for position, text in enumerate(texts)])
+        stored = SparseRows.joined(texts)
+        ids, probabilities = stored.padded()
+        return {
+            "rows": torch.searchsorted(batch["target_rows"], torch.from_numpy(places)),
+            "ids": ids,
+            "probabilities": probabilities,
+            "tails": torch.from_numpy(stored.tails),
+        }
+
+    def soft_targets(self, batch: Mapping[str, Any]) -> SparseTargets:
+        prepared = batch["prepared"]
+        return SparseTargets(prepared["rows"], prepared["ids"], prepared["probabilities"], prepared["tails"])
+
+
+class SparseSource(CachedSource):
+    """Sparse targets. They know their rows themselves: a batch need not pair them."""
+
+    pairs_rows = False
+
+    def __init__(self, cache: SparseCache, passed: PassFigures) -> None:
+        super().__init__(passed)
+        self.cache = cache
+
+    def signal(self, context: TrainingContext) -> StoredTargets:
+        return StoredTargets(self.cache)
+
+
+def open_sparse(context: TrainingContext, loader: TeacherLoader, rows: Sequence[Row]) -> SparseSource:
+    """`--teacher-cache sparse`: the cache is completed first.
 
     Args:
-        examples: in the order of their `cache_index`.
-        objective_of: the objective of the run with the full teacher; it makes the targets.
-        aligned: whether rows are paired.
+        rows: in the order of their `cache_index`.
 
     Raises:
-        DistillkitError: the cache does not fit on the disk.
+        UsageError: the alignment has a loss of its own, for which a few probabilities are not enough.
         Interrupted: a signal arrived during the teacher pass.
     """
-    table = encoders.student.table
-    if table is None:
-        raise ValueError("white box needs token bytes")
-    key = _key_of(config, loader, table, examples, aligned=aligned)
-    cache = SparseCache(loader.root, key)
-    needed = sum(shard.tokens for shard in cache.files.missing()) * BYTES_PER_TOKEN
-    if needed > (free := free_space(loader.root)):
-        raise DistillkitError(
-            f"the sparse teacher cache takes about {format_bytes(needed)}, {format_bytes(free)} are free in {loader.root.parent}",
-            hint="free some space, or use --teacher-cache off",
-        )
-    thinning = Thinning(config.sparse_method, config.sparse_size, config.temperature, len(table), config.seed)
-    figures = fill_sparse_cache(
-        cache,
-        examples,
-        DistillationCollator(white_box=True, aligned=aligned),
-        lambda: objective_of(loader.states()),
-        thinning,
-        loader.compute.device,
-        loader.console,
+    config = context.config
+    cache = SparseCache(loader.root, sparse_key(context, loader.key, rows))
+
+    def targets() -> TargetMaker:
+        signal = teacher_signal(config, context.encoders, loader.states(), paired=context.pairs_rows)
+        if not isinstance(signal, TargetMaker):
+            raise UsageError(
+                f"--teacher-cache sparse and --alignment {config.alignment} exclude each other",
+                hint="use --teacher-cache exact",
+            )
+        return signal
+
+    student_tokens = len(token_tables(context.encoders)[1])
+    thinning = Thinning(config.sparse_method, config.sparse_size, config.temperature, student_tokens, config.seed)
+    passed = fill_sparse_cache(
+        cache, rows, targets, thinning, context.compute.device, context.console, aligned=context.pairs_rows
     )
-    figures.seconds += loader.streamed_seconds
+    passed.seconds += loader.streamed_seconds
     loader.drop_temporary()
-    loader.forget()  # Teacher and student are never in memory together.
-    if figures.cached_tokens == figures.tokens:
-        loader.console.info(f"the teacher has read these texts before: {format_bytes(cache.bytes)} of sparse targets")
+    loader.forget()
+    if passed.cached_tokens == passed.tokens:
+        context.console.info(f"the teacher has read these texts before: {format_bytes(cache.bytes)} of sparse targets")
     cache.open()
-    return TeacherSource(None, None, as_metrics(figures), cache)
-
-
-def _key_of(
-    config: Parameters,
-    loader: TeacherLoader,
-    table: TokenBytes,
-    examples: Sequence[Mapping[str, Any]],
-    *,
-    aligned: bool,
-) -> SparseKey:
-    columns = ("student_ids", "teacher_ids", *ROW_COLUMNS) if aligned else ("student_ids",)
-    digest = hashlib.sha256()
-    for example in examples:
-        for name in ("first_target", *columns):
-            values = np.atleast_1d(np.asarray(example[name], dtype="<i8"))
-            digest.update(len(values).to_bytes(8, "little") + values.tobytes())
-    pieces = hashlib.sha256(repr((table.pieces, table.leading_space, sorted(table.shadowed))).encode())
-    facts: dict[str, Any] = {
-        "fingerprint": loader.key.fingerprint,
-        "dtype": str(loader.key.dtype).removeprefix("torch."),
-        "teacher_texts": loader.key.texts,
-        "rows": digest.hexdigest(),
-        "student_tokens": pieces.hexdigest(),
-        "temperature": config.temperature,
-        "alignment": "bpm" if aligned and config.alignment == "auto" else config.alignment,
-        "prefix_map": config.prefix_map if aligned else "",
-        "method": config.sparse_method,
-        "size": config.sparse_size,
-        "seed": config.seed,
-    }
-    return SparseKey(loader.key.teacher, facts, tuple(len(example["student_ids"]) for example in examples))
+    return SparseSource(cache, passed)

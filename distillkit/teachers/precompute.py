@@ -10,14 +10,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from distillkit.console import Console
-from distillkit.data.batching import attention_mask, pad_right
+from distillkit.data.batching import HostColumns, attention_mask, pad_right
 from distillkit.device.buffers import Buffers, linear_rows
+from distillkit.evaluation.length_batches import batches_by_length
 from distillkit.interrupts import check_interrupted
 from distillkit.storage import read_json, sha256_of, write_bytes, write_json
 from distillkit.teachers.exact_cache import TeacherCache, known_width
@@ -44,6 +46,17 @@ class PassFigures:
     cache_bytes: int
 
 
+def as_metrics(figures: PassFigures) -> dict[str, Any]:
+    """For metrics.json."""
+    return {
+        "tokens": figures.tokens,
+        "seconds": round(figures.seconds, 3),
+        "tokens_per_second": round(figures.tokens / max(figures.seconds, 1e-9), 2),
+        "cached_tokens": figures.cached_tokens,
+        "cache_bytes": figures.cache_bytes,
+    }
+
+
 class CachedTeacher:
     """Hidden states from a cache and the head: a teacher without its blocks.
 
@@ -61,11 +74,12 @@ class CachedTeacher:
         self.bias = None if bias is None else bias.to(device)
         self._buffers = Buffers()
 
-    def hidden(self, batch: Mapping[str, Tensor]) -> Tensor:
+    def hidden(self, batch: Mapping[str, Any]) -> Tensor:
         """[B·T_t, D_t] last hidden states; zeros at padding, which nobody reads."""
-        lengths, width = batch["teacher_attention_mask"].sum(-1).tolist(), batch["teacher_attention_mask"].shape[1]
-        hidden = torch.zeros(len(lengths), width, self.cache.width, dtype=self.cache.key.dtype)
-        for index, (text, length) in enumerate(zip(batch["cache_index"].tolist(), lengths, strict=True)):
+        host: HostColumns = batch["host"]
+        width = batch["teacher_input_ids"].shape[1]
+        hidden = torch.zeros(len(host.cache_index), width, self.cache.width, dtype=self.cache.key.dtype)
+        for index, (text, length) in enumerate(zip(host.cache_index, host.teacher_lengths, strict=True)):
             hidden[index, :length] = self.cache.read(text)
         return hidden.flatten(0, 1).to(self.device)
 
@@ -126,7 +140,7 @@ def _shard_states(
     for batch in shard_batches(shard, [len(ids) for ids in token_ids]):
         check_interrupted()
         ids, mask = padded(batch, token_ids, teacher.device)
-        hidden = teacher.hidden({"teacher_input_ids": ids, "teacher_attention_mask": mask}).view(*ids.shape, -1)
+        hidden = teacher.hidden_states(ids, mask).view(*ids.shape, -1)
         for position, index in enumerate(batch):
             states[index] = hidden[position, : len(token_ids[index])].cpu()
         advance(sum(len(token_ids[index]) for index in batch))
@@ -139,13 +153,7 @@ def shard_batches(shard: Shard, lengths: Sequence[int]) -> list[list[int]]:
     Args:
         lengths: tokens of every text.
     """
-    texts = sorted(range(shard.first, shard.last), key=lambda index: (-lengths[index], index))
-    batches = []
-    while texts:
-        count = max(1, _BATCH_TOKENS // max(1, lengths[texts[0]]))
-        batches.append(texts[:count])
-        texts = texts[count:]
-    return batches
+    return batches_by_length(lengths[shard.first : shard.last], _BATCH_TOKENS, first=shard.first)
 
 
 def padded(batch: Sequence[int], token_ids: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:

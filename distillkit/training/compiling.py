@@ -2,40 +2,65 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
-from distillkit.console import Console
-from distillkit.device.precision import Compute
 from distillkit.errors import PreconditionError
 from distillkit.losses.kernels import WORTH_COMPILING, compile_failure, compiler_available, forward_kl_rows
+from distillkit.run.context import TrainingContext, needs_teacher
 from distillkit.settings.parameters import Parameters
-from distillkit.training.objectives import needs_teacher
 
 
-def compile_loss(config: Parameters, compute: Compute, numbers: int, console: Console, *, aligned: bool) -> bool:
-    """Compile it if that pays. By the amount of work alone, so that a resumed run decides as the first one did.
+@dataclass(frozen=True)
+class CompileChoice:
+    """Whether the loss is compiled, and why."""
+
+    on: bool
+    why: str
+
+
+def choose_compile(config: Parameters, device: torch.device, logits: int) -> CompileChoice:
+    """What `config.compile_loss` comes to. By the amount of work alone, so that a resumed run decides as the first one did.
 
     Args:
-        numbers: logits of one epoch.
-        aligned: whether the teacher's probabilities come by an alignment.
+        logits: numbers that the student's head gives in the whole training.
+
+    Raises:
+        PreconditionError: it was asked for and there is no compiler.
+    """
+    if config.compile_loss == "off":
+        return CompileChoice(False, "as --compile-loss says")
+    if not compiler_available(device):
+        if config.compile_loss == "on":
+            raise PreconditionError(
+                f"--compile-loss on: there is no compiler for {device.type}",
+                hint="install g++ (on a GPU: triton), or use --compile-loss auto",
+            )
+        return CompileChoice(False, f"there is no compiler for {device.type}")
+    if config.compile_loss == "on":
+        return CompileChoice(True, "as --compile-loss says")
+    worth = logits >= WORTH_COMPILING
+    return CompileChoice(worth, f"{logits:,} logits, compiling is worth it from {WORTH_COMPILING:,}")
+
+
+def compile_loss(context: TrainingContext, logits: int) -> bool:
+    """Compile the loss of a training if `choose_compile` says so; whether it is compiled now.
+
+    Args:
+        logits: as of `choose_compile`.
 
     Raises:
         PreconditionError: it was asked for and is not possible.
     """
-    if config.compile_loss == "off" or not compiler_available(compute.device):
-        if config.compile_loss == "on":
-            raise PreconditionError(
-                f"--compile-loss on: there is no compiler for {compute.device.type}",
-                hint="install g++ (on a GPU: triton), or use --compile-loss auto",
-            )
+    config, compute, console = context.config, context.compute, context.console
+    if not choose_compile(config, compute.device, logits).on:
         return False
-    if config.compile_loss == "auto" and numbers * config.epochs < WORTH_COMPILING:
-        return False
-    soft = needs_teacher(config.box_type, config.alpha) and config.divergence == "forward-kl"
+    soft = config.box_type == "white" and needs_teacher(config) and config.divergence == "forward-kl"
     with console.progress("compiling the loss", unit="s"):
         failure = compile_failure(
             forward_kl_rows if soft else None, compute.device, compute.autocast or torch.float32,
-            tempered=config.temperature != 1, plain=aligned,
+            tempered=config.temperature != 1, plain=context.pairs_rows,
         )  # fmt: skip
     if failure is None:
         return True

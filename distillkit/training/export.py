@@ -11,17 +11,17 @@ from torch import nn
 from distillkit import __version__, registry
 from distillkit.data.documents import hub_entry, local_path
 from distillkit.data.standard_sets import PYTHON_DOCS
-from distillkit.errors import PreconditionError
 from distillkit.models.licence import licence_of
 from distillkit.models.loading import load_tokenizer
 from distillkit.models.saving import plain_save_errors
 from distillkit.reports.model_card import CardFacts, model_card
+from distillkit.run.context import needs_teacher
 from distillkit.run.directory import RunDirectory
 from distillkit.run.pair import ModelPair
 from distillkit.settings.parameters import Parameters, default
 from distillkit.silence_libraries import silence_transformers
-from distillkit.storage import read_json, without_checksum, write_bytes, write_folder
-from distillkit.training.objectives import needs_teacher
+from distillkit.storage import write_bytes, write_folder
+from distillkit.teachers.sources import remembered_choice
 
 # The numbers of every training that the card tells; other parameters only where they differ from the plain method.
 _NUMBERS = (
@@ -101,16 +101,15 @@ def _hub_dataset(config: Parameters) -> str | None:
 
 def _alignment_summary(alignment: str) -> str | None:
     """The first paragraph of what the registered code of an alignment says of itself; None for one without."""
-    alignments: dict[str, str] = getattr(registry, "ALIGNMENTS", {})
-    if alignment not in alignments:
+    if alignment not in registry.ALIGNMENTS:
         return None
-    docstring = inspect.getdoc(registry.resolve(alignments, alignment)) or ""
+    docstring = inspect.getdoc(registry.resolve(registry.ALIGNMENTS, alignment)) or ""
     return " ".join(docstring.split("\n\n")[0].split()) or None
 
 
 def _settings(pair: ModelPair, config: Parameters, run: RunDirectory) -> dict[str, Any]:
     """What differs from the plain method, the forward KL to the teacher's whole distributions at temperature 1."""
-    if not needs_teacher(config.box_type, config.alpha):
+    if config.box_type != "white" or not needs_teacher(config):
         return {}
     settings: dict[str, Any] = {}
     if config.divergence != default("divergence") and config.alignment not in _WITHOUT_DIVERGENCE:
@@ -140,10 +139,5 @@ def _cache_mode(config: Parameters, run: RunDirectory) -> str:
     Raises:
         PreconditionError: the note is damaged.
     """
-    note = run.teacher / "cache.json"
-    if config.teacher_cache != "auto" or not note.exists():
-        return config.teacher_cache
-    try:
-        return str(without_checksum(read_json(note))["mode"])
-    except (OSError, ValueError, KeyError) as error:
-        raise PreconditionError(f"{note} is damaged: {error}", hint="start anew with --force") from error
+    remembered = remembered_choice(run.teacher / "cache.json") if config.teacher_cache == "auto" else None
+    return config.teacher_cache if remembered is None else remembered.mode

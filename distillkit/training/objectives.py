@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from distillkit.alignment.token_bytes import common_ids
-from distillkit.data.text_encoder import TextEncoders
+from distillkit.device.number_formats import sum_format
 from distillkit.losses.chunked import ChunkedLoss, RowLoss, SoftTargets, StudentOutput, chunked_loss
-from distillkit.losses.divergences import Divergence, taid_weight
+from distillkit.losses.divergences import Divergence
+from distillkit.losses.mapped_mass import MappedMass
 from distillkit.losses.sparse import SparseTargets
-from distillkit.losses.target_rows import restrict_columns, target_rows
 from distillkit.losses.tempered import SoftLoss
+from distillkit.run.context import TrainingContext
 from distillkit.settings.parameters import Parameters
-from distillkit.teachers.protocol import Teacher
-from distillkit.teachers.sparse_cache import SparseCache, SparseRows
+from distillkit.teachers.protocol import TargetMaker, TeacherSource
 
 
 @dataclass(frozen=True)
@@ -30,14 +27,14 @@ class Weights:
     Attributes:
         alpha, beta: of the soft and the hard term.
         divisor: [] the targets of the whole optimizer step.
-        done: how much of the training is behind, 0 to 1.
+        training_fraction: how much of the training is behind, 0 to 1.
         compile_kernels: whether the element-wise part of the loss is compiled.
     """
 
     alpha: float
     beta: float
     divisor: Tensor
-    done: float = 0.0
+    training_fraction: float = 0.0
     compile_kernels: bool = False
 
 
@@ -48,29 +45,42 @@ class Terms:
     loss: Tensor
     soft_sum: Tensor
     hard_sum: Tensor
-    soft_rows: int
 
 
 class Objective(Protocol):
-    """A student's output and a batch to the loss."""
+    """A student's output and a batch (`data.batching.DistillationCollator`) to the loss.
 
-    def __call__(self, student: StudentOutput, batch: Mapping[str, Tensor], weights: Weights) -> Terms: ...
+    Attributes:
+        mass: how much of the teacher's probability the student has tokens for; empty where nothing is mapped.
+    """
+
+    @property
+    def mass(self) -> MappedMass: ...
+
+    def prepare(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """What follows from the batch alone; becomes `batch["prepared"]`."""
+        ...
+
+    def __call__(self, student: StudentOutput, batch: Mapping[str, Any], weights: Weights) -> Terms: ...
 
 
 def weighted_loss(
     student: StudentOutput,
-    targets: tuple[Tensor, Tensor],
+    batch: Mapping[str, Any],
     hard_weight: Tensor | float,
     soft_targets: SoftTargets | SparseTargets | None,
     soft: RowLoss,
     weights: Weights,
 ) -> ChunkedLoss:
-    """`chunked_loss` over (rows, labels), every row's cross-entropy weighed by `hard_weight`."""
-    rows, labels = targets
-    dtype = torch.float64 if student.hidden_BTD.dtype == torch.float64 else torch.float32
-    hard = torch.as_tensor(hard_weight, dtype=dtype, device=rows.device).expand(rows.shape)
+    """`chunked_loss` over the target rows of a batch.
+
+    Args:
+        hard_weight: of every row's cross-entropy, one for all or [N].
+    """
+    rows, targets = batch["target_rows"], batch["target_ids"]
+    hard = torch.as_tensor(hard_weight, dtype=sum_format(student.hidden_BTD), device=rows.device).expand(rows.shape)
     return chunked_loss(
-        student, rows, labels, hard, soft_targets, soft,
+        student, rows, targets, hard, soft_targets, soft,
         alpha=weights.alpha, divisor=weights.divisor, compile_kernels=weights.compile_kernels,
     )  # fmt: skip
 
@@ -78,126 +88,95 @@ def weighted_loss(
 class HardOnly:
     """No teacher: cross-entropy with the true tokens (alpha is 0)."""
 
-    def __call__(self, student: StudentOutput, batch: Mapping[str, Tensor], weights: Weights) -> Terms:
-        found = weighted_loss(student, target_rows(batch["labels"]), weights.beta, None, SoftLoss(), weights)
-        return Terms(found.loss, found.soft_sum, found.cross_entropy_N.sum(), 0)
+    def __init__(self) -> None:
+        self.mass = MappedMass()
+
+    def prepare(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        return {}
+
+    def __call__(self, student: StudentOutput, batch: Mapping[str, Any], weights: Weights) -> Terms:
+        computed = weighted_loss(student, batch, weights.beta, None, SoftLoss(), weights)
+        return Terms(computed.loss, computed.soft_sum, computed.cross_entropy_N.sum())
 
 
 class BlackBox:
-    """Cross-entropy on the teacher's writing (soft, weighed by alpha) and on true texts (hard, weighed by beta)."""
+    """Cross-entropy on the teacher's texts (soft, weighed by alpha) and on true texts (hard, weighed by beta)."""
 
-    def __call__(self, student: StudentOutput, batch: Mapping[str, Tensor], weights: Weights) -> Terms:
-        rows, labels = target_rows(batch["labels"])
-        written = batch["teacher_text"].bool()[rows // batch["labels"].shape[1]]
-        hard = torch.where(written, weights.alpha, weights.beta)
-        found = weighted_loss(student, (rows, labels), hard, None, SoftLoss(), weights)
-        entropies = found.cross_entropy_N
-        return Terms(found.loss, entropies[written].sum(), entropies[~written].sum(), int(written.sum()))
+    def __init__(self) -> None:
+        self.mass = MappedMass()
+
+    def prepare(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """Which target rows are in a text of the teacher's, [N] bool."""
+        return {"of_teacher": batch["teacher_text"].bool()[batch["target_rows"] // batch["labels"].shape[1]]}
+
+    def __call__(self, student: StudentOutput, batch: Mapping[str, Any], weights: Weights) -> Terms:
+        of_teacher = batch["prepared"]["of_teacher"]
+        hard = torch.where(of_teacher, weights.alpha, weights.beta)
+        computed = weighted_loss(student, batch, hard, None, SoftLoss(), weights)
+        entropies = computed.cross_entropy_N
+        return Terms(computed.loss, entropies[of_teacher].sum(), entropies[~of_teacher].sum())
 
 
 @dataclass(frozen=True)
 class SoftSettings:
-    """The soft loss of a run: `SoftLoss`, and how its TAID weight grows."""
+    """The soft loss of a run, at any time of the training."""
 
-    loss: SoftLoss
-    taid: bool = False
+    loss: RowLoss
 
     @classmethod
     def of(cls, config: Parameters) -> SoftSettings:
         divergence = Divergence(
-            config.divergence, config.divergence_mix, ab_alpha=config.ab_alpha, ab_beta=config.ab_beta
+            config.divergence, mix=config.divergence_mix, ab_alpha=config.ab_alpha, ab_beta=config.ab_beta
         )
-        return cls(SoftLoss(config.temperature, divergence), config.divergence == "taid")
+        return cls(SoftLoss(config.temperature, divergence))
 
-    def at(self, done: float) -> SoftLoss:
-        """The soft loss when `done` of the training is behind."""
-        return replace(self.loss, taid=taid_weight(done)) if self.taid else self.loss
+    def at(self, training_fraction: float) -> RowLoss:
+        """The soft loss when this much of the training is behind."""
+        if isinstance(self.loss, SoftLoss):
+            return replace(self.loss, training_fraction=training_fraction)
+        return self.loss
 
 
-class SameTokenizer:
-    """White box with one tokenizer: the divergence on every target.
+class SoftObjective:
+    """White box: the soft loss at the rows for which there are targets, cross-entropy at every target.
 
     Args:
-        teacher: the teacher's hidden states and head.
-        common: [C] bool, the ids that mean the same to both.
+        targets: the teacher's distributions.
+        soft: the soft loss.
     """
 
-    def __init__(self, teacher: Teacher, common: Tensor, soft: SoftSettings) -> None:
-        self.teacher = teacher
-        self.common = common
+    def __init__(self, targets: TargetMaker, soft: SoftSettings) -> None:
+        self.targets = targets
         self.soft = soft
 
-    def __call__(self, student: StudentOutput, batch: Mapping[str, Tensor], weights: Weights) -> Terms:
-        targets = self.soft_targets(batch)
-        rows_labels = target_rows(batch["labels"])
-        found = weighted_loss(student, rows_labels, weights.beta, targets, self.soft.at(weights.done), weights)
-        return Terms(found.loss, found.soft_sum, found.cross_entropy_N.sum(), found.soft_rows)
+    @property
+    def mass(self) -> MappedMass:
+        return self.targets.mass
 
-    def soft_targets(self, batch: Mapping[str, Tensor]) -> SoftTargets:
-        """The teacher's distributions at all targets of a batch."""
-        rows, _ = target_rows(batch["labels"])
-        hidden = self.teacher.hidden(batch).index_select(0, rows)
-        return _CommonColumns(torch.arange(len(rows), device=rows.device), hidden, self.teacher, self.common)
+    def prepare(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        return self.targets.prepare(batch)
 
-
-@dataclass(frozen=True)
-class _CommonColumns:
-    rows: Tensor
-    hidden_RD: Tensor
-    teacher: Teacher
-    common: Tensor
-
-    def log_target(self, begin: int, end: int, columns: int) -> Tensor:
-        # The teacher's padded columns, and tokens that the student lacks, carry no probability.
-        logits = self.teacher.head(self.hidden_RD[begin:end])
-        if logits.shape[1] < columns:
-            return restrict_columns(logits, self.common, columns)
-        # Mostly a few special tokens: writing on these alone saves two copies of everything.
-        common = functional.pad(self.common[:columns], (0, max(0, columns - len(self.common))), value=False)
-        foreign = (~common).nonzero()[:, 0].to(logits.device)
-        return logits[:, :columns].index_fill_(1, foreign, -torch.inf)
+    def __call__(self, student: StudentOutput, batch: Mapping[str, Any], weights: Weights) -> Terms:
+        targets = self.targets.soft_targets(batch)
+        computed = weighted_loss(
+            student, batch, weights.beta, targets, self.soft.at(weights.training_fraction), weights
+        )
+        return Terms(computed.loss, computed.soft_sum, computed.cross_entropy_N.sum())
 
 
-def same_tokenizer_objective(config: Parameters, teacher: Teacher, encoders: TextEncoders) -> SameTokenizer:
-    """Plain divergence over the ids that mean the same to both.
-
-    Raises:
-        ValueError: a tokenizer's bytes are not known; prepare-data refuses such a pair.
-    """
-    if encoders.teacher.table is None or encoders.student.table is None:
-        raise ValueError("white box needs token bytes")
-    common = torch.from_numpy(common_ids(encoders.teacher.table, encoders.student.table))
-    return SameTokenizer(teacher, common, SoftSettings.of(config))
-
-
-def needs_teacher(box_type: str, alpha: float) -> bool:
-    """Whether a white-box run has to run the teacher at all."""
-    return box_type == "white" and alpha > 0
-
-
-class SparseObjective:
-    """White box from the sparse cache: the forward KL at the rows that are stored, cross-entropy everywhere.
+def training_objective(context: TrainingContext, source: TeacherSource | None) -> Objective:
+    """The objective of a run.
 
     Args:
-        cache: complete and open.
+        source: of the teacher's targets; None in black box, and where the teacher has no part in the training.
     """
+    if context.config.box_type == "black":
+        return BlackBox()
+    if source is None:
+        return HardOnly()
+    return objective_of(source.signal(context), context.config)
 
-    def __init__(self, cache: SparseCache, soft: SoftLoss) -> None:
-        self.cache = cache
-        self.soft = soft
 
-    def __call__(self, student: StudentOutput, batch: Mapping[str, Tensor], weights: Weights) -> Terms:
-        rows, labels = target_rows(batch["labels"])
-        width, device = batch["labels"].shape[1], rows.device
-        parts = [self.cache.read(text) for text in batch["cache_index"].tolist()]
-        places = np.concatenate([part.rows + position * width for position, part in enumerate(parts)])
-        whole = SparseRows.joined(parts)
-        ids, probabilities = whole.padded()
-        targets = SparseTargets(
-            torch.searchsorted(rows, torch.from_numpy(places).to(device)),
-            ids.to(device),
-            probabilities.to(device),
-            torch.from_numpy(whole.tails).to(device),
-        )
-        found = weighted_loss(student, (rows, labels), weights.beta, targets, self.soft, weights)
-        return Terms(found.loss, found.soft_sum, found.cross_entropy_N.sum(), found.soft_rows)
+def objective_of(signal: Any, config: Parameters) -> Objective:
+    """The objective of what a `TeacherSource` or an alignment gives: targets get the soft loss of the configuration."""
+    return SoftObjective(signal, SoftSettings.of(config)) if isinstance(signal, TargetMaker) else signal

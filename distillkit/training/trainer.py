@@ -20,16 +20,15 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from transformers.trainer_callback import ExportableState, TrainerControl, TrainerState
 
 from distillkit.console import ProgressHandle
-from distillkit.data.batching import LengthGroupedSampler
+from distillkit.data.batching import HostColumns, LengthGroupedSampler
 from distillkit.errors import DistillkitError
 from distillkit.interrupts import pending
 from distillkit.losses.chunked import StudentOutput
 from distillkit.losses.linear_head import LinearHead
-from distillkit.losses.mapped_mass import MappedMass
 from distillkit.models.backbone_and_head import split_model, unsplit_model
 from distillkit.models.saving import plain_save_errors
 from distillkit.storage import write_folder
-from distillkit.teachers.live import LiveTeacher
+from distillkit.teachers.protocol import TeacherSource
 from distillkit.training import checkpoints
 from distillkit.training.metrics_log import MetricsLog
 from distillkit.training.objectives import Objective, Weights
@@ -52,7 +51,7 @@ class Progress:
         teacher_tokens, teacher_seconds: the same for the teacher's forward passes.
         soft_sum, hard_sum: the loss terms summed over the steps since the last line of metrics.jsonl.
         logged_step: the step of that line.
-        mapped, rows: the same as of `MappedMass`.
+        mapped, rows: the sums of `MappedMass`.
         best: the files of the best student as they were exported, `storage.file_records`.
     """
 
@@ -106,6 +105,7 @@ class DistillTrainer(Trainer):
             `storage.file_records`.
         metrics_log, progress: where figures go.
         display: the progress display.
+        teacher: the source of the teacher's targets; None where there is none.
         compile_kernels: whether the element-wise part of the loss is compiled.
     """
 
@@ -125,6 +125,7 @@ class DistillTrainer(Trainer):
         metrics_log: MetricsLog,
         progress: Progress,
         display: ProgressHandle,
+        teacher: TeacherSource | None = None,
         compile_kernels: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -145,9 +146,11 @@ class DistillTrainer(Trainer):
         self.loss_is_scaled_for_ga = True
         self._seconds_before = progress.seconds
         self._began = time.monotonic()
-        self._mass: MappedMass | None = getattr(objective, "mass", None)
-        if self._mass is not None:
-            self._mass.mapped, self._mass.rows = progress.mapped, progress.rows
+        if progress.rows:
+            objective.mass.restore(progress.mapped, progress.rows)
+        self.teacher = teacher
+        if teacher is not None:
+            teacher.restore_totals(progress.teacher_tokens, progress.teacher_seconds)
         # Gradients are averaged over processes inside the wrapped model's forward pass, which must then be whole.
         alone = self.accelerator.num_processes == 1
         self._parts = split_model(model) if alone else unsplit_model(model)
@@ -155,19 +158,10 @@ class DistillTrainer(Trainer):
         self._linear = LinearHead(plain, directly=True) if self._parts.apart and LinearHead.is_plain(plain) else None
         if self._linear is not None:
             add_rows_in_place(model, plain)
-        self._teacher: LiveTeacher | None = None
         self._skipped, self._warned = 0, False
+        self._example_ids: list[int] = []
         self.remove_callback(PrinterCallback)
         self.add_callback(_Schedule(display))
-
-    def count_teacher(self, teacher: LiveTeacher) -> None:
-        """Carry the teacher's counters over from an interrupted attempt and keep them in the checkpoints."""
-        self._teacher = teacher
-        teacher.tokens, teacher.seconds = self.progress.teacher_tokens, self.progress.teacher_seconds
-
-    def teacher_totals(self) -> tuple[int, float]:
-        """Tokens and seconds of the teacher's forward passes so far."""
-        return (self._teacher.tokens, self._teacher.seconds) if self._teacher else (0, 0.0)
 
     # --- data ---
 
@@ -175,7 +169,8 @@ class DistillTrainer(Trainer):
         return LengthGroupedSampler(self.lengths, self.args.train_batch_size, self.args.seed)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
-        targets = torch.stack([batch["targets"] for batch in batch_samples]).sum().to(device)
+        hosts: list[HostColumns] = [batch["host"] for batch in batch_samples]
+        targets = torch.tensor(sum(host.targets for host in hosts), device=device)
         if self.args.world_size > 1:
             targets = torch.as_tensor(self.accelerator.gather(targets)).sum()
         return targets
@@ -197,7 +192,7 @@ class DistillTrainer(Trainer):
     def compute_loss(
         self,
         model: nn.Module,
-        inputs: dict[str, torch.Tensor],
+        inputs: dict[str, Any],
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
@@ -210,35 +205,38 @@ class DistillTrainer(Trainer):
         with self.accelerator.autocast():
             hidden = parts.hidden(inputs)
             student = StudentOutput(hidden, parts.head, parts.parameters, parts.columns, self._linear)
-            count = torch.as_tensor(num_items_in_batch if num_items_in_batch is not None else inputs["targets"])
+            host: HostColumns = inputs["host"]
+            count = torch.as_tensor(num_items_in_batch if num_items_in_batch is not None else host.targets)
             divisor = count.to(hidden.device).clamp(min=1)
-            done = self.state.global_step / max(1, self.state.max_steps - 1)
+            fraction = min(1.0, self.state.global_step / max(1, self.state.max_steps - 1))
             terms = self.objective(
-                student, inputs, Weights(self.alpha, self.beta, divisor, min(1.0, done), self.compile_kernels)
+                student, inputs, Weights(self.alpha, self.beta, divisor, fraction, self.compile_kernels)
             )
-        soft, hard = terms.soft_sum / divisor, terms.hard_sum / divisor
         # DDP averages gradients over processes, whereas the sum has already been divided by the global count.
         loss = terms.loss * self.accelerator.num_processes
-        if not torch.isfinite(loss):
-            raise self._not_finite("loss", loss.item(), inputs)
-        self.progress.soft_sum += soft.item()
-        self.progress.hard_sum += hard.item()
-        self.progress.tokens += int(inputs["targets"])
-        self._batch_ids = inputs["example_ids"]
+        # The one time in a micro-batch that the processor waits for the device: for the log, and to stop in time.
+        value, soft, hard = torch.stack([loss.detach(), terms.soft_sum / divisor, terms.hard_sum / divisor]).tolist()
+        self._example_ids = host.example_ids
+        if not math.isfinite(value):
+            raise self._not_finite("loss", value, inputs)
+        self.progress.soft_sum += soft
+        self.progress.hard_sum += hard
+        self.progress.tokens += host.targets
         return (loss, {}) if return_outputs else loss
 
-    def _not_finite(self, what: str, value: float, inputs: Mapping[str, torch.Tensor]) -> DistillkitError:
-        examples = ", ".join(str(number) for number in inputs["example_ids"].tolist())
+    def _not_finite(self, what: str, value: float, inputs: Mapping[str, Any] | None = None) -> DistillkitError:
         hint = "lower --learning-rate, or use --precision fp32; the last checkpoint is untouched"
-        if self._teacher is not None and "teacher_input_ids" in inputs:
-            hidden = self._teacher.hidden(inputs)
-            if not bool(torch.isfinite(hidden).all()):
-                hint = "it is the teacher that gives no numbers: use --precision fp32, or get its files again"
+        if self.teacher is not None and inputs is not None and not self.teacher.gives_numbers(inputs):
+            hint = "it is the teacher that gives no numbers: use --precision fp32, or get its files again"
         return DistillkitError(
             f"the {what} became {value} at step {self.state.global_step + 1} "
-            f"(learning rate {self._get_learning_rate():.3g}, training examples {examples})",
+            f"(learning rate {self._get_learning_rate():.3g}, training examples {self._examples_trained_on()})",
             hint=hint,
         )
+
+    def _examples_trained_on(self) -> str:
+        """Those of the last micro-batch, for error messages."""
+        return ", ".join(map(str, self._example_ids))
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
@@ -246,7 +244,7 @@ class DistillTrainer(Trainer):
         self._skipped = 0 if finite else self._skipped + 1
         # With fp16 the scaler meets infinite gradients on purpose, skips the step and halves its factor: for a while.
         if norm is not None and not finite and (self.accelerator.scaler is None or self._skipped > _MOST_SKIPPED):
-            raise self._not_finite("gradient norm", float(norm), {"example_ids": self._batch_ids})
+            raise self._not_finite("gradient norm", float(norm))
         return norm
 
     # --- figures ---
@@ -333,7 +331,7 @@ class DistillTrainer(Trainer):
         if not all(bool(torch.isfinite(weights).all()) for weights in model.parameters()):
             raise DistillkitError(
                 f"the student's weights are not numbers any more after step {step} (learning rate "
-                f"{self._get_learning_rate():.3g}, training examples {', '.join(map(str, self._batch_ids.tolist()))})",
+                f"{self._get_learning_rate():.3g}, training examples {self._examples_trained_on()})",
                 hint="lower --learning-rate; the last checkpoint is untouched",
             )
 
@@ -348,9 +346,9 @@ class DistillTrainer(Trainer):
                 states[type(exportable).__name__] = exportable.state()
             self.state.save_to_json(str(folder / "trainer_state.json"))
             self.progress.seconds = self.seconds_so_far()
-            self.progress.teacher_tokens, self.progress.teacher_seconds = self.teacher_totals()
-            if self._mass is not None:
-                self.progress.mapped, self.progress.rows = self._mass.mapped, self._mass.rows
+            if self.teacher is not None:
+                self.progress.teacher_tokens, self.progress.teacher_seconds = self.teacher.totals()
+            self.progress.mapped, self.progress.rows = self.objective.mass.mapped, self.objective.mass.rows
             self.progress.save(folder)
             checkpoints.commit(folder, step, self.fingerprint)
 

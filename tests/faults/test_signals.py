@@ -123,7 +123,7 @@ PLACES: dict[str, list[tuple[str, str, int]]] = {
     ],
     "sparse": [
         ("distill", "distillkit.teachers.fill_sparse:_shard_rows", 2),
-        ("distill", "distillkit.teachers.fill_sparse:SparseObjective.__call__", 3),
+        ("distill", "distillkit.teachers.open_sparse:StoredTargets.soft_targets", 3),
     ],
     "black": [
         ("distill", "distillkit.teachers.generation:choose_tokens", 20),

@@ -21,8 +21,10 @@ from distillkit.data.batching import DistillationCollator
 from distillkit.data.examples import ROW_COLUMNS
 from distillkit.losses.chunked import StudentOutput
 from distillkit.losses.tempered import SoftLoss
-from distillkit.training.aligned_objectives import BytePrefix, LikelihoodMatching, UniversalLogit
-from distillkit.training.objectives import Objective, SoftSettings, Weights
+from distillkit.losses.uld import UniversalLogitLoss
+from distillkit.teachers.targets import BytePrefix
+from distillkit.training.aligned_objectives import LikelihoodMatching, OwnColumns
+from distillkit.training.objectives import Objective, SoftObjective, SoftSettings, Weights
 
 ALPHA, BETA = 0.6, 0.4
 
@@ -53,7 +55,7 @@ class Case:
         self.rows = list(zip(*(column.tolist() for column in columns), strict=True))
         row = {"id": 0, "first_target": 1, "student_ids": self.s_ids, "teacher_ids": self.t_ids}
         row |= {name: getattr(found, name) for name in ROW_COLUMNS}
-        self.batch = DistillationCollator(white_box=True, aligned=True)([row])
+        self.row = row
         generator = torch.Generator().manual_seed(seed)
         size = (1, len(self.s_ids), len(s_table))
         self.z = torch.randn(size, dtype=torch.float64, generator=generator).requires_grad_()
@@ -62,7 +64,8 @@ class Case:
     def check(self, objective: Objective, soft: torch.Tensor) -> None:
         """Value and gradient of the objective are those of α·soft + β·CE over the targets."""
         output = StudentOutput(self.z, lambda hidden: hidden, (), self.z.shape[2])
-        found = objective(output, self.batch, Weights(ALPHA, BETA, self.batch["targets"])).loss
+        batch = DistillationCollator(white_box=True, aligned=True, prepare=objective.prepare)([self.row])
+        found = objective(output, batch, Weights(ALPHA, BETA, torch.tensor(batch["host"].targets))).loss
         hard = -sum(self.student_log(index) for index in range(len(self.s_ids) - 1))
         expected = (ALPHA * soft + BETA * hard) / (len(self.s_ids) - 1)
         torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-9)
@@ -119,7 +122,7 @@ def test_universal_logits(s_table, t_table, text, seed, tau):
             for place in range(max(len(p), len(q))):
                 left = p[place] if place < len(p) else torch.zeros(())
                 total = total + (left - (q[place] if place < len(q) else 0)).abs()
-    case.check(UniversalLogit(case.said, tau, len(t_table)), total)
+    case.check(SoftObjective(OwnColumns(case.said, len(t_table)), SoftSettings(UniversalLogitLoss(tau))), total)
 
 
 @settings(max_examples=80, deadline=None)
@@ -148,7 +151,8 @@ def test_strict(s_table, t_table, text, seed, tau):
         possible = tempered > 0
         total = total + tau**2 * (tempered * (tempered.log() - log_q))[possible].sum()
     prefix_map = BytePrefixMap.build(t_table, s_table, first=exact_twin(s_table))
-    case.check(BytePrefix(case.said, prefix_map, SoftSettings(SoftLoss(tau)), only="twins", realised=False), total)
+    targets = BytePrefix(case.said, prefix_map, only="twins", realised=False)
+    case.check(SoftObjective(targets, SoftSettings(SoftLoss(tau))), total)
 
 
 @pytest.mark.parametrize("kind", ["byte-level", "sentencepiece"])

@@ -17,8 +17,8 @@ from distillkit.data.batching import DistillationCollator
 from distillkit.data.examples import ROW_COLUMNS
 from distillkit.losses.chunked import StudentOutput
 from distillkit.losses.tempered import SoftLoss
-from distillkit.training.aligned_objectives import BytePrefix
-from distillkit.training.objectives import SoftSettings, Weights
+from distillkit.teachers.targets import BytePrefix
+from distillkit.training.objectives import SoftObjective, SoftSettings, Weights
 
 
 @dataclass
@@ -114,7 +114,6 @@ def test_loss_and_gradient_against_loops(s_table, t_table, text, seed, tau, scal
     )
     row = {"id": 0, "first_target": 1, "student_ids": s_ids, "teacher_ids": t_ids}
     row |= {name: getattr(found, name) for name in ROW_COLUMNS}
-    batch = DistillationCollator(white_box=True, aligned=True)([row])
     generator = torch.Generator().manual_seed(seed)
 
     def random(*shape: int) -> torch.Tensor:
@@ -122,9 +121,11 @@ def test_loss_and_gradient_against_loops(s_table, t_table, text, seed, tau, scal
 
     z = random(1, len(s_ids), len(s_table)).requires_grad_()
     said = Said(random(len(t_ids), len(t_table)))
-    objective = BytePrefix(said, BytePrefixMap.build(t_table, s_table), SoftSettings(SoftLoss(tau)))
+    targets = BytePrefix(said, BytePrefixMap.build(t_table, s_table))
+    objective = SoftObjective(targets, SoftSettings(SoftLoss(tau)))
+    batch = DistillationCollator(white_box=True, aligned=True, prepare=objective.prepare)([row])
     output = StudentOutput(z, lambda hidden: hidden, (), len(s_table))
-    terms = objective(output, batch, Weights(0.7, 0.3, batch["targets"]))
+    terms = objective(output, batch, Weights(0.7, 0.3, torch.tensor(batch["host"].targets)))
     expected = naive_loss((s_table, t_table), (s_ids, t_ids), found, z[0], said.logits, 0.7, tau)
     torch.testing.assert_close(terms.loss, expected, rtol=1e-8, atol=1e-10)
     (ours,), (theirs,) = torch.autograd.grad(terms.loss, [z]), torch.autograd.grad(expected, [z])
@@ -134,9 +135,9 @@ def test_loss_and_gradient_against_loops(s_table, t_table, text, seed, tau, scal
 def test_the_rows_are_of_every_kind():
     """What the test above draws does contain rows inside teacher tokens, leading spaces and crossings."""
     student = TokenBytes(
-        (None, None, b"a", b"b", b"ab", b" ", b" a", b"ba"), True, {0: "</s>", 1: "<s>"}, frozenset(), 1, 0
+        (None, None, b"a", b"b", b"ab", b" ", b" a", b"ba"), True, {0: "</s>", 1: "<s>"}, frozenset(), eos_id=0
     )
-    teacher = TokenBytes((None, None, b"a", b"b", b" ", b"aba"), False, {0: "</s>", 1: "<s>"}, frozenset(), 1, 0)
+    teacher = TokenBytes((None, None, b"a", b"b", b" ", b"aba"), False, {0: "</s>", 1: "<s>"}, frozenset(), eos_id=0)
     kinds = set()
     for seed in range(40):
         text = b"ababa ab"

@@ -13,7 +13,8 @@ from distillkit.losses.chunked import StudentOutput
 from distillkit.losses.linear_head import LinearHead
 from distillkit.losses.target_rows import target_rows
 from distillkit.losses.tempered import SoftLoss
-from distillkit.training.objectives import HardOnly, Objective, SameTokenizer, SoftSettings, Terms, Weights
+from distillkit.teachers.targets import CommonTokens
+from distillkit.training.objectives import HardOnly, Objective, SoftObjective, SoftSettings, Terms, Weights
 
 ALPHA, BETA, TAU = 0.7, 0.3, 2.0
 
@@ -47,6 +48,16 @@ def everything(size: int) -> torch.Tensor:
     return torch.ones(size, dtype=torch.bool)
 
 
+def white_box(teacher: GivenLogits, common: torch.Tensor, tau: float) -> SoftObjective:
+    return SoftObjective(CommonTokens(teacher, common), SoftSettings(SoftLoss(tau)))
+
+
+def batch_of(labels: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What the objectives use of a batch."""
+    rows, targets = target_rows(labels)
+    return {"labels": labels, "target_rows": rows, "target_ids": targets}
+
+
 def output_of(student: torch.Tensor, *, written_out: bool = False) -> StudentOutput:
     """A student with these logits: its hidden states are the logits, its head changes nothing."""
     size = student.shape[-1]
@@ -63,10 +74,10 @@ def terms_of(
     beta: float = BETA, written_out: bool = False,
 ) -> Terms:  # fmt: skip
     common = everything(teacher.shape[-1]) if common is None else common
-    objective = SameTokenizer(GivenLogits(teacher), common, SoftSettings(SoftLoss(tau)))
+    objective = white_box(GivenLogits(teacher), common, tau)
     count = len(target_rows(labels)[0]) if targets is None else targets
     output = output_of(student, written_out=written_out)
-    return objective(output, {"labels": labels}, Weights(alpha, beta, torch.tensor(max(count, 1))))
+    return objective(output, batch_of(labels), Weights(alpha, beta, torch.tensor(max(count, 1))))
 
 
 def loss_of(*arguments, **options) -> torch.Tensor:
@@ -88,7 +99,6 @@ def test_value_and_gradient_are_those_of_the_plain_form(tau, written_out):
     found = terms_of(student, labels, teacher, tau=tau, common=common, targets=17, written_out=written_out)
     assert found.soft_sum.item() == pytest.approx(expected.soft_sum.item(), rel=1e-12)
     assert found.hard_sum.item() == pytest.approx(expected.hard_sum.item(), rel=1e-12)
-    assert found.soft_rows == expected.soft_rows
     wanted = combine(expected, ALPHA, BETA, 17)
     torch.testing.assert_close(found.loss, wanted, rtol=1e-12, atol=0)
     gradients = (torch.autograd.grad(loss, student)[0] for loss in (found.loss, wanted))
@@ -150,18 +160,17 @@ def test_a_batch_without_targets_is_zero_with_a_graph(kind, content):
     student = torch.full((2, 3, 5), content, requires_grad=True)
     labels = torch.full((2, 3), IGNORED)
     teacher = GivenLogits(torch.full((2, 3, 5), content))
-    same = SameTokenizer(teacher, everything(5), SoftSettings(SoftLoss(TAU)))
+    same = white_box(teacher, everything(5), TAU)
     objective: Objective = HardOnly() if kind == "hard" else same
-    terms = objective(output_of(student), {"labels": labels}, Weights(ALPHA, BETA, torch.tensor(1)))
+    terms = objective(output_of(student), batch_of(labels), Weights(ALPHA, BETA, torch.tensor(1)))
     assert terms.loss.item() == 0
     terms.loss.backward()
     assert student.grad.abs().max() == 0
-    assert terms.soft_rows == 0
 
 
 def test_without_a_teacher_it_is_cross_entropy_alone():
     student, labels, teacher = batch()
-    terms = HardOnly()(output_of(student), {"labels": labels}, Weights(0.0, 1.0, torch.tensor(4)))
+    terms = HardOnly()(output_of(student), batch_of(labels), Weights(0.0, 1.0, torch.tensor(4)))
     expected = plain(student, labels, teacher, 1.0).hard_sum
     torch.testing.assert_close(terms.hard_sum, expected.detach(), rtol=1e-12, atol=0)
     torch.testing.assert_close(terms.loss, expected / 4, rtol=1e-12, atol=0)

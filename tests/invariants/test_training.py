@@ -37,10 +37,10 @@ from distillkit.run.pair import ModelPair
 from distillkit.settings.parameters import Parameters, flag
 from distillkit.storage import files_below
 from distillkit.teachers.live import LiveTeacher
-from distillkit.training.aligned_objectives import aligned_objective
+from distillkit.teachers.targets import teacher_signal
 from distillkit.training.arguments import training_arguments
 from distillkit.training.metrics_log import MetricsLog, read_metrics
-from distillkit.training.objectives import BlackBox, Weights, same_tokenizer_objective
+from distillkit.training.objectives import BlackBox, Weights, objective_of
 from distillkit.training.trainer import DistillTrainer, Progress, schedule_factor
 
 CPU = Compute(torch.device("cpu"), None, torch.float32)
@@ -87,10 +87,12 @@ class Setting:
         assert len(self.rows) == 32
         width = 300 if other else 384
         self.teacher = LiveTeacher(tiny_model("gpt2", width, seed=1, initializer_range=0.2), CPU)
-        self.collator = DistillationCollator(white_box=kind != "black box", aligned=other)
         config = Parameters(temperature=2.0, alignment=KINDS[kind] or "auto")
-        build = aligned_objective if other else same_tokenizer_objective
-        self.objective: Any = BlackBox() if kind == "black box" else build(config, self.teacher, self.encoders)
+        signal = teacher_signal(config, self.encoders, self.teacher, paired=other)
+        self.objective: Any = BlackBox() if kind == "black box" else objective_of(signal, config)
+        self.collator = DistillationCollator(
+            white_box=kind != "black box", aligned=other, prepare=self.objective.prepare
+        )
 
     def student(self) -> nn.Module:
         return tiny_model("gpt2", 384, layers=1, hidden=16, seed=2)
@@ -147,7 +149,7 @@ class MeanOfMeans(InOrder):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        own = inputs["targets"] * self.args.gradient_accumulation_steps
+        own = inputs["host"].targets * self.args.gradient_accumulation_steps
         return super().compute_loss(model, inputs, return_outputs, own)
 
 
@@ -220,7 +222,7 @@ def test_the_loss_of_an_example_does_not_depend_on_its_company(kind: str) -> Non
         assert terms.loss.item() == pytest.approx(0.7 * terms.soft_sum.item() + 0.3 * terms.hard_sum.item(), rel=1e-5)
         terms.loss.backward()
         gradient = torch.cat([value.grad.flatten() for value in student.parameters() if value.grad is not None])
-        return [terms.soft_sum.item(), terms.hard_sum.item(), float(batch["targets"])], gradient
+        return [terms.soft_sum.item(), terms.hard_sum.item(), float(batch["host"].targets)], gradient
 
     alone = [sums([row]) for row in setting.rows[:8]]
     together, gradient = sums(setting.rows[:8])
@@ -237,11 +239,11 @@ def test_black_box_learns_continuations_only_each_text_with_its_weight() -> None
     ]
     batch = setting.collator(rows)
     assert batch["labels"][0, :4].tolist() == [IGNORED] * 4
-    assert int(batch["targets"]) == len(rows[0]["student_ids"]) - 4 + len(rows[1]["student_ids"]) - 1
+    assert batch["host"].targets == len(rows[0]["student_ids"]) - 4 + len(rows[1]["student_ids"]) - 1
     logits = setting.student()(batch["input_ids"], attention_mask=batch["attention_mask"]).logits.detach()
     logits.requires_grad_()
     output = StudentOutput(logits, lambda values: values, (), logits.shape[-1])
-    terms = BlackBox()(output, batch, Weights(0.7, 0.3, batch["targets"]))
+    terms = BlackBox()(output, batch, Weights(0.7, 0.3, torch.tensor(batch["host"].targets)))
     chances = logits.detach().log_softmax(-1)
     expected = []
     for index, row in enumerate(rows):
@@ -259,7 +261,7 @@ def test_black_box_learns_continuations_only_each_text_with_its_weight() -> None
         row = 3 if index == 0 else 0
         chance = float(chances[index, row, rows[index]["student_ids"][row + 1]].exp())
         target = rows[index]["student_ids"][row + 1]
-        assert float(logits.grad[index, row, target]) == pytest.approx(weight * (chance - 1) / int(batch["targets"]))
+        assert float(logits.grad[index, row, target]) == pytest.approx(weight * (chance - 1) / batch["host"].targets)
 
 
 def test_infinite_gradients_of_fp16_leave_a_line_that_json_can_hold(tmp_path: Path) -> None:

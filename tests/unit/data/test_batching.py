@@ -42,8 +42,9 @@ def test_masks_go_by_length_not_by_token_id() -> None:
     assert batch["input_ids"].shape == (2, 4)
     assert batch["attention_mask"].sum(1).tolist() == [4, 2]
     assert batch["labels"][0].tolist() == [IGNORED, 0, 0, 7]
-    assert int(batch["targets"]) == 4
-    assert batch["example_ids"].tolist() == [5, 9]
+    assert (batch["host"].targets, batch["host"].example_ids) == (4, [5, 9])
+    # Row r predicts token r + 1.
+    assert (batch["target_rows"].tolist(), batch["target_ids"].tolist()) == ([0, 1, 2, 4], [0, 0, 7, 4])
 
 
 def test_rows_point_into_the_flattened_batch() -> None:
@@ -73,7 +74,9 @@ def test_rows_point_into_the_flattened_batch() -> None:
     ]
     batch = DistillationCollator(white_box=True, aligned=True)(examples)
     assert batch["input_ids"].shape == (2, 9)
-    assert batch["student_row_index"].tolist() == [0, 2, 9 + 8]
-    assert batch["teacher_row_index"].tolist() == [0, 1, 3 + 2]
-    assert batch["end_row_index"].tolist() == [1, 1, 3 + 2]
-    assert (batch["skips"].tolist(), batch["end_skips"].tolist()) == ([0, 0, 3], [0, 2, 4])
+    rows = batch["host"].rows
+    assert rows.student_rows.tolist() == [0, 2, 9 + 8]
+    assert rows.teacher_rows.tolist() == [0, 1, 3 + 2]
+    assert rows.end_rows.tolist() == [1, 1, 3 + 2]
+    assert (rows.skips.tolist(), rows.end_skips.tolist()) == ([0, 0, 3], [0, 2, 4])
+    assert batch["host"].teacher_lengths == [2, 3]

@@ -11,9 +11,11 @@ from tiny_models import save_model_folder, tiny_model, tiny_tokenizer
 
 from distillkit.device.precision import choose_compute
 from distillkit.dry_run import microbenchmarks
-from distillkit.dry_run.microbenchmarks import Shape, Timing
+from distillkit.dry_run.inputs import Amounts
+from distillkit.dry_run.microbenchmarks import Timing
 from distillkit.dry_run.plan import estimate_run
-from distillkit.dry_run.time_model import Amounts, Part, phase_seconds
+from distillkit.dry_run.time_model import Work, phase_seconds
+from distillkit.models.shape import ModelShape, model_shape
 from distillkit.settings.parameters import Parameters
 
 STAGES = ["check-env", "prepare-data", "distill", "validate", "demo", "plot"]
@@ -47,13 +49,19 @@ def settings(root: Path, **changes: Any) -> Parameters:
     return Parameters(**usual | changes)
 
 
+def shape_of(config: dict[str, Any], layers: int) -> ModelShape:
+    shape = model_shape(config)
+    assert shape is not None
+    return dataclasses.replace(shape, layers=layers)
+
+
 def phases(**changes: Any) -> dict[str, float]:
     config = Parameters(no_cuda=True, precision="fp32", compile_loss="off", **changes)
-    part = Part(Shape({}, 10), 10_000_000, 1000, 64)
-    return phase_seconds(
-        config, choose_compute(config), part, part, Amounts(100_000, 100_000, 5_000, 200, 100), STAGES,
-        cached=config.teacher_cache != "off", streams=config.teacher_streaming == "on",
-    )  # fmt: skip
+    shape = ModelShape({}, 10_000_000, 10, 1000, 64, 64, True)
+    amounts = Amounts(1000, 100_000, 100_000, 100_000, 5_000, 100, exact=False)
+    cache = "off" if config.teacher_cache == "off" else "exact"
+    work = Work(amounts, 200, cache=cache, streams=config.teacher_streaming == "on")
+    return phase_seconds(config, choose_compute(config), shape, shape, work, STAGES)
 
 
 @pytest.mark.usefixtures("unmeasured")
@@ -90,7 +98,7 @@ def test_a_teacher_block_by_block_takes_less_memory_and_more_disk(
     hidden_states = 1000 * 100 * 32 * 4
     assert plans["on"]["disk_bytes"] == plans["off"]["disk_bytes"] + hidden_states
     assert plans["on"]["memory_bytes"] <= plans["off"]["memory_bytes"]
-    monkeypatch.setattr("distillkit.dry_run.plan.free_memory_bytes", lambda device: 1000)
+    monkeypatch.setattr("distillkit.dry_run.inputs.free_memory_bytes", lambda device: 1000)
     short = estimate_run(settings(models, teacher_cache="exact"), tmp_path, STAGES)
     assert short["disk_bytes"] == plans["on"]["disk_bytes"]
 
@@ -100,14 +108,14 @@ def test_layers_are_told_from_what_a_call_takes_anyway(monkeypatch: pytest.Monke
     monkeypatch.setattr(microbenchmarks, "seconds_of", lambda *_: next(found))
     config = tiny_model("gpt2", 300, layers=3).config.to_dict()
     compute = choose_compute(Parameters(no_cuda=True, precision="fp32"))
-    assert microbenchmarks.single_token(Shape(config, 12), compute) == pytest.approx(0.3 + 12 * 0.2)
+    assert microbenchmarks.single_token(shape_of(config, 12), compute) == pytest.approx(0.3 + 12 * 0.2)
     assert Timing(1.0, 2.0).of(3) == 7.0
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "qwen2", "gpt_neox"])
 def test_real_measurements_are_of_the_right_size(family: str) -> None:
     compute = dataclasses.replace(choose_compute(Parameters(no_cuda=True, precision="fp32")))
-    shape = Shape(tiny_model(family, 300, layers=3).config.to_dict(), 3)
+    shape = shape_of(tiny_model(family, 300, layers=3).config.to_dict(), 3)
     forward = microbenchmarks.forward_per_token(shape, compute.teacher, compute, 32)
     training = microbenchmarks.training_per_token(shape, compute, 32, 4)
     assert 0 < forward < training < 0.1

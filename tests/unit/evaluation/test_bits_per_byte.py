@@ -16,7 +16,6 @@ from torch import nn
 from distillkit import interrupts
 from distillkit.errors import DistillkitError, Interrupted
 from distillkit.evaluation import batched_forward
-from distillkit.evaluation.batched_forward import batches_by_length
 from distillkit.evaluation.bits_per_byte import ScoredText, Scores, score
 
 CPU = torch.device("cpu")
@@ -156,13 +155,3 @@ def test_a_signal_ends_it_unless_told_otherwise() -> None:
         score(model, make_texts(2), device=CPU)
     assert model.training
     assert score(model, make_texts(2), device=CPU, interruptible=False).tokens.sum() > 0
-
-
-def test_batches_hold_everything_once_and_no_more_than_allowed() -> None:
-    generator = random.Random(3)
-    lengths = [generator.randint(1, 50) for _ in range(200)]
-    batches = batches_by_length(lengths, 120)
-    assert sorted(index for batch in batches for index in batch) == list(range(200))
-    assert all(len(batch) * max(lengths[index] for index in batch) <= 120 for batch in batches)
-    assert batches_by_length([500, 3], 120) == [[0], [1]]
-    assert batches_by_length([], 120) == []

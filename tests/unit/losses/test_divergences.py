@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import get_args
 
 import pytest
 import torch
 
+from distillkit import registry
 from distillkit.losses.divergences import (
     IMPOSSIBLE,
     Divergence,
@@ -18,13 +18,13 @@ from distillkit.losses.divergences import (
     reverse_kl,
     skew_kl,
     skew_reverse_kl,
+    taid,
     taid_target,
     taid_weight,
     total_variation,
 )  # fmt: skip
-from distillkit.settings.parameters import DivergenceName
 
-NAMES = get_args(DivergenceName)
+NAMES = sorted(registry.DIVERGENCES)
 
 
 def log_probs(*shape: int, seed: int = 0, scale: float = 2.0) -> torch.Tensor:
@@ -36,36 +36,36 @@ def kl(p: list[float], q: list[float]) -> float:
     return sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
 
 
-def naive(name: str, p: list[float], q: list[float], mix: float, alpha: float, beta: float) -> float:
-    """The formulas as the papers print them."""
+def mixed(mix: float, p: list[float], q: list[float]) -> list[float]:
+    return [mix * a + (1 - mix) * b for a, b in zip(p, q, strict=True)]
 
-    def between(first: list[float], second: list[float]) -> list[float]:
-        return [mix * a + (1 - mix) * b for a, b in zip(first, second, strict=True)]
 
-    if name in ("forward-kl", "taid"):
-        return kl(p, q)
-    if name == "reverse-kl":
-        return kl(q, p)
-    if name == "jsd":
-        return mix * kl(p, between(p, q)) + (1 - mix) * kl(q, between(p, q))
-    if name == "skew-kl":
-        return kl(p, between(p, q))
-    if name == "skew-reverse-kl":
-        return kl(q, between(q, p))
-    if name == "total-variation":
-        return 0.5 * sum(abs(a - b) for a, b in zip(p, q, strict=True))
+def alpha_beta_as_printed(p: list[float], q: list[float], alpha: float, beta: float) -> float:
     total = alpha + beta
     return -sum(
         a**alpha * b**beta - alpha / total * a**total - beta / total * b**total for a, b in zip(p, q, strict=True)
     ) / (alpha * beta)
 
 
+# The formulas as the papers print them: (p, q, mix, α, β) -> nats.
+FORMULAS = {
+    "forward-kl": lambda p, q, *_: kl(p, q),
+    "taid": lambda p, q, *_: kl(p, q),
+    "reverse-kl": lambda p, q, *_: kl(q, p),
+    "jsd": lambda p, q, mix, *_: mix * kl(p, mixed(mix, p, q)) + (1 - mix) * kl(q, mixed(mix, p, q)),
+    "skew-kl": lambda p, q, mix, *_: kl(p, mixed(mix, p, q)),
+    "skew-reverse-kl": lambda p, q, mix, *_: kl(q, mixed(mix, q, p)),
+    "total-variation": lambda p, q, *_: 0.5 * sum(abs(a - b) for a, b in zip(p, q, strict=True)),
+    "alpha-beta": lambda p, q, _, alpha, beta: alpha_beta_as_printed(p, q, alpha, beta),
+}
+
+
 @pytest.mark.parametrize(("mix", "alpha", "beta"), [(0.5, 0.2, 0.7), (0.1, 1.0, 0.5), (0.9, 0.05, 0.05)])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", sorted(FORMULAS))
 def test_the_papers_formula(name, mix, alpha, beta):
     p, q = log_probs(6, 9), log_probs(6, 9, seed=1)
-    expected = [naive(name, p[n].exp().tolist(), q[n].exp().tolist(), mix, alpha, beta) for n in range(6)]
-    assert Divergence(name, mix, alpha, beta)(p, q).tolist() == pytest.approx(expected, rel=1e-9)
+    expected = [FORMULAS[name](p[n].exp().tolist(), q[n].exp().tolist(), mix, alpha, beta) for n in range(6)]
+    assert Divergence(name, mix=mix, ab_alpha=alpha, ab_beta=beta)(p, q).tolist() == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -177,7 +177,11 @@ def test_taid_goes_from_a_mixture_of_logits_to_the_teacher():
     impossible = torch.log_softmax(p.masked_fill(torch.arange(7) == 3, -torch.inf), -1)
     assert taid_target(impossible, q, 0.5)[:, 3].isneginf().all()
     assert taid_target(impossible, q, 0.5).exp().sum(-1).tolist() == pytest.approx([1] * 4)
-    assert [taid_weight(done) for done in (-1, 0, 0.5, 1, 2)] == pytest.approx([0.4, 0.4, 0.7, 1, 1])
+    assert [taid_weight(fraction) for fraction in (-1, 0, 0.5, 1, 2)] == pytest.approx([0.4, 0.4, 0.7, 1, 1])
+    expected = forward_kl(taid_target(p, q, 0.7), q)
+    torch.testing.assert_close(taid(p, q, 0.5), expected)
+    torch.testing.assert_close(Divergence("taid")(p, q, training_fraction=0.5), expected)
+    torch.testing.assert_close(Divergence("taid")(p, q), forward_kl(p, q))
 
 
 def test_what_underflows_is_nothing_too():
@@ -194,5 +198,19 @@ def test_a_student_that_excludes_what_the_teacher_says_is_infinitely_wrong():
 def test_names_and_ranges():
     with pytest.raises(ValueError, match="no divergence"):
         Divergence("kl")
-    with pytest.raises(ValueError, match="mix"):
-        Divergence("jsd", 1.0)
+    p, q = log_probs(2, 3), log_probs(2, 3, seed=1)
+    for name in ("jsd", "skew-kl", "skew-reverse-kl"):
+        with pytest.raises(ValueError, match="mix"):
+            Divergence(name, mix=1.0)(p, q)
+
+
+def test_a_setting_reaches_the_functions_that_take_it_and_none_stands_for_their_default():
+    p, q = log_probs(4, 7), log_probs(4, 7, seed=1)
+    assert Divergence("reverse-kl", mix=0.3, ab_alpha=1.0).settings == {}
+    torch.testing.assert_close(Divergence("reverse-kl", mix=0.3)(p, q), reverse_kl(p, q))
+    torch.testing.assert_close(Divergence("jsd", mix=0.3, ab_beta=2.0)(p, q), jensen_shannon(p, q, 0.3))
+    for name, function in (("jsd", jensen_shannon), ("skew-kl", skew_kl), ("alpha-beta", alpha_beta)):
+        torch.testing.assert_close(Divergence(name, mix=None, ab_alpha=None)(p, q), function(p, q))
+    assert jensen_shannon(p, q).tolist() == jensen_shannon(p, q, 0.5).tolist()
+    assert skew_kl(p, q).tolist() == skew_kl(p, q, 0.1).tolist()
+    assert skew_reverse_kl(p, q).tolist() == skew_reverse_kl(p, q, 0.1).tolist()

@@ -8,7 +8,7 @@ import pytest
 from tiny_models import TRAINING_SENTENCES, tiny_sentencepiece_tokenizer, tiny_tokenizer
 
 from distillkit.data.text_encoder import TextEncoder, make_text_encoder
-from distillkit.teachers.black_box import LONGEST_PROMPT, make_prompts, written_examples
+from distillkit.teachers.black_box import LONGEST_PROMPT, continuation_rows, make_prompts
 from distillkit.teachers.generation import Continuation, Prompt
 
 CASES = [
@@ -58,9 +58,9 @@ def test_targets_are_the_tokens_that_spell_the_continuation(
     tokenizers: dict[str, Any], name: str, beginning: str, continuation: str, finish: str
 ) -> None:
     student = encoder(tokenizers, name)
-    found = written_examples([written(continuation, finish)], [prompt(beginning)], student)
-    assert found.dropped == 0
-    (example,) = found.examples
+    rows, dropped = continuation_rows([written(continuation, finish)], [prompt(beginning)], student)
+    assert dropped == 0
+    (example,) = rows
     ids, first = example["student_ids"], example["first_target"]
     assert example["teacher_text"] is True
     assert spelled(student, ids).removeprefix(b" ") in (
@@ -79,8 +79,8 @@ def test_targets_are_the_tokens_that_spell_the_continuation(
 
 def test_cut_to_the_students_length(tokenizers: dict[str, Any]) -> None:
     student = encoder(tokenizers, "bpe", 20)
-    found = written_examples([written(" and on" * 40, "eos")], [prompt("On")], student)
-    ids = found.examples[0]["student_ids"]
+    (row,), _ = continuation_rows([written(" and on" * 40, "eos")], [prompt("On")], student)
+    ids = row["student_ids"]
     # The text goes on behind the cut, so its end is not said.
     assert len(ids) == student.limit + 1
     assert ids[-1] != student.end_id
@@ -89,9 +89,9 @@ def test_cut_to_the_students_length(tokenizers: dict[str, Any]) -> None:
 
 def test_nothing_is_left_of_a_continuation_beyond_the_length(tokenizers: dict[str, Any]) -> None:
     student = encoder(tokenizers, "bpe", 20)
-    found = written_examples([written(" the end", "eos")], [prompt("word " * 40)], student)
-    assert found.examples == []
-    assert found.dropped == 1
+    rows, dropped = continuation_rows([written(" the end", "eos")], [prompt("word " * 40)], student)
+    assert rows == []
+    assert dropped == 1
 
 
 def test_only_kept_texts_are_taken_each_with_its_own_prompt(tokenizers: dict[str, Any]) -> None:
@@ -99,12 +99,12 @@ def test_only_kept_texts_are_taken_each_with_its_own_prompt(tokenizers: dict[str
     prompts = [prompt(f"Prompt {index}", index) for index in (9, 4, 7)]
     texts = [written(f" text {index}", "eos", index, kept=index != 4) for index in (4, 7, 9)]
     texts.append(written(" \ud800", "eos", 7))
-    found = written_examples(texts, prompts, student)
-    assert [example["id"] for example in found.examples] == [7, 9]
-    assert [spelled(student, example["student_ids"]) for example in found.examples] == [
+    rows, dropped = continuation_rows(texts, prompts, student)
+    assert [row["id"] for row in rows] == [7, 9]
+    assert [spelled(student, row["student_ids"]) for row in rows] == [
         b"Prompt 7 text 7", b"Prompt 9 text 9",
     ]  # fmt: skip
-    assert found.dropped == 1
+    assert dropped == 1
 
 
 @pytest.mark.parametrize("name", ["bpe", "bos", "none", "sentencepiece"])

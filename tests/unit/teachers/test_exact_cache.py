@@ -13,6 +13,7 @@ import torch
 from tiny_models import tiny_model
 
 from distillkit.console import Console
+from distillkit.data.batching import DistillationCollator
 from distillkit.device.precision import choose_compute
 from distillkit.settings.parameters import Parameters
 from distillkit.teachers.cache_entries import delete_cache, list_caches
@@ -46,11 +47,9 @@ def filled(root: Path, teacher: LiveTeacher) -> TeacherCache:
     return cache
 
 
-def batch_of(indices: list[int]) -> dict[str, torch.Tensor]:
-    width = max(len(TEXTS[index]) for index in indices)
-    ids = torch.tensor([TEXTS[index] + [0] * (width - len(TEXTS[index])) for index in indices])
-    mask = torch.tensor([[1] * len(TEXTS[index]) + [0] * (width - len(TEXTS[index])) for index in indices])
-    return {"teacher_input_ids": ids, "teacher_attention_mask": mask, "cache_index": torch.tensor(indices)}
+def batch_of(indices: list[int]) -> dict[str, Any]:
+    rows = [{"id": index, "student_ids": TEXTS[index], "first_target": 1, "cache_index": index} for index in indices]
+    return DistillationCollator(white_box=True, aligned=False)(rows)
 
 
 def nobody() -> LiveTeacher:

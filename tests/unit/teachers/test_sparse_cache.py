@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from distillkit.console import Console
-from distillkit.data.batching import DistillationCollator
 from distillkit.losses.chunked import SoftTargets
-from distillkit.losses.target_rows import target_rows
+from distillkit.losses.mapped_mass import MappedMass
 from distillkit.teachers import fill_sparse
 from distillkit.teachers.fill_sparse import Thinning, fill_sparse_cache
 from distillkit.teachers.sparse_cache import SparseCache, SparseKey, SparseRows
@@ -32,12 +31,15 @@ class Teacher:
 
     def __init__(self) -> None:
         self.calls = 0
+        self.mass = MappedMass()
 
-    def soft_targets(self, batch: Mapping[str, Tensor]) -> SoftTargets:
+    def prepare(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        return {}
+
+    def soft_targets(self, batch: Mapping[str, Any]) -> SoftTargets:
         self.calls += 1
-        rows, _ = target_rows(batch["labels"])
-        width = batch["labels"].shape[1]
-        places = [(int(batch["example_ids"][row // width]), int(row % width)) for row in rows.tolist()]
+        rows, width = batch["target_rows"], batch["labels"].shape[1]
+        places = [(batch["host"].example_ids[row // width], int(row % width)) for row in rows.tolist()]
         return _Targets(
             torch.arange(len(rows)),
             torch.stack([log_target(*place) for place in places] or [log_target(0, 2)])[: len(rows)],
@@ -66,8 +68,7 @@ def key(**facts: Any) -> SparseKey:
 def fill(root: Path, *, method: str = "sampling", size: int = 64, teacher: Any = None) -> SparseCache:
     cache = SparseCache(root, key())
     thinning = Thinning(method, size, 2.0, V, seed=7)
-    collator = DistillationCollator(white_box=True, aligned=False)
-    fill_sparse_cache(cache, EXAMPLES, collator, teacher or Teacher, thinning, torch.device("cpu"), QUIET)
+    fill_sparse_cache(cache, EXAMPLES, teacher or Teacher, thinning, torch.device("cpu"), QUIET, aligned=False)
     cache.open()
     return cache
 

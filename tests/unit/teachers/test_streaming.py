@@ -315,7 +315,7 @@ def test_what_cannot_be_streamed_is_refused(tmp_path: Path) -> None:
         ({"quantization_config": {"bits": 4}}, "quantised"),
     ):
         (located.folder / "config.json").write_text(json.dumps(config | change))
-        assert words in (streaming_problem(located) or "")
+        assert words in (streaming_problem(config | change) or "")
         with pytest.raises(UsageError, match=words):
             BlockwiseTeacher(located, torch.float32, CPU)
 

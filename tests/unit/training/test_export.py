@@ -50,8 +50,7 @@ def facts(tmp_path: Path) -> Any:
 
 
 def test_a_registered_alignment_is_described_by_its_code(facts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    known = getattr(registry, "ALIGNMENTS", {})
-    monkeypatch.setattr(registry, "ALIGNMENTS", {**known, "by-length": "by_length:length_pairs"}, raising=False)
+    monkeypatch.setitem(registry.ALIGNMENTS, "by-length", "by_length:length_pairs")
     monkeypatch.setitem(sys.modules, "by_length", SimpleNamespace(length_pairs=length_pairs))
     text = model_card(facts(same=False, alignment="by-length"))
     summary = "Pairs the tokens of both sides by their length, the longest first."

@@ -1,0 +1,213 @@
+"""What a plan goes by: the models as far as they are on this machine, the texts as far as they are prepared."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distillkit.console import Console
+from distillkit.data.examples import load_examples
+from distillkit.data.splitting import held_out_examples
+from distillkit.data.training_rows import white_box_rows
+from distillkit.device.memory import free_memory_bytes
+from distillkit.device.precision import Compute
+from distillkit.errors import DistillkitError
+from distillkit.models.gguf import cached_conversion
+from distillkit.models.loading import LocatedModel
+from distillkit.models.references import ModelReference, parse_student_reference, parse_teacher_reference
+from distillkit.models.shape import ModelShape, model_shape
+from distillkit.run.context import TrainingContext
+from distillkit.run.directory import RunDirectory
+from distillkit.run.pair import ModelPair
+from distillkit.settings.parameters import Parameters
+from distillkit.silence_libraries import silence_hub
+from distillkit.storage import read_json
+from distillkit.teachers.blocks import streaming_problem
+from distillkit.teachers.cache_entries import FOLDER
+from distillkit.teachers.choices import TeacherFacts, TeacherMemory
+from distillkit.teachers.exact_cache import free_space
+from distillkit.teachers.loader import TeacherLoader
+from distillkit.teachers.sparse_cache import bytes_per_token
+
+
+@dataclass(frozen=True)
+class PlannedModels:
+    """Teacher and student of a plan; None for what is not on this machine, or cannot be told from its configuration.
+
+    Attributes:
+        teacher, student: where they lie; a Hub model may be there with its configuration only.
+        teacher_shape, student_shape: their sizes.
+    """
+
+    teacher: LocatedModel | None
+    student: LocatedModel | None
+    teacher_shape: ModelShape | None
+    student_shape: ModelShape | None
+
+
+@dataclass(frozen=True)
+class Amounts:
+    """What is to be read.
+
+    Attributes:
+        examples: training texts.
+        student_tokens, teacher_tokens: of the training texts, once.
+        student_inputs: the same with start and end tokens: the rows of the student's head in an epoch.
+        held_out_tokens: of the validation part, and of the test part.
+        length: the longest text in tokens.
+        exact: counted; else every text is taken to be full.
+    """
+
+    examples: int
+    student_tokens: int
+    teacher_tokens: int
+    student_inputs: int
+    held_out_tokens: int
+    length: int
+    exact: bool
+
+
+def find_models(config: Parameters) -> PlannedModels:
+    """The models of a configuration, from where they cost next to nothing: no weights are downloaded or converted."""
+    teacher_reference, student_reference = parse_teacher_reference(config), parse_student_reference(config)
+    teacher = _find(teacher_reference)
+    teacher_shape = _shape(teacher)
+    if student_reference.kind == "pruned-teacher":
+        student = LocatedModel(student_reference, teacher.folder) if teacher is not None else None
+        layers = student_reference.layers
+        shape = teacher_shape.with_layers(layers) if teacher_shape is not None and layers is not None else None
+        return PlannedModels(teacher, student, teacher_shape, shape)
+    student = _find(student_reference)
+    return PlannedModels(teacher, student, teacher_shape, _shape(student))
+
+
+def _shape(located: LocatedModel | None) -> ModelShape | None:
+    if located is None:
+        return None
+    with contextlib.suppress(OSError, ValueError):
+        config: Any = read_json(located.folder / "config.json")
+        return model_shape(config) if isinstance(config, dict) else None
+    return None
+
+
+def _find(reference: ModelReference) -> LocatedModel | None:
+    folder: Path | None = None
+    if reference.kind == "folder":
+        folder = reference.path
+    elif reference.kind in ("gguf", "wheel"):
+        folder = cached_conversion(reference)
+    elif reference.repo_id is not None:
+        folder = _hub_config(reference.repo_id, reference.revision)
+    return LocatedModel(reference, folder) if folder is not None else None
+
+
+def _hub_config(repo_id: str, revision: str | None) -> Path | None:
+    """The folder of a Hub model's config.json: a few hundred bytes, from the cache or the Hub."""
+    from huggingface_hub import HfApi, hf_hub_download
+
+    try:
+        return Path(hf_hub_download(repo_id, "config.json", revision=revision, local_files_only=True)).parent
+    except OSError:
+        pass  # not in the cache
+    with silence_hub():
+        try:
+            # One short request first: the library's own retries would take most of a minute without a network.
+            HfApi().model_info(repo_id, revision=revision, timeout=5)
+            return Path(hf_hub_download(repo_id, "config.json", revision=revision, etag_timeout=5)).parent
+        except Exception:
+            # Not on the Hub, gated, no network, in whatever words the HTTP client has for it: the plan says
+            # "unknown", the run itself says why.
+            return None
+
+
+# --- the texts -------------------------------------------------------------------------------------------------------
+
+
+def count_texts(config: Parameters, folder: Path) -> Amounts:
+    """Tokens of the texts of the run in `folder`: counted if they are prepared."""
+    try:
+        stats = read_json(folder / "data" / "stats.json")["splits"]
+        train, test = stats["train"], stats["test"]
+        stored = load_examples(folder / "data" / "train").select_columns(["student_ids"])
+        lengths = [len(ids) for ids in stored["student_ids"]]
+        return Amounts(
+            examples=len(lengths),
+            student_tokens=int(train["student_tokens"]),
+            teacher_tokens=int(train["teacher_tokens"]),
+            student_inputs=sum(lengths),
+            held_out_tokens=int(test["student_tokens"]),
+            length=max(lengths),
+            exact=True,
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        full = config.sample_size * config.max_length
+        return Amounts(
+            examples=config.sample_size,
+            student_tokens=full,
+            teacher_tokens=full,
+            student_inputs=full,
+            held_out_tokens=held_out_examples(config) * config.max_length,
+            length=config.max_length,
+            exact=False,
+        )
+
+
+# --- what the teacher's choices depend on ----------------------------------------------------------------------------
+
+
+def teacher_facts(
+    config: Parameters, compute: Compute, folder: Path, models: PlannedModels, amounts: Amounts
+) -> TeacherFacts | None:
+    """The facts that the run itself will gather, where its data are prepared; else with every text taken to be full, and
+    no cache begun. None where the teacher's size is not known."""
+    shape = models.teacher_shape
+    if shape is None:
+        return None
+    if amounts.exact and (context := _context(config, compute, folder, models)) is not None:
+        return _gathered(context, folder)
+    itemsize = compute.teacher.itemsize
+    vocabulary = models.student_shape.vocabulary if models.student_shape is not None else shape.vocabulary
+    exact = amounts.teacher_tokens * shape.width * itemsize
+    return TeacherFacts(
+        memory=TeacherMemory(
+            name=config.teacher_model_path or config.teacher_model,
+            weight_bytes=shape.parameters * itemsize,
+            free_bytes=free_memory_bytes(compute.device),
+            streaming_problem=streaming_problem(shape.config),
+        ),
+        place=str(folder.parent),
+        tokens=amounts.teacher_tokens,
+        free_disk=free_space(folder.parent / FOLDER),
+        # Where only the weights would tell, most heads are.
+        head_is_plain=shape.head_is_plain is not False,
+        begun=False,
+        exact_bytes=exact,
+        exact_missing_bytes=exact,
+        streaming_bytes=2 * amounts.teacher_tokens * max(shape.width, shape.inner_width) * itemsize,
+        sparse_missing_bytes=amounts.student_inputs * bytes_per_token(config.sparse_size, vocabulary),
+    )
+
+
+def _context(config: Parameters, compute: Compute, folder: Path, models: PlannedModels) -> TrainingContext | None:
+    """The run's own context, if everything that it reads is here."""
+    if models.teacher is None or models.student is None:
+        return None
+    console = Console(quiet=True)
+    try:
+        run = RunDirectory.open(folder)
+        same = bool(read_json(run.data / "stats.json")["same_tokenizer"])
+        pair = ModelPair(config, models.teacher, models.student, same)
+        return TrainingContext(config, run, pair, pair.text_encoders(config), compute, console)
+    except (DistillkitError, OSError, ValueError, KeyError, TypeError):
+        return None  # The run itself says what is wrong with them.
+
+
+def _gathered(context: TrainingContext, folder: Path) -> TeacherFacts:
+    first_target = 0 if context.encoders.student.start_id is None else 1
+    identical = bool(context.pair.same_tokenizer) and context.pairs_rows
+    rows = white_box_rows(load_examples(folder / "data" / "train"), first_target=first_target, identical=identical)
+    # Recorded when the data were prepared, and compared again by the run: computing it reads all weights.
+    fingerprint = str(read_json(folder / "data" / "models.json")["teacher"]["fingerprint"])
+    return TeacherLoader(context, rows, fingerprint).facts()

@@ -1,0 +1,60 @@
+"""How much memory a run takes at its peak, from sizes alone."""
+
+from __future__ import annotations
+
+from distillkit.data.splitting import held_out_examples
+from distillkit.device.precision import Compute
+from distillkit.dry_run.time_model import Work
+from distillkit.evaluation.batched_forward import LOGITS_AT_ONCE, WIDE_AT_ONCE
+from distillkit.losses.chunked import rows_per_chunk
+from distillkit.models.shape import ModelShape
+from distillkit.settings.parameters import Parameters
+
+# What Python, torch and transformers take before anything is loaded.
+_LIBRARIES_BYTES = 800_000_000
+# Of a token, layer and number of its width: what is kept for the backward pass. Measured on a Llama with bf16 autocast.
+_ACTIVATION_BYTES = 50
+# What the compiler of the loss takes besides.
+_COMPILER_BYTES = 100_000_000
+
+
+def memory_bytes(
+    config: Parameters, compute: Compute, teacher: ModelShape | None, student: ModelShape | None, work: Work
+) -> int | None:
+    """The peak; None where a size is not known.
+
+    Student, gradient and two moments, its weights once more in the format of the products, beside the teacher or, with the
+    cache, only beside its head; what the backward pass needs, the held-out score, and of the vocabulary-sized tensors of
+    the loss one chunk of rows.
+    """
+    if teacher is None or student is None:
+        return None
+    itemsize = compute.teacher.itemsize
+    needs_teacher = config.alpha > 0
+    rows = min(
+        config.batch_size * config.max_length,
+        rows_per_chunk(student.vocabulary, compute.device, compiled=work.compiled),
+    )
+    # In their own format; across tokenizers the teacher's probabilities are in fp32, and so is what they are mapped to.
+    of_teacher = (itemsize + 4) * teacher.vocabulary + 4 * student.vocabulary
+    chunk = rows * (itemsize * student.vocabulary + of_teacher * needs_teacher)
+    copies = 0 if compute.autocast is None else itemsize * student.parameters
+    tokens = config.batch_size * config.max_length
+    activations = _ACTIVATION_BYTES * tokens * student.layers * student.inner_width
+    # The held-out score holds the logits of a batch, and a few rows of them in fp32.
+    scored = min(LOGITS_AT_ONCE, held_out_examples(config) * config.max_length * student.vocabulary)
+    scoring = 4 * scored + 3 * 4 * min(scored, WIDE_AT_ONCE)
+    # Freed memory is kept, so the one does not make room for the other.
+    training = 16 * student.parameters + copies + chunk + activations + scoring
+    if work.compiled:
+        training += _COMPILER_BYTES
+    if not needs_teacher:
+        return _LIBRARIES_BYTES + training
+    whole = itemsize * teacher.parameters
+    if work.cache == "off":
+        return _LIBRARIES_BYTES + training + whole
+    if work.streams:
+        frame = teacher.parameters - teacher.vocabulary * teacher.width
+        whole = itemsize * (frame // max(1, teacher.layers) + 2 * teacher.vocabulary * teacher.width)
+    head = 0 if work.cache == "sparse" else itemsize * teacher.vocabulary * teacher.width
+    return _LIBRARIES_BYTES + max(whole, training + head)

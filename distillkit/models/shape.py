@@ -1,0 +1,144 @@
+"""What a configuration says of a model: its size, its layers, and whether its head is a plain layer. No weights are read."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from distillkit.models.pruning import LAYER_COUNT_NAMES
+from distillkit.silence_libraries import silence_transformers
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """The dimensions of a causal language model.
+
+    Attributes:
+        config: the content of config.json.
+        parameters: all of them, tied ones once.
+        layers: decoder blocks.
+        vocabulary: columns of the head.
+        width: D, numbers in a hidden state that the head reads.
+        inner_width: d, numbers per token between blocks.
+        head_is_plain: whether the logits are a linear layer on the last hidden states and nothing more (soft caps, scales,
+            projections); None where that cannot be told without the weights.
+    """
+
+    config: dict[str, Any]
+    parameters: int
+    layers: int
+    vocabulary: int
+    width: int
+    inner_width: int
+    head_is_plain: bool | None
+
+    def with_layers(self, layers: int | Sequence[int]) -> ModelShape | None:
+        """The shape with only so many decoder blocks; None where one layer's size cannot be told."""
+        names = [name for name in LAYER_COUNT_NAMES if isinstance(self.config.get(name), int)]
+        if not names or self.layers < 2:
+            return None
+        one = model_shape(with_fewer_layers(self.config, 1))
+        if one is None:
+            return None
+        kept = layers if isinstance(layers, int) else len(layers)
+        each = (self.parameters - one.parameters) / (self.layers - 1)
+        return replace(self, parameters=round(one.parameters + (kept - 1) * each), layers=kept)
+
+
+def with_fewer_layers(config: dict[str, Any], layers: int) -> dict[str, Any]:
+    """The content of a config.json for the same model with its first `layers` decoder blocks."""
+    names = [name for name in LAYER_COUNT_NAMES if isinstance(config.get(name), int)]
+    total = config[names[0]] if names else 0
+
+    def cut(name: str, value: Any) -> Any:
+        # Lists that are as long as there are layers say something of each.
+        per_layer = isinstance(value, list) and len(value) == total and name != "architectures"
+        return value[:layers] if per_layer else value
+
+    # GPT-Neo checks this nested list against the number of layers, and derives it where it is not given.
+    kept = {name: cut(name, value) for name, value in config.items() if name != "attention_types"}
+    return kept | dict.fromkeys(names, layers)
+
+
+def model_shape(config: dict[str, Any]) -> ModelShape | None:
+    """The shape that a config.json describes; None where this transformers cannot build it (an architecture that it does
+    not know, or one that brings its own code)."""
+    if not isinstance(config.get("model_type"), str) or "auto_map" in config:
+        return None
+    return _shape_of(json.dumps(config, sort_keys=True))
+
+
+@functools.cache
+def _shape_of(text: str) -> ModelShape | None:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config: dict[str, Any] = json.loads(text)
+    values = {name: value for name, value in config.items() if name not in ("model_type", "quantization_config")}
+    try:
+        with silence_transformers(), torch.device("meta"):
+            model: Any = AutoModelForCausalLM.from_config(AutoConfig.for_model(config["model_type"], **values))
+    except (ValueError, KeyError, TypeError, ImportError):
+        return None
+    head = model.get_output_embeddings()
+    columns, width = head.weight.shape if head is not None else (0, 0)
+    text_config = model.config.get_text_config()
+    counts = [getattr(text_config, name, None) for name in LAYER_COUNT_NAMES]
+    return ModelShape(
+        config=config,
+        parameters=sum(weights.numel() for weights in model.parameters()),
+        layers=next((count for count in counts if isinstance(count, int)), 1),
+        vocabulary=int(columns),
+        width=int(width),
+        inner_width=int(getattr(text_config, "hidden_size", width)),
+        head_is_plain=_head_is_plain(model),
+    )
+
+
+class _BackboneOutput:
+    """Stands in for whatever a backbone returns: last hidden states, and nothing else."""
+
+    def __init__(self, last_hidden_state: Tensor) -> None:
+        self.last_hidden_state = last_hidden_state
+
+    def __getattr__(self, name: str) -> None:
+        return None
+
+    def __getitem__(self, place: Any) -> Any:
+        return self.last_hidden_state if place == 0 else ()
+
+
+def _head_is_plain(model: Any) -> bool | None:
+    """Follow made-up hidden states through the head: its input must be they, its output the logits.
+
+    The backbone does not run, so neither memory nor time depends on its size.
+    """
+    head, backbone = model.get_output_embeddings(), model.base_model
+    if not isinstance(head, nn.Linear) or backbone is model:
+        return False
+    last = torch.empty(1, 2, head.in_features, dtype=head.weight.dtype, device="meta")
+    for module in {backbone, model.get_decoder()}:  # OPT's model calls the inner one.
+        module.forward = lambda *_, **__: _BackboneOutput(last)
+    calls: list[tuple[Tensor, Tensor]] = []
+
+    def note(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        calls.append((inputs[0], output))
+
+    head.register_forward_hook(note)
+    try:
+        with torch.no_grad():
+            ids = torch.zeros(1, 2, dtype=torch.long, device="meta")
+            logits = model.eval()(input_ids=ids, use_cache=False).logits
+    except Exception:
+        # The code around a head may ask a backbone's answer for anything: then it takes the real model to know.
+        return None
+    if len(calls) != 1:
+        return False
+    (read, written) = calls[0]
+    same_input = read.shape == last.shape and read.untyped_storage()._cdata == last.untyped_storage()._cdata
+    return bool(same_input and logits is written)

@@ -1,0 +1,179 @@
+"""How a run comes by its teacher: which cache, and whole or block by block. Pure functions, used by the run and by the plan.
+
+A choice depends on the configuration and on `TeacherFacts`, which whoever asks has gathered; nothing is read or loaded here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from distillkit.console import format_bytes
+from distillkit.errors import DistillkitError, PreconditionError, UsageError
+from distillkit.settings.parameters import Parameters
+from distillkit.settings.resolve import sparse_problem
+
+# What else the run writes besides the cache, at least.
+RESERVE_BYTES = 1 << 30
+# Of the free memory; the rest is for what is not weights.
+USABLE_MEMORY = 0.9
+_NOT_PLAIN = "its head is more than a linear layer on its last hidden states"
+
+
+@dataclass(frozen=True)
+class TeacherMemory:
+    """What decides whether a teacher fits into memory.
+
+    Attributes:
+        name: the teacher as the user named it.
+        weight_bytes: in the format in which it computes.
+        free_bytes: of memory.
+        streaming_problem: why it cannot run block by block; None: it can.
+    """
+
+    name: str
+    weight_bytes: int
+    free_bytes: int
+    streaming_problem: str | None
+
+
+@dataclass(frozen=True)
+class TeacherFacts:
+    """What the choices depend on besides the configuration.
+
+    Attributes:
+        memory: of the teacher.
+        place: the output directory, where the caches lie.
+        tokens: that the teacher reads in an epoch.
+        free_disk: bytes.
+        head_is_plain: whether the hidden states are all that has to be kept.
+        begun: whether an exact cache of these very texts has been begun.
+        exact_bytes: the whole exact cache.
+        exact_missing_bytes: what is still to be written of it.
+        streaming_bytes: what a pass block by block still has to write, activations included.
+        sparse_missing_bytes: what is still to be written of the sparse targets.
+    """
+
+    memory: TeacherMemory
+    place: str
+    tokens: int
+    free_disk: int
+    head_is_plain: bool
+    begun: bool
+    exact_bytes: int
+    exact_missing_bytes: int
+    streaming_bytes: int
+    sparse_missing_bytes: int
+
+
+@dataclass(frozen=True)
+class StreamingChoice:
+    """Whether a teacher runs block by block, and why."""
+
+    on: bool
+    why: str
+
+
+@dataclass(frozen=True)
+class CacheChoice:
+    """`exact`, `sparse`, `off` or another name in `registry.TEACHER_SOURCES`, and why."""
+
+    mode: str
+    why: str
+
+
+def choose_streaming(config: Parameters, memory: TeacherMemory) -> StreamingChoice:
+    """What `config.teacher_streaming` comes to.
+
+    Raises:
+        UsageError: it was asked for and is not possible with this architecture.
+    """
+    if config.box_type == "black":
+        return StreamingChoice(False, "a teacher that writes is in memory as a whole")
+    if config.teacher_streaming == "off":
+        return StreamingChoice(False, "as --teacher-streaming says")
+    if config.teacher_streaming == "on":
+        if memory.streaming_problem is not None:
+            raise UsageError(
+                f"{memory.name} cannot run block by block: {memory.streaming_problem}",
+                hint="use --teacher-streaming off",
+            )
+        return StreamingChoice(True, "as --teacher-streaming says")
+    why = f"its weights take {format_bytes(memory.weight_bytes)}, {format_bytes(memory.free_bytes)} of memory are free"
+    fits = memory.weight_bytes <= USABLE_MEMORY * memory.free_bytes
+    possible = memory.streaming_problem is None and config.teacher_cache != "off"
+    return StreamingChoice(not fits and possible, why)
+
+
+def disk_problem(facts: TeacherFacts, streaming: StreamingChoice) -> str | None:
+    """Why the exact cache cannot be completed on this disk; None if it can."""
+    needed = facts.streaming_bytes if streaming.on else facts.exact_missing_bytes
+    if needed <= 0 or needed + RESERVE_BYTES <= facts.free_disk:
+        return None
+    return f"its cache takes {format_bytes(needed)}, {format_bytes(facts.free_disk)} are free in {facts.place}"
+
+
+def choose_cache(
+    config: Parameters, facts: TeacherFacts, streaming: StreamingChoice, remembered: CacheChoice | None = None
+) -> CacheChoice:
+    """What `config.teacher_cache` comes to.
+
+    Args:
+        remembered: what `auto` came to when this run began: another choice would make another student.
+
+    Raises:
+        DistillkitError: the exact cache was asked for, or is needed, and does not fit on the disk.
+        PreconditionError: it was asked for and the teacher's head is not a plain linear layer.
+    """
+    if config.teacher_cache != "auto":
+        choice = CacheChoice(config.teacher_cache, "as --teacher-cache says")
+    else:
+        choice = remembered or _automatic(config, facts, streaming)
+    if choice.mode == "exact":
+        if not facts.head_is_plain:
+            raise PreconditionError(f"the teacher cannot be cached: {_NOT_PLAIN}", hint="use --teacher-cache off")
+        problem = disk_problem(facts, streaming)
+        if problem is not None:
+            raise DistillkitError(
+                f"the teacher cannot be cached: {problem}",
+                hint="free some space, or use --teacher-cache sparse or off",
+            )
+    if choice.mode == "sparse" and streaming.on and facts.sparse_missing_bytes:
+        problem = disk_problem(facts, streaming)
+        if problem is not None:
+            raise DistillkitError(f"the teacher cannot run block by block: {problem}", hint="free some space")
+    if choice.mode == "sparse" and facts.sparse_missing_bytes > facts.free_disk:
+        raise DistillkitError(
+            f"the sparse teacher cache takes about {format_bytes(facts.sparse_missing_bytes)}, "
+            f"{format_bytes(facts.free_disk)} are free in {facts.place}",
+            hint="free some space, or use --teacher-cache off",
+        )
+    return choice
+
+
+def _automatic(config: Parameters, facts: TeacherFacts, streaming: StreamingChoice) -> CacheChoice:
+    if config.epochs == 1 and not facts.begun and not streaming.on:
+        return CacheChoice("off", "with one epoch every text is read once")
+    if not facts.head_is_plain:
+        return CacheChoice("off", _NOT_PLAIN)
+    problem = disk_problem(facts, streaming)
+    if problem is None:
+        size = f"{format_bytes(facts.exact_bytes)} for {facts.tokens:,} tokens"
+        return CacheChoice("exact", f"{size}, {'begun by an earlier run' if facts.begun else 'read in every epoch'}")
+    if streaming.on:
+        raise DistillkitError(
+            f"the teacher cannot run block by block: {problem}", hint="free some space, or choose another --output-dir"
+        )
+    needed = facts.sparse_missing_bytes
+    if sparse_problem(vars(config)) is None and needed + RESERVE_BYTES <= facts.free_disk:
+        return CacheChoice("sparse", f"about {format_bytes(needed)}; of an exact one, {problem}")
+    return CacheChoice("off", problem)
+
+
+def cache_bytes(choice: CacheChoice, facts: TeacherFacts, streaming: StreamingChoice) -> int:
+    """What is still to be written for the teacher of this choice, at most and at one time."""
+    needed: Mapping[str, int] = {"exact": facts.exact_missing_bytes, "sparse": facts.sparse_missing_bytes}
+    missing = needed.get(choice.mode, 0)
+    if streaming.on and missing:
+        return max(0, facts.streaming_bytes) + (missing if choice.mode == "sparse" else 0)
+    return missing
