@@ -1,4 +1,4 @@
-"""All that people and scripts see. The only module that imports rich.
+"""Everything that people and scripts see. The only module that imports rich.
 
 Data goes to stdout, everything else to stderr. A terminal sees tables and one live progress display; a pipe or a log
 sees plain lines. Text from models, data and configuration is never interpreted: control characters are stripped and
@@ -104,11 +104,11 @@ class _Rate(ProgressColumn):
         if done <= 0 or elapsed <= 0:
             return Text("")
         rate = done / elapsed
-        words = [f"{rate:.3g} {task.fields['unit']}/s"]
+        figures = [f"{rate:.3g} {task.fields['unit']}/s"]
         if task.total is not None:
             left = f"{format_duration((task.total - task.completed) / rate)} left"
-            words = [left] if self.narrow else [*words, left]
-        return Text(" · ".join(words), style="dim")
+            figures = [left] if self.narrow else [*figures, left]
+        return Text(" · ".join(figures), style="dim")
 
 
 class ProgressHandle:
@@ -143,9 +143,9 @@ class ProgressHandle:
         elif self._console.shows_progress and time.monotonic() - self._last_line >= _PLAIN_SECONDS_BETWEEN_LINES:
             self._plain_line()
 
-    def warn(self, words: str) -> None:
-        """What a person should know while it goes on."""
-        self._console.warn(words)
+    def warn(self, message: str) -> None:
+        """A warning, while the work continues."""
+        self._console.warn(message)
 
     def _figures(self) -> str:
         return "  ".join(f"{name} {format_value(value)}" for name, value in self._fields.items())
@@ -153,27 +153,28 @@ class ProgressHandle:
     def _plain_line(self) -> None:
         self._last_line = now = time.monotonic()
         done = self.completed - self._started_at
-        words = f"{self.description}: {self.completed:.0f}"
+        line = f"{self.description}: {self.completed:.0f}"
         if self.total is not None:
-            words += f"/{self.total:.0f}"
-        words += f" {self.unit}"
+            line += f"/{self.total:.0f}"
+        line += f" {self.unit}"
         if done > 0 and now > self._start_time and self.total is not None and self.completed < self.total:
             remaining = (self.total - self.completed) * (now - self._start_time) / done
-            words += f", {format_duration(remaining)} left"
+            line += f", {format_duration(remaining)} left"
         if self._fields:
-            words += f", {self._figures()}"
-        self._console.plain(words)
+            line += f", {self._figures()}"
+        self._console.plain(line)
 
     def finish(self, failed: bool) -> None:
+        """Write the last line where there is no live display; nothing where the work failed."""
         if self._live is None and self._console.shows_progress and not failed:
             seconds = time.monotonic() - self._start_time
             figures = f", {self._figures()}" if self._fields else ""
-            words = f"{self.description}: {self.completed:.0f} {self.unit} in {format_duration(seconds)}{figures}"
-            self._console.plain(words)
+            line = f"{self.description}: {self.completed:.0f} {self.unit} in {format_duration(seconds)}{figures}"
+            self._console.plain(line)
 
 
 class Console:
-    """What a stage uses to speak.
+    """What a stage shows to people and scripts.
 
     Args:
         quiet: only warnings and errors are shown (and data on stdout).
@@ -212,44 +213,47 @@ class Console:
 
     @property
     def interactive(self) -> bool:
-        """True where a person looks at a terminal."""
+        """Whether stderr is a terminal."""
         return self._err.is_terminal
 
     @property
     def shows_progress(self) -> bool:
+        """Whether progress is shown at all."""
         return not self.quiet
 
-    def _sentence(self, label: str, words: str, style: str = "") -> None:
+    def _sentence(self, label: str, message: str, style: str = "") -> None:
         """One line of prose on stderr, for a terminal broken between words; paths and commands stay whole."""
-        whole = label + sanitize(words)
+        sentence = label + sanitize(message)
         if self.interactive:
-            whole = "\n".join(_wrapped(line, self._err.width) for line in whole.split("\n"))
-        text = Text(whole)
+            sentence = "\n".join(_wrapped(line, self._err.width) for line in sentence.split("\n"))
+        text = Text(sentence)
         text.stylize(style, 0, len(label))
         self._err.print(text, soft_wrap=True)
 
-    def plain(self, words: str) -> None:
+    def plain(self, message: str) -> None:
         """One uncoloured line on stderr."""
-        self._sentence("", words)
+        self._sentence("", message)
 
-    def info(self, words: str) -> None:
-        """What is going on; hidden by --quiet."""
+    def info(self, message: str) -> None:
+        """A line of what happens; hidden by --quiet."""
         if not self.quiet:
-            self.plain(words)
+            self.plain(message)
 
-    def heading(self, words: str) -> None:
+    def heading(self, message: str) -> None:
         """The start of a stage."""
         if not self.quiet:
-            self._err.print(Text(f"▸ {sanitize(words)}" if self.interactive else f"== {sanitize(words)}", style="bold"))
+            self._err.print(
+                Text(f"▸ {sanitize(message)}" if self.interactive else f"== {sanitize(message)}", style="bold")
+            )
 
-    def success(self, words: str) -> None:
+    def success(self, message: str) -> None:
         """The end of a stage; hidden by --quiet."""
         if not self.quiet:
-            self._sentence("✓ ", words, "green")
+            self._sentence("✓ ", message, "green")
 
-    def warn(self, words: str) -> None:
-        """What a person should know; --quiet shows it too."""
-        self._sentence("warning: ", words, "yellow")
+    def warn(self, message: str) -> None:
+        """A warning; --quiet shows it too."""
+        self._sentence("warning: ", message, "yellow")
 
     def error(self, error: BaseException, next_command: str | None = None) -> None:
         """One line for what happened, one for what mends it, last the command that continues."""
@@ -265,17 +269,21 @@ class Console:
         if next_command:
             self._err.print(Text("continue with: ", style="cyan") + Text(sanitize(next_command)), soft_wrap=True)
 
-    def data(self, words: str) -> None:
+    def data(self, message: str) -> None:
         """A result for stdout, as text; nothing under --json, whose object says it."""
         if not self.json_output:
-            self._out.print(Text(sanitize(words)), soft_wrap=True)
+            self._out.print(Text(sanitize(message)), soft_wrap=True)
 
-    def prose(self, words: str) -> None:
+    def prose(self, message: str) -> None:
         """A sentence for stdout, for a terminal broken between words."""
-        self.data(_wrapped(sanitize(words), self._out.width) if self._out.is_terminal else words)
+        self.data(_wrapped(sanitize(message), self._out.width) if self._out.is_terminal else message)
 
     def json(self, value: Mapping[str, Any]) -> None:
-        """The one JSON object of --json."""
+        """The one JSON object of --json.
+
+        Raises:
+            ValueError: it holds NaN or infinity.
+        """
         if self.json_output:
             self._out_stream.write(json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False, default=str) + "\n")
             self._out_stream.flush()

@@ -8,6 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of a library's error, for a message; its type where it has no message."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 class DistillkitError(Exception):
     """A failure while running (exit code 1).
 

@@ -16,7 +16,11 @@ from distillkit.errors import PreconditionError
 
 
 def is_satisfied(requirement: str) -> bool:
-    """Whether a requirement such as `gguf>=0.17` is installed in a version that fits."""
+    """Whether a requirement such as `gguf>=0.17` is installed in a version that fits.
+
+    Raises:
+        packaging.requirements.InvalidRequirement: it is malformed.
+    """
     wanted = Requirement(requirement)
     try:
         return wanted.specifier.contains(metadata.version(wanted.name), prereleases=True)
@@ -25,8 +29,9 @@ def is_satisfied(requirement: str) -> bool:
 
 
 def has_pip() -> bool:
-    """Whether pip is in this environment. Not by `find_spec`: asked for pip, setuptools' import hook steps aside for
-    the rest of the process, and `torch.compile`, which imports setuptools, then fails on the CPU."""
+    """Whether pip is in this environment."""
+    # Not by `find_spec`: asked for pip, setuptools' import hook steps aside for the rest of the process, and
+    # `torch.compile`, which imports setuptools, then fails on the CPU.
     try:
         metadata.distribution("pip")
     except metadata.PackageNotFoundError:
@@ -43,41 +48,41 @@ def install_command(requirements: Sequence[str]) -> list[str] | None:
 
 
 def install(requirements: Sequence[str], console: Console) -> None:
-    """Install what is missing.
+    """Install libraries.
 
     Raises:
         PreconditionError: there is no installer, or it failed; its last line is in the message.
     """
-    words = " ".join(f"'{requirement}'" for requirement in requirements)
+    quoted = " ".join(f"'{requirement}'" for requirement in requirements)
     command = install_command(requirements)
     if command is None:
         raise PreconditionError(
-            f"{words} must be installed, and there is neither pip nor uv here",
-            hint=f"install it yourself: pip install {words}",
+            f"{quoted} must be installed, and there is neither pip nor uv here",
+            hint=f"install it yourself: pip install {quoted}",
         )
     with console.progress(f"installing {' '.join(requirements)}", unit="packages"):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
+        process = subprocess.run(command, capture_output=True, text=True, check=False)
+    if process.returncode != 0:
+        lines = [line for line in (process.stderr + process.stdout).splitlines() if line.strip()]
         reason = next(
             (line for line in reversed(lines) if "error" in line.lower()), lines[-1] if lines else "no output"
         )
         raise PreconditionError(
-            f"installing {words} failed: {reason.strip()}",
-            hint=f"install it yourself: pip install {words}; --no-install-deps skips this",
+            f"installing {quoted} failed: {reason.strip()}",
+            hint=f"install it yourself: pip install {quoted}; --no-install-deps skips this",
         )
     importlib.invalidate_caches()
     missing = [requirement for requirement in requirements if not is_satisfied(requirement)]
     if missing:
-        raise PreconditionError(f"{missing[0]} is still missing after its installation", hint=f"pip install {words}")
+        raise PreconditionError(f"{missing[0]} is still missing after its installation", hint=f"pip install {quoted}")
 
 
 def provide(requirements: Sequence[str], what: str, console: Console, *, allowed: bool) -> None:
-    """See that `requirements` are installed.
+    """Install those of `requirements` that are missing.
 
     Args:
-        what: what needs them, for the message.
-        allowed: whether they may be installed now (`install_deps`).
+        what: the model or feature that needs them, for the message.
+        allowed: whether anything may be installed now (`install_deps`).
 
     Raises:
         PreconditionError: one is missing and may not or cannot be installed.
@@ -85,10 +90,10 @@ def provide(requirements: Sequence[str], what: str, console: Console, *, allowed
     missing = [requirement for requirement in requirements if not is_satisfied(requirement)]
     if not missing:
         return
-    words = " ".join(f"'{requirement}'" for requirement in missing)
+    quoted = " ".join(f"'{requirement}'" for requirement in missing)
     if not allowed:
         raise PreconditionError(
-            f"{what} needs {words}, which is not installed", hint=f"pip install {words}, or let --install-deps do it"
+            f"{what} needs {quoted}, which is not installed", hint=f"pip install {quoted}, or let --install-deps do it"
         )
     install(missing, console)
     console.info(f"installed: {', '.join(missing)}")

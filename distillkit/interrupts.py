@@ -16,12 +16,16 @@ _noting = False
 
 
 def pending() -> int | None:
-    """The signal that arrived and was not yet acted on, or None."""
+    """The number of the signal that arrived and was not yet acted on, or None."""
     return _received
 
 
 def check_interrupted() -> None:
-    """Raise `Interrupted` if a signal arrived. Call it where nothing is half done."""
+    """The safe point of a loop: call it where nothing is half done.
+
+    Raises:
+        Interrupted: a signal arrived.
+    """
     if _received is not None:
         raise Interrupted(_received, f"interrupted by {signal.Signals(_received).name}")
 

@@ -22,7 +22,7 @@ from distillkit.settings.parameters import Parameters
 from distillkit.settings.paths import check_folder_name, new_folder_name, user_path
 from distillkit.settings.resolve import Layer, ResolvedConfig
 from distillkit.stages import STAGES, StageResult, load_stage
-from distillkit.storage import explained_disk_errors
+from distillkit.storage import explained_disk_errors, nearest_existing
 
 # What a run may gain later without being another run.
 MAY_GROW = "epochs"
@@ -87,9 +87,9 @@ def create_or_continue(resolved: ResolvedConfig, folder: Path | None = None) -> 
         raise PreconditionError(
             f"{folder} is a link that leads elsewhere", hint="choose another --folder-name", exit_code=2
         )
-    obstacle = next((place for place in (folder, *folder.parents) if place.exists() and not place.is_dir()), None)
-    if obstacle is not None:
-        raise UsageError(f"{obstacle} is a file, so no run can lie in it", hint="choose another --output-dir")
+    existing = nearest_existing(folder)
+    if existing.exists() and not existing.is_dir():
+        raise UsageError(f"{existing} is a file, so no run can lie in it", hint="choose another --output-dir")
     if (folder / "manifest.json").exists():
         run = RunDirectory.open(folder)
         run.complete_creation()

@@ -42,12 +42,25 @@ TEACHER_SOURCES: dict[str, str] = {
 }
 """`--teacher-cache`: functions of (context, loader, training rows) to a `teachers.protocol.TeacherSource`."""
 
+# A reader is `def read_xyz(file: DataFile) -> Iterator[Row]`, in a module of distillkit.data: it opens `file.open()`, yields
+# `Row(text, f"{file.name}:{line}")` for each text, and raises UsageError for what it cannot use. See data/plain_text.py.
+DATA_FORMATS: dict[str, str] = {
+    ".txt": "distillkit.data.plain_text:read_plain_text",
+    ".md": "distillkit.data.plain_text:read_plain_text",
+    ".jsonl": "distillkit.data.tables:read_jsonl",
+    ".json": "distillkit.data.tables:read_json",
+    ".csv": "distillkit.data.tables:read_csv",
+    ".tsv": "distillkit.data.tables:read_tsv",
+    ".parquet": "distillkit.data.tables:read_parquet",
+}
+"""`--dataset-path`: suffixes of files, each also read as `.gz`, to functions of a `DataFile` to its rows."""
+
 
 def resolve(table: Mapping[str, str], name: str) -> Any:
     """What `table` registers under `name`.
 
     Raises:
-        KeyError: nothing.
+        KeyError: `table` registers nothing under `name`.
     """
     module, _, attribute = table[name].partition(":")
     return getattr(importlib.import_module(module), attribute)

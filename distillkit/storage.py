@@ -17,7 +17,7 @@ from distillkit.errors import DistillkitError
 TEMPORARY_PREFIX = ".tmp-"
 _OUTGOING_PREFIX = f"{TEMPORARY_PREFIX}old-"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# What a disk answers whatever the program does.
+# Errors of the disk itself, whatever the program does.
 _DISK_ERRORS = (*_FULL, errno.EIO, errno.EROFS)
 
 
@@ -26,8 +26,11 @@ def explained_write_errors(path: Path, bytes_needed: int | None = None, *, about
     """Turn an OSError of the block into one line that names the path.
 
     Args:
-        bytes_needed: what it takes, where that is known.
-        about: whether that is an estimate.
+        bytes_needed: how many bytes the write takes, where that is known.
+        about: whether `bytes_needed` is an estimate.
+
+    Raises:
+        DistillkitError: the block raised an OSError.
     """
     try:
         yield
@@ -49,8 +52,13 @@ def _write_error(path: Path, error: OSError, bytes_needed: int | None = None, ab
 
 @contextlib.contextmanager
 def explained_disk_errors(folder: Path) -> Iterator[None]:
-    """Like `explained_write_errors`, for a block that does other things too: only for what no program can help. The
-    line names the file that the system named, else `folder`."""
+    """Like `explained_write_errors`, for a block that does other things too: only a full, broken or read-only disk is
+    explained. The line names the file that the system named, else `folder`.
+
+    Raises:
+        DistillkitError: the disk is full, broken or read-only.
+        OSError: anything else that the block raised.
+    """
     try:
         yield
     except OSError as error:
@@ -73,7 +81,11 @@ def make_folder(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames inside `folder` durable (where the system has such a notion)."""
+    """Make renames inside `folder` durable (on Windows there is no such call).
+
+    Raises:
+        OSError: the system cannot do it.
+    """
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -105,7 +117,12 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Like `write_bytes`, for JSON; NaN and infinity are refused because JSON has neither."""
+    """Like `write_bytes`, for JSON.
+
+    Raises:
+        DistillkitError: as `write_bytes`.
+        ValueError: `value` holds NaN or infinity, which JSON does not have.
+    """
     text = json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
     write_bytes(path, text.encode("utf-8"))
 
@@ -114,7 +131,8 @@ def write_folder(final: Path, fill: Callable[[Path], None], bytes_needed: int | 
     """Build a folder elsewhere with `fill(temporary)`, sync every file, then put it in the place of `final`.
 
     Args:
-        bytes_needed: about how much it takes, for the error, where that is known.
+        fill: writes the files into the folder that it is given.
+        bytes_needed: about how many bytes the folder takes, for the error, where that is known.
 
     Raises:
         DistillkitError: the disk is full or the place cannot be written; `final` is then as it was.
@@ -178,7 +196,11 @@ def remove_leftovers(folder: Path) -> list[Path]:
 
 
 def remove_tree(path: Path) -> None:
-    """Delete a folder if it is there; a link is removed as a link and never followed."""
+    """Delete a folder if it is there; a link is removed as a link and never followed.
+
+    Raises:
+        OSError: it cannot be deleted.
+    """
     if path.is_symlink():
         path.unlink()
     elif path.exists():
@@ -187,15 +209,36 @@ def remove_tree(path: Path) -> None:
 
 def files_below(folder: Path) -> list[Path]:
     """Every regular file below `folder`, sorted; links are not followed."""
-    found: list[Path] = []
+    files: list[Path] = []
     for root, folders, names in os.walk(folder, followlinks=False):
         folders.sort()
-        found += [Path(root) / name for name in names]
-    return sorted(path for path in found if path.is_file() and not path.is_symlink())
+        files += [Path(root) / name for name in names]
+    return sorted(path for path in files if path.is_file() and not path.is_symlink())
+
+
+def nearest_existing(path: Path) -> Path:
+    """`path` if it exists, else the nearest of its parents that does: where it would be made."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
+
+
+def free_disk_bytes(folder: Path) -> int:
+    """Free bytes of the disk on which `folder` lies, or would lie.
+
+    Raises:
+        OSError: the system does not know the disk.
+    """
+    return shutil.disk_usage(nearest_existing(folder)).free
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's content, as hex."""
+    """SHA-256 of a file's content, as hex.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    # hashlib.file_digest came with Python 3.11.
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(1 << 20):
@@ -222,12 +265,12 @@ def read_json(path: Path) -> Any:
 
 
 def with_checksum(content: dict[str, Any]) -> dict[str, Any]:
-    """`content` with a checksum of itself, for small files of which every byte matters."""
+    """`content` with the SHA-256 of itself as `checksum`, for small files of which every byte matters."""
     return {**content, "checksum": fingerprint_of(content)}
 
 
 def without_checksum(content: Any) -> dict[str, Any]:
-    """What `with_checksum` was given.
+    """The content that `with_checksum` was given.
 
     Raises:
         ValueError: the checksum is missing or another one: the content is not what was written.
@@ -241,7 +284,11 @@ def without_checksum(content: Any) -> dict[str, Any]:
 
 
 def file_records(root: Path, paths: Iterable[Path]) -> list[dict[str, Any]]:
-    """`{path, size, sha256}` of files, the paths relative to `root` with forward slashes."""
+    """`{path, size, sha256}` of files, the paths relative to `root` with forward slashes.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
     return [
         {"path": path.relative_to(root).as_posix(), "size": path.stat().st_size, "sha256": sha256_of(path)}
         for path in sorted(paths)
@@ -249,7 +296,11 @@ def file_records(root: Path, paths: Iterable[Path]) -> list[dict[str, Any]]:
 
 
 def records_problem(root: Path, records: Iterable[dict[str, Any]]) -> str | None:
-    """What is wrong with files recorded by `file_records`: the first missing or changed one, or None."""
+    """The first of the files recorded by `file_records` that is missing or changed, as a clause; None if all are as recorded.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
     for record in records:
         path = root / record["path"]
         if not path.is_file():

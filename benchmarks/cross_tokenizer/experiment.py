@@ -27,8 +27,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from distillkit.alignment.bpm import BytePrefixMap
 from distillkit.console import Console
 from distillkit.data.batching import DistillationCollator, LengthGroupedSampler
-from distillkit.data.documents import load_documents
 from distillkit.data.examples import ROW_COLUMNS, Example, ExampleBuilder
+from distillkit.data.sources import load_documents
 from distillkit.data.splitting import split_documents
 from distillkit.data.text_encoder import TextEncoder, TextEncoders, make_text_encoder
 from distillkit.device.precision import choose_compute
@@ -40,7 +40,7 @@ from distillkit.settings.parameters import Parameters
 from distillkit.teachers import targets
 from distillkit.teachers.live import LiveTeacher
 from distillkit.teachers.targets import BytePrefix, teacher_signal
-from distillkit.training.objectives import HardOnly, Objective, SoftObjective, SoftSettings, Weights
+from distillkit.training.objectives import HardOnly, Objective, SoftObjective, SoftSettings, Weights, soft_loss
 from distillkit.training.objectives import objective_of as objective_of_signal
 from distillkit.training.trainer import schedule_factor
 
@@ -91,7 +91,7 @@ def objective_of(method: Method, teacher: Any, encoders: TextEncoders) -> Object
     assert encoders.teacher.table is not None
     assert encoders.student.table is not None
     prefix_map = BytePrefixMap.build(encoders.teacher.table, encoders.student.table)
-    return SoftObjective(BytePrefix(teacher, prefix_map, **method.options), SoftSettings.of(config))
+    return SoftObjective(BytePrefix(teacher, prefix_map, **method.options), SoftSettings(soft_loss(config)))
 
 
 class SharedTeacher:

@@ -38,8 +38,8 @@ def examples_of(arguments: argparse.Namespace) -> tuple[Any, list[Any], list[Any
     from transformers import AutoTokenizer
 
     from distillkit.console import Console
-    from distillkit.data.documents import load_documents
     from distillkit.data.examples import ExampleBuilder
+    from distillkit.data.sources import load_documents
     from distillkit.data.splitting import split_documents
     from distillkit.data.text_encoder import make_text_encoder
     from distillkit.settings.parameters import Parameters

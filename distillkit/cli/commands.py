@@ -151,7 +151,7 @@ def _check_paths_exist(resolved: ResolvedConfig) -> None:
 
     parse_teacher_reference(resolved.parameters)
     parse_student_reference(resolved.parameters)
-    from distillkit.data.documents import check_source
+    from distillkit.data.sources import check_source
 
     check_source(resolved.parameters)
 
@@ -227,8 +227,8 @@ def show_result(run: RunDirectory, console: Console) -> None:
         console.table(
             "Result", ["", "bits per byte", "perplexity", "parameters"], rows, numeric=(1, 2, 3), to_stdout=True
         )
-    if result.verdict_words:
-        console.prose(result.verdict_words)
+    if result.verdict_sentence:
+        console.prose(result.verdict_sentence)
     if result.student_path is not None:
         console.data(f"student: {result.student_path}")
 
@@ -281,7 +281,7 @@ def show_runs(output_dir: str, console: Console) -> None:
             continue
         record = run.record("distill")
         status = record.status if record else "not trained"
-        rows.append((folder.name, status, result.short_words, run.manifest.created))
+        rows.append((folder.name, status, result.score_change, run.manifest.created))
         objects.append({"run": str(folder), "status": status, "created": run.manifest.created, **result.as_dict()})
     if not rows:
         console.info(f"no runs in {output_dir}; start one with: distillkit distill")

@@ -20,7 +20,7 @@ def looks_like_number(text: str) -> bool:
 
 
 def kind_of(value: Any) -> str:
-    """What a JSON value is, in words."""
+    """What a JSON value is, for messages: "null", "the number 3", "a list"."""
     if value is None:
         return "null"
     if isinstance(value, bool):

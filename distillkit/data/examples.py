@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import random
 import re
@@ -17,10 +16,11 @@ import pyarrow as pa
 from distillkit.alignment.boundaries import shared_boundaries
 from distillkit.alignment.encoding import Encoding
 from distillkit.alignment.rows import AlignedRows, aligned_rows
+from distillkit.data.document import Document
 from distillkit.data.text_encoder import TextEncoder
-from distillkit.data.types import Document
 from distillkit.errors import UsageError
 from distillkit.interrupts import check_interrupted
+from distillkit.silence_libraries import silence_datasets
 
 _DOCUMENTS_AT_ONCE = 64
 # Less than this teaches nothing: the first token would be the only one with a context.
@@ -277,7 +277,7 @@ def save_examples(examples: Sequence[Example], folder: Path) -> None:
         },
     }
     table = pa.table({name: pa.array(columns[name], type=_SCHEMA.field(name).type) for name in _SCHEMA.names})
-    with _no_bars():
+    with silence_datasets():
         Dataset(table).save_to_disk(str(folder))
 
 
@@ -286,17 +286,3 @@ def load_examples(folder: Path) -> Any:
     from datasets import load_from_disk
 
     return load_from_disk(str(folder))
-
-
-@contextlib.contextmanager
-def _no_bars() -> Iterator[None]:
-    """The bars of `datasets` would break into our own display."""
-    from datasets import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-
-    disabled = are_progress_bars_disabled()
-    disable_progress_bars()
-    try:
-        yield
-    finally:
-        if not disabled:
-            enable_progress_bars()

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from distillkit.console import Console, format_bytes
+from distillkit.data.document import Document
+from distillkit.data.formats import DataFile, file_kind, known_suffixes_text, read_rows
 from distillkit.data.notes import ReadingNotes
 from distillkit.data.rows import row_documents
-from distillkit.data.sections import stream_sections
-from distillkit.data.tables import table_rows
-from distillkit.data.text_decoding import decode_blocks, open_bytes
-from distillkit.data.types import Document
 from distillkit.errors import UsageError
-
-_TEXT_SUFFIXES = (".txt", ".md")
-_TABLE_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
-KNOWN_SUFFIXES = _TEXT_SUFFIXES + _TABLE_SUFFIXES
-_SUFFIXES_IN_WORDS = ", ".join(KNOWN_SUFFIXES) + " (each also as .gz)"
+from distillkit.storage import sha256_of
 
 _SPLIT_NAMES = {
     "train": "train", "training": "train",
@@ -30,16 +23,8 @@ _SPLIT_NAMES = {
 }  # fmt: skip
 
 
-def file_kind(path: Path) -> str | None:
-    """The format that the name of a file tells ("txt", "csv", …; `.gz` is looked through), None if it is not known."""
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes and suffixes[-1] == ".gz":
-        suffixes.pop()
-    return suffixes[-1][1:] if suffixes and suffixes[-1] in KNOWN_SUFFIXES else None
-
-
 def standard_split_name(name: str) -> str | None:
-    """ "dev" -> "validation"; None for what is no usual name of a split."""
+    """The split that a usual name means (`dev` -> `validation`); None for any other name."""
     return _SPLIT_NAMES.get(name.lower())
 
 
@@ -62,8 +47,8 @@ class SourceFiles:
         """
         splits: dict[str, list[str]] = {}
         for name in self.files:
-            parts = name.split("/")
-            split = standard_split_name(parts[0].split(".")[0])
+            top = name.split("/")[0]
+            split = standard_split_name(top.split(".")[0])
             if split is None:
                 return {"all": list(self.files)}
             splits.setdefault(split, []).append(name)
@@ -90,7 +75,9 @@ def find_files(path_text: str, notes: ReadingNotes) -> SourceFiles:
     if not path.is_file():
         raise UsageError(f"{path_text} is not an ordinary file")
     if file_kind(path) is None:
-        raise UsageError(f"{path_text}: unknown format", hint=f"known: {_SUFFIXES_IN_WORDS}; rename plain text to .txt")
+        raise UsageError(
+            f"{path_text}: unknown format", hint=f"known: {known_suffixes_text()}; rename plain text to .txt"
+        )
     return SourceFiles(path.parent, {path.name: path})
 
 
@@ -107,7 +94,7 @@ def _similar_path(path: Path) -> str:
 
 def _folder_files(folder: Path, path_text: str, notes: ReadingNotes) -> SourceFiles:
     root = folder.resolve()
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     links: dict[str, Path] = {}
     unknown = 0
     unknown_example = ""
@@ -127,8 +114,8 @@ def _folder_files(folder: Path, path_text: str, notes: ReadingNotes) -> SourceFi
             elif path.is_symlink():
                 links[path.relative_to(folder).as_posix()] = path
             elif path.is_file():
-                found[path.relative_to(folder).as_posix()] = path
-    targets = {path.resolve() for path in found.values()}
+                files[path.relative_to(folder).as_posix()] = path
+    targets = {path.resolve() for path in files.values()}
     for name, path in sorted(links.items()):
         # Unlike Path.resolve, this does not raise on links that lead in a circle.
         target = Path(os.path.realpath(path))
@@ -136,16 +123,16 @@ def _folder_files(folder: Path, path_text: str, notes: ReadingNotes) -> SourceFi
             notes.count("links that lead out of the folder or nowhere not followed")
         elif target not in targets:
             targets.add(target)
-            found[name] = path
+            files[name] = path
     if unknown:
         notes.count(f"files of other formats left out (such as {unknown_example})", unknown)
-    if not found:
+    if not files:
         left_out = "; ".join(notes.lines())
         raise UsageError(
             f"{path_text}: the folder holds no file that can be read" + (f" ({left_out})" if left_out else ""),
-            hint=f"known formats: {_SUFFIXES_IN_WORDS}",
+            hint=f"known formats: {known_suffixes_text()}",
         )
-    return SourceFiles(folder, dict(sorted(found.items())))
+    return SourceFiles(folder, dict(sorted(files.items())))
 
 
 def _refuse_unreadable(error: OSError) -> None:
@@ -153,37 +140,18 @@ def _refuse_unreadable(error: OSError) -> None:
 
 
 def hash_files(source: SourceFiles) -> dict[str, str]:
-    """The sha256 of every file, by its name."""
-    digests = {}
-    for name, path in source.files.items():
-        digest = hashlib.sha256()
-        try:
-            with path.open("rb") as stream:
-                while block := stream.read(1 << 20):
-                    digest.update(block)
-        except OSError as error:
-            raise UsageError(f"{name}: cannot be read ({error.strerror or error})") from error
-        digests[name] = digest.hexdigest()
-    return digests
-
-
-def file_documents(
-    path: Path, name: str, *, text_column: str | None, section_bytes: int, notes: ReadingNotes
-) -> Iterator[Document]:
-    """The documents of one file: sections of a text, rows of a table (cut into sections where they are long).
+    """The sha256 of every file, by its name.
 
     Raises:
-        UsageError: the file cannot be used; the message names file, line and byte, or row and column.
+        UsageError: one of them cannot be read.
     """
-    kind = file_kind(path)
-    if kind is None:
-        raise UsageError(f"{name}: unknown format", hint=f"known: {_SUFFIXES_IN_WORDS}")
-    if f".{kind}" in _TEXT_SUFFIXES:
-        with open_bytes(path, name) as stream:
-            for section in stream_sections(decode_blocks(stream, name, notes), section_bytes):
-                yield Document(section.text, f"{name}:{section.line}", section.is_last)
-    else:
-        yield from row_documents(table_rows(path, kind, name, text_column, notes), section_bytes, notes)
+    digests = {}
+    for name, path in source.files.items():
+        try:
+            digests[name] = sha256_of(path)
+        except OSError as error:
+            raise UsageError(f"{name}: cannot be read ({error.strerror or error})") from error
+    return digests
 
 
 def folder_documents(
@@ -195,10 +163,19 @@ def folder_documents(
     notes: ReadingNotes,
     console: Console,
 ) -> Iterator[Document]:
-    """The documents of several files, one file after another; no document spans two files."""
+    """The documents of several files, one file after another; no document spans two files.
+
+    Args:
+        names: which of the files.
+        text_column: of tables, None to find it.
+        section_bytes: longer texts are cut.
+
+    Raises:
+        UsageError: a file cannot be used; the message names file, line and byte, or row and column.
+    """
     total = sum(source.files[name].stat().st_size for name in names)
     with console.progress(f"reading {format_bytes(total)} of text", total=len(names), unit="files") as progress:
         for name in names:
-            path = source.files[name]
-            yield from file_documents(path, name, text_column=text_column, section_bytes=section_bytes, notes=notes)
+            file = DataFile(source.files[name], name, text_column, section_bytes, notes)
+            yield from row_documents(read_rows(file), section_bytes, notes)
             progress.advance()

@@ -6,34 +6,29 @@ pictures or sound beside it are not downloaded. Reading stops when there is enou
 
 from __future__ import annotations
 
-import contextlib
 import random
 import re
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from distillkit.console import Console, format_bytes
 from distillkit.data import hub_cache
-from distillkit.data.files import KNOWN_SUFFIXES, file_kind, standard_split_name
+from distillkit.data.document import Document
+from distillkit.data.files import standard_split_name
+from distillkit.data.formats import DataFile, file_kind, known_suffixes, read_rows
 from distillkit.data.hub_cache import HubTexts
 from distillkit.data.hub_errors import explain
 from distillkit.data.notes import ReadingNotes
 from distillkit.data.rows import Row, article_documents, row_documents
 from distillkit.data.sampling import bounded_sample
-from distillkit.data.sections import stream_sections
 from distillkit.data.standard_sets import DatasetEntry
-from distillkit.data.tables import parquet_column, table_rows
-from distillkit.data.text_decoding import decode_blocks, open_bytes
-from distillkit.data.types import Document
-from distillkit.errors import DistillkitError, PreconditionError, UsageError
-from distillkit.hub import is_offline, is_unreachable, reason
+from distillkit.data.tables import parquet_column
+from distillkit.errors import DistillkitError, PreconditionError, UsageError, first_line
+from distillkit.hub import TIMEOUT_SECONDS, is_offline, is_unreachable, reason, retry
 from distillkit.interrupts import check_interrupted
+from distillkit.silence_libraries import silence_datasets
 
-_ATTEMPTS = 4
-_FIRST_WAIT_SECONDS = 1.0
-_TIMEOUT_SECONDS = 20.0
 # Plain text comes in pieces of this size from here; they are cut into sections afterwards.
 _TEXT_PIECE_BYTES = 1 << 16
 
@@ -53,7 +48,7 @@ def load_hub_documents(
         PreconditionError: the data set is unknown, closed, or out of reach without a copy on this machine.
         UsageError: the configuration, split or column does not exist.
     """
-    with _quiet_libraries():
+    with silence_datasets():
         try:
             texts = _load_texts(entry, budget, notes, console)
         except DistillkitError:
@@ -69,9 +64,9 @@ def load_hub_documents(
         notes.remark("splits not used: " + ", ".join(texts.unused_splits))
     if not texts.complete:
         notes.remark(f"more text on the Hub than is needed: about the first {format_bytes(budget)} of a split are used")
-    turn_into = article_documents if entry.articles else row_documents
+    to_documents = article_documents if entry.articles else row_documents
     return {
-        split: bounded_sample(turn_into(iter(rows), section_bytes, notes), budget, seed, split, notes)
+        split: bounded_sample(to_documents(iter(rows), section_bytes, notes), budget, seed, split, notes)
         for split, rows in texts.splits.items()
     }, texts.commit
 
@@ -79,12 +74,12 @@ def load_hub_documents(
 def _load_texts(entry: DatasetEntry, budget: int, notes: ReadingNotes, console: Console) -> HubTexts:
     """From the Hub, or what is on this machine if the Hub is out of reach."""
     try:
-        commit = _retrying(lambda: _find_commit(entry), entry, console)
+        commit = _retry(lambda: _find_commit(entry), entry, console)
         texts = hub_cache.load_cached(entry, commit, budget)
         if texts is not None:
             console.info(f"{entry.reference()}: the copy on this machine is up to date")
             return texts
-        source = _retrying(lambda: _resolve(entry, entry.id, commit), entry, console)
+        source = _retry(lambda: _resolve(entry, entry.id, commit), entry, console)
         texts = _read_files(entry, source, commit, budget, notes, console)
     except Exception as error:
         if isinstance(error, DistillkitError) or not (is_unreachable(error) or is_offline(error)):
@@ -102,25 +97,14 @@ def _load_texts(entry: DatasetEntry, budget: int, notes: ReadingNotes, console: 
     return texts
 
 
-def _retrying(action: Callable[[], _Result], entry: DatasetEntry, console: Console) -> _Result:
-    """The result of `action`, tried again a few times while the Hub gives no usable answer."""
-    for attempt in range(_ATTEMPTS):
-        check_interrupted()
-        try:
-            return action()
-        except Exception as error:
-            if attempt == _ATTEMPTS - 1 or is_offline(error) or not is_unreachable(error):
-                raise
-            wait = _FIRST_WAIT_SECONDS * 2**attempt
-            console.info(f"{entry.id}: {reason(error)}; trying again in {wait:.0f} s")
-            time.sleep(wait)
-    raise AssertionError("unreachable")
+def _retry(action: Callable[[], _Result], entry: DatasetEntry, console: Console) -> _Result:
+    return retry(action, entry.id, inform=console.info, check_interrupted=check_interrupted)
 
 
 def _find_commit(entry: DatasetEntry) -> str:
     from huggingface_hub import HfApi
 
-    commit = HfApi().dataset_info(entry.id, revision=entry.revision, timeout=_TIMEOUT_SECONDS).sha
+    commit = HfApi().dataset_info(entry.id, revision=entry.revision, timeout=TIMEOUT_SECONDS).sha
     if not commit:
         raise PreconditionError(f"data set {entry.id}: the Hub names no commit for it")
     return commit
@@ -172,74 +156,76 @@ def _read_files(
     with console.progress(f"reading {entry.reference()}", total=total, unit="files") as progress:
         for ours, group in chosen.items():
             files = [(theirs, file) for theirs in group for file in source[theirs]]
-            # If a part is enough, it should not be the part that happens to come first.
+            # Where some of the files are enough, these should not be the ones that happen to come first.
             random.Random(commit).shuffle(files)
-            rows, size = texts.splits.setdefault(ours, []), 0
+            texts.splits[ours], size = [], 0
             for theirs, file in files:
                 place = (
                     f"{entry.id}[{theirs}]" if len(source[theirs]) == 1 else f"{entry.id}[{theirs}/{Path(file).name}]"
                 )
-                for number, text in _file_texts(file, place, texts, notes, entry, console):
-                    check_interrupted()
-                    if size > budget:
-                        texts.complete = False
-                        break
-                    if text is None:
-                        texts.nulls += 1
-                    else:
-                        rows.append(Row(text, f"{place}:{number}"))
-                        size += len(text)
+                rows = _file_rows(file, place, texts, notes, entry, console)
+                size = _keep_rows(texts, ours, rows, size, budget)
                 progress.advance(text=format_bytes(size))
     return texts
 
 
-def _file_texts(
+def _keep_rows(texts: HubTexts, split: str, rows: Iterable[Row | None], size: int, budget: int) -> int:
+    """Add rows (None: without text) to a split that has `size` characters, until it has enough; how many it has then."""
+    for row in rows:
+        check_interrupted()
+        if size > budget:
+            texts.complete = False
+            break
+        if row is None:
+            texts.nulls += 1
+        else:
+            texts.splits[split].append(row)
+            size += len(row.text)
+    return size
+
+
+def _file_rows(
     file: str, place: str, texts: HubTexts, notes: ReadingNotes, entry: DatasetEntry, console: Console
-) -> Iterator[tuple[int, str | None]]:
-    """Number and text of each row of a data file on the Hub or of a local copy."""
+) -> Iterator[Row | None]:
+    """The rows of a data file on the Hub or of a local copy; None for one without text."""
     kind = file_kind(Path(file))
     if kind == "parquet" and not file.endswith(".gz"):
-        yield from _parquet_texts(file, place, texts, entry, console)
+        yield from _parquet_rows(file, place, texts, entry, console)
         return
     if kind is None:
         raise PreconditionError(
             f"data set {entry.id}: {Path(file).name} is of a format that is not read",
-            hint=f"known: {', '.join(KNOWN_SUFFIXES)}; convert it and give it with --dataset-path",
+            hint=f"known: {', '.join(known_suffixes())}; convert it and give it with --dataset-path",
         )
-    path = Path(_retrying(lambda: _download(file), entry, console)) if file.startswith("hf://") else Path(file)
-    if kind in ("txt", "md"):
-        with open_bytes(path, place) as stream:
-            for section in stream_sections(decode_blocks(stream, place, notes), _TEXT_PIECE_BYTES):
-                yield section.line, section.text
-    else:
-        for row in table_rows(path, kind, place, texts.column, notes):
-            yield int(row.origin.rpartition(":")[2]), row.text
+    path = Path(_retry(lambda: _download(file), entry, console)) if file.startswith("hf://") else Path(file)
+    for row in read_rows(DataFile(path, place, texts.column, _TEXT_PIECE_BYTES, notes)):
+        yield Row(row.text, row.origin)
 
 
-def _parquet_texts(
+def _parquet_rows(
     file: str, place: str, texts: HubTexts, entry: DatasetEntry, console: Console
-) -> Iterator[tuple[int, str | None]]:
+) -> Iterator[Row | None]:
     import pyarrow
     from pyarrow.parquet import ParquetFile
 
-    with _retrying(lambda: _open(file), entry, console) as stream:
+    with _retry(lambda: _open(file), entry, console) as stream:
         try:
             # Arrow's own threads must not hold the stream, which is a Python object: one of them that lets go of it while
             # the interpreter ends takes the whole process down (SIGABRT after all work is done).
-            parquet = _retrying(lambda: ParquetFile(stream, pre_buffer=False), entry, console)
+            parquet = _retry(lambda: ParquetFile(stream, pre_buffer=False), entry, console)
             texts.column = parquet_column(parquet.schema_arrow, texts.column, place)
             number = 0
             for group in range(parquet.num_row_groups):
                 # One request: the bytes of this column in this group of rows.
-                table = _retrying(
+                table = _retry(
                     lambda i=group: parquet.read_row_group(i, columns=[texts.column], use_threads=False), entry, console
                 )
                 for batch in table.column(0).chunks:
                     for text in batch.to_pylist():
                         number += 1
-                        yield number, text
+                        yield None if text is None else Row(text, f"{place}:{number}")
         except (pyarrow.ArrowException, UnicodeDecodeError) as error:
-            raise PreconditionError(f"{place}: not a sound Parquet file ({str(error).splitlines()[0]})") from error
+            raise PreconditionError(f"{place}: not a sound Parquet file ({first_line(error)})") from error
 
 
 def _open(file: str) -> Any:
@@ -299,41 +285,13 @@ def _load_prepared(entry: DatasetEntry, budget: int) -> HubTexts | None:
     chosen, unused = _choose_splits(map(str, prepared), entry)
     texts = HubTexts("unknown", entry.column, unused_splits=unused)
     for ours, group in chosen.items():
-        rows, size = texts.splits.setdefault(ours, []), 0
+        texts.splits[ours], size = [], 0
         for theirs in group:
-            part = prepared[theirs]
-            texts.column = parquet_column(part.features.arrow_schema, texts.column, entry.id)
-            for number, text in enumerate(part[texts.column], 1):
-                if size > budget:
-                    texts.complete = False
-                    break
-                if text is None:
-                    texts.nulls += 1
-                else:
-                    rows.append(Row(text, f"{entry.id}[{theirs}]:{number}"))
-                    size += len(text)
+            split = prepared[theirs]
+            texts.column = parquet_column(split.features.arrow_schema, texts.column, entry.id)
+            rows = (
+                None if text is None else Row(text, f"{entry.id}[{theirs}]:{number}")
+                for number, text in enumerate(split[texts.column], 1)
+            )
+            size = _keep_rows(texts, ours, rows, size, budget)
     return texts
-
-
-@contextlib.contextmanager
-def _quiet_libraries() -> Iterator[None]:
-    """Our own progress and warnings speak; those of the libraries are silent meanwhile."""
-    import datasets
-    import huggingface_hub
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-
-    levels = datasets.logging.get_verbosity(), huggingface_hub.logging.get_verbosity()
-    had_bars, hub_had_bars = datasets.is_progress_bar_enabled(), not are_progress_bars_disabled()
-    datasets.logging.set_verbosity_error()
-    huggingface_hub.logging.set_verbosity_error()
-    datasets.disable_progress_bars()
-    disable_progress_bars()
-    try:
-        yield
-    finally:
-        datasets.logging.set_verbosity(levels[0])
-        huggingface_hub.logging.set_verbosity(levels[1])
-        if had_bars:
-            datasets.enable_progress_bars()
-        if hub_had_bars:
-            enable_progress_bars()

@@ -18,7 +18,7 @@ from typing import Any
 
 from distillkit.data.rows import Row
 from distillkit.data.standard_sets import DatasetEntry
-from distillkit.storage import read_json
+from distillkit.storage import read_json, sha256_of
 
 _FORMAT = 1
 _DESCRIPTION = "source.json"
@@ -80,14 +80,18 @@ def load_latest_cached(entry: DatasetEntry) -> HubTexts | None:
 
 
 def store(entry: DatasetEntry, texts: HubTexts, budget: int) -> None:
-    """Keep what was read."""
+    """Keep what was read.
+
+    Raises:
+        OSError: the disk is full, or the cache cannot be written.
+    """
     import pyarrow
     from pyarrow import parquet
 
     folder = cache_folder(entry)
     target = folder / _folder_name(texts.commit, None if texts.complete else budget)
     folder.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
+    temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
     try:
         files = {}
         for split, rows in texts.splits.items():
@@ -97,29 +101,21 @@ def store(entry: DatasetEntry, texts: HubTexts, budget: int) -> None:
                     "text": pyarrow.array([row.text for row in rows], "large_string"),
                 }
             )
-            parquet.write_table(table, made / f"{split}.parquet", compression="zstd")
-            files[split] = _sha256(made / f"{split}.parquet")
+            parquet.write_table(table, temporary / f"{split}.parquet", compression="zstd")
+            files[split] = sha256_of(temporary / f"{split}.parquet")
         description = {
             "format": _FORMAT, "id": entry.id, "config": entry.config, "revision": entry.revision,
             "commit": texts.commit, "column": texts.column, "complete": texts.complete, "nulls": texts.nulls,
             "unused_splits": texts.unused_splits, "files": files,
         }  # fmt: skip
-        (made / _DESCRIPTION).write_text(json.dumps(description, indent=2), encoding="utf-8")
+        (temporary / _DESCRIPTION).write_text(json.dumps(description, indent=2), encoding="utf-8")
         # mkdtemp makes folders that only this user can read; a cache may be shared by a group.
-        made.chmod(folder.stat().st_mode & 0o777)
+        temporary.chmod(folder.stat().st_mode & 0o777)
         shutil.rmtree(target, ignore_errors=True)
-        made.replace(target)
+        temporary.replace(target)
     except BaseException:
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         raise
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        digest = hashlib.sha256()
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _describe(folder: Path) -> dict[str, Any] | None:
@@ -140,7 +136,7 @@ def _read(folder: Path) -> HubTexts | None:
     splits: dict[str, list[Row]] = {}
     for split, digest in description["files"].items():
         path = folder / f"{split}.parquet"
-        if not path.is_file() or _sha256(path) != digest:
+        if not path.is_file() or sha256_of(path) != digest:
             return None
         table = parquet.read_table(path)
         origins: Iterable[str] = table["origin"].to_pylist()

@@ -1,4 +1,4 @@
-"""What was noticed while reading a source: counted where it repeats, said once where it does not."""
+"""What was noticed while reading a source: counted where it repeats, reported once where it does not."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class ReadingNotes:
         """`amount` more of `what` ("blank rows left out")."""
         self._counts[what] += amount
 
-    def remark(self, words: str) -> None:
-        """Something to be said once."""
-        self._remarks[words] = None
+    def remark(self, remark: str) -> None:
+        """Something to be reported once."""
+        self._remarks[remark] = None
 
     def lines(self) -> list[str]:
-        """All of it, a line each."""
+        """All remarks, then all counts, a line each."""
         return [*self._remarks, *(f"{what}: {amount:,}" for what, amount in self._counts.items() if amount)]

@@ -19,13 +19,13 @@ from pathlib import Path
 
 from distillkit.console import Console
 from distillkit.data.cleaning import clean_text, text_digest
+from distillkit.data.document import Document
 from distillkit.data.notes import ReadingNotes
-from distillkit.data.sections import cut_sections
-from distillkit.data.types import Document
+from distillkit.data.rows import section_documents
 from distillkit.errors import PreconditionError
 from distillkit.interrupts import check_interrupted
 
-# Tests, bundled applications, generated tables and what is not part of the library itself.
+# Tests, bundled applications, generated tables and what does not belong to the library itself.
 _SKIPPED_FOLDERS = frozenset(
     ("__pycache__", "ensurepip", "encodings", "idlelib", "lib2to3", "pydoc_data", "site-packages", "dist-packages",
      "test", "tests", "turtledemo")
@@ -104,7 +104,7 @@ def _topics(section_bytes: int) -> Iterator[Document]:
     except ImportError:
         return
     for name in sorted(topics):
-        yield from _documents(prose(topics[name]), f"python-docs:topics/{name}", section_bytes)
+        yield from section_documents(prose(topics[name]), f"python-docs:topics/{name}", section_bytes)
 
 
 def _library_sources(folder: Path) -> Iterator[Path]:
@@ -121,7 +121,7 @@ def _library_sources(folder: Path) -> Iterator[Path]:
 
 
 def _module_documents(path: Path, name: str, section_bytes: int, seen: set[bytes]) -> Iterator[Document]:
-    """What one module says; docstrings that were already `seen` elsewhere are left out."""
+    """The docstrings of one module; those already `seen` elsewhere are left out."""
     try:
         source = path.read_bytes()
     except OSError:
@@ -135,9 +135,4 @@ def _module_documents(path: Path, name: str, section_bytes: int, seen: set[bytes
         if len(text) >= _SHORTEST_DOCSTRING and digest not in seen:
             seen.add(digest)
             texts.append(text)
-    yield from _documents("\n\n".join(texts), f"python-docs:{name}", section_bytes)
-
-
-def _documents(text: str, origin: str, section_bytes: int) -> Iterator[Document]:
-    for number, section in enumerate(cut_sections(text, section_bytes), 1):
-        yield Document(section.text, origin if number == 1 else f"{origin}#{number}", section.is_last)
+    yield from section_documents("\n\n".join(texts), f"python-docs:{name}", section_bytes)

@@ -1,4 +1,4 @@
-"""Rows of a table -> documents."""
+"""Rows of a file -> documents."""
 
 from __future__ import annotations
 
@@ -7,19 +7,26 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from distillkit.data.cleaning import clean_text
+from distillkit.data.document import Document
 from distillkit.data.notes import ReadingNotes
 from distillkit.data.sections import byte_length, cut_sections
-from distillkit.data.types import Document
 
 # ` = Title = `, ` = = Section = = `: as many marks on the right as on the left.
 _HEADING = re.compile(r"(=(?: =)*) [^=\s].* \1", re.DOTALL)
 
 
 class Row(NamedTuple):
-    """One text of a table and where it stands ("people.csv:12")."""
+    """One text of a file.
+
+    Attributes:
+        text: as it stands there.
+        origin: where it stands: "people.csv:12".
+        ends_text: False where a longer text was cut here.
+    """
 
     text: str
     origin: str
+    ends_text: bool = True
 
 
 def row_documents(rows: Iterable[Row], section_bytes: int, notes: ReadingNotes) -> Iterator[Document]:
@@ -29,9 +36,9 @@ def row_documents(rows: Iterable[Row], section_bytes: int, notes: ReadingNotes) 
         if not text:
             notes.count("blank rows left out")
         elif byte_length(text) <= section_bytes:
-            yield Document(text, row.origin)
+            yield Document(text, row.origin, row.ends_text)
         else:
-            yield from _sections(text, row.origin, section_bytes)
+            yield from section_documents(text, row.origin, section_bytes, ends_text=row.ends_text)
 
 
 def article_documents(rows: Iterable[Row], section_bytes: int, notes: ReadingNotes) -> Iterator[Document]:
@@ -52,12 +59,14 @@ def article_documents(rows: Iterable[Row], section_bytes: int, notes: ReadingNot
             origin = origin or row.origin
             lines.append(text)
         if heading and heading[1] == "=" and lines:
-            yield from _sections("\n".join(lines), origin, section_bytes)
+            yield from section_documents("\n".join(lines), origin, section_bytes)
             lines, origin = [], ""
     if lines:
-        yield from _sections("\n".join(lines), origin, section_bytes)
+        yield from section_documents("\n".join(lines), origin, section_bytes)
 
 
-def _sections(text: str, origin: str, section_bytes: int) -> Iterator[Document]:
+def section_documents(text: str, origin: str, section_bytes: int, *, ends_text: bool = True) -> Iterator[Document]:
+    """A text as documents of at most `section_bytes` bytes: "…:7", "…:7#2" and so on."""
     for number, section in enumerate(cut_sections(text, section_bytes), 1):
-        yield Document(section.text, origin if number == 1 else f"{origin}#{number}", section.is_last)
+        is_end = section.is_last and ends_text
+        yield Document(section.text, origin if number == 1 else f"{origin}#{number}", is_end)

@@ -6,8 +6,8 @@ import random
 from collections.abc import Iterable
 
 from distillkit.console import format_bytes
+from distillkit.data.document import Document
 from distillkit.data.notes import ReadingNotes
-from distillkit.data.types import Document
 
 # What a document costs besides its characters.
 _DOCUMENT_OVERHEAD = 256

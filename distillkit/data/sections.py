@@ -29,7 +29,13 @@ def byte_length(text: str) -> int:
 
 
 class Section(NamedTuple):
-    """A piece of a text: the line on which it begins (from 1), its words, and whether the text ends with it."""
+    """A piece of a text.
+
+    Attributes:
+        line: the line of the text on which it begins, from 1.
+        text: clean, not empty.
+        is_last: whether the text ends with it.
+    """
 
     line: int
     text: str
@@ -104,7 +110,7 @@ def _last_end(boundary: re.Pattern[str], window: str, shortest: int) -> int:
 
 
 def _between_characters(text: str, start: int, end: int) -> int:
-    """`end`, or a little before it where it would part a letter from its marks or the members of a joined emoji."""
+    """`end`, or a little before it where it would separate a letter from its marks or the members of a joined emoji."""
     for position in range(end, max(start, end - _LONGEST_CLUSTER), -1):
         following = text[position]
         extends = unicodedata.category(following).startswith("M") or "\U0001f3fb" <= following <= "\U0001f3ff"

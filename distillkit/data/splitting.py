@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from distillkit.data.cleaning import text_digest
+from distillkit.data.document import Document, DocumentSet
 from distillkit.data.sections import byte_length, cut_sections
-from distillkit.data.types import Document, DocumentSet
 from distillkit.errors import UsageError
 from distillkit.settings.parameters import Parameters
 
@@ -29,7 +29,7 @@ class DocumentSplits:
     Attributes:
         train, validation, test: shuffled; none of them empty; no text is in two of them.
         official: True where the source itself says what is held out.
-        notes: what should be said to the user.
+        notes: what the user should know.
     """
 
     train: list[Document]
@@ -40,7 +40,7 @@ class DocumentSplits:
 
 
 def held_out_examples(config: Parameters) -> int:
-    """Examples in the validation part, and as many in the test part."""
+    """Examples of the validation split, and as many of the test split."""
     return config.held_out_size or min(500, max(50, config.sample_size // 10))
 
 
@@ -54,7 +54,7 @@ def split_documents(
     stay in the split that judges most: test, then validation, then train.
 
     Args:
-        seed: decides the random part.
+        seed: of the order in which documents are drawn.
         max_length: tokens of an example; a source of few documents is cut finer, down to about one example each.
         held_out_size: examples that each held-out split must hold; it gets a tenth of the text at least.
 
@@ -133,19 +133,19 @@ def _enough(documents: list[Document], needed: int, finest: int, what: str) -> l
     """
     size = _size(documents)
     limit = max(finest, size // _FEW_DOCUMENTS)
-    found = documents
-    if len(found) < _FEW_DOCUMENTS:
-        found = _unique(_cut_all(documents, limit))
-    while len(found) < needed and limit > _SHORTEST_SECTION:
+    enough = documents
+    if len(enough) < _FEW_DOCUMENTS:
+        enough = _unique(_cut_all(documents, limit))
+    while len(enough) < needed and limit > _SHORTEST_SECTION:
         limit = max(_SHORTEST_SECTION, min(limit // 2, size // needed))
-        found = _unique(_cut_all(documents, limit))
-    if len(found) < needed:
+        enough = _unique(_cut_all(documents, limit))
+    if len(enough) < needed:
         raise UsageError(
-            f"{what}: too little text to split: {len(found)} document{'s' if len(found) != 1 else ''} "
+            f"{what}: too little text to split: {len(enough)} document{'s' if len(enough) != 1 else ''} "
             f"({size:,} bytes), and at least {needed} that differ are needed",
             hint="give more text",
         )
-    return found
+    return enough
 
 
 def _cut_all(documents: Sequence[Document], limit: int) -> list[Document]:
@@ -182,6 +182,6 @@ def _remove_overlap(splits: dict[str, list[Document]], notes: list[str]) -> None
         _note_duplicates(notes, overlapping, f"documents left out of {name} because they are held out too")
 
 
-def _note_duplicates(notes: list[str], count: int, words: str) -> None:
+def _note_duplicates(notes: list[str], count: int, what: str) -> None:
     if count:
-        notes.append(f"{words}: {count:,}")
+        notes.append(f"{what}: {count:,}")

@@ -12,15 +12,15 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import IO, Any
 
 from distillkit.console import format_bytes
 from distillkit.data.columns import choose_column, kind_of, looks_like_number
+from distillkit.data.formats import DataFile
 from distillkit.data.notes import ReadingNotes
 from distillkit.data.rows import Row
-from distillkit.data.text_decoding import LONGEST_ROW, decode_blocks, decode_lines, open_bytes
-from distillkit.errors import UsageError
+from distillkit.data.text_decoding import LONGEST_ROW, decode_blocks, decode_lines
+from distillkit.errors import UsageError, first_line
 from distillkit.interrupts import check_interrupted
 
 # JSON has to be held as a whole, JSON Lines has not.
@@ -57,10 +57,11 @@ def _json_rows(values: Iterable[tuple[Any, str, str]], wanted: str | None, name:
     column: str | None = None
     for value, where, origin in values:
         if column is None and isinstance(value, dict):
-            found = {str(key): isinstance(cell, str) for key, cell in value.items()}
+            holds_text = {str(key): isinstance(cell, str) for key, cell in value.items()}
             # A first row whose text is null or a number is a bad row, not a missing column.
-            known = wanted or ("text" if "text" in found else next(iter(found)) if len(found) == 1 else None)
-            column = known if known in found else choose_column(found, wanted, name)
+            only = next(iter(holds_text)) if len(holds_text) == 1 else None
+            known = wanted or ("text" if "text" in holds_text else only)
+            column = known if known in holds_text else choose_column(holds_text, wanted, name)
         yield Row(_json_text(value, column, where), origin)
 
 
@@ -73,25 +74,39 @@ def _parse_json(text: str, where: str) -> Any:
         raise UsageError(f"{where}: JSON that cannot be read ({error})") from error
 
 
-def jsonl_rows(stream: IO[bytes], name: str, wanted: str | None, notes: ReadingNotes) -> Iterator[Row]:
-    """Rows of a JSON Lines file: an object or a string on each line."""
+def read_jsonl(file: DataFile) -> Iterator[Row]:
+    """Rows of a JSON Lines file: an object or a string on each line.
 
-    def values() -> Iterator[tuple[Any, str, str]]:
+    Raises:
+        UsageError: the file or one of its rows cannot be used.
+    """
+    name = file.name
+
+    def values(stream: IO[bytes]) -> Iterator[tuple[Any, str, str]]:
         row = 0
-        for number, line in enumerate(decode_lines(decode_blocks(stream, name, notes), name), 1):
+        for number, line in enumerate(decode_lines(decode_blocks(stream, name, file.notes), name), 1):
             if line.strip():
                 row += 1
                 where = f"{name}, row {row:,} (line {number:,})"
                 yield _parse_json(line, where), where, f"{name}:{number}"
 
-    return _json_rows(values(), wanted, name)
+    with file.open() as stream:
+        yield from _json_rows(values(stream), file.text_column, name)
 
 
-def json_rows(stream: IO[bytes], name: str, wanted: str | None, notes: ReadingNotes) -> Iterator[Row]:
+def read_json(file: DataFile) -> Iterator[Row]:
     """Rows of a JSON file: a list of objects or strings, or an object that holds one such list.
 
     A file of several JSON values, one on each line, is read as JSON Lines, whatever its name says.
+
+    Raises:
+        UsageError: the file or one of its rows cannot be used.
     """
+    with file.open() as stream:
+        yield from _json_values_rows(stream, file.name, file.text_column, file.notes)
+
+
+def _json_values_rows(stream: IO[bytes], name: str, wanted: str | None, notes: ReadingNotes) -> Iterator[Row]:
     pieces: list[str] = []
     size = 0
     for block in decode_blocks(stream, name, notes):
@@ -123,17 +138,38 @@ def json_rows(stream: IO[bytes], name: str, wanted: str | None, notes: ReadingNo
 
 
 def _delimiter(header: str) -> str:
-    """What parts the cells of a .csv file: spreadsheets of many countries write semicolons."""
+    """The character between the cells of a .csv file: spreadsheets of many countries write semicolons."""
     return max(",;\t", key=lambda mark: (header.count(mark), mark == ","))
 
 
-def csv_rows(stream: IO[bytes], name: str, wanted: str | None, notes: ReadingNotes, *, tabs: bool) -> Iterator[Row]:
-    """Rows of a CSV or TSV file with a header line."""
+def read_csv(file: DataFile) -> Iterator[Row]:
+    """Rows of a CSV file with a header line, its cells parted by commas, semicolons or tabs.
+
+    Raises:
+        UsageError: the file or one of its rows cannot be used.
+    """
+    with file.open() as stream:
+        yield from _csv_rows(stream, file.name, file.text_column, file.notes, delimiter=None)
+
+
+def read_tsv(file: DataFile) -> Iterator[Row]:
+    """Rows of a TSV file with a header line.
+
+    Raises:
+        UsageError: the file or one of its rows cannot be used.
+    """
+    with file.open() as stream:
+        yield from _csv_rows(stream, file.name, file.text_column, file.notes, delimiter="\t")
+
+
+def _csv_rows(
+    stream: IO[bytes], name: str, wanted: str | None, notes: ReadingNotes, *, delimiter: str | None
+) -> Iterator[Row]:
     lines = decode_lines(decode_blocks(stream, name, notes), name)
     header_line, skipped_lines = next(lines, ""), 0
     while header_line and not header_line.strip():
         header_line, skipped_lines = next(lines, ""), skipped_lines + 1
-    delimiter = "\t" if tabs else _delimiter(header_line)
+    delimiter = delimiter or _delimiter(header_line)
     previous_limit = csv.field_size_limit(LONGEST_ROW)
     try:
         reader = csv.reader(itertools.chain((header_line,), lines), delimiter=delimiter, strict=True)
@@ -188,7 +224,15 @@ def _csv_text(cell: str, place: str) -> str:
 
 
 def parquet_column(schema: Any, wanted: str | None, where: str) -> str:
-    """The text column of a `pyarrow.Schema`."""
+    """The text column of a `pyarrow.Schema`.
+
+    Args:
+        wanted: the column asked for, None to find it.
+        where: the file or data set, for the message.
+
+    Raises:
+        UsageError: there is no such column, it holds no text, or it is not clear which one is meant.
+    """
     import pyarrow.types as types
 
     def is_text(kind: Any) -> bool:
@@ -198,14 +242,30 @@ def parquet_column(schema: Any, wanted: str | None, where: str) -> str:
     return choose_column({field.name: is_text(field.type) for field in schema}, wanted, where)
 
 
-def parquet_rows(source: Any, name: str, wanted: str | None, notes: ReadingNotes) -> Iterator[Row]:
-    """Rows of a Parquet file; of all its columns only the one with the text is read."""
+def read_parquet(file: DataFile) -> Iterator[Row]:
+    """Rows of a Parquet file; of all its columns only the one with the text is read.
+
+    Raises:
+        UsageError: the file or one of its rows cannot be used.
+    """
+    with file.open() as stream:
+        if not file.is_packed:
+            yield from _parquet_rows(file.path, file.name, file.text_column, file.notes)
+            return
+        # Parquet is read from its end, which a gzip stream cannot do.
+        with tempfile.TemporaryFile() as unpacked:
+            shutil.copyfileobj(stream, unpacked)
+            unpacked.seek(0)
+            yield from _parquet_rows(unpacked, file.name, file.text_column, file.notes)
+
+
+def _parquet_rows(source: Any, name: str, wanted: str | None, notes: ReadingNotes) -> Iterator[Row]:
     import pyarrow
     from pyarrow.parquet import ParquetFile
 
     try:
-        # No threads of Arrow's: `source` may be a Python stream, and one that lets go of it while the interpreter ends
-        # takes the process down.
+        # Without Arrow's threads: `source` may be a Python stream, and a thread that lets go of it while the interpreter
+        # ends takes the process down.
         file = ParquetFile(source, pre_buffer=False)
         column = parquet_column(file.schema_arrow, wanted, name)
         row = 0
@@ -218,34 +278,6 @@ def parquet_rows(source: Any, name: str, wanted: str | None, notes: ReadingNotes
                 else:
                     yield Row(_encodable(text, f"{name}, row {row:,}, column '{column}'"), f"{name}:{row}")
     except (pyarrow.ArrowException, UnicodeDecodeError, OSError) as error:
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UsageError(f"{name}: not a sound Parquet file ({first_line})", hint="fetch the file again") from error
-
-
-def table_rows(path: Path, kind: str, name: str, wanted: str | None, notes: ReadingNotes) -> Iterator[Row]:
-    """Rows of a table of any of the formats.
-
-    Args:
-        path: the file; unpacked on the way where it ends in `.gz`.
-        kind: "jsonl", "json", "csv", "tsv" or "parquet".
-        name: what to call the file in messages and origins.
-        wanted: the column, None to find it.
-
-    Raises:
-        UsageError: the file or one of its rows cannot be used.
-    """
-    with open_bytes(path, name) as stream:
-        if kind == "jsonl":
-            yield from jsonl_rows(stream, name, wanted, notes)
-        elif kind == "json":
-            yield from json_rows(stream, name, wanted, notes)
-        elif kind in ("csv", "tsv"):
-            yield from csv_rows(stream, name, wanted, notes, tabs=kind == "tsv")
-        elif path.suffix.lower() == ".gz":
-            # Parquet is read from its end, which a gzip stream cannot do.
-            with tempfile.TemporaryFile() as unpacked:
-                shutil.copyfileobj(stream, unpacked)
-                unpacked.seek(0)
-                yield from parquet_rows(unpacked, name, wanted, notes)
-        else:
-            yield from parquet_rows(path, name, wanted, notes)
+        raise UsageError(
+            f"{name}: not a sound Parquet file ({first_line(error)})", hint="fetch the file again"
+        ) from error

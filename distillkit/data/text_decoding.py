@@ -33,7 +33,11 @@ _MARKS = {
 
 @contextlib.contextmanager
 def open_bytes(path: Path, name: str) -> Iterator[IO[bytes]]:
-    """Open a file for reading, unpacking `.gz`; problems of the file itself become `UsageError`s naming it."""
+    """Open a file for reading, unpacking `.gz`.
+
+    Raises:
+        UsageError: it cannot be opened, or cannot be read or unpacked inside the block; the message names it.
+    """
     try:
         with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb") as stream:
             yield stream  # type: ignore[misc]
@@ -93,18 +97,22 @@ def decode_blocks(stream: IO[bytes], name: str, notes: ReadingNotes) -> Iterator
 
 
 def decode_lines(blocks: Iterable[str], name: str) -> Iterator[str]:
-    """The lines of a text that arrives in blocks, each with its LF; lines are ended by LF alone."""
-    parts: list[str] = []
+    """The lines of a text that arrives in blocks, each with its LF; lines are ended by LF alone.
+
+    Raises:
+        UsageError: a line is longer than `LONGEST_ROW`.
+    """
+    begun: list[str] = []  # The line that is not yet complete.
     length = line = 0
     for block in blocks:
         pieces = block.split("\n")
         for piece in pieces[:-1]:
-            yield "".join((*parts, piece, "\n"))
-            parts, length = [], 0
+            yield "".join((*begun, piece, "\n"))
+            begun, length = [], 0
             line += 1
-        parts.append(pieces[-1])
+        begun.append(pieces[-1])
         length += len(pieces[-1])
         if length > LONGEST_ROW:
             raise UsageError(f"{name}: line {line + 1:,} is longer than {LONGEST_ROW:,} characters")
     if length:
-        yield "".join(parts)
+        yield "".join(begun)

@@ -23,11 +23,10 @@ from distillkit.run.directory import RunDirectory
 from distillkit.run.pair import ModelPair
 from distillkit.settings.parameters import Parameters
 from distillkit.silence_libraries import silence_hub
-from distillkit.storage import read_json
+from distillkit.storage import free_disk_bytes, read_json
 from distillkit.teachers.blocks import streaming_problem
 from distillkit.teachers.cache_entries import FOLDER
 from distillkit.teachers.choices import TeacherFacts, TeacherMemory
-from distillkit.teachers.exact_cache import free_space
 from distillkit.teachers.loader import TeacherLoader
 from distillkit.teachers.sparse_cache import bytes_per_token
 
@@ -179,7 +178,7 @@ def teacher_facts(
         ),
         place=str(folder.parent),
         tokens=amounts.teacher_tokens,
-        free_disk=free_space(folder.parent / FOLDER),
+        free_disk=free_disk_bytes(folder.parent / FOLDER),
         # Where only the weights would tell, most heads are.
         head_is_plain=shape.head_is_plain is not False,
         begun=False,

@@ -21,9 +21,8 @@ from distillkit.dry_run.time_model import Work, phase_seconds
 from distillkit.errors import DistillkitError
 from distillkit.settings.parameters import Parameters
 from distillkit.settings.resolve import ResolvedConfig
-from distillkit.storage import files_below
+from distillkit.storage import files_below, free_disk_bytes
 from distillkit.teachers.choices import TeacherFacts
-from distillkit.teachers.exact_cache import free_space
 from distillkit.teachers.sources import remembered_choice
 from distillkit.training.arguments import total_steps
 from distillkit.training.compiling import CompileChoice, choose_compile
@@ -125,7 +124,7 @@ def estimate_run(config: Parameters, folder: Path, stages: list[str]) -> dict[st
         "refused": decisions.refused,
         "disk_bytes": decisions.disk_bytes,
         "teacher_cache_bytes": cache,
-        "disk_free_bytes": free_space(folder),
+        "disk_free_bytes": free_disk_bytes(folder),
         "memory_bytes": memory_bytes(config, compute, models.teacher_shape, models.student_shape, work),
         "memory_free_bytes": free_memory_bytes(compute.device),
         **_times(config, compute, models, work, stages),
@@ -154,7 +153,7 @@ def plan_decisions(
             disk = student_disk_bytes(config, student.parameters) + (teacher.cache_bytes if teacher else 0)
             checkpoints = folder / "checkpoints"
             existing = sum(path.stat().st_size for path in files_below(checkpoints)) if checkpoints.is_dir() else 0
-            decide_disk(config, folder, free_space(folder) + existing, student.parameters, teacher)
+            decide_disk(config, folder, free_disk_bytes(folder) + existing, student.parameters, teacher)
             doubled = config.box_type == "black" and 0 < config.alpha < 1
             logits = amounts.student_inputs * (2 if doubled else 1) * student.vocabulary * config.epochs
             compiled = choose_compile(config, compute.device, logits)

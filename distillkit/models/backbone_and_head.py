@@ -1,4 +1,4 @@
-"""A causal language model in two parts: what makes hidden states, and the head that makes logits of them."""
+"""A causal language model as its backbone, which gives hidden states, and its head, which makes logits of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_PROBE = 7  # Tokens of the text on which the two parts are compared with the whole.
+_PROBE = 7  # Tokens of the text on which backbone and head are compared with the whole model.
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,7 +17,7 @@ class SplitModel:
     """A model as hidden states and a head.
 
     Attributes:
-        hidden: {input_ids, attention_mask} -> [B, T, D].
+        hidden: {input_ids, attention_mask [B, T]} -> [B, T, D].
         head: [n, D] -> [n, V] logits.
         parameters: the head's parameters that are trained.
         columns: V.
@@ -46,9 +46,9 @@ def split_model(model: nn.Module) -> SplitModel:
                 input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
             ).last_hidden_state
 
-        parts = SplitModel(hidden, layer, _trained(layer), layer.out_features)
-        if _is_the_same(model, parts):
-            return parts
+        split = SplitModel(hidden, layer, _trained(layer), layer.out_features)
+        if _is_the_same(model, split):
+            return split
     return unsplit_model(model)
 
 
@@ -77,18 +77,18 @@ def _width(model: nn.Module) -> int:
     return int(config.get_text_config().vocab_size)
 
 
-def _is_the_same(model: nn.Module, parts: SplitModel) -> bool:
+def _is_the_same(model: nn.Module, split: SplitModel) -> bool:
     device = next(model.parameters()).device
-    ids = torch.arange(_PROBE, device=device)[None] % parts.columns
+    ids = torch.arange(_PROBE, device=device)[None] % split.columns
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     training = model.training
     model.eval()  # Dropout would make any two passes differ.
     try:
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
             whole = model(**inputs, use_cache=False).logits
-            own = parts.head(parts.hidden(inputs))
+            own = split.head(split.hidden(inputs))
             # Bit for bit: the same product on the same numbers. A soft cap on small logits differs in the last bits only.
-            # What is no number is the same to both: it is found where the model is used.
+            # NaN is equal to NaN here: it is reported where the model is used.
             return own.shape == whole.shape and torch.allclose(own, whole, rtol=0, atol=0, equal_nan=True)
     except (AttributeError, RuntimeError, TypeError, ValueError):
         return False

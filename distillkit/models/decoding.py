@@ -1,4 +1,4 @@
-"""Writing one token at a time with a key-value cache: several prompts at once, padded on the left."""
+"""Generating one token at a time with a key-value cache: several prompts at once, padded on the left."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LIKELY_CANDIDATES = 4096
 
 
 class Decoding:
-    """The state of B texts that a causal language model is writing.
+    """The state of B texts that a causal language model generates.
 
     A text in a batch gets the logits that it gets alone: padding is masked, and positions count from the first real
     token. Call it without gradients.
@@ -23,6 +23,9 @@ class Decoding:
     Args:
         prompts: B token id sequences, none of them empty.
         device: where the model is.
+
+    Raises:
+        ValueError: there is no prompt, or an empty one.
     """
 
     def __init__(self, model: nn.Module, prompts: Sequence[Sequence[int]], device: torch.device) -> None:
@@ -64,7 +67,7 @@ class Decoding:
         Args:
             tokens_b: [B] token ids; whatever stands in the rows of finished texts is masked.
             writing_b: [B] bool, False for texts that are finished. Their position stays, or it could leave the context
-                while the others go on.
+                while the others continue.
         """
         self._ids = torch.cat([self._ids, tokens_b[:, None]], dim=1)
         self._mask = torch.cat([self._mask, writing_b[:, None].to(self._mask.dtype)], dim=1)
@@ -80,6 +83,9 @@ def choose_tokens(logits_bv: Tensor, temperature: float, top_p: float, generator
         temperature: divides the logits; 0 for greedy decoding.
         top_p: the smallest set of tokens whose probability reaches it is drawn from; 1 for all.
         generator: of the CPU, whatever the device, for one number per text; unused at temperature 0.
+
+    Returns:
+        [B] token ids, on the device of the logits.
     """
     if temperature == 0:
         return logits_bv.argmax(-1)

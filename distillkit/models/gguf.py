@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from distillkit.console import Console
-from distillkit.errors import PreconditionError
+from distillkit.errors import PreconditionError, first_line
+from distillkit.models.download_cache import cache_folder, filling
 from distillkit.models.references import KNOWN_WHEELS, ModelReference
-from distillkit.models.saving import plain_save_errors
-from distillkit.models.wheels import cache_folder, filling
-from distillkit.silence_libraries import silence_transformers
+from distillkit.models.save_errors import plain_save_errors
+from distillkit.silence_libraries import silence_gguf_reader, silence_transformers
 from distillkit.storage import (
     file_records,
     files_below,
@@ -52,7 +50,7 @@ def _convert(gguf: Path, folder: Path, console: Console) -> None:
         except Exception as error:
             # The reader raises whatever its parsing stumbles over; for the user it is a file that cannot be read.
             raise PreconditionError(
-                f"{gguf} cannot be read as a GGUF model: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
+                f"{gguf} cannot be read as a GGUF model: {first_line(error)}",
                 hint="is the file complete, and its architecture known to transformers?",
             ) from error
         progress.advance()
@@ -68,7 +66,11 @@ def _convert(gguf: Path, folder: Path, console: Console) -> None:
 
 
 def cached_conversion(reference: ModelReference) -> Path | None:
-    """The converted folder of a GGUF or wheel reference if it is in the cache already; nothing is fetched."""
+    """The converted folder of a GGUF or wheel reference if it is in the cache already; nothing is fetched.
+
+    Raises:
+        OSError: the GGUF file cannot be read.
+    """
     if reference.path is not None:
         digest: str | None = sha256_of(reference.path)
     else:
@@ -95,8 +97,7 @@ def _is_complete(folder: Path) -> bool:
 def _load(gguf: Path) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    # The reader draws a bar of its own on stderr, which nothing switches off.
-    with silence_transformers(), contextlib.redirect_stderr(io.StringIO()):
+    with silence_gguf_reader():
         model = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
     # Dequantised, it is an ordinary model; left as it is, transformers refuses to save it.

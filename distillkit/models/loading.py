@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from distillkit.console import Console
-from distillkit.errors import DistillkitError, PreconditionError, UsageError
+from distillkit.errors import DistillkitError, PreconditionError, UsageError, first_line
 from distillkit.models.gguf import converted_folder
 from distillkit.models.hub import download_model
 from distillkit.models.pruning import LAYER_COUNT_NAMES, keep_layers
@@ -45,19 +45,23 @@ class LocatedModel:
         return {"kind": self.reference.kind, "reference": self.reference.text, "revision": self.revision}
 
     def fingerprint(self) -> str:
-        """Of everything that decides what the model computes: configuration, weights, tokenizer, kept layers."""
+        """SHA-256 of all that decides what the model computes: configuration, weights, tokenizer, kept layers.
+
+        Raises:
+            OSError: a file cannot be read.
+        """
         return fingerprint_of([_folder_fingerprint(self.folder, _state(self.folder)), self.reference.layers])
 
 
 def _state(folder: Path) -> tuple[tuple[str, int, int], ...]:
     """Names, sizes and times of the files that count: the contents are read again only when one of these changes."""
-    found = []
+    files = []
     for path in sorted(folder.iterdir()):
         counts = path.suffix in (".safetensors", ".py", ".model", ".tiktoken") or path.name == "config.json"
         if path.is_file() and (counts or path.name.startswith(_TOKENIZER_FILES)):
             status = path.stat()
-            found.append((path.name, status.st_size, status.st_mtime_ns))
-    return tuple(found)
+            files.append((path.name, status.st_size, status.st_mtime_ns))
+    return tuple(files)
 
 
 @functools.cache
@@ -229,7 +233,11 @@ def _tokenizer_config(folder: Path) -> dict[str, Any]:
 
 
 def context_length(located: LocatedModel) -> int | None:
-    """The longest input of a model in tokens; None where its configuration sets no limit."""
+    """The longest input of a model in tokens; None where its configuration sets no limit.
+
+    Raises:
+        PreconditionError: config.json is missing or damaged.
+    """
     config = read_config(located.folder)
     text_config = config.get("text_config")
     values = {**config, **text_config} if isinstance(text_config, dict) else config
@@ -255,13 +263,12 @@ def load_tokenizer(located: LocatedModel, *, trust_remote_code: bool = False) ->
         raise _missing_library(name, error) from error
     except Exception as error:
         # Tokenizer classes raise whatever their parsing stumbles over.
-        words = str(error).strip().splitlines()
         raise PreconditionError(
-            f"the tokenizer of {name} cannot be loaded: {words[0] if words else type(error).__name__}",
+            f"the tokenizer of {name} cannot be loaded: {first_line(error)}",
             hint="are its tokenizer files complete? see: distillkit check-env",
         ) from error
     if not spelled:
-        # Where the files are missing, transformers makes a tokenizer that knows nothing, without a word.
+        # Where the files are missing, transformers makes a tokenizer that knows nothing, without a warning.
         raise PreconditionError(
             f"the tokenizer of {name} is empty: {located.folder} has no tokenizer files",
             hint="get the model again, with its tokenizer files",
@@ -270,9 +277,8 @@ def load_tokenizer(located: LocatedModel, *, trust_remote_code: bool = False) ->
 
 
 def _missing_library(name: str, error: ImportError) -> DistillkitError:
-    words = str(error).strip().splitlines()
     return PreconditionError(
-        f"{name} needs a library that is not installed: {words[0] if words else error}",
+        f"{name} needs a library that is not installed: {first_line(error)}",
         hint="pip install 'distillkit[all]' has the optional ones",
     )
 
@@ -311,9 +317,8 @@ def load_model(
         # Out of memory is a RuntimeError too, and no fault of the files.
         if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
             raise
-        words = str(error).strip().splitlines()
         raise PreconditionError(
-            f"{name} cannot be loaded from {located.folder}: {words[0] if words else type(error).__name__}",
+            f"{name} cannot be loaded from {located.folder}: {first_line(error)}",
             hint="do its weights belong to its config.json? get the model again",
         ) from error
     model, report = loaded
@@ -333,7 +338,12 @@ def load_model(
 
 
 def load_student(located: LocatedModel, *, trust_remote_code: bool = False, console: Console) -> nn.Module:
-    """The student before training, master weights in fp32; where asked, made of some of the teacher's layers."""
+    """The student before training, master weights in fp32; where asked, made of some of the teacher's layers.
+
+    Raises:
+        PreconditionError: weights are missing or damaged, or a library is missing.
+        UsageError: it is no causal language model, or its layers cannot be left out.
+    """
     model = load_model(located, dtype=torch.float32, trust_remote_code=trust_remote_code, console=console)
     layers = located.reference.layers
     return model if layers is None else keep_layers(model, layers)

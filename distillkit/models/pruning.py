@@ -18,7 +18,7 @@ _NOT_PER_LAYER = ("architectures", "keys_to_ignore_at_inference")
 
 
 def evenly_spaced(count: int, total: int) -> list[int]:
-    """`count` of `total` layer numbers, the first and the last among them."""
+    """`count` of `total` layer numbers, the first and the last among them; the first alone where `count` is 1."""
     if count == 1:
         return [0]
     return [round(index * (total - 1) / (count - 1)) for index in range(count)]
@@ -31,21 +31,21 @@ def decoder_blocks(model: nn.Module) -> tuple[nn.Module, str, nn.ModuleList]:
         UsageError: the architecture has no such list, or several of equal length.
     """
     wanted = _layer_count(model.config)
-    found = [
+    lists = [
         (parent, name, child)
         for parent in model.modules()
         for name, child in parent.named_children()
         if isinstance(child, nn.ModuleList) and len(child) == wanted
     ]
-    # Of lists inside one another (the experts of a layer) the outermost counts.
-    inner = {module for _, _, blocks in found for block in blocks for module in block.modules()}
-    found = [(parent, name, blocks) for parent, name, blocks in found if blocks not in inner]
-    if len(found) != 1:
+    # The outermost counts where lists lie inside one another (the experts of a layer).
+    inner = {module for _, _, blocks in lists for block in blocks for module in block.modules()}
+    lists = [(parent, name, blocks) for parent, name, blocks in lists if blocks not in inner]
+    if len(lists) != 1:
         raise UsageError(
             f"{type(model).__name__}: its layers cannot be told apart, so none can be left out",
             hint="name a student model instead of teacher:N",
         )
-    return found[0]
+    return lists[0]
 
 
 def _layer_count(config: Any) -> int:

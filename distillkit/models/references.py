@@ -1,4 +1,4 @@
-"""What a user may write for a model, and what it means. Nothing here touches the network or loads a model.
+"""References: what a user may write for a model, and what it refers to. Nothing here touches the network or loads a model.
 
 gpt2-xl, Qwen/Qwen2-0.5B, org/name@revision      a model of the Hugging Face Hub
 ./models/mine, /data/model                       a local folder
@@ -73,7 +73,11 @@ class ModelReference:
 
 
 def parse_teacher_reference(config: Parameters) -> ModelReference:
-    """The teacher of a configuration; its path wins over its name."""
+    """The teacher of a configuration; its path wins over its name.
+
+    Raises:
+        UsageError: it is malformed, a local path that does not exist, or a student ("teacher:N").
+    """
     reference = parse_reference(config.teacher_model, path=config.teacher_model_path, role="teacher")
     if reference.kind == "pruned-teacher":
         raise UsageError(f"teacher_model: {reference.text!r} is a student", hint="name a model with --teacher-model")
@@ -81,12 +85,16 @@ def parse_teacher_reference(config: Parameters) -> ModelReference:
 
 
 def parse_student_reference(config: Parameters) -> ModelReference:
-    """The student of a configuration; its path wins over its name."""
+    """The student of a configuration; its path wins over its name.
+
+    Raises:
+        UsageError: it is malformed, or a local path that does not exist.
+    """
     return parse_reference(config.student_model, path=config.student_model_path, role="student")
 
 
 def parse_reference(text: str, *, path: str | None = None, role: str = "model") -> ModelReference:
-    """Say what kind of reference a text is.
+    """Parse a reference.
 
     Args:
         path: a local path that wins over `text`.
@@ -107,9 +115,9 @@ def parse_reference(text: str, *, path: str | None = None, role: str = "model") 
     if text.startswith(("./", "../", "/", "~", ".\\", "..\\")) or _is_gguf(text) or os.path.isdir(text):  # noqa: PTH112
         return _local(text, flag)
     repo_id, _, revision = text.partition("@")
-    parts = repo_id.split("/")
-    well_formed = all(_HUB_NAME.fullmatch(part) and ".." not in part and "--" not in part for part in parts)
-    if not well_formed or len(parts) > 2 or len(repo_id) > _HUB_ID_LENGTH or repo_id.endswith(".git"):
+    names = repo_id.split("/")
+    well_formed = all(_HUB_NAME.fullmatch(name) and ".." not in name and "--" not in name for name in names)
+    if not well_formed or len(names) > 2 or len(repo_id) > _HUB_ID_LENGTH or repo_id.endswith(".git"):
         raise UsageError(
             f"{flag}: {_shortened(text)!r} is neither a Hub id nor an existing folder",
             hint="a Hub id is NAME or ORGANISATION/NAME; a folder may need ./ in front",
@@ -174,12 +182,12 @@ def _wheel(text: str, flag: str) -> ModelReference:
 
 
 def _layers(text: str, flag: str) -> int | tuple[int, ...]:
-    words = text.removeprefix("teacher:").split(",")
-    if not all(re.fullmatch(r"[0-9]{1,4}", word.strip()) for word in words):
+    items = text.removeprefix("teacher:").split(",")
+    if not all(re.fullmatch(r"[0-9]{1,4}", item.strip()) for item in items):
         raise UsageError(
             f"{flag}: {text!r} is malformed", hint="use teacher:10 (so many layers) or teacher:0,4,9 (these)"
         )
-    numbers = tuple(int(word) for word in words)
+    numbers = tuple(map(int, items))
     if len(numbers) == 1:
         if numbers[0] < 1:
             raise UsageError(f"{flag}: {text!r} keeps no layer", hint="keep at least one: teacher:1")

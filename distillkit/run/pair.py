@@ -59,8 +59,11 @@ class ModelPair:
         """How both models read.
 
         Args:
-            console: where it is said that a context cuts the length, or that a start or end token is missing; None
-                where it has been said before.
+            console: where it is reported that a context cuts the length, or that a start or end token is missing;
+                None where it has been reported before.
+
+        Raises:
+            PreconditionError: a tokenizer cannot be loaded, or the bytes of its tokens cannot be known.
         """
         encoders = {}
         for role, located in (("teacher", self.teacher), ("student", self.student)):
@@ -77,11 +80,19 @@ class ModelPair:
         return TextEncoders(encoders["student"], encoders["teacher"])
 
     def load_teacher(self, dtype: torch.dtype, console: Console) -> nn.Module:
-        """The teacher, frozen by the caller."""
+        """The teacher, frozen by the caller.
+
+        Raises:
+            PreconditionError, UsageError: as `load_model`.
+        """
         return load_model(self.teacher, dtype=dtype, trust_remote_code=self.config.trust_remote_code, console=console)
 
     def load_student(self, console: Console) -> nn.Module:
-        """The student before training, master weights in fp32."""
+        """The student before training, master weights in fp32.
+
+        Raises:
+            PreconditionError, UsageError: as `distillkit.models.loading.load_student`.
+        """
         return load_student(self.student, trust_remote_code=self.config.trust_remote_code, console=console)
 
     def load_trained_student(self, folder: Path, console: Console) -> nn.Module:

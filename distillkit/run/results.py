@@ -48,26 +48,26 @@ class DistillResult:
         }
 
     @property
-    def short_words(self) -> str:
+    def score_change(self) -> str:
         """`2.41 -> 1.90 (improved)`, or "" where nothing was measured."""
         if not self.before or not self.after:
             return ""
         return f"{self.before['bits_per_byte']:.3f} -> {self.after['bits_per_byte']:.3f} ({self.verdict})"
 
     @property
-    def verdict_words(self) -> str:
+    def verdict_sentence(self) -> str:
         """The verdict as a sentence."""
         if self.verdict is None or not self.gain:
             return ""
         gain = self.gain["bits_per_byte"]
-        words = f"{self.verdict}: {abs(gain):.4f} bits per byte {'better' if gain >= 0 else 'worse'} than before"
+        sentence = f"{self.verdict}: {abs(gain):.4f} bits per byte {'better' if gain >= 0 else 'worse'} than before"
         interval = self.gain.get("ci95")
         if interval:
-            words += f" (95 % interval of the gain {interval[0]:+.4f} to {interval[1]:+.4f})"
+            sentence += f" (95 % interval of the gain {interval[0]:+.4f} to {interval[1]:+.4f})"
         if self.gap_closed is not None:
             closed = f"{100 * self.gap_closed:.1f} % of the gap to the teacher closed"
-            words += f", {closed if self.gap_closed <= 1 else 'now better than the teacher on these texts'}"
-        return words
+            sentence += f", {closed if self.gap_closed <= 1 else 'now better than the teacher on these texts'}"
+        return sentence
 
 
 def read_result(run: RunDirectory) -> DistillResult:

@@ -11,6 +11,7 @@ from pathlib import Path
 from pathvalidate import ValidationError, validate_filename
 
 from distillkit.errors import UsageError
+from distillkit.registry import DATA_FORMATS
 
 MAX_LENGTH = 150
 
@@ -63,7 +64,8 @@ def user_path(text: str, what: str) -> Path:
 def _short(reference: str) -> str:
     """The last, telling part of a model or data reference as part of a name."""
     tail = re.split(r"[/\\]", reference.split("#")[0].rstrip("/\\"))[-1]
-    tail = re.sub(r"\.(gguf|txt|md|jsonl?|csv|tsv|parquet)(\.gz)?$", "", tail, flags=re.IGNORECASE)
+    suffixes = "|".join(re.escape(suffix) for suffix in (".gguf", *DATA_FORMATS))
+    tail = re.sub(rf"({suffixes})(\.gz)?$", "", tail, flags=re.IGNORECASE)
     return re.sub(r"[^A-Za-z0-9.]+", "-", tail).strip("-.")[:32] or "model"
 
 

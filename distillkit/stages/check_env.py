@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import sys
 import time
 from importlib import metadata
@@ -24,6 +23,7 @@ from distillkit.run.directory import RunDirectory
 from distillkit.run.manifest import library_versions
 from distillkit.settings.parameters import Parameters
 from distillkit.stages import StageResult
+from distillkit.storage import free_disk_bytes, nearest_existing
 
 _HUB_TIMEOUT_SECONDS = 5.0
 
@@ -65,8 +65,8 @@ def check(config: Parameters, console: Console) -> dict[str, Any]:
     hub = _hub_state()
     libraries = _provide_libraries(config, references, console)
     device = _device_facts(config)
-    output = _existing_parent(Path(config.output_dir).expanduser())
-    disk = shutil.disk_usage(output)
+    output = nearest_existing(Path(config.output_dir).expanduser().absolute())
+    free = free_disk_bytes(output)
     passed = 0
     if config.run_tests:
         from distillkit.selftests.runner import run_self_tests
@@ -80,7 +80,7 @@ def check(config: Parameters, console: Console) -> dict[str, Any]:
         ("bf16", "yes" if device["bf16"] else "no (fp32 is used)"),
         ("used here", f"{device['type']}, {device['precision']}, {device['threads']} threads"),
         ("memory", f"{format_bytes(device['memory_available'])} free of {format_bytes(device['memory_total'])}"),
-        ("disk", f"{format_bytes(disk.free)} free at {output}"),
+        ("disk", f"{format_bytes(free)} free at {output}"),
         ("model hub", hub),
     ]
     if passed:
@@ -90,7 +90,7 @@ def check(config: Parameters, console: Console) -> dict[str, Any]:
         "libraries": libraries,
         "versions": library_versions(),
         "device": device,
-        "disk_free": disk.free,
+        "disk_free": free,
         "hub": hub,
         "self_tests": passed,
     }
@@ -150,10 +150,3 @@ def _hub_state() -> str:
         # Any transport may be behind the session: whatever it raises, the hub was not reached, and that is the finding.
         return f"not reachable ({type(error).__name__}): paths, the cache and --preset quickstart still work"
     return f"reachable in {time.monotonic() - began:.2f} s"
-
-
-def _existing_parent(path: Path) -> Path:
-    path = path.absolute()
-    while not path.exists() and path != path.parent:
-        path = path.parent
-    return path

@@ -6,7 +6,6 @@ Writes checkpoints/, student/best, student/final, metrics.jsonl and metrics.json
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +36,7 @@ from distillkit.storage import (
     file_records,
     files_below,
     fingerprint_of,
+    free_disk_bytes,
     make_folder,
     records_problem,
     remove_tree,
@@ -171,7 +171,7 @@ def _check_disk(context: TrainingContext, decision: TeacherDecision | None) -> N
     """Refuse to begin what cannot be finished."""
     run = context.run
     existing = sum(path.stat().st_size for path in files_below(run.checkpoints)) if run.checkpoints.is_dir() else 0
-    free = shutil.disk_usage(run.path).free + existing
+    free = free_disk_bytes(run.path) + existing
     decide_disk(context.config, run.path, free, student_parameters(context.pair), decision)
 
 

@@ -11,8 +11,8 @@ from typing import Any
 from distillkit.alignment.bpm import BytePrefixMap
 from distillkit.alignment.token_bytes import same_vocabulary
 from distillkit.console import Console, format_bytes
-from distillkit.data.documents import load_documents, source_fingerprint
 from distillkit.data.examples import Example, ExampleBuilder, save_examples
+from distillkit.data.sources import load_documents, source_fingerprint
 from distillkit.data.splitting import held_out_examples, split_documents
 from distillkit.data.text_encoder import TextEncoder
 from distillkit.errors import UsageError

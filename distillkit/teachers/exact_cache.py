@@ -13,7 +13,6 @@ format and the very texts; runs in one output directory share it.
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,9 +173,3 @@ def known_width(folder: Path) -> int | None:
         return int(without_checksum(read_json(folder / "meta.json"))["width"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def free_space(folder: Path) -> int:
-    """Free bytes where `folder` is, or will be."""
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    return shutil.disk_usage(existing).free

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from distillkit.console import Console, ProgressHandle
 from distillkit.errors import DistillkitError, PreconditionError
+from distillkit.evaluation.length_batches import longest_first
 from distillkit.interrupts import check_interrupted
 from distillkit.models.decoding import Decoding, choose_tokens
 from distillkit.storage import explained_write_errors, fingerprint_of, read_json, write_json
@@ -115,7 +116,7 @@ def generate_continuations(
     if temperature < 0 or not 0 < top_p <= 1 or batch_size < 1:
         raise ValueError(f"temperature {temperature}, top_p {top_p}, batch_size {batch_size}")
     # Longest first: what does not fit into memory is known at once, and the time left is no underestimate.
-    order = sorted(range(len(prompts)), key=lambda number: (-len(prompts[number].ids), -room[number], number))
+    order = longest_first([(len(prompt.ids), tokens) for prompt, tokens in zip(prompts, room, strict=True)])
     settings = {
         "format": _FORMAT,
         "model": model_fingerprint,

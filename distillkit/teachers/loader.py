@@ -16,11 +16,11 @@ from distillkit.models.safetensors_reader import StoredWeights
 from distillkit.models.shape import ModelShape, model_shape
 from distillkit.run.context import TrainingContext
 from distillkit.run.pair import ModelPair
-from distillkit.storage import fingerprint_of, make_folder, remove_tree, write_json
+from distillkit.storage import fingerprint_of, free_disk_bytes, make_folder, remove_tree, write_json
 from distillkit.teachers.blocks import BlockwiseTeacher, streaming_problem
 from distillkit.teachers.cache_entries import FOLDER
 from distillkit.teachers.choices import StreamingChoice, TeacherFacts, TeacherMemory
-from distillkit.teachers.exact_cache import CacheKey, TeacherCache, free_space, known_width
+from distillkit.teachers.exact_cache import CacheKey, TeacherCache, known_width
 from distillkit.teachers.live import LiveTeacher
 from distillkit.teachers.precompute import CachedTeacher, PassFigures, fill_cache, head_is_whole
 from distillkit.teachers.protocol import Teacher
@@ -107,7 +107,7 @@ class TeacherLoader:
             memory=teacher_memory(pair, context.compute),
             place=str(self.root.parent),
             tokens=self.key.tokens,
-            free_disk=free_space(self.root),
+            free_disk=free_disk_bytes(self.root),
             head_is_plain=config.teacher_cache == "off" or self.width is not None,
             begun=known_width(self.root / self.key.name) is not None,
             exact_bytes=whole,

@@ -10,6 +10,7 @@ from distillkit.errors import PreconditionError
 from distillkit.losses.kernels import WORTH_COMPILING, compile_failure, compiler_available, forward_kl_rows
 from distillkit.run.context import TrainingContext, needs_teacher
 from distillkit.settings.parameters import Parameters
+from distillkit.training.objectives import soft_loss
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def compile_loss(context: TrainingContext, logits: int) -> bool:
     config, compute, console = context.config, context.compute, context.console
     if not choose_compile(config, compute.device, logits).on:
         return False
-    soft = config.box_type == "white" and needs_teacher(config) and config.divergence == "forward-kl"
+    soft = config.box_type == "white" and needs_teacher(config) and soft_loss(config).is_forward_kl
     with console.progress("compiling the loss", unit="s"):
         failure = compile_failure(
             forward_kl_rows if soft else None, compute.device, compute.autocast or torch.float32,

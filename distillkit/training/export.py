@@ -9,11 +9,11 @@ from typing import Any
 from torch import nn
 
 from distillkit import __version__, registry
-from distillkit.data.documents import hub_entry, local_path
+from distillkit.data.sources import hub_entry, local_path
 from distillkit.data.standard_sets import PYTHON_DOCS
 from distillkit.models.licence import licence_of
 from distillkit.models.loading import load_tokenizer
-from distillkit.models.saving import plain_save_errors
+from distillkit.models.save_errors import plain_save_errors
 from distillkit.reports.model_card import CardFacts, model_card
 from distillkit.run.context import needs_teacher
 from distillkit.run.directory import RunDirectory

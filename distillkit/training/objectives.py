@@ -117,18 +117,17 @@ class BlackBox:
         return Terms(computed.loss, entropies[of_teacher].sum(), entropies[~of_teacher].sum())
 
 
+def soft_loss(config: Parameters) -> SoftLoss:
+    """The divergence and the temperature of a configuration."""
+    settings = {"mix": config.divergence_mix, "ab_alpha": config.ab_alpha, "ab_beta": config.ab_beta}
+    return SoftLoss(config.temperature, Divergence(config.divergence, **settings))
+
+
 @dataclass(frozen=True)
 class SoftSettings:
     """The soft loss of a run, at any time of the training."""
 
     loss: RowLoss
-
-    @classmethod
-    def of(cls, config: Parameters) -> SoftSettings:
-        divergence = Divergence(
-            config.divergence, mix=config.divergence_mix, ab_alpha=config.ab_alpha, ab_beta=config.ab_beta
-        )
-        return cls(SoftLoss(config.temperature, divergence))
 
     def at(self, training_fraction: float) -> RowLoss:
         """The soft loss when this much of the training is behind."""
@@ -179,4 +178,4 @@ def training_objective(context: TrainingContext, source: TeacherSource | None) -
 
 def objective_of(signal: Any, config: Parameters) -> Objective:
     """The objective of what a `TeacherSource` or an alignment gives: targets get the soft loss of the configuration."""
-    return SoftObjective(signal, SoftSettings.of(config)) if isinstance(signal, TargetMaker) else signal
+    return SoftObjective(signal, SoftSettings(soft_loss(config))) if isinstance(signal, TargetMaker) else signal

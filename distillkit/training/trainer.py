@@ -26,7 +26,7 @@ from distillkit.interrupts import pending
 from distillkit.losses.chunked import StudentOutput
 from distillkit.losses.linear_head import LinearHead
 from distillkit.models.backbone_and_head import split_model, unsplit_model
-from distillkit.models.saving import plain_save_errors
+from distillkit.models.save_errors import plain_save_errors
 from distillkit.storage import write_folder
 from distillkit.teachers.protocol import TeacherSource
 from distillkit.training import checkpoints

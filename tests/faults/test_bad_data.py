@@ -12,7 +12,7 @@ import pytest
 from pyarrow import parquet
 
 from distillkit.console import Console
-from distillkit.data.documents import check_source, load_documents, source_fingerprint
+from distillkit.data.sources import check_source, load_documents, source_fingerprint
 from distillkit.errors import UsageError
 from distillkit.settings.parameters import Parameters
 

@@ -24,7 +24,7 @@ from tiny_models import save_model_folder, tiny_model, tiny_tokenizer
 
 from distillkit.cli import app as cli
 from distillkit.console import Console
-from distillkit.data.documents import check_source, load_documents, source_fingerprint
+from distillkit.data.sources import check_source, load_documents, source_fingerprint
 from distillkit.data.text_encoder import make_text_encoder
 from distillkit.errors import DistillkitError
 from distillkit.models import loading
@@ -264,7 +264,7 @@ def test_references(text: str) -> None:
 
 def _source(settings_: Parameters) -> None:
     # Not the whole disk.
-    from distillkit.data.documents import local_path
+    from distillkit.data.sources import local_path
 
     path = local_path(settings_)
     if path is None or "\0" in path or not os.path.isdir(os.path.expanduser(path)):  # noqa: PTH111, PTH112

@@ -25,9 +25,9 @@ from distillkit import distill_models
 from distillkit.cli import app as cli
 from distillkit.console import Console
 from distillkit.data.batching import IGNORED, DistillationCollator
+from distillkit.data.document import Document
 from distillkit.data.examples import ROW_COLUMNS, ExampleBuilder
 from distillkit.data.text_encoder import TextEncoders, make_text_encoder
-from distillkit.data.types import Document
 from distillkit.device.precision import Compute
 from distillkit.errors import DistillkitError
 from distillkit.losses.chunked import StudentOutput

@@ -114,3 +114,12 @@ def test_the_old_folder_comes_back_though_nothing_can_be_deleted(
     with pytest.raises(DistillkitError, match=r"cannot write .*student"):
         storage.write_folder(final, lambda folder: (folder / "a").write_text("2"))
     assert (final / "a").read_text() == "1"
+
+
+def test_where_something_would_be_made(tmp_path: Path) -> None:
+    assert storage.nearest_existing(tmp_path) == tmp_path
+    assert storage.nearest_existing(tmp_path / "a" / "b") == tmp_path
+    assert storage.nearest_existing(Path("not-there/either")) == Path()
+    (tmp_path / "file").write_text("")
+    assert storage.nearest_existing(tmp_path / "file" / "run") == tmp_path / "file"
+    assert storage.free_disk_bytes(tmp_path / "a" / "b") > 0

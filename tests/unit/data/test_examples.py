@@ -12,9 +12,9 @@ import pytest
 from tiny_models import make_paragraph, tiny_sentencepiece_tokenizer, tiny_tokenizer
 
 from distillkit.data import examples as examples_module
+from distillkit.data.document import Document
 from distillkit.data.examples import Example, ExampleBuilder, load_examples, save_examples
 from distillkit.data.text_encoder import TextEncoder, make_text_encoder
-from distillkit.data.types import Document
 from distillkit.errors import UsageError
 
 MIXED = (

@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[3]
 LOAD = """
 import json, sys
 from distillkit.console import Console
-from distillkit.data.documents import load_documents
+from distillkit.data.sources import load_documents
 from distillkit.errors import DistillkitError
 from distillkit.settings.parameters import Parameters
 try:
@@ -238,7 +238,7 @@ def test_the_hub_may_fail_for_a_moment(hub: HubServer, tmp_path: Path) -> None:
     hub.failures = 1
     found = hub.load(tmp_path, dataset="o/lines")
     assert {split: len(documents) for split, documents in found["splits"].items()} == {"train": 30, "test": 9}
-    assert "the Hub answered with status 503; trying again in 1 s" in found["stderr"]
+    assert "the Hub answered with status 503; trying again in 1 s (1 of 3)" in found["stderr"]
 
 
 def test_what_other_programs_left_on_this_machine_is_found(hub: HubServer, tmp_path: Path) -> None:
@@ -287,7 +287,7 @@ def test_what_cannot_be_had_is_said(
 def test_no_hub_at_all(hub: HubServer, tmp_path: Path) -> None:
     found = hub.load(tmp_path, url="http://127.0.0.1:9", dataset="wikitext")
     assert found["code"] == 3
-    assert "the Hub cannot be reached, and no copy of it is on this machine" in found["error"]
+    assert "the Hub cannot be reached, and no complete copy of it is on this machine" in found["error"]
     assert "--dataset python-docs" in found["hint"]
 
 

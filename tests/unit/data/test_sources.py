@@ -10,10 +10,10 @@ from types import ModuleType
 import pytest
 
 from distillkit.console import Console
-from distillkit.data.documents import hub_entry, load_documents, local_path, text_budget
 from distillkit.data.notes import ReadingNotes
 from distillkit.data.python_docs import docstrings, prose
 from distillkit.data.rows import Row, article_documents
+from distillkit.data.sources import hub_entry, load_documents, local_path, text_budget
 from distillkit.data.standard_sets import STANDARD_SETS, DatasetEntry
 from distillkit.errors import PreconditionError, UsageError
 from distillkit.settings.parameters import Parameters

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distillkit.data.cleaning import text_digest
+from distillkit.data.document import Document, DocumentSet
 from distillkit.data.splitting import DocumentSplits, split_documents
-from distillkit.data.types import Document, DocumentSet
 from distillkit.errors import UsageError
 
 

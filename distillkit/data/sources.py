@@ -1,16 +1,18 @@
-"""The configuration's `dataset` or `dataset_path` -> clean documents: which source is meant, and reading it."""
+"""The configuration's `dataset` or `dataset_path` -> clean documents: finding the source, and reading it."""
 
 from __future__ import annotations
 
 import difflib
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from distillkit.console import Console
-from distillkit.data.files import KNOWN_SUFFIXES, file_kind, find_files, folder_documents, hash_files
+from distillkit.data.document import Document, DocumentSet
+from distillkit.data.files import find_files, folder_documents, hash_files
+from distillkit.data.formats import file_kind, known_suffixes
 from distillkit.data.notes import ReadingNotes
 from distillkit.data.python_docs import python_docs_fingerprint, python_documents
 from distillkit.data.sampling import bounded_sample
@@ -23,14 +25,8 @@ from distillkit.data.standard_sets import (
     known_names,
     parse_hub_reference,
 )
-from distillkit.data.types import Document, DocumentSet
 from distillkit.errors import UsageError
 from distillkit.settings.parameters import Parameters
-
-__all__ = ["Document", "DocumentSet", "changed_sources", "check_source", "load_documents", "source_fingerprint"]
-
-# Known only once a source has been read; `changed_sources` passes over them.
-RESOLVED_KEYS = ("commit", "text sha256")
 
 _SMALLEST_SECTION = 8192
 # A generous number of UTF-8 bytes for a token: 4 is usual for English.
@@ -80,8 +76,8 @@ def load_documents(config: Parameters, console: Console) -> DocumentSet:
         splits, commit = load_hub_documents(entry, budget, section_bytes, config.seed, notes, console)
         fingerprint = _entry_fingerprint(entry) | {"commit": commit}
     if not any(splits.values()):
-        said = "; ".join(notes.lines())
-        raise UsageError(f"{description}: no text in it" + (f" ({said})" if said else " (it is empty or blank)"))
+        left_out = "; ".join(notes.lines())
+        raise UsageError(f"{description}: no text in it ({left_out or 'it is empty or blank'})")
     return DocumentSet(description, splits, fingerprint, notes.lines())
 
 
@@ -115,28 +111,12 @@ def source_fingerprint(config: Parameters) -> dict[str, str]:
     return _entry_fingerprint(hub_entry(config))
 
 
-def changed_sources(stored: Mapping[str, str], current: Mapping[str, str]) -> list[str]:
-    """What differs between the fingerprint of a `DocumentSet` and a later `source_fingerprint`, in words."""
-    changes = []
-    for key in sorted(stored.keys() | current.keys()):
-        if key in RESOLVED_KEYS or stored.get(key) == current.get(key):
-            continue
-        if key not in current:
-            changes.append(f"{key} is gone")
-        elif key not in stored:
-            changes.append(f"{key} is new")
-        else:
-            short = len(current[key]) < 64
-            changes.append(f"{key} was {stored[key]}, is {current[key]}" if short else f"{key} has changed")
-    return changes
-
-
 def _is_python_docs(config: Parameters) -> bool:
     return config.dataset == PYTHON_DOCS and PYTHON_DOCS not in config.datasets
 
 
 def local_path(config: Parameters) -> str | None:
-    """The file or folder that is meant, None if the source is a named data set or lies on the Hub."""
+    """The file or folder that is to be read, None if the source is a named data set or lies on the Hub."""
     if config.dataset_path is not None:
         return config.dataset_path
     name = config.dataset
@@ -153,12 +133,12 @@ def hub_entry(config: Parameters) -> DatasetEntry:
     """The Hub data set that `config.dataset` names.
 
     Raises:
-        UsageError: it is neither the name of a data set nor of the form of a Hub id.
+        UsageError: the name is neither the name of a data set nor of the form of a Hub id.
     """
     entry = find_entry(config)
     if entry is None:
         name = config.dataset
-        choices = f"known: {', '.join(known_names(config))}; or a path ({', '.join(KNOWN_SUFFIXES)}); or a Hub id"
+        choices = f"known: {', '.join(known_names(config))}; or a path ({', '.join(known_suffixes())}); or a Hub id"
         close = difflib.get_close_matches(name, known_names(config), n=1, cutoff=0.75)
         entry = parse_hub_reference(name)
         if entry is None:
@@ -182,15 +162,15 @@ def text_budget(config: Parameters) -> int:
 
 
 def _entry_fingerprint(entry: DatasetEntry) -> dict[str, str]:
-    parts = {
+    fingerprint = {
         "id": entry.id, "config": entry.config or "default", "column": entry.column or "found by itself",
         "revision": entry.revision or "main",
     }  # fmt: skip
     if entry.splits:
-        parts["splits"] = ", ".join(f"{ours}={entry.splits[ours]}" for ours in SPLITS if ours in entry.splits)
+        fingerprint["splits"] = ", ".join(f"{ours}={entry.splits[ours]}" for ours in SPLITS if ours in entry.splits)
     if entry.articles:
-        parts["articles"] = "yes"
-    return parts
+        fingerprint["articles"] = "yes"
+    return fingerprint
 
 
 def _text_sha256(documents: Iterable[Document]) -> str:

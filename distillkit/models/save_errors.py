@@ -11,7 +11,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-# What torch says when its C++ stream could not write; which errno it was it does not say.
+# torch's messages when its C++ stream could not write; they do not name the errno.
 _TORCH = re.compile(r"iostream error|inline_container|PytorchStreamWriter")
 # A disk with less than this is full, whatever the write was that failed.
 _NEXT_TO_NOTHING = 1 << 20
@@ -23,6 +23,10 @@ def plain_save_errors(folder: Path) -> Iterator[None]:
 
     Args:
         folder: where they write.
+
+    Raises:
+        OSError: the disk is full, or cannot be written.
+        Exception: anything else that the block raised.
     """
     try:
         yield

@@ -25,11 +25,11 @@ class DocumentSet:
     """The texts of one source.
 
     Attributes:
-        description: the source in words, for people.
+        description: the source, for people.
         splits: {"all": …} where the source has no official split, otherwise some of "train", "validation", "test".
-        fingerprint: what the texts depend on; see `source_fingerprint`, whose keys it has, and
-            those that are known only after reading.
-        notes: what should be said to the user.
+        fingerprint: what the texts depend on: the keys of `source_fingerprint`, and those that are known only after
+            reading ("commit", "text sha256").
+        notes: what the user should know.
     """
 
     description: str

@@ -1,0 +1,83 @@
+"""The formats of files that are read: suffixes, their names in messages, and the reader of a file.
+
+Everything follows from `registry.DATA_FORMATS`. A reader is a function from a `DataFile` to its `Row`s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from distillkit import registry
+from distillkit.data.notes import ReadingNotes
+from distillkit.data.rows import Row
+from distillkit.data.text_decoding import open_bytes
+from distillkit.errors import UsageError
+
+_PACKED_SUFFIX = ".gz"
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A file, as its reader needs it.
+
+    Attributes:
+        path: where it lies; its suffixes say what is in it.
+        name: what it is called in messages and origins.
+        text_column: the column that the user named, None to find it; only for formats that have columns.
+        piece_bytes: a reader of running text cuts it into rows of at most so many UTF-8 bytes.
+        notes: takes what the user should know.
+    """
+
+    path: Path
+    name: str
+    text_column: str | None
+    piece_bytes: int
+    notes: ReadingNotes
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether it is a gzip file, which cannot be read from its end."""
+        return self.path.suffix.lower() == _PACKED_SUFFIX
+
+    def open(self) -> AbstractContextManager[IO[bytes]]:
+        """Its bytes, unpacked.
+
+        Raises:
+            UsageError: inside the block too: the file cannot be read, or its gzip is damaged.
+        """
+        return open_bytes(self.path, self.name)
+
+
+def known_suffixes() -> tuple[str, ...]:
+    """`.txt`, `.md` …, as they are shown to the user."""
+    return tuple(registry.DATA_FORMATS)
+
+
+def known_suffixes_text() -> str:
+    """For hints: `.txt, .md, … (each also as .gz)`."""
+    return f"{', '.join(known_suffixes())} (each also as {_PACKED_SUFFIX})"
+
+
+def file_kind(path: Path) -> str | None:
+    """The format that the name of a file tells ("txt", "csv", …; `.gz` is looked through), None if it is not known."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] == _PACKED_SUFFIX:
+        suffixes.pop()
+    return suffixes[-1][1:] if suffixes and suffixes[-1] in registry.DATA_FORMATS else None
+
+
+def read_rows(file: DataFile) -> Iterator[Row]:
+    """The rows of a file, by the reader of its format.
+
+    Raises:
+        UsageError: the file cannot be used; the message names file, line and byte, or row and column.
+    """
+    kind = file_kind(file.path)
+    if kind is None:
+        raise UsageError(f"{file.name}: unknown format", hint=f"known: {known_suffixes_text()}")
+    reader: Callable[[DataFile], Iterator[Row]] = registry.resolve(registry.DATA_FORMATS, f".{kind}")
+    return reader(file)
