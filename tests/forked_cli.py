@@ -22,7 +22,7 @@ from typing import Any
 
 # What the stages import, so that a child finds it in memory.
 _PRELOADED = (
-    "datasets", "accelerate", "torch._dynamo", "distillkit.cli.app", "distillkit.cli.commands", "distillkit.selftests", "distillkit.reports.plots",
+    "datasets", "accelerate", "torch._dynamo", "distillkit.cli.app", "distillkit.cli.commands", "distillkit.selftests.runner", "distillkit.reports.plots",
     "distillkit.stages.check_env", "distillkit.stages.prepare_data", "distillkit.stages.distill", "distillkit.stages.validate",
     "distillkit.stages.demo", "distillkit.stages.plot", "transformers.models.gpt2.modeling_gpt2",
     "transformers.models.auto.tokenization_auto", "transformers.convert_slow_tokenizer", "transformers.generation.utils",

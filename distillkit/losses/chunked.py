@@ -1,9 +1,13 @@
 """The vocabulary-sized loss without the vocabulary-sized memory.
 
+The distillation objective is L = (α·Σ τ²·D(p_τ ‖ q_τ) + β·Σ CE(q, y)) / N (Hinton et al. 2015, arXiv 1503.02531): sums
+over rows, divided once by the number N of targets in the whole optimizer step (all micro-batches, all processes). A mean
+per micro-batch would weigh tokens by the accident of their batch.
+
 Logits are computed, used and overwritten by their gradient for some rows at a time, and the gradients with respect to the
 hidden states and the head are computed in the same pass: memory is a chunk of rows times the vocabulary plus the two
 gradients. After Liger-Kernel's fused linear losses (arXiv 2410.10989) and Cut Cross-Entropy (arXiv 2411.09009). Value and
-gradients are those of the plain form on whole logits, which the tests hold this to.
+gradients are those of the plain form on whole logits, which tests/plain_objective.py and the self-tests write down.
 
 Shapes: N target rows, R of them with a teacher distribution, D the student's hidden size, V its columns.
 """

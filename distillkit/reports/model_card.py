@@ -10,74 +10,167 @@ import math
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
+from huggingface_hub import EvalResult, ModelCardData
 
 from distillkit.console import format_value, sanitize
 from distillkit.data.formats import file_kind
 
 _LONGEST_VALUE = 200
+_LONGEST_PARAGRAPH = 600
 _HUB_ID = re.compile(
     r"[A-Za-z0-9_][A-Za-z0-9._-]*(?:/[A-Za-z0-9_][A-Za-z0-9._-]*)?(?:[:@][A-Za-z0-9][A-Za-z0-9._/:@-]*)?"
 )
 _MODELS = (("before", "student before"), ("after", "student after"), ("teacher", "teacher"))
+_METRICS = (("bits_per_byte", "Bits per byte"), ("perplexity", "Perplexity per token"))
 
-_METHODS = {
-    "same": "White box with one tokenizer: at every token the student learned from the teacher's whole distribution "
-    "(soft targets) and from the true token (hard targets).",
-    "bpm": "White box across tokenizers: the teacher's distribution was carried over to the student's vocabulary by "
-    "byte-prefix marginalisation (soft targets); every true token was learned as well (hard targets).",
-    "strict": "White box across tokenizers: where teacher and student write the same token next, the teacher's "
-    "distribution over the tokens that both have (soft targets); every true token was learned as well (hard targets).",
-    "alm": "White box across tokenizers: the teacher's likelihood of every stretch of text between two shared token "
-    "boundaries (approximate likelihood matching); every true token was learned as well (hard targets).",
-    "uld": "White box across tokenizers: the teacher's sorted probabilities (universal logit distillation); every true "
-    "token was learned as well (hard targets).",
-    "black": "Black box: the student learned from texts that the teacher wrote (weight alpha) beside the texts of the "
-    "data set (weight beta); the teacher's probabilities were not used.",
-    "none": "Fine-tuning on the true tokens only: alpha is 0, so the teacher had no part in the training.",
+_BLACK_BOX = (
+    "Black box: the student learned from texts that the teacher wrote (weight alpha) beside the texts of the data set "
+    "(weight beta); the teacher's probabilities were not used."
+)
+_FINE_TUNING = "Fine-tuning on the true tokens only: alpha is 0, so the teacher had no part in the training."
+_HARD_TARGETS = "every true token was learned as well (hard targets)."
+# White box: the end of a sentence that begins with "White box …:". An alignment that is not here is described by the code
+# that computes it.
+_SOFT_TARGETS = {
+    "same": "at every token the student learned from the teacher's whole distribution (soft targets) and from the true "
+    "token (hard targets).",
+    "bpm": "the teacher's distribution was carried over to the student's vocabulary by byte-prefix marginalisation (soft "
+    f"targets); {_HARD_TARGETS}",
+    "strict": "where teacher and student write the same token next, the teacher's distribution over the tokens that both "
+    f"have (soft targets); {_HARD_TARGETS}",
+    "alm": "the teacher's likelihood of every stretch of text between two shared token boundaries (approximate likelihood "
+    f"matching); {_HARD_TARGETS}",
+    "uld": f"the teacher's sorted probabilities (universal logit distillation); {_HARD_TARGETS}",
 }
 
 
-def model_card(facts: Mapping[str, Any]) -> str:
-    """The model card as Markdown with YAML front matter.
+@dataclass(frozen=True)
+class CardFacts:
+    """What a model card tells.
 
-    Args:
-        facts: as `training.export.card_facts` gives them: `distillkit`, `teacher` and `student` (kind, reference,
-            revision), `box_type`, `same_tokenizer`, `dataset`, `parameters`, `trust_remote_code`, and `validation`: the
-            content of validation.json, or None where the student was not validated.
+    Attributes:
+        version: of distillkit.
+        teacher, student: kind, reference and revision, as `LocatedModel.describe` gives them.
+        box_type, alignment: the parameters of these names.
+        same_tokenizer: whether teacher and student read the same tokens.
+        dataset: as the user named it.
+        hub_dataset: its id where it lies on the Hub.
+        parameters: the numbers of the training, by name.
+        alignment_summary: what the code of the alignment says of itself.
+        settings: what else differs from the plain method, by a few words each.
+        licence, licence_name, licence_link: of the model whose weights the student began with, where they are known.
+        teacher_licence: the identifier of the teacher's licence, where it is known.
+        trust_remote_code: whether a model's own code was allowed to run.
+        validation: the content of validation.json, None where the student was not validated.
     """
-    front = yaml.safe_dump(_front_matter(facts), sort_keys=False, allow_unicode=True, default_flow_style=False)
+
+    version: str
+    teacher: Mapping[str, Any]
+    student: Mapping[str, Any]
+    box_type: str
+    alignment: str
+    same_tokenizer: bool
+    dataset: str
+    hub_dataset: str | None
+    parameters: Mapping[str, Any]
+    alignment_summary: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    licence: str | None = None
+    licence_name: str | None = None
+    licence_link: str | None = None
+    teacher_licence: str | None = None
+    trust_remote_code: bool = False
+    validation: Mapping[str, Any] | None = None
+
+
+def model_card(facts: CardFacts) -> str:
+    """The model card as Markdown with YAML front matter; `huggingface_hub.ModelCard` reads it."""
     sections = [
         "# Distilled student",
-        f"A causal language model, distilled with distillkit {_plain(facts['distillkit'])}.",
+        f"A causal language model, distilled with distillkit {_plain(facts.version)}.",
         "## Origin",
         _origin(facts),
         "## Method",
-        _METHODS[_method(facts)],
-        _table(("parameter", "value"), [(_code(name), _value(value)) for name, value in facts["parameters"].items()]),
+        *_method(facts),
+        _table(("parameter", "value"), [(_code(name), _value(value)) for name, value in facts.parameters.items()]),
         "## Measured on held-out texts",
-        *_measured(facts["validation"]),
+        *_measured(facts.validation),
         "## How to load it",
-        *_loading(facts),
+        *_loading(facts.trust_remote_code),
     ]
-    return f"---\n{front}---\n\n" + "\n\n".join(sections) + "\n"
+    return f"---\n{_metadata(facts).to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n"
 
 
-def _front_matter(facts: Mapping[str, Any]) -> dict[str, Any]:
-    front: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
+def _metadata(facts: CardFacts) -> ModelCardData:
+    """The front matter: what the Hub shows beside the text and searches in."""
+    pruned = facts.student["kind"] == "pruned-teacher"
     # A student made of its teacher's layers comes from where the teacher comes from.
-    origin = facts["teacher"] if facts["student"]["kind"] == "pruned-teacher" else facts["student"]
-    if origin["kind"] == "hub":
-        front["base_model"] = _plain(origin["reference"]).partition("@")[0]
-    return {**front, "tags": ["distillkit", "knowledge-distillation"]}
+    origin = facts.teacher if pruned else facts.student
+    base_model = _repository(origin["reference"]) if origin["kind"] == "hub" else None
+    dataset = _repository(facts.hub_dataset)
+    results = _eval_results(facts)
+    return ModelCardData(
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        license=_plain(facts.licence) if facts.licence else None,
+        license_name=_plain(facts.licence_name) if facts.licence_name else None,
+        license_link=_line(facts.licence_link) if facts.licence_link else None,
+        base_model=base_model,
+        # With layers left out it is more than a fine-tuned model, and the Hub has no word for it.
+        base_model_relation="finetune" if base_model is not None and not pruned else None,
+        datasets=[dataset] if dataset is not None else None,
+        tags=["distillkit", "knowledge-distillation"],
+        model_name=_model_name(origin) if results else None,
+        eval_results=results or None,
+    )
 
 
-def _origin(facts: Mapping[str, Any]) -> str:
-    lines = [f"- Teacher: {_model(facts['teacher'])}", f"- Student before distillation: {_model(facts['student'])}"]
-    lines.append(f"- Data set: {_code(_data_set(str(facts['dataset'])))}")
+def _repository(reference: str | None) -> str | None:
+    """The repository that a reference to the Hub names, without its revision; None where it names none."""
+    repository = _line(reference or "").partition("@")[0]
+    return repository if _HUB_ID.fullmatch(repository) and ":" not in repository else None
+
+
+def _model_name(origin: Mapping[str, Any]) -> str:
+    """A name for the results: the model that the student began with, and what became of it."""
+    name = _last_part(str(origin["reference"]).partition("@")[0]).removesuffix(".gguf")
+    return f"{_plain(name) or 'unnamed'}-distilled"
+
+
+def _eval_results(facts: CardFacts) -> list[EvalResult]:
+    """The student's figures on the held-out test part, after distillation and before."""
+    results: list[EvalResult] = []
+    for model, moment in (("after", "after distillation"), ("before", "before distillation")):
+        figures = (facts.validation or {}).get(model) or {}
+        for metric, name in _METRICS:
+            value = figures.get(metric)
+            if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+                results.append(
+                    EvalResult(
+                        task_type="text-generation",
+                        dataset_type=_repository(facts.hub_dataset) or "text",
+                        dataset_name=f"{_plain(_data_set(facts.dataset)) or 'unnamed'}, held-out part",
+                        dataset_split="test",
+                        metric_type=metric,
+                        metric_name=f"{name}, {moment}",
+                        metric_value=value,
+                    )
+                )
+    return results
+
+
+def _origin(facts: CardFacts) -> str:
+    teacher_licence = "" if facts.teacher_licence is None else f", licence {_code(facts.teacher_licence)}"
+    licence = "" if facts.licence is None else f", licence {_code(facts.licence_name or facts.licence)}"
+    lines = [
+        f"- Teacher: {_model(facts.teacher)}{teacher_licence}",
+        f"- Student before distillation: {_model(facts.student)}{licence}",
+        f"- Data set: {_code(_data_set(facts.dataset))}",
+    ]
     return "\n".join(lines)
 
 
@@ -108,59 +201,66 @@ def _last_part(path: str) -> str:
     return "unnamed" if name in ("", ".", "..") or name.startswith("~") else name
 
 
-def _method(facts: Mapping[str, Any]) -> str:
-    if facts["parameters"].get("alpha") == 0:
-        return "none"
-    if facts["box_type"] == "black":
-        return "black"
-    alignment = str(facts["parameters"].get("alignment", "auto"))
-    if alignment == "auto":
-        return "same" if facts["same_tokenizer"] else "bpm"
-    return alignment
+def _method(facts: CardFacts) -> list[str]:
+    """What the student was trained on, and a list of what differs from the plain method."""
+    settings = "\n".join(f"- {_plain(name)}: {_value(value)}" for name, value in facts.settings.items())
+    return [_method_paragraph(facts), *([settings] if settings else [])]
+
+
+def _method_paragraph(facts: CardFacts) -> str:
+    if facts.parameters.get("alpha") == 0:
+        return _FINE_TUNING
+    if facts.box_type == "black":
+        return _BLACK_BOX
+    plain = "same" if facts.same_tokenizer else "bpm"
+    targets = _SOFT_TARGETS.get(plain if facts.alignment == "auto" else facts.alignment)
+    if targets is None:
+        summary = _plain(facts.alignment_summary or "", _LONGEST_PARAGRAPH)
+        targets = " ".join(word for word in (f"the alignment {_code(facts.alignment)}.", summary) if word)
+    return f"White box {'with one tokenizer' if facts.same_tokenizer else 'across tokenizers'}: {targets}"
 
 
 def _measured(validation: Mapping[str, Any] | None) -> list[str]:
     if validation is None:
         return ["This student was not measured on held-out texts: nothing is known about its quality."]
     rows = []
-    for key, name in _MODELS:
-        found = validation[key]
-        rows.append((name, _figure(found.get("bits_per_byte"), ".4f"), _figure(found.get("perplexity"), ".2f")))
-    texts = _count(validation.get("documents"), "document")
-    size = _count(validation.get("bytes"), "byte")
-    gain = validation["gain"]
-    words = f"{_figure(gain.get('bits_per_byte'), '.4f')} bits per byte"
-    interval = gain.get("ci95")
-    if isinstance(interval, Sequence) and len(interval) == 2:
-        low, high = (_figure(end, ".4f") for end in interval)
-        words += f", 95% interval {low} to {high} (paired bootstrap over documents)"
-    else:
-        words += ", without an interval: too few documents"
+    for model, name in _MODELS:
+        figures = validation[model]
+        rows.append((name, _figure(figures.get("bits_per_byte"), ".4f"), _figure(figures.get("perplexity"), ".2f")))
+    documents, size = _count(validation.get("documents"), "document"), _count(validation.get("bytes"), "byte")
     closed = _figure(validation.get("gap_closed"), ".1%")
     return [
-        f"On {texts} ({size}) that neither training nor the choice of the best checkpoint has seen. Lower is better; "
+        f"On {documents} ({size}) that neither training nor the choice of the best checkpoint has seen. Lower is better; "
         "perplexity is per token, so models with different tokenizers compare by bits per byte only.",
         _table(("model", "bits per byte", "perplexity"), rows, numeric=True),
-        f"- Gain: {words}\n- Gap to the teacher closed: {closed}\n- Verdict: **{_plain(validation['verdict'])}**",
+        f"- Gain: {_gain(validation['gain'])}\n- Gap to the teacher closed: {closed}\n- Verdict: **{_plain(validation['verdict'])}**",
     ]
 
 
-def _loading(facts: Mapping[str, Any]) -> list[str]:
-    trusted = bool(facts["trust_remote_code"])
-    extra = ", trust_remote_code=True" if trusted else ""
-    parts = [
+def _gain(gain: Mapping[str, Any]) -> str:
+    """What the student has gained, with its interval where there is one."""
+    estimate, interval = f"{_figure(gain.get('bits_per_byte'), '.4f')} bits per byte", gain.get("ci95")
+    if not isinstance(interval, Sequence) or len(interval) != 2:
+        return f"{estimate}, without an interval: too few documents"
+    low, high = (_figure(end, ".4f") for end in interval)
+    return f"{estimate}, 95% interval {low} to {high} (paired bootstrap over documents)"
+
+
+def _loading(trust_remote_code: bool) -> list[str]:
+    extra = ", trust_remote_code=True" if trust_remote_code else ""
+    paragraphs = [
         "```python\n"
         "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
         f'model = AutoModelForCausalLM.from_pretrained("path/to/this/folder"{extra})\n'
         f'tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder"{extra})\n'
         "```"
     ]
-    if trusted:
-        parts.append(
+    if trust_remote_code:
+        paragraphs.append(
             "Remote code was trusted during distillation (`trust_remote_code`): a model's own Python code was allowed to run. Read "
             "the `.py` files in this folder, if there are any, before you allow the same."
         )
-    return parts
+    return paragraphs
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, numeric: bool = False) -> str:
@@ -182,14 +282,14 @@ def _code(value: Any) -> str:
     return f"`{_line(value).replace('`', chr(39)).replace('|', '¦') or ' '}`"
 
 
-def _plain(value: Any) -> str:
+def _plain(value: Any, longest: int = _LONGEST_VALUE) -> str:
     """Text outside a code span: only what no Markdown renderer gives a meaning to."""
-    return re.sub(r"[^\w .,:@/+-]", "", _line(value))
+    return re.sub(r"[^\w .,:;@/+()-]", "", _line(value, longest))
 
 
-def _line(value: Any) -> str:
+def _line(value: Any, longest: int = _LONGEST_VALUE) -> str:
     line = " ".join(sanitize(str(value)).split())
-    return line if len(line) <= _LONGEST_VALUE else line[: _LONGEST_VALUE - 1] + "…"
+    return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
 def _figure(value: Any, form: str) -> str:

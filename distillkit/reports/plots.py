@@ -1,8 +1,8 @@
 """The pictures of a run: loss terms, held-out score, learning rate, and the student before and after beside its teacher.
 
-Every picture is a PNG and an SVG on an opaque light card, so that it reads on paper, on a dark screen, in grey and by
-colour-blind eyes: series differ in line style or hatching as well as in colour (palette: Okabe and Ito, 2008). The same
-figures give the same bytes. matplotlib's object-oriented API only: no pyplot, no display, nobody's matplotlibrc.
+Every picture is a PNG and an SVG on an opaque light background, so that it reads on paper, on a dark screen, in grey and
+by colour-blind eyes: series differ in line style or hatching as well as in colour (palette: Okabe and Ito, 2008). The
+same figures give the same bytes. Only matplotlib's object-oriented API is used: no pyplot, no display, no matplotlibrc.
 """
 
 from __future__ import annotations
@@ -90,10 +90,10 @@ def _loss(metrics: Sequence[Mapping[str, Any]], heading: str) -> Figure | None:
         series.insert(1, ("soft: what the teacher says", soft, GREEN, "-.", "^"))
     if not any(len(points[0]) for _, points, *_ in series):
         return None
-    figure, (axes,) = _card("Training loss", heading)
+    figure, (axes,) = _new_figure("Training loss", heading)
     for label, points, color, style, marker in series:
-        _line(axes, points, label=label, color=color, style=style, marker=marker)
-    _finish(axes, "nats per target token, lower is better")
+        _draw_series(axes, points, label=label, color=color, style=style, marker=marker)
+    _finish_axes(axes, "nats per target token, lower is better")
     smoothed = any(len(points[0]) > MOST_RAW_POINTS for _, points, *_ in series)
     _legend(figure, axes, heading="thick: moving average, faint: every logged step" if smoothed else None)
     return figure
@@ -103,8 +103,8 @@ def _score(metrics: Sequence[Mapping[str, Any]], validation: Mapping[str, Any], 
     steps, scores = points = _series(metrics, "eval_bits_per_byte")
     if not len(steps):
         return None
-    figure, (axes,) = _card("Held-out score of the student", heading)
-    _line(axes, points, label="student, validation texts", color=BLUE, style="-", marker="o")
+    figure, (axes,) = _new_figure("Held-out score of the student", heading)
+    _draw_series(axes, points, label="student, validation texts", color=BLUE, style="-", marker="o")
     best = int(np.argmin(scores))
     axes.plot(
         steps[best], scores[best], linestyle="none", marker="*", markersize=15, color=ORANGE, markeredgecolor=INK,
@@ -112,13 +112,13 @@ def _score(metrics: Sequence[Mapping[str, Any]], validation: Mapping[str, Any], 
     )  # fmt: skip
     # The verdict is measured on other texts than the curve: the lines say so, they are no exact target.
     for name, color, style in (("before", FAINT_INK, ":"), ("teacher", GREEN, "--")):
-        value = _figure_of(validation, name)
+        value = _bits_per_byte(validation, name)
         if value is not None:
             axes.axhline(
                 value, color=color, linestyle=style, linewidth=1.6,
                 label=f"{_NAMES[name]}, test texts: {_number(value)}",
             )  # fmt: skip
-    _finish(axes, "bits per byte, lower is better")
+    _finish_axes(axes, "bits per byte, lower is better")
     _legend(figure, axes, columns=2)
     return figure
 
@@ -135,14 +135,16 @@ def _learning_rate(metrics: Sequence[Mapping[str, Any]], heading: str) -> Figure
     if not panels:
         return None
     name = " and ".join(label for _, label, *_ in panels).capitalize()
-    figure, all_axes = _card(name, heading, rows=len(panels))
+    figure, all_axes = _new_figure(name, heading, rows=len(panels))
     for axes, (points, label, color, style, marker) in zip(all_axes, panels, strict=True):
-        _line(axes, points, label=label, color=color, style=style, marker=marker, smooth=label == "gradient norm")
+        _draw_series(
+            axes, points, label=label, color=color, style=style, marker=marker, smooth=label == "gradient norm"
+        )
         positive = points[1][points[1] > 0]
         if label == "gradient norm" and len(positive) == len(points[1]) and positive.max() > 50 * positive.min():
             axes.set_yscale("log")
             label += " (log scale)"
-        _finish(axes, label, step_label=axes is all_axes[-1])
+        _finish_axes(axes, label, step_label=axes is all_axes[-1])
         if label == "learning rate":
             top = max(float(points[1].max()), 1e-6)
             axes.set_ylim(-0.04 * top, 1.08 * top)
@@ -153,11 +155,11 @@ def _comparison(validation: Mapping[str, Any], heading: str) -> Figure | None:
     bars = [
         (name, value, color, hatch)
         for name, color, hatch in (("before", "#9c9c9c", ""), ("after", BLUE, "//"), ("teacher", GREEN, ".."))
-        if (value := _figure_of(validation, name)) is not None
+        if (value := _bits_per_byte(validation, name)) is not None
     ]
     if not bars:
         return None
-    figure, (axes,) = _card("Held-out texts: before, after, teacher", heading)
+    figure, (axes,) = _new_figure("Held-out texts: before, after, teacher", heading)
     for place, (_, value, color, hatch) in enumerate(bars):
         axes.bar(place, value, width=0.6, color=color, hatch=hatch, edgecolor=PAPER, linewidth=0)
         axes.annotate(
@@ -178,25 +180,25 @@ def _comparison(validation: Mapping[str, Any], heading: str) -> Figure | None:
 def _outcome(validation: Mapping[str, Any]) -> list[str]:
     """The verdict in one or two lines."""
     gain = validation.get("gain") or {}
-    first: list[str] = []
+    first_line: list[str] = []
     estimate = _finite(gain.get("bits_per_byte"))
     if estimate is not None:
-        words = f"gain {_number(estimate)} bits per byte"
+        gained = f"gain {_number(estimate)} bits per byte"
         ends = [end for end in map(_finite, gain.get("ci95") or ()) if end is not None]
         if len(ends) == 2:
-            words += f" (95% interval {_number(ends[0])} to {_number(ends[1])})"
-        first.append(words)
+            gained += f" (95% interval {_number(ends[0])} to {_number(ends[1])})"
+        first_line.append(gained)
     closed = _finite(validation.get("gap_closed"))
     if closed is not None:
-        first.append(f"gap to the teacher closed: {closed:.0%}")
-    second: list[str] = []
+        first_line.append(f"gap to the teacher closed: {closed:.0%}")
+    second_line: list[str] = []
     if validation.get("verdict"):
-        second.append(f"verdict: {_printable(str(validation['verdict']))}")
+        second_line.append(f"verdict: {_printable(str(validation['verdict']))}")
     for name in ("documents", "bytes"):
         count = _finite(validation.get(name))
         if count is not None:
-            second.append(f"{count:,.0f} {name if count != 1 else name[:-1]}")
-    return [", ".join(words) for words in (first, second) if words]
+            second_line.append(f"{count:,.0f} {name if count != 1 else name[:-1]}")
+    return [", ".join(statements) for statements in (first_line, second_line) if statements]
 
 
 def _finite(value: Any) -> float | None:
@@ -225,26 +227,27 @@ class _Ticks(FuncFormatter):
     """`_tick` for a whole axis: where no label has an exponent, all have the same decimals."""
 
     def format_ticks(self, values: Any) -> list[str]:
-        words = [_tick(value) for value in values]
-        if any("e" in word for word in words):
-            return words
-        decimals = max((len(word.partition(".")[2]) for word in words), default=0)
-        return [f"{float(word):.{decimals}f}" for word in words]
+        labels = [_tick(value) for value in values]
+        if any("e" in label for label in labels):
+            return labels
+        decimals = max((len(label.partition(".")[2]) for label in labels), default=0)
+        return [f"{float(label):.{decimals}f}" for label in labels]
 
 
-def _figure_of(validation: Mapping[str, Any], name: str) -> float | None:
+def _bits_per_byte(validation: Mapping[str, Any], name: str) -> float | None:
+    """The figure of one of the three models; None where it is missing or cannot be drawn."""
     return _finite((validation.get(name) or {}).get("bits_per_byte"))
 
 
 def _series(metrics: Sequence[Mapping[str, Any]], name: str) -> Points:
     """The finite values of one column over their steps; of lines with the same step the last one counts."""
-    found: dict[int, float] = {}
+    value_at: dict[int, float] = {}
     for line in metrics:
         step, value = _finite(line.get("step")), _finite(line.get(name))
         if step is not None and value is not None:
-            found[int(step)] = value
-    steps = sorted(found)
-    return np.array(steps, dtype=np.int64), np.array([found[step] for step in steps], dtype=np.float64)
+            value_at[int(step)] = value
+    steps = sorted(value_at)
+    return np.array(steps, dtype=np.int64), np.array([value_at[step] for step in steps], dtype=np.float64)
 
 
 def moving_average(values: np.ndarray, width: int) -> np.ndarray:
@@ -265,7 +268,10 @@ def moving_average(values: np.ndarray, width: int) -> np.ndarray:
     return (sums[high] - sums[low]) / (high - low)
 
 
-def _line(axes: Axes, points: Points, *, label: str, color: str, style: str, marker: str, smooth: bool = True) -> None:
+def _draw_series(
+    axes: Axes, points: Points, *, label: str, color: str, style: str, marker: str, smooth: bool = True
+) -> None:
+    """A line over optimizer steps: with markers where there are few, smoothed over a faint one where there are many."""
     steps, values = points
     if not len(steps):
         return
@@ -298,8 +304,8 @@ def _own_style() -> Iterator[None]:
         yield
 
 
-def _card(name: str, heading: str, rows: int = 1) -> tuple[Figure, list[Axes]]:
-    """A figure with the picture's name and the run's below each other, and its axes from top to bottom."""
+def _new_figure(name: str, heading: str, rows: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure with the picture's name and the run's one above the other, and its axes from top to bottom."""
     figure = Figure(figsize=(8, 4.8 if rows == 1 else 5.6), dpi=DPI)
     figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
     all_axes = figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0].tolist()
@@ -311,7 +317,8 @@ def _card(name: str, heading: str, rows: int = 1) -> tuple[Figure, list[Axes]]:
     return figure, all_axes
 
 
-def _finish(axes: Axes, label: str, *, step_label: bool = True) -> None:
+def _finish_axes(axes: Axes, label: str, *, step_label: bool = True) -> None:
+    """Labels, ticks and limits of axes over optimizer steps, once everything is drawn."""
     axes.set_ylabel(label)
     if step_label:
         axes.set_xlabel("optimizer step")
@@ -334,7 +341,7 @@ def _legend(figure: Figure, axes: Axes, columns: int = 3, heading: str | None = 
 
 
 def _printable(text: str) -> str:
-    """A stranger's text on one line that fits on a card, in letters that the font has."""
+    """A stranger's text on one line that fits above the axes, in letters that the font has."""
     font = FT2Font(fontManager.findfont(FontProperties(family=_FONT)))
     known = font.get_charmap()
     line = " ".join(sanitize(text).split())

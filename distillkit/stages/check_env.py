@@ -69,9 +69,9 @@ def check(config: Parameters, console: Console) -> dict[str, Any]:
     free = free_disk_bytes(output)
     passed = 0
     if config.run_tests:
-        from distillkit.selftests import run_self_tests
+        from distillkit.selftests.runner import run_self_tests
 
-        passed = run_self_tests(console)
+        passed = run_self_tests(console, choose_compute(config), compile_loss=config.compile_loss)
     rows = [
         ("system", f"{platform.system()} {platform.release()} {platform.machine()}"),
         *library_versions().items(),

@@ -243,7 +243,7 @@ def _train(
         raise Interrupted(number, f"stopped after step {trainer.state.global_step} of {steps}; it is saved")
     _check_best(run, progress)
     final = trainer.accelerator.unwrap_model(trainer.model)
-    export_student(run.student / "final", final, context.pair, config)
+    export_student(run.student / "final", final, context.pair, config, run)
     check_interrupted()
     return _figures(trainer, source)
 
@@ -281,7 +281,7 @@ def _keep_best(context: TrainingContext) -> Callable[[nn.Module], list[dict[str,
     run = context.run
 
     def keep(model: nn.Module) -> list[dict[str, Any]]:
-        export_student(run.student / "best", model, context.pair, context.config)
+        export_student(run.student / "best", model, context.pair, context.config, run)
         return file_records(run.path, _without_cards(files_below(run.student / "best")))
 
     return keep

@@ -1,12 +1,12 @@
 """validate: teacher, student before and student after on texts that neither training nor selection has seen.
 
-Writes validation.json and puts the figures into the students' model cards.
+Writes validation.json and puts the figures into the model card of the student that was measured.
 """
 
 from __future__ import annotations
 
 import gc
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import psutil
@@ -39,21 +39,49 @@ from distillkit.training.export import write_card
 
 
 def extra_inputs(config: Parameters, run: RunDirectory) -> dict[str, str]:
-    """The gate is part of the outcome."""
+    """Inputs besides those of the data: the gate is part of the outcome, and the device and format of the figures."""
     return {"quality_gate": config.quality_gate, "no_cuda": str(config.no_cuda), "precision": config.precision}
 
 
 def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch: bool = False) -> StageResult:
-    """Score the three models, compare them, decide."""
+    """Score the three models, compare them, decide.
+
+    Raises:
+        PreconditionError: a model has changed since the data were prepared, or the trained student is damaged.
+        DistillkitError: a score is no number, or a result cannot be written.
+        Interrupted: a signal arrived.
+    """
     compute = choose_compute(config)
     pair = open_pair(config, run, console)
-    encoders = pair.text_encoders(config)
     test = load_examples(run.data / "test").to_list()
+    scores, figures = _measurements(run, pair, test, compute, console)
+    validation = {
+        **figures,
+        **_comparison(scores, config.seed),
+        "documents": len({example["document"] for example in test}),
+        "examples": len(test),
+        "bytes": sum(example["bytes"] for example in test),
+        "student": run.best_student.relative_to(run.path).as_posix(),
+    }
+    write_json(run.path / "validation.json", validation)
+    # The figures are those of the student that was measured; another one's card says nothing of them.
+    write_card(run.best_student, pair, config, run, validation)
+    gate = _gate_failure(config, validation["verdict"])
+    metrics = {**{name: validation[name] for name in ("verdict", "gap_closed", "gain")}, "gate_failure": gate}
+    before, after = (figures[name]["bits_per_byte"] for name in ("before", "after"))
+    summary = f"{before:.4f} -> {after:.4f} bits per byte, {validation['verdict']}"
+    return StageResult([run.path / "validation.json"], metrics, summary, gate_failure=gate)
 
-    figures: dict[str, dict[str, Any]] = {}
+
+def _measurements(
+    run: RunDirectory, pair: ModelPair, test: list[dict[str, Any]], compute: Compute, console: Console
+) -> tuple[dict[str, Scores], dict[str, dict[str, Any]]]:
+    """Scores, and figures for validation.json, of teacher, student before and student after."""
+    encoders = pair.text_encoders(pair.config)
     scores: dict[str, Scores] = {}
+    figures: dict[str, dict[str, Any]] = {}
     with console.progress("validating", total=5, unit="measurements") as progress:
-        streaming = choose_streaming(config, teacher_memory(pair, compute))
+        streaming = choose_streaming(pair.config, teacher_memory(pair, compute))
         teacher = _teacher(pair, compute, streaming, console)
         scores["teacher"], figures["teacher"] = _measure(teacher, test, encoders, "teacher", compute)
         progress.advance()
@@ -65,45 +93,33 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
                 student.to(compute.device).eval(), test, encoders, "student", compute
             )
             progress.advance()
-        for name, found in _agreement(pair, encoders, teacher, students, test, compute).items():
-            figures[name]["teacher_agreement"] = found.top1
-            figures[name]["teacher_kl"] = found.kl
+        for name, with_teacher in _agreement(pair, encoders, teacher, students, test, compute).items():
+            figures[name]["teacher_agreement"] = with_teacher.top1
+            figures[name]["teacher_kl"] = with_teacher.kl
         progress.advance()
         for name, model in {"teacher": teacher, **students}.items():
             slow = name == "teacher" and streaming.on
-            figures[name]["generated_tokens_per_second"] = (
-                None if slow else _writing_speed(model, test[0], name, compute)
-            )
+            speed = None if slow else _generation_speed(model, test[0], name, compute)
+            figures[name]["generated_tokens_per_second"] = speed
         progress.advance()
     del teacher, students
     gc.collect()
+    return scores, figures
 
-    interval = paired_bootstrap(scores["before"], scores["after"], seed=config.seed)
-    decision = verdict(interval)
-    closed = gap_closed(*(scores[name].bits_per_byte for name in ("teacher", "before", "after")))
+
+def _comparison(scores: dict[str, Scores], seed: int) -> dict[str, Any]:
+    """What the student has gained, how sure that is, and the verdict."""
+    interval = paired_bootstrap(scores["before"], scores["after"], seed=seed)
     ci95 = None if interval.low is None or interval.high is None else [interval.low, interval.high]
-    content = {
-        **figures,
-        "gap_closed": closed,
+    return {
+        "gap_closed": gap_closed(*(scores[name].bits_per_byte for name in ("teacher", "before", "after"))),
         "gain": {"bits_per_byte": interval.estimate, "ci95": ci95},
-        "verdict": decision,
-        "documents": len({example["document"] for example in test}),
-        "examples": len(test),
-        "bytes": sum(example["bytes"] for example in test),
-        "student": run.best_student.relative_to(run.path).as_posix(),
+        "verdict": verdict(interval),
     }
-    write_json(run.path / "validation.json", content)
-    gate = _gate_failure(config, decision)
-    metrics = {"verdict": decision, "gap_closed": closed, "gain": content["gain"], "gate_failure": gate}
-    # The figures are those of the student that was measured; another one's card says nothing of them.
-    write_card(run.best_student, pair, config, content)
-    words = (
-        f"{figures['before']['bits_per_byte']:.4f} -> {figures['after']['bits_per_byte']:.4f} bits per byte, {decision}"
-    )
-    return StageResult([run.path / "validation.json"], metrics, words, gate_failure=gate)
 
 
 def _teacher(pair: ModelPair, compute: Compute, streaming: StreamingChoice, console: Console) -> nn.Module:
+    """The teacher, whole in memory or block by block from the disk."""
     if not streaming.on:
         return pair.load_teacher(compute.teacher, console).to(compute.device).eval()
     console.info(f"the teacher is read from the disk block by block, for every batch: {streaming.why}")
@@ -111,21 +127,24 @@ def _teacher(pair: ModelPair, compute: Compute, streaming: StreamingChoice, cons
 
 
 def _gate_failure(config: Parameters, decision: str) -> str | None:
+    """Why the student does not pass the quality gate of the configuration; None if it does."""
     if config.quality_gate == "off" or decision == "improved":
         return None
     if decision == "inconclusive" and config.quality_gate == "not-worse":
         return None
-    return f"quality gate {config.quality_gate!r}: the student is {'worse than' if decision == 'worse' else 'not shown to be better than'} before"
+    comparison = "worse than" if decision == "worse" else "not shown to be better than"
+    return f"quality gate {config.quality_gate!r}: the student is {comparison} before"
 
 
 def _measure(
-    model: nn.Module, examples: list[dict[str, Any]], encoders: TextEncoders, role: str, compute: Compute
-) -> tuple[Scores, dict[str, Any]]:
+    model: nn.Module, examples: list[dict[str, Any]], encoders: TextEncoders, role: Literal["teacher", "student"],
+    compute: Compute,
+) -> tuple[Scores, dict[str, Any]]:  # fmt: skip
+    """The scores of a model, and its figures for validation.json."""
     encoder = encoders.teacher if role == "teacher" else encoders.student
-    side = "teacher" if role == "teacher" else "student"
     # The teacher's weights are already in the format that it computes in.
     autocast = None if role == "teacher" else compute.autocast
-    scores = score(model, scored_texts(examples, encoder, side), device=compute.device, autocast_dtype=autocast)
+    scores = score(model, scored_texts(examples, encoder, role), device=compute.device, autocast_dtype=autocast)
     size = model_size(model)
     return scores, {
         "bits_per_byte": scores.bits_per_byte,
@@ -136,10 +155,10 @@ def _measure(
     }
 
 
-def _writing_speed(model: nn.Module, example: dict[str, Any], name: str, compute: Compute) -> float | None:
+def _generation_speed(model: nn.Module, example: dict[str, Any], name: str, compute: Compute) -> float | None:
     """New tokens per second in the format in which the model would be used here; None where memory forbids it."""
-    held_in = next(model.parameters()).dtype
-    if compute.device.type == "cpu" and held_in != compute.generation:
+    weight_format = next(model.parameters()).dtype
+    if compute.device.type == "cpu" and weight_format != compute.generation:
         if psutil.virtual_memory().available < 1.5 * 4 * model_size(model).parameters:
             return None
         model.to(compute.generation)
@@ -155,7 +174,8 @@ def _agreement(
     examples: list[dict[str, Any]],
     compute: Compute,
 ) -> dict[str, Agreement]:
-    """Where it is defined: the same tokenizer, or rows that the alignment pairs; {} for black box across tokenizers."""
+    """The students' agreement with the teacher where it is defined: the same tokenizer, or rows that the alignment pairs; {}
+    for black box across tokenizers."""
     student_table, teacher_table = encoders.student.table, encoders.teacher.table
     if student_table is None or teacher_table is None:
         return {}
@@ -170,20 +190,21 @@ def _agreement(
         def log_target(teacher_logits: Tensor, columns: int) -> Tensor:
             return prefix_map.project(teacher_logits, columns).log_target
 
-    pairs = [_paired(example, bool(pair.same_tokenizer)) for example in examples]
-    pairs = [item for item in pairs if len(item.student_rows)]
-    if not pairs:
+    texts = [_paired_text(example, bool(pair.same_tokenizer)) for example in examples]
+    texts = [text for text in texts if len(text.student_rows)]
+    if not texts:
         return {}
     return agreement(
-        teacher, students, pairs, log_target=log_target, device=compute.device, autocast_dtype=compute.autocast
+        teacher, students, texts, log_target=log_target, device=compute.device, autocast_dtype=compute.autocast
     )
 
 
-def _paired(example: dict[str, Any], same: bool) -> PairedText:
-    if same:
+def _paired_text(example: dict[str, Any], same_tokenizer: bool) -> PairedText:
+    """A test text as both models read it, with the rows at which both predict the same."""
+    if same_tokenizer:
         rows = list(range(len(example["student_ids"]) - 1))
         return PairedText(example["student_ids"], example["student_ids"], rows, rows)
-    # Only where the teacher's distribution can be said in the student's tokens without knowing what follows.
+    # Elsewhere the teacher's distribution over the student's tokens depends on what follows.
     columns = [np.array(example[name], dtype=np.int64) for name in ROW_COLUMNS]
     keep = within(*columns[1:])
     rows = [column[keep].tolist() for column in columns[:2]]

@@ -2,57 +2,142 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from distillkit import __version__
+from distillkit import __version__, registry
+from distillkit.data.sources import hub_entry, local_path
+from distillkit.data.standard_sets import PYTHON_DOCS
+from distillkit.models.licence import licence_of
 from distillkit.models.loading import load_tokenizer
 from distillkit.models.save_errors import plain_save_errors
-from distillkit.reports.model_card import model_card
+from distillkit.reports.model_card import CardFacts, model_card
+from distillkit.run.context import needs_teacher
+from distillkit.run.directory import RunDirectory
 from distillkit.run.pair import ModelPair
-from distillkit.settings.parameters import Parameters
+from distillkit.settings.parameters import Parameters, default
 from distillkit.silence_libraries import silence_transformers
 from distillkit.storage import write_bytes, write_folder
+from distillkit.teachers.sources import remembered_choice
+
+# The numbers of every training that the card tells; other parameters only where they differ from the plain method.
+_NUMBERS = (
+    "sample_size", "max_length", "temperature", "alpha", "beta", "epochs", "batch_size", "gradient_accumulation",
+    "learning_rate", "seed",
+)  # fmt: skip
+# Alignments that compare something else than two distributions over the student's tokens.
+_WITHOUT_DIVERGENCE = frozenset({"alm", "uld"})
 
 
-def export_student(folder: Path, model: nn.Module, pair: ModelPair, config: Parameters) -> None:
+def export_student(folder: Path, model: nn.Module, pair: ModelPair, config: Parameters, run: RunDirectory) -> None:
     """Write weights, configuration, tokenizer and card; the folder is replaced as a whole.
 
     Raises:
         DistillkitError: it cannot be written; what was there before is still there.
+        PreconditionError: the tokenizer cannot be loaded, or what the card tells is damaged.
     """
     tokenizer = load_tokenizer(pair.student, trust_remote_code=config.trust_remote_code)
+    card = model_card(card_facts(pair, config, run, None))
 
     def fill(target: Path) -> None:
         with silence_transformers(), plain_save_errors(target):
             model.save_pretrained(str(target))  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
             tokenizer.save_pretrained(str(target))
-        (target / "README.md").write_text(model_card(card_facts(pair, config, None)), encoding="utf-8")
+        (target / "README.md").write_text(card, encoding="utf-8")
 
     write_folder(folder, fill, sum(weights.numel() * weights.element_size() for weights in model.parameters()))
 
 
-def write_card(folder: Path, pair: ModelPair, config: Parameters, validation: dict[str, Any]) -> None:
-    """Rewrite the card of an exported student with the content of validation.json."""
-    write_bytes(folder / "README.md", model_card(card_facts(pair, config, validation)).encode("utf-8"))
+def write_card(
+    folder: Path, pair: ModelPair, config: Parameters, run: RunDirectory, validation: dict[str, Any]
+) -> None:
+    """Rewrite the card of an exported student with the content of validation.json.
+
+    Raises:
+        DistillkitError: it cannot be written.
+        PreconditionError: what the card tells is damaged.
+    """
+    write_bytes(folder / "README.md", model_card(card_facts(pair, config, run, validation)).encode("utf-8"))
 
 
-def card_facts(pair: ModelPair, config: Parameters, validation: dict[str, Any] | None) -> dict[str, Any]:
-    """What the model card says."""
-    return {
-        "distillkit": __version__,
-        "teacher": pair.teacher.describe(),
-        "student": pair.student.describe(),
-        "box_type": config.box_type,
-        "same_tokenizer": pair.same_tokenizer,
-        "dataset": config.dataset_path or config.dataset,
-        "parameters": {
-            name: getattr(config, name)
-            for name in ("sample_size", "max_length", "temperature", "alpha", "beta", "epochs", "batch_size",
-                         "gradient_accumulation", "learning_rate", "seed")
-        },
-        "trust_remote_code": config.trust_remote_code,
-        "validation": validation,
-    }  # fmt: skip
+def card_facts(pair: ModelPair, config: Parameters, run: RunDirectory, validation: dict[str, Any] | None) -> CardFacts:
+    """What the model card tells.
+
+    Raises:
+        PreconditionError: a model's config.json or the run's note of the teacher cache is damaged.
+    """
+    teacher_licence = licence_of(pair.teacher)
+    pruned = pair.student.reference.kind == "pruned-teacher"
+    licence = teacher_licence if pruned else licence_of(pair.student)
+    return CardFacts(
+        version=__version__,
+        teacher=pair.teacher.describe(),
+        student=pair.student.describe(),
+        box_type=config.box_type,
+        alignment=config.alignment,
+        same_tokenizer=bool(pair.same_tokenizer),
+        dataset=config.dataset_path or config.dataset,
+        hub_dataset=_hub_dataset(config),
+        parameters={name: getattr(config, name) for name in _NUMBERS},
+        alignment_summary=_alignment_summary(config.alignment),
+        settings=_settings(pair, config, run),
+        licence=licence.identifier if licence else None,
+        licence_name=licence.name if licence else None,
+        licence_link=licence.link if licence else None,
+        teacher_licence=(teacher_licence.name or teacher_licence.identifier) if teacher_licence else None,
+        trust_remote_code=config.trust_remote_code,
+        validation=validation,
+    )
+
+
+def _hub_dataset(config: Parameters) -> str | None:
+    """The id of the data set where it lies on the Hub."""
+    own = config.dataset == PYTHON_DOCS and PYTHON_DOCS not in config.datasets
+    return None if own or local_path(config) is not None else hub_entry(config).id
+
+
+def _alignment_summary(alignment: str) -> str | None:
+    """The first paragraph of what the registered code of an alignment says of itself; None for one without."""
+    if alignment not in registry.ALIGNMENTS:
+        return None
+    docstring = inspect.getdoc(registry.resolve(registry.ALIGNMENTS, alignment)) or ""
+    return " ".join(docstring.split("\n\n")[0].split()) or None
+
+
+def _settings(pair: ModelPair, config: Parameters, run: RunDirectory) -> dict[str, Any]:
+    """What differs from the plain method, the forward KL to the teacher's whole distributions at temperature 1."""
+    if config.box_type != "white" or not needs_teacher(config):
+        return {}
+    settings: dict[str, Any] = {}
+    if config.divergence != default("divergence") and config.alignment not in _WITHOUT_DIVERGENCE:
+        settings["Divergence"] = ", ".join([config.divergence, *_divergence_numbers(config)])
+    if config.temperature != 1 and config.alignment != "alm":
+        settings["Distributions softened by temperature"] = config.temperature
+    if _cache_mode(config, run) == "sparse":
+        kind = "sampled" if config.sparse_method == "sampling" else "likeliest"
+        settings["Sparse targets"] = f"{config.sparse_size} {kind} ids per token"
+    marginalised = config.alignment == "bpm" or (config.alignment == "auto" and not pair.same_tokenizer)
+    if marginalised and config.prefix_map != default("prefix_map"):
+        settings["First tokens of the student"] = config.prefix_map
+    if config.teacher_precision != default("teacher_precision"):
+        settings["Weights of the teacher"] = config.teacher_precision
+    return settings
+
+
+def _divergence_numbers(config: Parameters) -> list[str]:
+    if config.divergence == "alpha-beta":
+        return [f"alpha {config.ab_alpha:g}", f"beta {config.ab_beta:g}"]
+    return [] if config.divergence_mix is None else [f"mix {config.divergence_mix:g}"]
+
+
+def _cache_mode(config: Parameters, run: RunDirectory) -> str:
+    """How the teacher's targets were kept: what was asked for, or what `auto` has noted in the run.
+
+    Raises:
+        PreconditionError: the note is damaged.
+    """
+    remembered = remembered_choice(run.teacher / "cache.json") if config.teacher_cache == "auto" else None
+    return config.teacher_cache if remembered is None else remembered.mode

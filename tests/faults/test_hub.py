@@ -97,6 +97,7 @@ def test_only_what_loading_needs_is_fetched_and_only_once(served: HubServer, get
     assert (found["tokens"], found["parameters"] > 400_000) == (384, True)
     assert downloads(served).keys() == {
         "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
+        "README.md",
     }  # fmt: skip
     assert "downloading org/model" in found["stderr"]
     assert "Traceback" not in found["stderr"]

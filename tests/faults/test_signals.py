@@ -111,7 +111,7 @@ def stages(run: Path) -> dict[str, str]:
 # (stage, function that a signal arrives in, at which call), in the order in which a run gets there.
 PLACES: dict[str, list[tuple[str, str, int]]] = {
     "exact": [
-        ("check-env", "distillkit.selftests:_terms", 3),
+        ("check-env", "distillkit.selftests.loss_checks:objective", 3),
         ("prepare-data", "distillkit.data.examples:ExampleBuilder._encode", 2),
         ("prepare-data", "distillkit.stages.prepare_data:save_examples", 2),
         ("distill", "distillkit.teachers.precompute:_shard_states", 2),
@@ -183,7 +183,7 @@ def test_check_env_without_a_run(cli: ForkedCli, made: SimpleNamespace, tmp_path
     done = cli.run(
         "check-env", *options(made, tmp_path), "--run-tests", cwd=tmp_path,
         environment={"TMPDIR": str(tmp_path / "tmp")},
-        signals=Signals("distillkit.selftests:checkpoints.commit", 1, (number,)),
+        signals=Signals("distillkit.training.trainer:checkpoints.commit", 1, (number,)),
     )  # fmt: skip
     assert done.code == 128 + number, done
     assert done.err.splitlines()[-1] == f"error: interrupted by {signal.Signals(number).name}"

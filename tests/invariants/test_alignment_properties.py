@@ -8,12 +8,12 @@ import torch
 from drawn_vocabularies import TEXT, random_tokens, vocabularies
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_objective import cross_vocabulary_terms, same_vocabulary_terms
 
 from distillkit.alignment.bpm import BytePrefixMap
 from distillkit.alignment.encoding import Encoding
 from distillkit.alignment.rows import LEAD, aligned_rows
 from distillkit.alignment.token_bytes import TokenBytes
-from distillkit.losses.target_rows import cross_vocabulary_terms, same_vocabulary_terms
 from distillkit.losses.tempered import SoftLoss
 
 SPACES = b" \t\n\r\v\f"

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from plain_objective import combine, cross_vocabulary_terms
 
 from distillkit import registry
 from distillkit.losses.chunked import StudentOutput, chunked_loss, token_log_probs
 from distillkit.losses.divergences import Divergence
 from distillkit.losses.linear_head import LinearHead
-from distillkit.losses.target_rows import combine, cross_vocabulary_terms, target_rows
+from distillkit.losses.target_rows import target_rows
 from distillkit.losses.tempered import SoftLoss
 
 B, T, D, V = 3, 9, 6, 23

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from huggingface_hub import ModelCard
 
-from distillkit.reports.model_card import model_card
+from distillkit.reports.model_card import CardFacts, model_card
 
 VALIDATION: dict[str, Any] = {
     "teacher": {"bits_per_byte": 0.9812, "perplexity": 12.104},
@@ -24,21 +26,24 @@ VALIDATION: dict[str, Any] = {
     "student": "student/best",
 }
 
-FACTS: dict[str, Any] = {
-    "distillkit": "1.2.3",
-    "teacher": {"kind": "hub", "reference": "openai/teacher@v1", "revision": "0123abc"},
-    "student": {"kind": "hub", "reference": "some/student@main", "revision": None},
-    "box_type": "white",
-    "same_tokenizer": True,
-    "dataset": "wikitext",
-    "parameters": {"sample_size": 50_000, "temperature": 2.0, "alpha": 0.7, "beta": 0.3, "learning_rate": 4e-4},
-    "trust_remote_code": False,
-    "validation": VALIDATION,
-}
+FACTS = CardFacts(
+    version="1.2.3",
+    teacher={"kind": "hub", "reference": "openai/teacher@v1", "revision": "0123abc"},
+    student={"kind": "hub", "reference": "some/student@main", "revision": None},
+    box_type="white",
+    alignment="auto",
+    same_tokenizer=True,
+    dataset="wikitext",
+    hub_dataset="Salesforce/wikitext",
+    parameters={"sample_size": 50_000, "temperature": 2.0, "alpha": 0.7, "beta": 0.3, "learning_rate": 4e-4},
+    licence="apache-2.0",
+    teacher_licence="mit",
+    validation=VALIDATION,
+)
 
 
 def card(**changes: Any) -> str:
-    return model_card({**copy.deepcopy(FACTS), **changes})
+    return model_card(dataclasses.replace(copy.deepcopy(FACTS), **changes))
 
 
 def front_matter(text: str) -> dict[str, Any]:
@@ -47,18 +52,73 @@ def front_matter(text: str) -> dict[str, Any]:
     return yaml.safe_load(text.split("\n---\n")[0].removeprefix("---\n"))
 
 
+def body(text: str) -> str:
+    return text.split("\n---\n", 1)[1]
+
+
 def table_rows(text: str) -> list[list[str]]:
     lines = [line for line in text.split("\n") if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
 def test_front_matter() -> None:
-    assert front_matter(card()) == {
+    results = front_matter(card()).pop("model-index")
+    assert front_matter(card(validation=None)) == {
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
+        "license": "apache-2.0",
         "base_model": "some/student",
+        "base_model_relation": "finetune",
+        "datasets": ["Salesforce/wikitext"],
         "tags": ["distillkit", "knowledge-distillation"],
     }
+    assert results[0]["name"] == "student-distilled"
+    (measured,) = results[0]["results"]
+    assert measured["task"] == {"type": "text-generation"}
+    assert measured["dataset"] == {"type": "Salesforce/wikitext", "name": "wikitext, held-out part", "split": "test"}
+    assert [(metric["type"], metric["value"], metric["name"]) for metric in measured["metrics"]] == [
+        ("bits_per_byte", 1.4433, "Bits per byte, after distillation"),
+        ("perplexity", 25.25, "Perplexity per token, after distillation"),
+        ("bits_per_byte", 2.4117, "Bits per byte, before distillation"),
+        ("perplexity", 90.5, "Perplexity per token, before distillation"),
+    ]
+
+
+@pytest.mark.parametrize("validation", [None, VALIDATION])
+def test_the_library_of_the_hub_reads_it(validation: Any, tmp_path: Path) -> None:
+    path = tmp_path / "README.md"
+    path.write_text(card(validation=validation), encoding="utf-8")
+    read = ModelCard.load(path)
+    assert read.data.to_dict() == front_matter(path.read_text(encoding="utf-8"))
+    assert read.data.base_model == "some/student"
+    assert read.text.lstrip().startswith("# Distilled student")
+    results = [] if validation is None else read.data.eval_results
+    assert [result.metric_value for result in results or []] == (
+        [] if validation is None else [1.4433, 25.25, 2.4117, 90.5]
+    )
+    # Written again by the library it is the same card.
+    assert yaml.safe_load(str(read).split("\n---\n")[0].removeprefix("---\n")) == read.data.to_dict()
+
+
+def test_what_is_not_known_is_left_out() -> None:
+    text = card(licence=None, teacher_licence=None, hub_dataset=None, validation=None)
+    assert not {"license", "datasets", "model-index"} & front_matter(text).keys()
+    assert "licence" not in text
+
+
+def test_a_licence_of_its_own() -> None:
+    text = card(licence="other", licence_name="our terms", licence_link="https://example.org/terms")
+    front = front_matter(text)
+    assert (front["license"], front["license_name"]) == ("other", "our terms")
+    assert front["license_link"] == "https://example.org/terms"
+    assert "Student before distillation: `some/student@main` (Hugging Face Hub), licence `our terms`\n" in text
+    assert "(Hugging Face Hub, revision `0123abc`), licence `mit`\n" in text
+
+
+def test_figures_that_are_no_numbers_are_no_results() -> None:
+    validation = {**VALIDATION, "after": {"bits_per_byte": float("nan"), "perplexity": float("inf")}}
+    (measured,) = front_matter(card(validation=validation))["model-index"][0]["results"]
+    assert [metric["value"] for metric in measured["metrics"]] == [2.4117, 90.5]
 
 
 @pytest.mark.parametrize(
@@ -70,19 +130,23 @@ def test_front_matter() -> None:
         (("hub", "gpt2-xl@main"), ("pruned-teacher", "teacher:10"), "gpt2-xl"),
         (("folder", "./mine"), ("pruned-teacher", "teacher:10"), None),
         (("folder", "./mine"), ("hub", "gpt2"), "gpt2"),
+        (("hub", "gpt2-xl"), ("hub", "gpt2@refs/pr/1"), "gpt2"),
     ],
 )
 def test_base_model_only_for_an_origin_on_the_hub(
     teacher: tuple[str, str], student: tuple[str, str], base_model: str | None
 ) -> None:
     models = [{"kind": kind, "reference": text, "revision": None} for kind, text in (teacher, student)]
-    assert front_matter(card(teacher=models[0], student=models[1])).get("base_model") == base_model
+    front = front_matter(card(teacher=models[0], student=models[1]))
+    assert front.get("base_model") == base_model
+    relation = "finetune" if models[1]["kind"] == "hub" else None
+    assert front.get("base_model_relation") == relation
 
 
 def test_origin() -> None:
     text = card()
-    assert "Teacher: `openai/teacher@v1` (Hugging Face Hub, revision `0123abc`)\n" in text
-    assert "Student before distillation: `some/student@main` (Hugging Face Hub)\n" in text
+    assert "Teacher: `openai/teacher@v1` (Hugging Face Hub, revision `0123abc`), licence `mit`\n" in text
+    assert "Student before distillation: `some/student@main` (Hugging Face Hub), licence `apache-2.0`\n" in text
     assert "Data set: `wikitext`\n" in text
     assert "distillkit 1.2.3" in text
 
@@ -106,11 +170,13 @@ def test_wheel() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({}, "White box with one tokenizer"),
-        ({"same_tokenizer": False}, "byte-prefix marginalisation"),
-        ({"same_tokenizer": False, "parameters": {"alignment": "strict"}}, "tokens that both have"),
-        ({"same_tokenizer": False, "parameters": {"alignment": "alm"}}, "approximate likelihood matching"),
-        ({"same_tokenizer": False, "parameters": {"alignment": "uld"}}, "universal logit distillation"),
+        ({}, "White box with one tokenizer: at every token"),
+        ({"same_tokenizer": False}, "White box across tokenizers: the teacher's distribution was carried over"),
+        ({"same_tokenizer": False, "alignment": "bpm"}, "byte-prefix marginalisation"),
+        ({"same_tokenizer": False, "alignment": "strict"}, "tokens that both have"),
+        ({"same_tokenizer": False, "alignment": "alm"}, "approximate likelihood matching"),
+        ({"alignment": "alm"}, "White box with one tokenizer: the teacher's likelihood"),
+        ({"same_tokenizer": False, "alignment": "uld"}, "universal logit distillation"),
         ({"box_type": "black"}, "texts that the teacher wrote"),
         ({"box_type": "black", "same_tokenizer": False}, "texts that the teacher wrote"),
         ({"parameters": {"alpha": 0.0, "beta": 1.0}}, "the teacher had no part"),
@@ -120,10 +186,21 @@ def test_method(changes: dict[str, Any], words: str) -> None:
     text = card(**changes)
     assert words in text
     others = {
-        "White box with one", "byte-prefix marginal", "that the teacher wrote", "the teacher had no part",
+        "teacher's whole distribution", "byte-prefix marginal", "that the teacher wrote", "the teacher had no part",
         "tokens that both have", "likelihood matching", "universal logit",
     }  # fmt: skip
     assert sum(other in text for other in others) == 1
+
+
+def test_an_alignment_that_the_card_does_not_know_speaks_for_itself() -> None:
+    text = card(same_tokenizer=False, alignment="mine", alignment_summary="Pairs `tokens` by <b>length</b>; no more.")
+    assert "White box across tokenizers: the alignment `mine`. Pairs tokens by blength/b; no more.\n" in text
+    assert "White box across tokenizers: the alignment `mine`.\n" in card(same_tokenizer=False, alignment="mine")
+
+
+def test_settings_other_than_the_plain_ones() -> None:
+    text = card(settings={"Divergence": "jsd, mix 0.5", "Sparse targets": "64 sampled ids per token"})
+    assert "\n\n- Divergence: `jsd, mix 0.5`\n- Sparse targets: `64 sampled ids per token`\n\n" in text
 
 
 def test_parameters() -> None:
@@ -240,30 +317,32 @@ HOSTILE = [
 
 @pytest.mark.parametrize("value", HOSTILE)
 def test_values_break_neither_yaml_nor_markdown(value: str) -> None:
-    plain = card()
+    plain = card(settings={"Divergence": "jsd"})
     text = card(
-        distillkit=value, dataset=value, parameters={**FACTS["parameters"], value: value},
+        version=value, dataset=value, hub_dataset=value, alignment=value, alignment_summary=value, settings={value: value},
+        licence=value, licence_name=value, licence_link=value, teacher_licence=value, parameters={**FACTS.parameters, value: value},
         teacher={"kind": "folder", "reference": value, "revision": value},
         student={"kind": "hub", "reference": value, "revision": value},
         validation={**VALIDATION, "verdict": value},
     )  # fmt: skip
     front = front_matter(text)
-    assert list(front) == ["library_name", "pipeline_tag", "base_model", "tags"]
-    assert isinstance(front["base_model"], str)
+    expected = front_matter(plain).keys() | {"license_name", "license_link"}
+    assert front.keys() | {"base_model", "base_model_relation", "datasets"} == expected
+    assert ModelCard(text).data.to_dict() == front
     assert "\x1b" not in text
     assert "\u202e" not in text
-    # One parameter more is one line more; nothing else may add one.
-    assert text.count("\n") == plain.count("\n") + 1
+    # One parameter more is one line more; nothing else may add one. (The front matter wraps long values.)
+    assert body(text).count("\n") == body(plain).count("\n") + 1
     assert [line for line in text.split("\n") if line.startswith("#")] == [
         line for line in plain.split("\n") if line.startswith("#")
     ]
     assert sorted(map(len, table_rows(text))) == sorted([*map(len, table_rows(plain)), 2])
-    for line in text.split("---\n", 2)[2].split("\n"):
+    for line in body(text).split("\n"):
         if "```" not in line:
             assert line.count("`") % 2 == 0, line
             outside = "".join(line.split("`")[::2])
             assert not set("<>[]!&") & set(outside), line
-    assert len(text) < 5000
+    assert len(text) < 7000
 
 
 def test_tokens_are_never_shown() -> None:
