@@ -256,7 +256,7 @@ class _Pass:
                 else:
                     target, plain = self.soft_targets.log_target(soft_begin, soft_end, self.columns), False
                 softness, temperature, tempered = self._softness(self.soft, sums)
-                entropies, soft, _, at_target = self._kernel(forward_kl_rows)(
+                entropies, soft, at_target = self._kernel(forward_kl_rows)(
                     logits_nV, target, targets, scaled, softness, temperature, tempered=tempered, plain=plain
                 )
                 finish(logits_nV, targets, at_target)

@@ -53,9 +53,9 @@ def forward_kl_rows(
     *,
     tempered: bool,
     plain: bool = False,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Cross-entropies [n] and τ²·KL [n] in nats, whether a row has a target [n], and at the true tokens [n] the gradient
-    of Σ weight·CE + soft·τ·KL; the logits are overwritten with it everywhere else (`finish`).
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Cross-entropies [n] and τ²·KL [n] in nats, and at the true tokens [n] the gradient of Σ weight·CE + soft·τ·KL; the
+    logits are overwritten with it everywhere else (`finish`).
 
     Computed in fp32, or fp64 if the logits are.
 
@@ -100,7 +100,7 @@ def forward_kl_rows(
     # Where p is 0 the product is 0 too, whatever the logarithms are.
     divergence = temperature**2 * (p * torch.where(p == 0, 0.0, difference)).sum(-1)
     logits_nV.copy_(everywhere)
-    return entropies, divergence, usable, at_target[:, 0]
+    return entropies, divergence, at_target[:, 0]
 
 
 def finish(gradient_nV: Tensor, targets_n: Tensor, at_target_n: Tensor) -> Tensor:

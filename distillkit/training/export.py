@@ -18,6 +18,7 @@ from distillkit.reports.model_card import CardFacts, model_card
 from distillkit.run.context import needs_teacher
 from distillkit.run.directory import RunDirectory
 from distillkit.run.pair import ModelPair
+from distillkit.settings.conditions import SOFTENED, has_divergence
 from distillkit.settings.parameters import Parameters, default
 from distillkit.silence_libraries import silence_transformers
 from distillkit.storage import write_bytes, write_folder
@@ -28,8 +29,6 @@ _NUMBERS = (
     "sample_size", "max_length", "temperature", "alpha", "beta", "epochs", "batch_size", "gradient_accumulation",
     "learning_rate", "seed",
 )  # fmt: skip
-# Alignments that compare something else than two distributions over the student's tokens.
-_WITHOUT_DIVERGENCE = frozenset({"alm", "uld"})
 
 
 def export_student(folder: Path, model: nn.Module, pair: ModelPair, config: Parameters, run: RunDirectory) -> None:
@@ -112,9 +111,9 @@ def _settings(pair: ModelPair, config: Parameters, run: RunDirectory) -> dict[st
     if config.box_type != "white" or not needs_teacher(config):
         return {}
     settings: dict[str, Any] = {}
-    if config.divergence != default("divergence") and config.alignment not in _WITHOUT_DIVERGENCE:
+    if config.divergence != default("divergence") and has_divergence(vars(config)):
         settings["Divergence"] = ", ".join([config.divergence, *_divergence_numbers(config)])
-    if config.temperature != 1 and config.alignment != "alm":
+    if config.temperature != 1 and SOFTENED.holds(vars(config)):
         settings["Distributions softened by temperature"] = config.temperature
     if _cache_mode(config, run) == "sparse":
         kind = "sampled" if config.sparse_method == "sampling" else "likeliest"
