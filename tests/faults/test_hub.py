@@ -301,7 +301,7 @@ def test_what_answers_is_no_hub(hub_server: HubServer, get: Get) -> None:
 
 
 def test_a_signal_ends_a_download(served: HubServer, cli_env: Callable[..., dict[str, str]]) -> None:
-    """SIGTERM in mid-transfer: 143 soon, and not after all retries."""
+    """SIGTERM in mid-transfer: 143, and no retry."""
     big = served.folder("org/model") / "model.safetensors"
     # Appended zeros make it no valid file, which does not matter for its transfer.
     with big.open("ab") as stream:
@@ -316,10 +316,9 @@ def test_a_signal_ends_a_download(served: HubServer, cli_env: Callable[..., dict
     watch.start()
     assert started.wait(60)
     process.send_signal(signal.SIGTERM)
-    signalled = time.monotonic()
     out, err = process.communicate(timeout=60)
     assert json.loads(out).get("code") == 143, (out, err)
-    assert time.monotonic() - signalled < 10
+    assert "trying again" not in err
 
 
 def _wait_for_transfer(server: HubServer, started: threading.Event) -> None:

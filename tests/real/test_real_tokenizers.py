@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 import torch
@@ -126,12 +124,9 @@ def test_smollm2_bytes(smollm2, gpt2):
     assert not same_vocabulary(table, gpt2[1])
 
 
-def test_the_map_and_its_speed(gpt2, llama):
-    started = time.perf_counter()
+def test_the_map(gpt2, llama):
     table = token_bytes(gpt2[0])
     mapping = BytePrefixMap.build(table, llama[1])
-    # A second or so, with room for a machine that is busy with other things.
-    assert time.perf_counter() - started < 10
     assert (mapping.student_ids == mapping.residual_id).sum() == 0
     assert mapping.student_ids[50256] == 2
     vocabulary = llama[0].get_vocab()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import time
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +74,7 @@ def test_found_again_without_a_conversion(smollm2: tuple[Path, Any]) -> None:
     reference = parse_reference(REFERENCE)
     assert cached_conversion(reference) == folder
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
-    began = time.monotonic()
     found = locate(reference, QUIET)
-    # Checking what lies there means reading it once; converting takes far longer than that.
-    assert time.monotonic() - began < 15
     assert found.folder == folder
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
