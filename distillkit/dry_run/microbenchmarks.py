@@ -43,15 +43,15 @@ class Timing:
 def seconds_of(call: Callable[[], object], device: torch.device) -> float:
     """The median of a few calls after one that does not count."""
     call()
-    found: list[float] = []
+    timings: list[float] = []
     began = time.perf_counter()
-    while not found or (time.perf_counter() - began < _SECONDS and len(found) < 50):
+    while not timings or (time.perf_counter() - began < _SECONDS and len(timings) < 50):
         start = time.perf_counter()
         call()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        found.append(time.perf_counter() - start)
-    return statistics.median(found)
+        timings.append(time.perf_counter() - start)
+    return statistics.median(timings)
 
 
 def forward_per_token(
@@ -171,14 +171,14 @@ def _layers(
     int8: bool,
 ) -> Timing:
     """From models of one and of two layers."""
-    found = []
+    seconds = []
     for layers in (1, 2):
         model = _model(shape.config, layers, dtype, device)
         if int8:
             quantise_layers(decoder_blocks(model)[2])
-        found.append(seconds_of(make(model), device))
-    layer = max(found[1] - found[0], 0.25 * found[1])  # Noise must not make layers free.
-    return Timing(max(0.0, found[0] - layer), layer)
+        seconds.append(seconds_of(make(model), device))
+    layer = max(seconds[1] - seconds[0], 0.25 * seconds[1])  # Noise must not make layers free.
+    return Timing(max(0.0, seconds[0] - layer), layer)
 
 
 def _layer_bytes(shape: ModelShape, dtype: torch.dtype) -> int:

@@ -55,7 +55,7 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
                 examples[part].append(example)
                 progress.advance()
     _check_amounts(config, documents.description, examples, console)
-    _say_losses(builder, console)
+    _report_dropped_texts(builder, console)
 
     stats: dict[str, Any] = {
         "source": documents.description,
@@ -68,7 +68,7 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
     }
     if white and not same:
         stats["alignment"] = _alignment_figures(examples["train"], encoders.student, encoders.teacher)
-        _say_alignment(stats["alignment"], console)
+        _report_alignment(stats["alignment"], console)
 
     def fill(folder: Any) -> None:
         for part, built in examples.items():
@@ -104,14 +104,14 @@ def _check_amounts(config: Parameters, source: str, examples: dict[str, list[Exa
                 f"{source}: not enough text for the {part} part",
                 hint="use more text, or lower --max-length, --sample-size or --held-out-size",
             )
-    found = len(examples["train"])
-    if found < config.sample_size:
+    built = len(examples["train"])
+    if built < config.sample_size:
         console.warn(
-            f"{source} gives {found:,} training examples, fewer than sample_size {config.sample_size:,}: all are used"
+            f"{source} gives {built:,} training examples, fewer than sample_size {config.sample_size:,}: all are used"
         )
 
 
-def _say_losses(builder: ExampleBuilder, console: Console) -> None:
+def _report_dropped_texts(builder: ExampleBuilder, console: Console) -> None:
     if builder.notes.inexact:
         console.warn(f"{builder.notes.inexact:,} texts were dropped: a tokenizer cannot spell them byte for byte")
     if builder.notes.too_short:
@@ -149,11 +149,11 @@ def _alignment_figures(examples: Sequence[Example], student: TextEncoder, teache
     }
 
 
-def _say_alignment(figures: dict[str, Any], console: Console) -> None:
-    words = (
+def _report_alignment(figures: dict[str, Any], console: Console) -> None:
+    coverage = (
         f"the tokenizers differ: the teacher guides {100 * figures['positions_aligned']:.1f} % of the student's tokens "
         f"({100 * figures['bytes_aligned']:.1f} % of the bytes)"
     )
-    console.info(words)
+    console.info(coverage)
     if figures["positions_aligned"] < _LOW_COVERAGE:
-        console.warn(f"{words}: that is little; --box-type black does not depend on it")
+        console.warn(f"{coverage}: that is little; --box-type black does not depend on it")

@@ -2,7 +2,7 @@
 
 The model is built without weights; it runs its own forward pass, embeddings, masks and positions included, but only one
 of its blocks computes, on hidden states that were kept from the block before. So nothing of an architecture is written
-anew here, and every block gets exactly the arguments that the whole model would give it.
+again here, and every block gets exactly the arguments that the whole model would give it.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ class BlockwiseTeacher:
 
     def _load(self, module: nn.Module, *, recurse: bool = True) -> None:
         prefix = self._names[module]
-        found = {}
+        tensors = {}
         wanted = module.state_dict() if recurse else dict(module.named_parameters(recurse=False))
         for name, value in wanted.items():
             stored = self._stored_name(f"{prefix}.{name}")
@@ -171,8 +171,8 @@ class BlockwiseTeacher:
                 raise PreconditionError(
                     f"{self.name}: weights of the wrong shape: {stored}", hint="get the model again"
                 )
-            found[name] = self.stored.read(stored, self.dtype).to(self.device)
-        module.load_state_dict(found, assign=True, strict=recurse)
+            tensors[name] = self.stored.read(stored, self.dtype).to(self.device)
+        module.load_state_dict(tensors, assign=True, strict=recurse)
 
     def _stored_name(self, name: str) -> str:
         """As the file has it: with or without the name of the inner model in front; tied weights are stored once."""

@@ -23,7 +23,7 @@ from distillkit.storage import make_folder
 from distillkit.teachers.exact_cache import not_numbers
 from distillkit.teachers.precompute import PassFigures
 from distillkit.teachers.protocol import TargetMaker
-from distillkit.teachers.shards import Shard, say_damage
+from distillkit.teachers.shards import Shard, report_damage
 from distillkit.teachers.sparse_cache import SparseCache, SparseRows
 
 _BATCH_TOKENS = 2048
@@ -58,7 +58,7 @@ def fill_sparse_cache(
     *,
     aligned: bool,
 ) -> PassFigures:
-    """Compute what the cache lacks; shards that are whole are kept, so an interrupted pass goes on where it was.
+    """Compute what the cache lacks; shards that are whole are kept, so an interrupted pass resumes where it was.
 
     Args:
         examples: in the order of the cache's texts.
@@ -74,7 +74,7 @@ def fill_sparse_cache(
         missing = cache.files.missing()
         tokens = sum(shard.tokens for shard in missing)
         if missing:
-            say_damage(cache.files, missing, console)
+            report_damage(cache.files, missing, console)
             cache.begin()
             maker = load_targets()
             collator = DistillationCollator(white_box=True, aligned=aligned, prepare=maker.prepare)

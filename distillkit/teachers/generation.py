@@ -270,8 +270,8 @@ def _ending_ids(model: nn.Module, tokenizer: Any) -> frozenset[int]:
     plain text with other tokens than their EOS, and a text that goes on after one is two texts."""
     config: Any = getattr(model, "generation_config", None) or model.config
     of_model = getattr(config, "eos_token_id", None)
-    found = [*(of_model if isinstance(of_model, (list, tuple)) else [of_model]), tokenizer.eos_token_id]
-    return frozenset(int(index) for index in [*found, *tokenizer.all_special_ids] if index is not None)
+    endings = [*(of_model if isinstance(of_model, (list, tuple)) else [of_model]), tokenizer.eos_token_id]
+    return frozenset(int(index) for index in [*endings, *tokenizer.all_special_ids] if index is not None)
 
 
 # --- the file --------------------------------------------------------------------------------------------------------
@@ -342,19 +342,19 @@ def check_of(line: dict[str, Any]) -> str:
 def _check_settings(path: Path, settings_path: Path, settings: dict[str, Any]) -> None:
     hint = "--force lets the teacher write anew"
     try:
-        found = read_json(settings_path)
+        noted = read_json(settings_path)
     except (OSError, ValueError) as error:
         raise PreconditionError(
             f"{path} cannot be continued: its settings in {settings_path.name} cannot be read", hint=hint
         ) from error
-    if found == settings:
+    if noted == settings:
         return
-    found = found if isinstance(found, dict) else {}
+    noted = noted if isinstance(noted, dict) else {}
     # Fingerprints say nothing to a reader; that they differ does.
     different = [
-        name if name in ("model", "prompts", "format") else f"{name} {found.get(name)} instead of {value}"
+        name if name in ("model", "prompts", "format") else f"{name} {noted.get(name)} instead of {value}"
         for name, value in settings.items()
-        if found.get(name) != value
+        if noted.get(name) != value
     ]
     raise PreconditionError(f"{path} was written with other settings: {', '.join(different)}", hint=hint)
 

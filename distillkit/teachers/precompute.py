@@ -24,7 +24,7 @@ from distillkit.interrupts import check_interrupted
 from distillkit.storage import read_json, sha256_of, write_bytes, write_json
 from distillkit.teachers.exact_cache import TeacherCache, known_width
 from distillkit.teachers.live import LiveTeacher
-from distillkit.teachers.shards import Shard, say_damage
+from distillkit.teachers.shards import Shard, report_damage
 
 _HEAD, _HEAD_RECORD = "head.safetensors", "head.json"
 _BATCH_TOKENS = 2048  # Enough for full speed of a matrix product, little enough memory.
@@ -106,7 +106,7 @@ def fill_cache(
     load_teacher: Callable[[], LiveTeacher],
     console: Console,
 ) -> PassFigures:
-    """Compute what the cache lacks; shards that are whole are kept, so an interrupted pass goes on where it was.
+    """Compute what the cache lacks; shards that are whole are kept, so an interrupted pass resumes where it was.
 
     The teacher is loaded only if something is missing, and forgotten on return.
 
@@ -119,7 +119,7 @@ def fill_cache(
         missing = cache.missing()
         if not missing and head_is_whole(cache):
             return PassFigures(cache.key.tokens, cache.seconds(), cache.key.tokens, cache.bytes)
-        say_damage(cache.files, missing, console)
+        report_damage(cache.files, missing, console)
         cache.begin()
         teacher = load_teacher()
         write_head(cache.folder, teacher.head_layer)

@@ -98,7 +98,7 @@ class ShardFiles:
         return sum(float(self.record(shard).get(name, 0.0)) for shard in self.shards)
 
 
-def say_damage(files: ShardFiles, missing: Sequence[Shard], console: Console) -> None:
+def report_damage(files: ShardFiles, missing: Sequence[Shard], console: Console) -> None:
     """Warn where some of the `missing` shards had been finished and are not what was written."""
     names = [files.content(shard).name for shard in missing if files.record_path(shard).exists()]
     if names:

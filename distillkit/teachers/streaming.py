@@ -9,7 +9,7 @@ the ordinary pass, so the numbers are the same.
                          streaming.json       how far it is, and a digest of every batch
 
 All three are gone once the shards of the cache are written. A batch counts only with its digest in streaming.json, which
-is written after the batch is on the disk, so a pass that was cut off anywhere goes on from there.
+is written after the batch is on the disk, so a pass that was cut off anywhere resumes from there.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from distillkit.storage import explained_write_errors, write_json
 from distillkit.teachers.blocks import BlockwiseTeacher
 from distillkit.teachers.exact_cache import TeacherCache
 from distillkit.teachers.precompute import PassFigures, head_is_whole, padded, shard_batches, write_head
-from distillkit.teachers.shards import Shard, say_damage
+from distillkit.teachers.shards import Shard, report_damage
 
 _FORMAT = 1
 _RECORD = "streaming.json"
@@ -106,7 +106,7 @@ def fill_cache_blockwise(
         teacher = open_teacher()
         write_head(cache.folder, teacher.head_layer())
         teacher.forget_head()
-        say_damage(cache.files, missing, console)
+        report_damage(cache.files, missing, console)
         tokens = sum(shard.tokens for shard in missing)
         while missing:
             try:
@@ -241,7 +241,7 @@ class _Pass:
 
 
 def _read_record(folder: Path, missing: Sequence[Shard], shards: int, blocks: int) -> _Record:
-    """Where the pass goes on; at its beginning if there is nothing that can be trusted."""
+    """Where the pass resumes; at its beginning if there is nothing that can be trusted."""
     fresh = _Record([shard.number for shard in missing])
     try:
         content: dict[str, Any] = json.loads((folder / _RECORD).read_text(encoding="utf-8"))

@@ -2,7 +2,7 @@
 
 Rows are indices into flattened [B·T] positions; row r predicts token r + 1. Each maker splits its work in two: `prepare`
 is what follows from the batch alone and runs on the processor where batches are made; `soft_targets` is what needs the
-teacher, and does not wait for the device.
+teacher.
 """
 
 from __future__ import annotations

@@ -67,12 +67,12 @@ def _steps(root: Path) -> list[tuple[int, Path]]:
     """(step, folder) of everything that looks like a checkpoint, newest first; links are not ours."""
     if not root.is_dir():
         return []
-    found = []
+    folders = []
     for path in root.iterdir():
         step = _step_of(path)
         if step is not None and path.is_dir() and not path.is_symlink():
-            found.append((step, path))
-    return sorted(found, reverse=True)
+            folders.append((step, path))
+    return sorted(folders, reverse=True)
 
 
 def read_commit(folder: Path) -> dict[str, Any] | None:

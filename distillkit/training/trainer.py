@@ -214,7 +214,7 @@ class DistillTrainer(Trainer):
             )
         # DDP averages gradients over processes, whereas the sum has already been divided by the global count.
         loss = terms.loss * self.accelerator.num_processes
-        # The one time in a micro-batch that the processor waits for the device: for the log, and to stop in time.
+        # One transfer for all three: for the log, and to stop in time.
         value, soft, hard = torch.stack([loss.detach(), terms.soft_sum / divisor, terms.hard_sum / divisor]).tolist()
         self._example_ids = host.example_ids
         if not math.isfinite(value):
