@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 from forked_cli import ForkedCli
 from huggingface_hub import ModelCard
+from settings_file import settings_file
 from tiny_models import save_model_folder, teacher_of_letters, tiny_tokenizer
-
-from distillkit.settings.parameters import flag
 
 Card = Callable[..., ModelCard]
 
@@ -43,16 +42,11 @@ def card(cli: ForkedCli, pair: SimpleNamespace, small: dict[str, Any], tmp_path:
     def run(*, validated: bool = False, **settings: Any) -> ModelCard:
         values = {
             "teacher_model_path": pair.teacher, "student_model_path": pair.student, "dataset_path": pair.texts,
-            "output_dir": tmp_path, "folder_name": "run", **small, "skip_validation": not validated,
+            "output_dir": tmp_path, **small, "skip_validation": not validated,
             "install_deps": False, **settings,
         }  # fmt: skip
-        arguments: list[str] = []
-        for name, value in values.items():
-            if isinstance(value, bool):
-                arguments.append(flag(name) if value else flag(name).replace("--", "--no-", 1))
-            elif value is not None:
-                arguments += [flag(name), str(value)]
-        done = cli.run("distill", *arguments, "--quiet")
+        values = {name: value for name, value in values.items() if value is not None}
+        done = cli.run("distill", "--config", str(settings_file(tmp_path, **values)), "--folder-name", "run", "--quiet")
         assert done.code == 0, done.err
         return ModelCard.load(tmp_path / "run" / "student" / ("best" if validated else "final") / "README.md")
 

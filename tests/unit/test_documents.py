@@ -112,6 +112,6 @@ def headings(page: Path) -> set[str]:
 def test_the_commit_hooks_run_what_the_checks_run() -> None:
     checks = (ROOT / ".ci" / "run").read_text(encoding="utf-8").replace('"$environment/bin/', "").replace('"', "")
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"][0]["hooks"]
-    assert len(hooks) == 4
+    assert hooks
     for hook in hooks:
         assert re.search(rf"^{re.escape(hook['entry'])}( |$)", checks, flags=re.MULTILINE), hook["entry"]
