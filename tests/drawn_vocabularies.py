@@ -26,7 +26,7 @@ def vocabularies(draw, complete: bool = True) -> TokenBytes:
         if piece is not None and piece in seen:
             shadowed.add(index)
         seen |= {piece} if piece is not None else set()
-    return TokenBytes(tuple(table), draw(st.booleans()), {0: "</s>", 1: "<s>"}, frozenset(shadowed), 1, 0)
+    return TokenBytes(tuple(table), draw(st.booleans()), {0: "</s>", 1: "<s>"}, frozenset(shadowed), eos_id=0)
 
 
 def random_tokens(table: TokenBytes, text: bytes, seed: int) -> Encoding:

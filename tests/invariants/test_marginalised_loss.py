@@ -134,9 +134,9 @@ def test_loss_and_gradient_against_loops(s_table, t_table, text, seed, tau, scal
 def test_the_rows_are_of_every_kind():
     """What the test above draws does contain rows inside teacher tokens, leading spaces and crossings."""
     student = TokenBytes(
-        (None, None, b"a", b"b", b"ab", b" ", b" a", b"ba"), True, {0: "</s>", 1: "<s>"}, frozenset(), 1, 0
+        (None, None, b"a", b"b", b"ab", b" ", b" a", b"ba"), True, {0: "</s>", 1: "<s>"}, frozenset(), eos_id=0
     )
-    teacher = TokenBytes((None, None, b"a", b"b", b" ", b"aba"), False, {0: "</s>", 1: "<s>"}, frozenset(), 1, 0)
+    teacher = TokenBytes((None, None, b"a", b"b", b" ", b"aba"), False, {0: "</s>", 1: "<s>"}, frozenset(), eos_id=0)
     kinds = set()
     for seed in range(40):
         text = b"ababa ab"
