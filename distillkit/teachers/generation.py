@@ -71,17 +71,38 @@ class Continuation:
     reason: str | None
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How continuations are drawn; they depend on all of this.
+
+    Attributes:
+        temperature: divides the logits; 0 for greedy decoding.
+        top_p: the share of probability that is sampled from.
+        seed: of the draws.
+        batch_size: prompts per batch, of like lengths.
+
+    Raises:
+        ValueError: a value that nothing can be drawn with.
+    """
+
+    temperature: float
+    top_p: float
+    seed: int
+    batch_size: int
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0 or not 0 < self.top_p <= 1 or self.batch_size < 1:
+            raise ValueError(f"temperature {self.temperature}, top_p {self.top_p}, batch_size {self.batch_size}")
+
+
 def generate_continuations(
     load_model: Callable[[], nn.Module],
     tokenizer: Any,
     prompts: Sequence[Prompt],
+    room: Sequence[int],
+    sampling: Sampling,
     *,
     output: Path,
-    max_new_tokens: int | Sequence[int],
-    temperature: float = 1.0,
-    top_p: float = 0.95,
-    seed: int,
-    batch_size: int,
     device: torch.device,
     console: Console,
     model_fingerprint: str,
@@ -93,12 +114,9 @@ def generate_continuations(
         load_model: gives a causal language model on `device`, in evaluation mode; called only if something is left
             to write.
         tokenizer: its tokenizer; PAD and EOS are not needed. Every special token ends a text: none can be read.
+        room: new tokens for each prompt; both together must fit into the model's context.
         output: the JSONL file; its folder exists. One line per prompt, in the order of the batches:
             {index, prompt, continuation, tokens, finish, kept, reason, check}.
-        max_new_tokens: for all prompts or for each; prompt and new tokens must fit into the model's context.
-        temperature: divides the logits; 0 for greedy decoding.
-        top_p: the share of probability that is sampled from.
-        batch_size: prompts per batch, of like lengths.
         model_fingerprint: of weights and tokenizer.
         cache: finished generations of other runs, None to do without.
 
@@ -110,25 +128,23 @@ def generate_continuations(
         DistillkitError: out of memory, disk full, or logits that are no numbers; what is written stays.
         Interrupted: a signal arrived; what is written stays.
     """
-    room = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else list(max_new_tokens)
     if len(room) != len(prompts) or not all(tokens > 0 for tokens in room):
         raise ValueError("one positive number of new tokens per prompt is needed")
-    if temperature < 0 or not 0 < top_p <= 1 or batch_size < 1:
-        raise ValueError(f"temperature {temperature}, top_p {top_p}, batch_size {batch_size}")
     # Longest first: what does not fit into memory is known at once, and the time left is no underestimate.
     order = longest_first([(len(prompt.ids), tokens) for prompt, tokens in zip(prompts, room, strict=True)])
     settings = {
         "format": _FORMAT,
         "model": model_fingerprint,
         "prompts": _prompts_fingerprint(prompts, room),
-        "temperature": float(temperature),
-        "top_p": float(top_p),
-        "seed": seed,
-        "batch_size": batch_size,
+        "temperature": float(sampling.temperature),
+        "top_p": float(sampling.top_p),
+        "seed": sampling.seed,
+        "batch_size": sampling.batch_size,
     }
     if cache is not None and not output.is_file():
         write_json(_settings_path(output), settings)
         cache.fetch(output, settings)
+    batch_size = sampling.batch_size
     file = _OutputFile(output, settings, [prompts[number] for number in order], batch_size, console)
     judge = ContinuationFilter()
     for done, number in zip(file.reused, order, strict=False):
@@ -136,12 +152,12 @@ def generate_continuations(
             judge.remember(prompts[number].text, done.text)
 
     written = list(file.reused)
-    writer = _Writer(load_model(), tokenizer, temperature, top_p, device) if len(written) < len(order) else None
+    writer = _Writer(load_model(), tokenizer, sampling, device) if len(written) < len(order) else None
     with console.progress("the teacher writes", len(prompts), unit="texts", completed=len(written)) as progress:
         for begin in range(len(written), len(order), batch_size):
             numbers = order[begin : begin + batch_size]
             batch = [prompts[number] for number in numbers]
-            generator = torch.Generator().manual_seed(_batch_seed(seed, begin // batch_size))
+            generator = torch.Generator().manual_seed(_batch_seed(sampling.seed, begin // batch_size))
             assert writer is not None
             texts = writer.write(batch, [room[number] for number in numbers], generator, progress)
             continuations = []
@@ -175,13 +191,10 @@ def _prompts_fingerprint(prompts: Sequence[Prompt], room: Sequence[int]) -> str:
 class _Writer:
     """Lets the model write the continuations of a batch of prompts."""
 
-    def __init__(
-        self, model: nn.Module, tokenizer: Any, temperature: float, top_p: float, device: torch.device
-    ) -> None:
+    def __init__(self, model: nn.Module, tokenizer: Any, sampling: Sampling, device: torch.device) -> None:
         self.model = model
         self.tokenizer = tokenizer
-        self.temperature = temperature
-        self.top_p = top_p
+        self.sampling = sampling
         self.device = device
         self.endings = _ending_ids(model, tokenizer)
         # Heads are often wider than the vocabulary: the rest are no tokens.
@@ -224,7 +237,7 @@ class _Writer:
             # Nothing of an unfinished batch is on disk, so it can be left at any token.
             check_interrupted()
             logits = texts.logits()
-            chosen = choose_tokens(self._allowed(logits), self.temperature, self.top_p, generator)
+            chosen = choose_tokens(self._allowed(logits), self.sampling.temperature, self.sampling.top_p, generator)
             for row, token in enumerate(chosen.tolist()):
                 if finishes[row]:
                     continue

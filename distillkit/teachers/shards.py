@@ -4,21 +4,27 @@ are computed again, never trusted."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import filelock
+import numpy as np
+
 from distillkit.console import Console
 from distillkit.storage import (
     explained_write_errors,
+    make_folder,
     read_json,
+    remove_leftovers,
     sha256_of,
     with_checksum,
     without_checksum,
     write_bytes,
     write_json,
 )
+from distillkit.teachers.cache_entries import lock_of
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,44 @@ class ShardFiles:
     def total(self, name: str) -> float:
         """The sum of a fact over all shards; those of shards that were written without it count as 0."""
         return sum(float(self.record(shard).get(name, 0.0)) for shard in self.shards)
+
+
+class ShardedCache:
+    """One cache folder: consecutive texts in shards, and meta.json, which says what it belongs to.
+
+    Args:
+        folder: of this cache.
+        lengths: tokens of each text.
+        shard_tokens: of a shard, at least one text.
+    """
+
+    def __init__(self, folder: Path, lengths: Sequence[int], shard_tokens: int) -> None:
+        self.folder = folder
+        self.shards = plan_shards(lengths, shard_tokens)
+        self.files = ShardFiles(folder, self.shards)
+        self._shard_of = np.searchsorted([shard.last for shard in self.shards], np.arange(len(lengths)), side="right")
+
+    def shard_of(self, text: int) -> Shard:
+        """The shard in which a text lies."""
+        return self.shards[int(self._shard_of[text])]
+
+    def missing(self) -> list[Shard]:
+        """The shards that are not there or not what was written: torn, truncated, altered."""
+        return self.files.missing()
+
+    def locked(self) -> filelock.BaseFileLock:
+        """The lock of those who write; wait for it with `acquire`."""
+        return lock_of(self.folder)
+
+    def begin_folder(self, description: Mapping[str, Any]) -> None:
+        """Make the folder, delete what an earlier attempt left half written, and write meta.json.
+
+        Raises:
+            DistillkitError: the disk is full.
+        """
+        make_folder(self.folder)
+        remove_leftovers(self.folder)
+        write_json(self.folder / "meta.json", dict(description))
 
 
 def report_damage(files: ShardFiles, missing: Sequence[Shard], console: Console) -> None:

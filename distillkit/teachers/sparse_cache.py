@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import filelock
 import numpy as np
 import torch
 from safetensors import safe_open
@@ -27,10 +26,10 @@ from torch import Tensor
 from distillkit.data.examples import ROW_COLUMNS
 from distillkit.data.training_rows import Row
 from distillkit.run.context import TrainingContext
-from distillkit.storage import fingerprint_of, make_folder, remove_leftovers, write_json
-from distillkit.teachers.cache_entries import lock_of, note_use
+from distillkit.storage import fingerprint_of
+from distillkit.teachers.cache_entries import note_use
 from distillkit.teachers.exact_cache import CacheKey
-from distillkit.teachers.shards import ShardFiles, plan_shards
+from distillkit.teachers.shards import ShardedCache
 
 FORMAT = 1
 TOKENS_PER_SHARD = 8192
@@ -149,12 +148,12 @@ def missing_sparse_bytes(root: Path, key: SparseKey, vocabulary: int) -> int:
     Args:
         vocabulary: student tokens.
     """
-    tokens = sum(shard.tokens for shard in SparseCache(root, key).files.missing())
+    tokens = sum(shard.tokens for shard in SparseCache(root, key).missing())
     return tokens * bytes_per_token(int(key.facts["size"]), vocabulary)
 
 
-class SparseCache:
-    """One cache folder.
+class SparseCache(ShardedCache):
+    """One cache folder of sparse targets.
 
     Args:
         root: the folder of all caches.
@@ -162,12 +161,8 @@ class SparseCache:
     """
 
     def __init__(self, root: Path, key: SparseKey) -> None:
-        self.folder = root / key.name
+        super().__init__(root / key.name, key.lengths, TOKENS_PER_SHARD)
         self.key = key
-        self.files = ShardFiles(self.folder, plan_shards(key.lengths, TOKENS_PER_SHARD))
-        self._shard_of = np.searchsorted(
-            [shard.last for shard in self.files.shards], np.arange(len(key.lengths)), side="right"
-        )
         self._open: dict[int, tuple[Any, np.ndarray, np.ndarray]] = {}
 
     @property
@@ -177,19 +172,14 @@ class SparseCache:
     @property
     def bytes(self) -> int:
         """Of all shards; they have to be there."""
-        return sum(self.files.content(shard).stat().st_size for shard in self.files.shards)
+        return sum(self.files.content(shard).stat().st_size for shard in self.shards)
 
     def begin(self) -> None:
         """Make the folder and say what it is."""
-        make_folder(self.folder)
-        remove_leftovers(self.folder)
-        content = {"format": FORMAT, "kind": "sparse", "teacher": self.key.teacher, "texts": len(self.key.lengths),
-                   "tokens": self.tokens, **self.key.facts}  # fmt: skip
-        write_json(self.folder / "meta.json", content)
-
-    def locked(self) -> filelock.BaseFileLock:
-        """The lock of those who write; wait for it with `acquire`."""
-        return lock_of(self.folder)
+        self.begin_folder(
+            {"format": FORMAT, "kind": "sparse", "teacher": self.key.teacher, "texts": len(self.key.lengths),
+             "tokens": self.tokens, **self.key.facts}
+        )  # fmt: skip
 
     def pack(self, texts: Sequence[SparseRows]) -> bytes:
         """The content of a shard: the targets of its texts, in order."""
@@ -207,27 +197,27 @@ class SparseCache:
 
     def open(self) -> None:
         """Map all shards into memory; note that the cache is in use."""
-        for shard in self.files.shards:
+        for shard in self.shards:
             stored = safe_open(self.files.content(shard), framework="np")
             self._open[shard.number] = (stored, stored.get_tensor("text_starts"), stored.get_tensor("row_starts"))
         note_use(self.folder)
 
     def read(self, text: int) -> SparseRows:
         """The targets of one text."""
-        shard = self.files.shards[int(self._shard_of[text])]
+        shard = self.shard_of(text)
         stored, text_starts, row_starts = self._open[shard.number]
         first, last = text_starts[text - shard.first : text - shard.first + 2].tolist()
         starts = row_starts[first : last + 1]
         begin, end = int(starts[0]), int(starts[-1])
 
-        def part(name: str, one: int, other: int) -> np.ndarray:
+        def entries(name: str, one: int, other: int) -> np.ndarray:
             # At the very end of a shard safetensors would refuse even an empty slice.
             return stored.get_slice(name)[one:other] if one < other else np.zeros(0)
 
         return SparseRows(
-            part("rows", first, last).astype(np.int64),
+            entries("rows", first, last).astype(np.int64),
             np.diff(starts),
-            part("tails", first, last).astype(np.float32),
-            part("ids", begin, end).astype(np.int64),
-            part("probabilities", begin, end).astype(np.float32),
+            entries("tails", first, last).astype(np.float32),
+            entries("ids", begin, end).astype(np.int64),
+            entries("probabilities", begin, end).astype(np.float32),
         )

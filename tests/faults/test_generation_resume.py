@@ -21,7 +21,7 @@ from tiny_models import make_paragraph, tiny_model, tiny_tokenizer
 
 from distillkit.console import Console
 from distillkit.errors import DistillkitError
-from distillkit.teachers.generation import Prompt, check_of, generate_continuations
+from distillkit.teachers.generation import Prompt, Sampling, check_of, generate_continuations
 
 PROMPTS, BATCH = 22, 3
 
@@ -38,7 +38,7 @@ def write(output: Path, *, seconds_per_token: float = 0.0, console: Console | No
         Prompt(index, text, tokenizer(text)["input_ids"], len(text.encode())) for index, text in enumerate(texts)
     ]
     return generate_continuations(
-        lambda: model, tokenizer, prompts, output=output, max_new_tokens=20, seed=5, batch_size=BATCH,
+        lambda: model, tokenizer, prompts, [20] * len(prompts), Sampling(1.0, 0.95, 5, BATCH), output=output,
         device=torch.device("cpu"), console=console or Console(quiet=True), model_fingerprint="tiny",
     )  # fmt: skip
 

@@ -22,7 +22,7 @@ from distillkit.errors import DistillkitError, Interrupted, PreconditionError
 from distillkit.models import decoding
 from distillkit.models.decoding import Decoding, choose_tokens
 from distillkit.teachers.cache_entries import list_caches
-from distillkit.teachers.generation import Continuation, Prompt, generate_continuations
+from distillkit.teachers.generation import Continuation, Prompt, Sampling, generate_continuations
 from distillkit.teachers.generation_cache import GenerationCache
 
 CPU = torch.device("cpu")
@@ -46,14 +46,19 @@ def prompts_of(tokenizer: Any, texts: Sequence[str] = TEXTS) -> list[Prompt]:
 def generate(
     model: nn.Module, tokenizer: Any, prompts: Sequence[Prompt], output: Path, **settings: Any
 ) -> list[Continuation]:
-    settings = {
-        "max_new_tokens": 12,
-        "seed": 1,
-        "batch_size": 2,
-        "model_fingerprint": "m",
-        "console": Console(quiet=True),
-    } | settings
-    return generate_continuations(lambda: model, tokenizer, prompts, output=output, device=CPU, **settings)
+    return generate_with(lambda: model, tokenizer, prompts, output=output, **settings)
+
+
+def generate_with(
+    load: Any, tokenizer: Any, prompts: Sequence[Prompt], *, output: Path, max_new_tokens: int | Sequence[int] = 12,
+    temperature: float = 1.0, top_p: float = 0.95, seed: int = 1, batch_size: int = 2, model_fingerprint: str = "m",
+    console: Console | None = None, cache: GenerationCache | None = None,
+) -> list[Continuation]:  # fmt: skip
+    room = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
+    return generate_continuations(
+        load, tokenizer, prompts, room, Sampling(temperature, top_p, seed, batch_size), output=output, device=CPU,
+        console=console or Console(quiet=True), model_fingerprint=model_fingerprint, cache=cache,
+    )  # fmt: skip
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -453,22 +458,7 @@ def test_finished_texts_are_shared_and_the_teacher_stays_unloaded(tmp_path: Path
     first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
     written = generate(model, tokenizer, prompts, first, cache=cache_in(tmp_path))
     said = io.StringIO()
-    settings: dict[str, Any] = {
-        "max_new_tokens": 12,
-        "seed": 1,
-        "batch_size": 2,
-        "model_fingerprint": "m",
-        "device": CPU,
-    }
-    again = generate_continuations(
-        never,
-        tokenizer,
-        prompts,
-        output=second,
-        console=Console(quiet=True),
-        cache=cache_in(tmp_path, said),
-        **settings,
-    )
+    again = generate_with(never, tokenizer, prompts, output=second, cache=cache_in(tmp_path, said))
     assert again == written
     assert second.read_bytes() == first.read_bytes()
     assert "those of an earlier run" in said.getvalue()
@@ -478,10 +468,9 @@ def test_finished_texts_are_shared_and_the_teacher_stays_unloaded(tmp_path: Path
     for changes, precision in (({"seed": 2}, "float32"), ({}, "bfloat16")):
         output = tmp_path / f"other-{precision}.jsonl"
         with pytest.raises(AssertionError, match="not needed"):
-            generate_continuations(
-                never, tokenizer, prompts, output=output, console=Console(quiet=True),
-                cache=cache_in(tmp_path, precision=precision), **settings | changes,
-            )  # fmt: skip
+            generate_with(
+                never, tokenizer, prompts, output=output, cache=cache_in(tmp_path, precision=precision), **changes
+            )
 
 
 @pytest.mark.parametrize("name", ["generated.jsonl", "meta.json"])
