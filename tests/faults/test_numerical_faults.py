@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from settings_file import settings_file
 from tiny_models import save_model_folder, tiny_model, tiny_sentencepiece_tokenizer, tiny_tokenizer, write_texts
 
 from distillkit.cli import app as cli
@@ -64,12 +65,13 @@ def command(models: Models, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -
             "teacher_model_path": models.root / "teacher", "student_model_path": models.root / "student",
             "dataset_path": models.texts, "output_dir": tmp_path, "folder_name": "run", "sample_size": 12, "max_length": 40,
             "held_out_size": 4, "batch_size": 2, "epochs": 1, "checkpoint_interval": 2, "learning_rate": 2e-3,
-            "precision": "fp32", "compile_loss": "off", "teacher_cache": "off", **settings,
+            "precision": "fp32", "teacher_cache": "off", **settings,
         }  # fmt: skip
-        words = [word for name, value in values.items() for word in ("--" + name.replace("_", "-"), str(value))]
+        folder_name = str(values.pop("folder_name"))
         switches = ("--no-cuda", "--no-save-plot", "--no-install-deps", "--allow-out-of-range", "--skip-validation")
         capfd.readouterr()
-        code = cli.main(["distill", *words, *switches, *more])
+        config = settings_file(models.root, **values)
+        code = cli.main(["distill", "--config", str(config), "--folder-name", folder_name, *switches, *more])
         said = capfd.readouterr().err
         assert "Traceback" not in said
         assert "this is a defect" not in said
