@@ -167,7 +167,7 @@ TEXTS = {
     ),
     "run_tests": HelpText(
         what="run the self-tests before distilling",
-        effect="A small set of checks of the program's own core runs on this computer first. If one fails, nothing is distilled. The student does not depend on it.",
+        effect="Checks of what trains (loss, head, trainer, checkpoints) against plain formulas run on this computer first: some seconds, half a minute more where the loss gets compiled. If one fails, nothing is distilled. The student does not depend on it.",
         choose="Use it once after an installation or an update of torch or transformers, and when results look strange.",
         example="distillkit check-env --run-tests",
     ),
@@ -270,7 +270,7 @@ TEXTS = {
     ),
     "teacher_cache": HelpText(
         what="whether the teacher reads the training texts only once",
-        effect="`exact`: the teacher's last hidden states are kept in `.teacher-cache` in the output directory. Later epochs, and later runs on the same texts with other `alpha`, `temperature`, `divergence` or student, read them instead of running the teacher, and teacher and student are never in memory together. Nothing is lost: the teacher's head is applied on the fly. `sparse`: a few of the likely ids of every row are kept, a thirtieth of the space and faster still; it belongs to one `temperature`, `alignment` and student tokenizer, and costs a little quality (benchmarks/speed). `off`: the teacher runs on every batch. `auto`: `exact` if there is more than one epoch or the cache exists already, and it fits on the disk; `sparse` if only that fits; the choice is shown, and kept when the run is continued. In black box the teacher's finished texts are shared between the runs in the same way, unless it is `off`.",
+        effect="`exact`: the teacher's last hidden states are kept in `.teacher-cache` in the output directory. Later epochs, and later runs on the same texts with other `alpha`, `temperature`, `divergence` or student, read them instead of running the teacher, and teacher and student are never in memory together. Nothing is lost: the teacher's head is applied on the fly. `sparse`: a few of the likely ids of every row are kept, about a tenth of the space and faster still; it belongs to one `temperature`, `alignment` and student tokenizer, and costs a little quality (benchmarks/speed). `off`: the teacher runs on every batch. `auto`: `exact` if there is more than one epoch or the cache exists already, and it fits on the disk; `sparse` if only that fits; the choice is shown, and kept when the run is continued. In black box the teacher's finished texts are shared between the runs in the same way, unless it is `off`.",
         choose="`auto` for a single run; `exact` if you are going to try several settings. `distillkit cache` shows what is there and deletes it.",
         example="distillkit distill --teacher-cache exact",
     ),
@@ -282,7 +282,7 @@ TEXTS = {
     ),
     "sparse_size": HelpText(
         what="the draws for each row of the sparse teacher cache, or with `top-k` the ids that are kept",
-        effect="Larger: nearer to the exact teacher, and a larger cache; 64 draws give a dozen different ids. Only `--teacher-cache sparse` uses it.",
+        effect="Larger: nearer to the exact teacher, and a larger cache; 64 draws gave about thirty different ids per token in our measurement. Only `--teacher-cache sparse` uses it.",
         choose="Leave it at 64; more if you can spare the space and train for many epochs.",
         example="teacher_cache: sparse\nsparse_size: 128",
     ),
