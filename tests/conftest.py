@@ -20,6 +20,10 @@ import pytest
 TESTS = Path(__file__).resolve().parent
 sys.path.insert(0, str(TESTS))
 
+# Models of tests are so small that a second thread only costs time; read when torch is imported, here and in every process
+# that a test starts.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # Read when their libraries are imported, so they must be gone before any test module is.
 _STRAY_VARIABLES = ("HF_ENDPOINT", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_DATASETS_CACHE",
     "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_XET_CACHE", "HF_ASSETS_CACHE", "HF_TOKEN_PATH", "HF_HOME")  # fmt: skip
