@@ -37,6 +37,12 @@ def distill_models(
     allow_out_of_range: bool = False,
     trust_remote_code: bool = False,
     text_column: str | None = None,
+    bad_rows: Literal["skip", "skip-all", "stop"] = "skip",
+    encoding: str | None = None,
+    csv_delimiter: str | None = None,
+    csv_quoting: Literal["auto", "double", "single", "none"] = "auto",
+    csv_header: Literal["auto", "present", "absent"] = "auto",
+    special_tokens: Literal["auto", "text", "parse"] = "auto",
     held_out_size: int | None = None,
     seed: int = 42,
     gradient_accumulation: int = 1,
@@ -98,6 +104,12 @@ def distill_models(
         allow_out_of_range: accept values outside the documented ranges
         trust_remote_code: run the Python code that a model's repository brings along
         text_column: the column (or JSON key) that holds the text
+        bad_rows: what happens to rows of a data file without a usable text (null, empty, only a number)
+        encoding: the encoding of the data files, by a name that Python knows
+        csv_delimiter: the character between the cells of a CSV file; `tab` for a tab
+        csv_quoting: which marks quote the cells of CSV and TSV files
+        csv_header: whether the first row of CSV and TSV files names the columns
+        special_tokens: names of special tokens in a text are its characters (`text`) or the tokens (`parse`)
         held_out_size: number of examples in each of the two held-out parts, validation and test
         seed: start of all random choices
         gradient_accumulation: micro-batches per optimizer step

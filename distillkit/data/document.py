@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,11 @@ class DocumentSet:
         fingerprint: what the texts depend on: the keys of `source_fingerprint`, and those that are known only after
             reading ("commit", "text sha256").
         notes: what the user should know.
+        reading: what was noted while reading, `ReadingNotes.record`.
     """
 
     description: str
     splits: dict[str, list[Document]]
     fingerprint: dict[str, str]
     notes: list[str] = field(default_factory=list)
+    reading: dict[str, Any] = field(default_factory=dict)

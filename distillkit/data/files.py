@@ -12,6 +12,7 @@ from distillkit.console import Console, format_bytes
 from distillkit.data.document import Document
 from distillkit.data.formats import DataFile, file_kind, known_suffixes_text, read_rows
 from distillkit.data.notes import ReadingNotes
+from distillkit.data.reading_options import ReadingOptions
 from distillkit.data.rows import row_documents
 from distillkit.errors import UsageError
 from distillkit.storage import sha256_of
@@ -158,7 +159,7 @@ def folder_documents(
     source: SourceFiles,
     names: list[str],
     *,
-    text_column: str | None,
+    options: ReadingOptions,
     section_bytes: int,
     notes: ReadingNotes,
     console: Console,
@@ -167,7 +168,7 @@ def folder_documents(
 
     Args:
         names: which of the files.
-        text_column: of tables, None to find it.
+        options: what the user said of the files.
         section_bytes: longer texts are cut.
 
     Raises:
@@ -176,6 +177,6 @@ def folder_documents(
     total = sum(source.files[name].stat().st_size for name in names)
     with console.progress(f"reading {format_bytes(total)} of text", total=len(names), unit="files") as progress:
         for name in names:
-            file = DataFile(source.files[name], name, text_column, section_bytes, notes)
+            file = DataFile(source.files[name], name, options, section_bytes, notes)
             yield from row_documents(read_rows(file), section_bytes, notes)
             progress.advance()

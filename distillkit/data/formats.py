@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import IO
 
 from distillkit import registry
+from distillkit.data.bad_rows import BadRow, usable_rows
 from distillkit.data.notes import ReadingNotes
+from distillkit.data.reading_options import ReadingOptions
 from distillkit.data.rows import Row
 from distillkit.data.text_decoding import open_bytes
 from distillkit.errors import UsageError
@@ -27,16 +29,21 @@ class DataFile:
     Attributes:
         path: where it lies; its suffixes say what is in it.
         name: what it is called in messages and origins.
-        text_column: the column that the user named, None to find it; only for formats that have columns.
+        options: what the user said of the files.
         piece_bytes: a reader of running text cuts it into rows of at most so many UTF-8 bytes.
         notes: takes what the user should know.
     """
 
     path: Path
     name: str
-    text_column: str | None
+    options: ReadingOptions
     piece_bytes: int
     notes: ReadingNotes
+
+    @property
+    def text_column(self) -> str | None:
+        """The column that the user named, None to find it; only for formats that have columns."""
+        return self.options.text_column
 
     @property
     def is_packed(self) -> bool:
@@ -71,13 +78,14 @@ def file_kind(path: Path) -> str | None:
 
 
 def read_rows(file: DataFile) -> Iterator[Row]:
-    """The rows of a file, by the reader of its format.
+    """The rows of a file, by the reader of its format, without bad ones.
 
     Raises:
-        UsageError: the file cannot be used; the message names file, line and byte, or row and column.
+        UsageError: the file cannot be used, or has more bad rows than the options allow; the message names file, line and
+            byte, or row and column.
     """
     kind = file_kind(file.path)
     if kind is None:
         raise UsageError(f"{file.name}: unknown format", hint=f"known: {known_suffixes_text()}")
-    reader: Callable[[DataFile], Iterator[Row]] = registry.resolve(registry.DATA_FORMATS, f".{kind}")
-    return reader(file)
+    reader: Callable[[DataFile], Iterator[Row | BadRow]] = registry.resolve(registry.DATA_FORMATS, f".{kind}")
+    return usable_rows(reader(file), file.options.bad_rows, file.name, file.notes)

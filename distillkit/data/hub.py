@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ from distillkit.data.formats import DataFile, file_kind, known_suffixes, read_ro
 from distillkit.data.hub_cache import HubTexts
 from distillkit.data.hub_errors import explain
 from distillkit.data.notes import ReadingNotes
+from distillkit.data.reading_options import ReadingOptions
 from distillkit.data.rows import Row, article_documents, row_documents
 from distillkit.data.sampling import bounded_sample
 from distillkit.data.standard_sets import DatasetEntry
@@ -36,11 +38,18 @@ _Result = TypeVar("_Result")
 
 
 def load_hub_documents(
-    entry: DatasetEntry, budget: int, section_bytes: int, seed: int, notes: ReadingNotes, console: Console
+    entry: DatasetEntry,
+    options: ReadingOptions,
+    budget: int,
+    section_bytes: int,
+    seed: int,
+    notes: ReadingNotes,
+    console: Console,
 ) -> tuple[dict[str, list[Document]], str]:
     """The documents of a Hub data set by split, and the commit that they are from.
 
     Args:
+        options: what the user said of data files; the column that is read is that of `entry`.
         budget: bytes of text after which reading a split stops.
         section_bytes: longer rows are cut.
 
@@ -50,7 +59,7 @@ def load_hub_documents(
     """
     with silence_datasets():
         try:
-            texts = _load_texts(entry, budget, notes, console)
+            texts = _load_texts(entry, options, budget, notes, console)
         except DistillkitError:
             raise
         except Exception as error:
@@ -71,7 +80,9 @@ def load_hub_documents(
     }, texts.commit
 
 
-def _load_texts(entry: DatasetEntry, budget: int, notes: ReadingNotes, console: Console) -> HubTexts:
+def _load_texts(
+    entry: DatasetEntry, options: ReadingOptions, budget: int, notes: ReadingNotes, console: Console
+) -> HubTexts:
     """From the Hub, or what is on this machine if the Hub is out of reach."""
     try:
         commit = _retry(lambda: _find_commit(entry), entry, console)
@@ -80,11 +91,11 @@ def _load_texts(entry: DatasetEntry, budget: int, notes: ReadingNotes, console: 
             console.info(f"{entry.reference()}: the copy on this machine is up to date")
             return texts
         source = _retry(lambda: _resolve(entry, entry.id, commit), entry, console)
-        texts = _read_files(entry, source, commit, budget, notes, console)
+        texts = _read_files(entry, options, source, commit, budget, notes, console)
     except Exception as error:
         if isinstance(error, DistillkitError) or not (is_unreachable(error) or is_offline(error)):
             raise
-        texts = _load_local_copy(entry, budget, notes, console)
+        texts = _load_local_copy(entry, options, budget, notes, console)
         if texts is None:
             raise
         notes.remark(f"{reason(error)}: the copy of {entry.id} on this machine is used (commit {texts.commit[:12]})")
@@ -144,6 +155,7 @@ def _choose_splits(available: Iterable[str], entry: DatasetEntry) -> tuple[dict[
 
 def _read_files(
     entry: DatasetEntry,
+    options: ReadingOptions,
     source: Mapping[str, list[str]],
     commit: str,
     budget: int,
@@ -163,7 +175,7 @@ def _read_files(
                 place = (
                     f"{entry.id}[{theirs}]" if len(source[theirs]) == 1 else f"{entry.id}[{theirs}/{Path(file).name}]"
                 )
-                rows = _file_rows(file, place, texts, notes, entry, console)
+                rows = _file_rows(file, place, texts, options, notes, entry, console)
                 size = _keep_rows(texts, ours, rows, size, budget)
                 progress.advance(text=format_bytes(size))
     return texts
@@ -185,7 +197,13 @@ def _keep_rows(texts: HubTexts, split: str, rows: Iterable[Row | None], size: in
 
 
 def _file_rows(
-    file: str, place: str, texts: HubTexts, notes: ReadingNotes, entry: DatasetEntry, console: Console
+    file: str,
+    place: str,
+    texts: HubTexts,
+    options: ReadingOptions,
+    notes: ReadingNotes,
+    entry: DatasetEntry,
+    console: Console,
 ) -> Iterator[Row | None]:
     """The rows of a data file on the Hub or of a local copy; None for one without text."""
     kind = file_kind(Path(file))
@@ -198,7 +216,8 @@ def _file_rows(
             hint=f"known: {', '.join(known_suffixes())}; convert it and give it with --dataset-path",
         )
     path = Path(_retry(lambda: _download(file), entry, console)) if file.startswith("hf://") else Path(file)
-    for row in read_rows(DataFile(path, place, texts.column, _TEXT_PIECE_BYTES, notes)):
+    known = replace(options, text_column=texts.column)
+    for row in read_rows(DataFile(path, place, known, _TEXT_PIECE_BYTES, notes)):
         yield Row(row.text, row.origin)
 
 
@@ -247,7 +266,9 @@ def _download(file: str) -> str:
     return HfApi().hf_hub_download(match[1], match[3], revision=match[2], repo_type="dataset")
 
 
-def _load_local_copy(entry: DatasetEntry, budget: int, notes: ReadingNotes, console: Console) -> HubTexts | None:
+def _load_local_copy(
+    entry: DatasetEntry, options: ReadingOptions, budget: int, notes: ReadingNotes, console: Console
+) -> HubTexts | None:
     """What this machine has: read earlier by this program, downloaded to the Hub's cache, or prepared by `datasets`."""
     texts = hub_cache.load_latest_cached(entry)
     if texts is not None:
@@ -266,7 +287,7 @@ def _load_local_copy(entry: DatasetEntry, budget: int, notes: ReadingNotes, cons
     except (OSError, ValueError):
         # Only some of its files were downloaded.
         return _load_prepared(entry, budget)
-    return _read_files(entry, source, Path(folder).name, budget, notes, console)
+    return _read_files(entry, options, source, Path(folder).name, budget, notes, console)
 
 
 def _load_prepared(entry: DatasetEntry, budget: int) -> HubTexts | None:

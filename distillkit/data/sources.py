@@ -15,6 +15,7 @@ from distillkit.data.files import find_files, folder_documents, hash_files
 from distillkit.data.formats import file_kind, known_suffixes
 from distillkit.data.notes import ReadingNotes
 from distillkit.data.python_docs import python_docs_fingerprint, python_documents
+from distillkit.data.reading_options import ReadingOptions
 from distillkit.data.sampling import bounded_sample
 from distillkit.data.standard_sets import (
     PYTHON_DOCS,
@@ -54,7 +55,7 @@ def load_documents(config: Parameters, console: Console) -> DocumentSet:
         splits = {
             split: bounded_sample(
                 folder_documents(
-                    source, names, text_column=config.text_column, section_bytes=section_bytes, notes=notes,
+                    source, names, options=ReadingOptions.of(config), section_bytes=section_bytes, notes=notes,
                     console=console,
                 ), budget, config.seed, split, notes,
             )
@@ -73,12 +74,13 @@ def load_documents(config: Parameters, console: Console) -> DocumentSet:
 
         entry = hub_entry(config)
         description = f"{entry.reference()} on the Hugging Face Hub"
-        splits, commit = load_hub_documents(entry, budget, section_bytes, config.seed, notes, console)
+        options = ReadingOptions.of(config)
+        splits, commit = load_hub_documents(entry, options, budget, section_bytes, config.seed, notes, console)
         fingerprint = _entry_fingerprint(entry) | {"commit": commit}
     if not any(splits.values()):
         left_out = "; ".join(notes.lines())
         raise UsageError(f"{description}: no text in it ({left_out or 'it is empty or blank'})")
-    return DocumentSet(description, splits, fingerprint, notes.lines())
+    return DocumentSet(description, splits, fingerprint, notes.lines(), notes.record())
 
 
 def check_source(config: Parameters) -> None:

@@ -40,6 +40,10 @@ TeacherStreaming = Literal["auto", "on", "off"]
 TeacherPrecision = Literal["same", "int8"]
 SparseMethod = Literal["sampling", "top-k"]
 CompileMode = Literal["auto", "on", "off"]
+BadRowPolicy = Literal["skip", "skip-all", "stop"]
+CsvQuoting = Literal["auto", "double", "single", "none"]
+CsvHeader = Literal["auto", "present", "absent"]
+SpecialTokens = Literal["auto", "text", "parse"]
 
 ENVIRONMENT_PREFIX = "DISTILLKIT_"
 GROUPS = ("models", "data", "distillation", "training", "output", "extras", "advanced")
@@ -152,6 +156,12 @@ class Parameters:
     allow_out_of_range: bool = parameter(False, "advanced")
     trust_remote_code: bool = parameter(False, "advanced")
     text_column: str | None = parameter(None, "advanced", affects="prepare-data", examples=("text", "body"))
+    bad_rows: BadRowPolicy = parameter("skip", "advanced", affects="prepare-data")
+    encoding: str | None = parameter(None, "advanced", affects="prepare-data", examples=("cp1252", "utf-16", "gb18030"))
+    csv_delimiter: str | None = parameter(None, "advanced", affects="prepare-data", examples=(";", "|", "tab"))
+    csv_quoting: CsvQuoting = parameter("auto", "advanced", affects="prepare-data")
+    csv_header: CsvHeader = parameter("auto", "advanced", affects="prepare-data")
+    special_tokens: SpecialTokens = parameter("auto", "advanced", affects="prepare-data")
     held_out_size: int | None = parameter(
         None, "advanced", low=20, high=10_000, possible=at_least(1), affects="prepare-data", examples=("200",)
     )

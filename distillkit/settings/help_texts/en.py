@@ -196,6 +196,42 @@ TEXTS = {
         choose="Give it if the program says that it is not clear which column is meant; the message lists the columns.",
         example="distillkit distill --dataset-path ./reviews.csv --text-column review",
     ),
+    "bad_rows": HelpText(
+        what="what happens to rows of a data file without a usable text (null, empty, only a number)",
+        effect="`skip` leaves them out, counts them and names the first ones; if more than 1 % of a file's rows are bad, it stops, because then it is not the rows that are wrong. `skip-all` leaves out any number. `stop` ends with exit code 2 at the first one. The same holds for every format of files with rows, and for sets on the Hub.",
+        choose="`stop` where a data set is supposed to be perfect; `skip-all` for a table in which the text is often missing.",
+        example="distillkit distill --dataset-path ./reviews.csv --bad-rows stop",
+    ),
+    "encoding": HelpText(
+        what="the encoding of the data files, by a name that Python knows",
+        effect="Without it, files are UTF-8, or UTF-16 with a byte-order mark, and anything else is refused with a guess at what it is. With it, all text, JSON, CSV and TSV files are decoded so; bytes that the encoding does not have are still refused, with line and byte.",
+        choose="Take what the message proposes, and look at the first text that is shown.",
+        example="distillkit distill --dataset-path ./reviews.csv --encoding cp1252",
+    ),
+    "csv_delimiter": HelpText(
+        what="the character between the cells of a CSV file; `tab` for a tab",
+        effect="Without it, the delimiter is the one of comma, semicolon, tab and bar with which the rows of the file have the same number of cells; a file in which no one or more than one has is refused.",
+        choose="Give it where the program says that it cannot tell.",
+        example="distillkit distill --dataset-path ./table.csv --csv-delimiter '|'",
+    ),
+    "csv_quoting": HelpText(
+        what="which marks quote the cells of CSV and TSV files",
+        effect="`auto` takes double quotes where the rows then have the same number of cells, and no quotes where only that gives such rows (a TSV with stray quotation marks). With `none`, a quotation mark is a character like any other.",
+        choose="Give it where the program says that it cannot tell.",
+        example="distillkit distill --dataset-path ./table.tsv --csv-quoting none",
+    ),
+    "csv_header": HelpText(
+        what="whether the first row of CSV and TSV files names the columns",
+        effect="`auto` judges by comparing the first row with those below it. With `absent`, the columns are called `column1`, `column2` and so on, and the first row is read like every other.",
+        choose="Give it where the program judges wrongly: it reports what it took the first row for.",
+        example="distillkit distill --dataset-path ./table.csv --csv-header absent --text-column column2",
+    ),
+    "special_tokens": HelpText(
+        what="names of special tokens in a text are its characters (`text`) or the tokens (`parse`)",
+        effect="With `parse`, `<|im_start|>` in a text that a chat template has written is read as the one token that it is to a chat model; with `text`, as a dozen pieces of ordinary text, which no text can break out of. `auto` parses where most texts of the source hold such names, as rendered chats do, and otherwise takes them as text; it reports what it decided. In running text (`.txt`, `.md`), `auto` and `parse` also end a document at `<|endoftext|>` and its relatives.",
+        choose="`text` for texts from strangers that only talk about such tokens; `parse` for chats that a template has written.",
+        example="distillkit distill --dataset-path ./rendered.jsonl --special-tokens parse",
+    ),
     "held_out_size": HelpText(
         what="number of examples in each of the two held-out parts, validation and test",
         effect="The validation part chooses the best student, the test part gives the verdict; neither is trained on. More examples make the verdict surer and every measurement slower. They come on top of `sample_size`. Without it: a tenth of `sample_size`, but at least 50 and at most 500.",

@@ -1,0 +1,66 @@
+"""Rows without a text that can be used: one policy for all formats."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from distillkit.data.notes import ReadingNotes
+from distillkit.data.rows import Row
+from distillkit.errors import UsageError
+from distillkit.settings.parameters import BadRowPolicy
+
+# Beyond this share it is not the rows that are wrong: another column, another encoding, another format.
+_MOST_BAD = 0.01
+_NAMED = 3
+
+
+class BadRow(NamedTuple):
+    """A row of a file without a text that can be used.
+
+    Attributes:
+        where: the row, for people: "people.csv, row 12 (line 14), column 'body'".
+        what: what stands there: "empty", "null", "the number 42".
+    """
+
+    where: str
+    what: str
+
+
+def usable_rows(rows: Iterable[Row | BadRow], policy: BadRowPolicy, name: str, notes: ReadingNotes) -> Iterator[Row]:
+    """The rows of one file without the bad ones.
+
+    Args:
+        policy: the parameter `bad_rows`.
+        name: the file, for messages.
+        notes: takes their number and the first of them.
+
+    Raises:
+        UsageError: a row is bad and the policy is "stop", or more than 1 % are and it is "skip"; the latter is known when
+            all rows have been read.
+    """
+    total = 0
+    bad: list[BadRow] = []
+    count = 0
+    for row in rows:
+        total += 1
+        if isinstance(row, Row):
+            yield row
+            continue
+        if policy == "stop":
+            raise UsageError(
+                f"{row.where}: {row.what} instead of text",
+                hint="mend or remove the row, leave such rows out with --bad-rows skip, or name another column with --text-column",
+            )
+        count += 1
+        if len(bad) < _NAMED:
+            bad.append(row)
+    if not count:
+        return
+    first = "; ".join(f"{row.where}: {row.what}" for row in bad)
+    if policy == "skip" and count > _MOST_BAD * total:
+        raise UsageError(
+            f"{name}: {count:,} of {total:,} rows hold no text ({first}{'; …' if count > len(bad) else ''})",
+            hint="name another column with --text-column, or leave them all out with --bad-rows skip-all",
+        )
+    notes.bad_rows(name, count, [f"{row.where}: {row.what}" for row in bad])
