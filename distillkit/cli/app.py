@@ -12,7 +12,14 @@ from typing import Annotated, Any
 import typer
 
 from distillkit import __version__
-from distillkit.cli.options import command, command_parameters, no_such_option, parameter_of, stage_option
+from distillkit.cli.options import (
+    command,
+    command_parameters,
+    later_parameters,
+    no_such_option,
+    parameter_of,
+    stage_option,
+)
 from distillkit.console import Console, sanitize
 from distillkit.errors import DistillkitError, Interrupted, UsageError
 from distillkit.stages import STAGES, StageSpec, stage_parameters
@@ -79,6 +86,8 @@ def check_env(console: Console, **request: Any) -> None:
     help=STAGES["prepare-data"].help,
     options=("preset", "config", "run", "force", "dry-run"),
     parameters=stage_parameters("prepare-data"),
+    # A script names all settings of a run at its first stage; those of the training are kept for it.
+    later=later_parameters("prepare-data"),
 )
 def prepare_data(console: Console, **request: Any) -> None:
     from distillkit.cli import commands

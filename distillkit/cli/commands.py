@@ -18,9 +18,10 @@ from distillkit.errors import PreconditionError, QualityGateError, UsageError
 from distillkit.interrupts import check_interrupted, graceful_signals
 from distillkit.run.directory import LATEST, RunDirectory, list_runs
 from distillkit.run.results import read_result, result_rows
+from distillkit.settings import parameters as declared
 from distillkit.settings.paths import user_path
 from distillkit.settings.resolve import Layer, ResolvedConfig, resolve, value_in_layers
-from distillkit.stages import STAGES, wanted_stages
+from distillkit.stages import STAGES, stage_parameters, wanted_stages
 from distillkit.teachers.cache_entries import FOLDER as CACHE_FOLDER
 from distillkit.teachers.cache_entries import CacheEntry, delete_cache, list_caches
 
@@ -189,6 +190,9 @@ def run_prepare_data(request: Request, console: Console) -> None:
         request = request.on_newest_run()
     outcome = execute(request, console, ["prepare-data"])
     if outcome is not None:
+        kept = [declared.flag(name) for name in request.given if name not in stage_parameters("prepare-data")]
+        if kept:
+            console.info(f"kept for the later stages of the run: {', '.join(kept)}")
         console.info(f"next: {pipeline.continue_command(outcome.run)}")
         _report("prepare-data", outcome, console)
 
@@ -254,7 +258,6 @@ def show_result(run: RunDirectory, console: Console) -> None:
 def show_params(name: str | None, lang: str, console: Console) -> None:
     """`distillkit params [NAME]`."""
     from distillkit.cli import parameter_pages
-    from distillkit.settings import parameters as declared
     from distillkit.settings.resolve import check_known_name
 
     if lang not in ("en", "ru"):

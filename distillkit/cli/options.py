@@ -77,14 +77,19 @@ def _metavar(name: str) -> str:
     return {int: "INTEGER", float: "NUMBER"}.get(declared.kind(name), "TEXT")
 
 
-def parameter_option(name: str) -> inspect.Parameter:
-    """One declared parameter as an option. It arrives as text, or as None where it was not given."""
+def parameter_option(name: str, *, hidden: bool = False) -> inspect.Parameter:
+    """One declared parameter as an option. It arrives as text, or as None where it was not given.
+
+    Args:
+        hidden: the help does not list it.
+    """
     # Typer would put what is no literal default in brackets within brackets.
     facts = "; ".join(filter(None, [declared.range_words(name), f"default: {_default_words(name)}"]))
     common: dict[str, Any] = {
         "help": f"{help_text(name).what} [{facts}]",
         "rich_help_panel": group_title(declared.facts(name).group),
         "show_default": False,
+        "hidden": hidden,
     }
     if declared.types()[name] is bool:
         annotation: Any = Annotated[bool | None, typer.Option("/".join(declared.flags(name)), **common)]
@@ -108,6 +113,7 @@ def command(
     help: str | None = None,
     options: Sequence[str] = (),
     parameters: Sequence[str] = (),
+    later: Sequence[str] = (),
     own: Iterable[inspect.Parameter] = (),
     output: Sequence[str] = OUTPUT,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -120,6 +126,7 @@ def command(
         help: what the command does; the function's docstring if not given.
         options: names in `SHARED`.
         parameters: names of declared parameters.
+        later: more of them, which the help does not list: only later stages of the run read them.
         own: options of this command alone, besides those in the signature of the function.
         output: those of `OUTPUT` that it has.
     """
@@ -132,7 +139,8 @@ def command(
             for item in inspect.signature(function, eval_str=True).parameters.values()
             if item.kind is not inspect.Parameter.VAR_KEYWORD and item.name not in known
         ]
-        signature = [*written, *own, *shared, *(SHARED[item] for item in output), *map(parameter_option, parameters)]
+        signature = [*written, *own, *shared, *(SHARED[item] for item in output)]
+        signature += [*map(parameter_option, parameters), *(parameter_option(item, hidden=True) for item in later)]
 
         def call(**values: Any) -> None:
             answered = {item: values.pop(item) for item in output}
@@ -142,7 +150,7 @@ def command(
                 debug=answered.get("debug", False),
             )
             if parameters:
-                given = {parameter: values.pop(parameter) for parameter in parameters}
+                given = {parameter: values.pop(parameter) for parameter in (*parameters, *later)}
                 values["given"] = {parameter: value for parameter, value in given.items() if value is not None}
             function(console, **values)
 
@@ -158,8 +166,14 @@ def command(
 # --- options that a command does not have -----------------------------------------------------------------------------
 
 
+def later_parameters(stage: str) -> tuple[str, ...]:
+    """The parameters that no stage up to `stage` reads, but a later one of the same run."""
+    own = stage_parameters(stage)
+    return tuple(name for name in declared.names_with_flag() if name not in own)
+
+
 def command_parameters(name: str) -> tuple[str, ...]:
-    """The parameters that a subcommand takes as options."""
+    """The parameters that the help of a subcommand lists as options."""
     return stage_parameters(name) if name in STAGES else ()
 
 
