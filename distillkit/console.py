@@ -297,11 +297,12 @@ class Console:
         numeric: Sequence[int] = (),
         to_stdout: bool = False,
     ) -> None:
-        """A table: aligned columns in a terminal and in a log alike. `numeric` columns are aligned to the right."""
+        """A table: aligned columns in a terminal and in a log alike. `numeric` columns are aligned to the right; without
+        names of columns it has no head."""
         if (self.quiet and not to_stdout) or (to_stdout and self.json_output):
             return
         target = self._out if to_stdout else self._err
-        table = Table(box=None, pad_edge=False)
+        table = Table(box=None, pad_edge=False, show_header=any(columns))
         cells = [[format_value(cell) for cell in row] for row in rows]
         for index, name in enumerate(columns):
             justify = "right" if index in numeric else "left"

@@ -47,8 +47,9 @@ class ReadingNotes:
         self._bad_rows[name] = {"rows": amount, "first": list(first)}
 
     def record(self) -> dict[str, Any]:
-        """All that was noted, for `data/stats.json`: "columns" and "read_as" by file, "bad_rows" by file, "counts"."""
+        """All that was noted, for `data/stats.json`: "remarks", "columns" and "read_as" by file, "bad_rows" by file, "counts"."""
         return {
+            "remarks": list(self._remarks),
             "columns": self._columns,
             "read_as": self._read_as,
             "bad_rows": self._bad_rows,

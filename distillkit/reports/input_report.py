@@ -24,7 +24,7 @@ def input_report(stats: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("source", stats["source"]),
         ("read as", _by_file(reading.get("read_as", {}))),
         ("column", _by_file({name: f"{made['column']} ({made['why']})" for name, made in _columns(reading).items()})),
-        ("splits", reading.get("splits") or "none in the source: cut from its documents"),
+        ("splits", _splits(reading.get("splits", {}))),
         ("texts", _amounts(stats)),
         ("left out", _left_out(stats, reading)),
         ("special tokens", _special_tokens(stats.get("special_tokens"))),
@@ -53,6 +53,12 @@ def _by_file(found: Mapping[str, str]) -> str:
         return different[0] if different else ""
     named = [f"{name}: {what}" for name, what in list(found.items())[:_NAMED]]
     return "; ".join(named) + (f"; {len(found) - _NAMED} more files" if len(found) > _NAMED else "")
+
+
+def _splits(documents: Mapping[str, int]) -> str:
+    if not documents:
+        return "the source has none: its documents are divided"
+    return "as in the source: " + ", ".join(f"{split} {count:,} documents" for split, count in documents.items())
 
 
 def _amounts(stats: Mapping[str, Any]) -> str:

@@ -11,11 +11,13 @@ from typing import Any
 from distillkit.alignment.bpm import BytePrefixMap
 from distillkit.alignment.token_bytes import same_vocabulary
 from distillkit.console import Console, format_bytes
+from distillkit.data.document import DocumentSet
 from distillkit.data.examples import Example, ExampleBuilder, save_examples
 from distillkit.data.sources import load_documents, source_fingerprint
 from distillkit.data.splitting import held_out_examples, split_documents
 from distillkit.data.text_encoder import TextEncoder
 from distillkit.errors import UsageError
+from distillkit.reports.input_report import input_report
 from distillkit.run.directory import RunDirectory
 from distillkit.run.pair import locate_pair
 from distillkit.settings.parameters import Parameters
@@ -38,7 +40,7 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
     documents = load_documents(config, console)
     held_out = held_out_examples(config)
     split = split_documents(documents, seed=config.seed, max_length=config.max_length, held_out_size=held_out)
-    for note in [*documents.notes, *split.notes]:
+    for note in [*documents.reading["remarks"], *split.notes]:
         console.info(note)
 
     same = same_tokenizer(encoders.student, encoders.teacher)
@@ -65,10 +67,14 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
         "splits": {part: _counts(built) for part, built in examples.items()},
         "dropped": {"inexact": builder.notes.inexact, "too_short": builder.notes.too_short},
         "notes": [*documents.notes, *split.notes],
+        "reading": documents.reading | {"splits": _source_splits(documents)},
+        "first_text": examples["train"][0].text,
     }
     if white and not same:
         stats["alignment"] = _alignment_figures(examples["train"], encoders.student, encoders.teacher)
-        _report_alignment(stats["alignment"], console)
+        _warn_of_low_coverage(stats["alignment"], console)
+    report = input_report(stats)
+    console.table("Input", ["", ""], report)
 
     def fill(folder: Any) -> None:
         for part, built in examples.items():
@@ -86,7 +92,11 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
         f"{train['examples']:,} examples to train on ({format_bytes(train['bytes'])}, {train['student_tokens']:,} tokens), "
         f"{len(examples['validation'])} to choose by, {len(examples['test'])} to judge by; {kind}"
     )
-    metrics = {"examples": {part: len(built) for part, built in examples.items()}, "same_tokenizer": same}
+    metrics = {
+        "examples": {part: len(built) for part, built in examples.items()},
+        "same_tokenizer": same,
+        "input_report": dict(report),
+    }
     return StageResult(files_below(run.data), metrics | {"alignment": stats.get("alignment")}, summary)
 
 
@@ -149,11 +159,14 @@ def _alignment_figures(examples: Sequence[Example], student: TextEncoder, teache
     }
 
 
-def _report_alignment(figures: dict[str, Any], console: Console) -> None:
-    coverage = (
-        f"the tokenizers differ: the teacher guides {100 * figures['positions_aligned']:.1f} % of the student's tokens "
-        f"({100 * figures['bytes_aligned']:.1f} % of the bytes)"
-    )
-    console.info(coverage)
+def _warn_of_low_coverage(figures: dict[str, Any], console: Console) -> None:
     if figures["positions_aligned"] < _LOW_COVERAGE:
-        console.warn(f"{coverage}: that is little; --box-type black does not depend on it")
+        console.warn(
+            f"the tokenizers differ, and the teacher guides only {100 * figures['positions_aligned']:.1f} % of the "
+            f"student's tokens ({100 * figures['bytes_aligned']:.1f} % of the bytes): --box-type black does not depend on it"
+        )
+
+
+def _source_splits(documents: DocumentSet) -> dict[str, int]:
+    """Documents of each split that the source has; empty where it has none."""
+    return {split: len(texts) for split, texts in documents.splits.items() if split != "all"}

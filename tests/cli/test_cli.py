@@ -588,6 +588,21 @@ def test_a_preset_of_prepare_data_reaches_the_training(command: Run, cli_pair: l
     assert planned["stages"]["prepare-data"] == "skip, complete"
 
 
+def test_prepare_data_keeps_the_settings_of_later_stages(command: Run, cli_pair: list[str], tmp_path: Path) -> None:
+    """A script names all of them at once; the help lists those that prepare-data reads."""
+    given = ("--epochs", "3", "--no-save-plot")
+    done = command("prepare-data", *cli_pair, *given, "--output-dir", tmp_path, "--folder-name", "run", "--json")
+    kept = next(line for line in done.err.splitlines() if line.startswith("kept for the later stages of the run: "))
+    assert {"--epochs", "--save-plot"} <= set(kept.split(": ")[1].split(", "))
+    config = json.loads((tmp_path / "run" / "manifest.json").read_text(encoding="utf-8"))["config"]
+    assert (config["epochs"], config["save_plot"]) == (3, False)
+    assert "--epochs" not in command("prepare-data", "--help").out
+    report = done.json["stages"]["prepare-data"]["input_report"]
+    stats = json.loads((tmp_path / "run" / "data" / "stats.json").read_text(encoding="utf-8"))
+    assert report["first text"].removeprefix("“")[:40] == stats["first_text"][:40]
+    assert [line for line in report if line not in done.err] == []
+
+
 def test_demo_with_own_prompts(command: Run, finished: Path) -> None:
     done = command("demo", "--run", finished, "--prompt", "Once [b]upon", "--prompt", "a time")
     assert "Once [b]upon" in done.out
