@@ -51,7 +51,7 @@ DATA_FORMATS: dict[str, str] = {
     ".json": "distillkit.data.tables:read_json",
     ".csv": "distillkit.data.tables:read_csv",
     ".tsv": "distillkit.data.tables:read_tsv",
-    ".parquet": "distillkit.data.tables:read_parquet",
+    ".parquet": "distillkit.data.parquet_rows:read_parquet",
 }
 """`--dataset-path`: suffixes of files, each also read as `.gz`, to functions of a `DataFile` to its rows."""
 

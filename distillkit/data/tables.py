@@ -1,4 +1,4 @@
-"""Rows of text from JSON Lines, JSON, CSV, TSV and Parquet files, streamed where the format allows it.
+"""Rows of text from JSON Lines, JSON, CSV and TSV files, streamed where the format allows it.
 
 A row that is not what it should be is refused with its number and column: a text that silently becomes "nan" or "42"
 would train the student on it.
@@ -9,8 +9,6 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, Any
 
@@ -20,12 +18,10 @@ from distillkit.data.formats import DataFile
 from distillkit.data.notes import ReadingNotes
 from distillkit.data.rows import Row
 from distillkit.data.text_decoding import LONGEST_ROW, decode_blocks, decode_lines
-from distillkit.errors import UsageError, first_line
-from distillkit.interrupts import check_interrupted
+from distillkit.errors import UsageError
 
 # JSON has to be held as a whole, JSON Lines has not.
 _LARGEST_JSON = 1 << 30
-_PARQUET_ROWS = 512
 
 
 def _json_text(value: Any, column: str | None, where: str) -> str:
@@ -57,11 +53,7 @@ def _json_rows(values: Iterable[tuple[Any, str, str]], wanted: str | None, name:
     column: str | None = None
     for value, where, origin in values:
         if column is None and isinstance(value, dict):
-            holds_text = {str(key): isinstance(cell, str) for key, cell in value.items()}
-            # A first row whose text is null or a number is a bad row, not a missing column.
-            only = next(iter(holds_text)) if len(holds_text) == 1 else None
-            known = wanted or ("text" if "text" in holds_text else only)
-            column = known if known in holds_text else choose_column(holds_text, wanted, name)
+            column = choose_column({str(key): [cell] for key, cell in value.items()}, wanted, name).name
         yield Row(_json_text(value, column, where), origin)
 
 
@@ -129,8 +121,11 @@ def _json_values_rows(stream: IO[bytes], name: str, wanted: str | None, notes: R
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{name}: JSON that cannot be read ({error})") from error
     if isinstance(content, dict):
-        lists = {str(key): isinstance(value, list) for key, value in content.items()}
-        content = content[choose_column(lists, wanted if lists.get(wanted or "") else None, name)]
+        lists = [str(key) for key, value in content.items() if isinstance(value, list)]
+        chosen = wanted if wanted in lists else lists[0] if len(lists) == 1 else None
+        if chosen is None:
+            raise UsageError(f"{name}: it is not clear which list holds the texts; lists: {', '.join(lists) or 'none'}")
+        content = content[chosen]
     if not isinstance(content, list):
         raise UsageError(f"{name}: {kind_of(content)} instead of a list of texts")
     numbered = ((value, f"{name}, row {row:,}", f"{name}:{row}") for row, value in enumerate(content, 1))
@@ -208,9 +203,7 @@ def _csv_rows(
 
 def _csv_column(header: Sequence[str], cells: Sequence[str], wanted: str | None, name: str) -> str:
     """The text column, judged by the first row; a named one is taken even if its first cell is bad."""
-    holds_text = {key: not looks_like_number(cell) for key, cell in zip(header, cells, strict=True)}
-    known = wanted or ("text" if "text" in holds_text else None)
-    return known if known in holds_text else choose_column(holds_text, wanted, name)
+    return choose_column({key: [cell] for key, cell in zip(header, cells, strict=True)}, wanted, name).name
 
 
 def _csv_text(cell: str, place: str) -> str:
@@ -221,63 +214,3 @@ def _csv_text(cell: str, place: str) -> str:
         hint = "mend or remove the row, or name another column with --text-column"
         raise UsageError(f"{place}: {kind} instead of text", hint=hint)
     return cell
-
-
-def parquet_column(schema: Any, wanted: str | None, where: str) -> str:
-    """The text column of a `pyarrow.Schema`.
-
-    Args:
-        wanted: the column asked for, None to find it.
-        where: the file or data set, for the message.
-
-    Raises:
-        UsageError: there is no such column, it holds no text, or it is not clear which one is meant.
-    """
-    import pyarrow.types as types
-
-    def is_text(kind: Any) -> bool:
-        kind = kind.value_type if types.is_dictionary(kind) else kind
-        return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
-
-    return choose_column({field.name: is_text(field.type) for field in schema}, wanted, where)
-
-
-def read_parquet(file: DataFile) -> Iterator[Row]:
-    """Rows of a Parquet file; of all its columns only the one with the text is read.
-
-    Raises:
-        UsageError: the file or one of its rows cannot be used.
-    """
-    with file.open() as stream:
-        if not file.is_packed:
-            yield from _parquet_rows(file.path, file.name, file.text_column, file.notes)
-            return
-        # Parquet is read from its end, which a gzip stream cannot do.
-        with tempfile.TemporaryFile() as unpacked:
-            shutil.copyfileobj(stream, unpacked)
-            unpacked.seek(0)
-            yield from _parquet_rows(unpacked, file.name, file.text_column, file.notes)
-
-
-def _parquet_rows(source: Any, name: str, wanted: str | None, notes: ReadingNotes) -> Iterator[Row]:
-    import pyarrow
-    from pyarrow.parquet import ParquetFile
-
-    try:
-        # Without Arrow's threads: `source` may be a Python stream, and a thread that lets go of it while the interpreter
-        # ends takes the process down.
-        file = ParquetFile(source, pre_buffer=False)
-        column = parquet_column(file.schema_arrow, wanted, name)
-        row = 0
-        for batch in file.iter_batches(_PARQUET_ROWS, columns=[column], use_threads=False):
-            check_interrupted()
-            for text in batch.column(0).to_pylist():
-                row += 1
-                if text is None:
-                    notes.count("rows without text left out")
-                else:
-                    yield Row(_encodable(text, f"{name}, row {row:,}, column '{column}'"), f"{name}:{row}")
-    except (pyarrow.ArrowException, UnicodeDecodeError, OSError) as error:
-        raise UsageError(
-            f"{name}: not a sound Parquet file ({first_line(error)})", hint="fetch the file again"
-        ) from error
