@@ -10,7 +10,8 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from distillkit.data.column_looks import FEW_VALUES, Look, look_at, looks_like_number
+from distillkit.data.column_looks import FEW_VALUES, Look, look_at
+from distillkit.data.text_classes import looks_like_number
 from distillkit.errors import UsageError
 
 __all__ = ["SAMPLE_ROWS", "ColumnChoice", "choose_column", "kind_of", "looks_like_number"]
@@ -22,171 +23,32 @@ _MOST_LISTED = 20
 _FLAG_HINT = "name the column with --text-column"
 _TEXT = "text"
 # As columns of texts are often called. A name alone decides nothing; it helps where the values do not.
-_USUAL_NAMES = frozenset(
-    [
-        "text",
-        "texts",
-        "content",
-        "contents",
-        "body",
-        "document",
-        "documents",
-        "doc",
-        "article",
-        "articles",
-        "passage",
-        "passages",
-        "paragraph",
-        "paragraphs",
-        "sentence",
-        "sentences",
-        "review",
-        "reviews",
-        "story",
-        "stories",
-        "poem",
-        "poems",
-        "lyrics",
-        "caption",
-        "captions",
-        "code",
-        "transcript",
-        "transcription",
-        "post",
-        "tweet",
-        "comment",
-        "essay",
-        "abstract",
-        "page",
-        "markdown",
-        "raw_text",
-        "raw_content",
-        "full_text",
-        "clean_text",
-        "article_text",
-        "review_text",
-        "texte",
-        "texto",
-        "testo",
-        "tekst",
-        "текст",
-        "содержание",
-        "正文",
-        "内容",
-        "本文",
-        "文章",
-    ]
-)
+_USUAL_NAMES = frozenset((
+    "text", "texts", "content", "contents", "body", "document", "documents", "doc", "article", "articles", "passage",
+    "passages", "paragraph", "paragraphs", "sentence", "sentences", "review", "reviews", "story", "stories", "poem",
+    "poems", "lyrics", "caption", "captions", "code", "transcript", "transcription", "post", "tweet", "comment",
+    "essay", "abstract", "page", "markdown", "raw_text", "raw_content", "full_text", "clean_text", "article_text",
+    "review_text", "texte", "texto", "testo", "tekst", "текст", "содержание", "正文", "内容", "本文", "文章",
+))  # fmt: skip
 # What stands beside a text and says something about it; it may be a sentence itself.
-_NAMES_BESIDE = frozenset(
-    [
-        "id",
-        "ids",
-        "key",
-        "keys",
-        "guid",
-        "uuid",
-        "title",
-        "titles",
-        "name",
-        "names",
-        "subject",
-        "headline",
-        "headlines",
-        "heading",
-        "header",
-        "author",
-        "authors",
-        "creator",
-        "by",
-        "source",
-        "sources",
-        "url",
-        "urls",
-        "uri",
-        "link",
-        "links",
-        "domain",
-        "site",
-        "website",
-        "host",
-        "publisher",
-        "path",
-        "file",
-        "filename",
-        "file_name",
-        "date",
-        "time",
-        "timestamp",
-        "created",
-        "updated",
-        "label",
-        "labels",
-        "class",
-        "category",
-        "categories",
-        "tag",
-        "tags",
-        "keyword",
-        "keywords",
-        "genre",
-        "genres",
-        "topic",
-        "topics",
-        "theme",
-        "lang",
-        "language",
-        "license",
-        "licence",
-        "split",
-        "meta",
-        "metadata",
-        "address",
-        "city",
-        "country",
-        "user",
-        "username",
-        "email",
-        "version",
-        "type",
-        "status",
-        "annotator",
-        "worker",
-        "comment_id",
-        "reason",
-        "error",
-        "note",
-        "notes",
-        "system",
-        "system_prompt",
-    ]
-)
+_NAMES_BESIDE = frozenset((
+    "id", "ids", "key", "keys", "guid", "uuid", "title", "titles", "name", "names", "subject", "headline",
+    "headlines", "heading", "header", "author", "authors", "creator", "by", "source", "sources", "url", "urls", "uri",
+    "link", "links", "domain", "site", "website", "host", "publisher", "path", "file", "filename", "file_name",
+    "date", "time", "timestamp", "created", "updated", "label", "labels", "class", "category", "categories", "tag",
+    "tags", "keyword", "keywords", "genre", "genres", "topic", "topics", "theme", "lang", "language", "license",
+    "licence", "split", "meta", "metadata", "address", "city", "country", "user", "username", "email", "version",
+    "type", "status", "annotator", "worker", "comment_id", "reason", "error", "note", "notes", "system",
+    "system_prompt",
+))  # fmt: skip
 # The two sides of what is written to instruct a model.
-_ASKING = frozenset(
-    ["prompt", "prompts", "instruction", "instructions", "question", "questions", "query", "input", "inputs", "problem"]
-)
-_ANSWERING = frozenset(
-    [
-        "completion",
-        "completions",
-        "response",
-        "responses",
-        "output",
-        "outputs",
-        "answer",
-        "answers",
-        "chosen",
-        "rejected",
-        "choices",
-        "options",
-        "target",
-        "targets",
-        "reply",
-        "solution",
-        "correct_answer",
-        "best_answer",
-    ]
-)
+_ASKING = frozenset((
+    "prompt", "prompts", "instruction", "instructions", "question", "questions", "query", "input", "inputs", "problem",
+))  # fmt: skip
+_ANSWERING = frozenset((
+    "completion", "completions", "response", "responses", "output", "outputs", "answer", "answers", "chosen",
+    "rejected", "choices", "options", "target", "targets", "reply", "solution", "correct_answer", "best_answer",
+))  # fmt: skip
 _SPEAKERS = (frozenset(("user", "human")), frozenset(("assistant", "gpt", "bot", "model", "ai")))
 _SPOKEN = ("prose", "short", "words")
 # A column of lists or objects that holds so many times the text of the column that would be taken is the text.
