@@ -45,7 +45,8 @@ def choose_arrow_column(
         found = read_first(called)
         if len(called) == 1 and look_at(called[0], found[called[0]]).is_text:
             return choose_column(found, None, where)
-    columns.update(read_first(open_questions))
+    if open_questions:
+        columns.update(read_first(open_questions))
     return choose_column(columns, None, where)
 
 
@@ -53,8 +54,6 @@ def first_values(source: Any, names: list[str]) -> dict[str, list[Any]]:
     """The first values of some columns of a Parquet file, a path or a stream, of which little more is read."""
     from pyarrow.parquet import ParquetFile
 
-    if not names:
-        return {}
     file = ParquetFile(source, pre_buffer=False, buffer_size=_BUFFER_BYTES)
     return values_of_batches(file.iter_batches(_BATCH_ROWS, columns=names, use_threads=False), names)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from distillkit.console import format_bytes
 from distillkit.data.bad_rows import BadRow, text_row
@@ -46,7 +46,7 @@ def read_jsonl(file: DataFile) -> Iterator[Row | BadRow]:
         UsageError: the file cannot be used, or it is not clear which column holds the text.
     """
     with file.open() as stream:
-        lines = decode_lines(decode_blocks(stream, file.name, file.notes), file.name)
+        lines = decode_lines(_blocks(stream, file), file.name)
         begun, size = [], 0
         for line in lines:
             begun.append(line)
@@ -69,8 +69,12 @@ def read_json(file: DataFile) -> Iterator[Row | BadRow]:
         UsageError: the file cannot be used, or it is not clear which column holds the text.
     """
     with file.open() as stream:
-        text = _joined(decode_blocks(stream, file.name, file.notes), file.name)
+        text = _joined(_blocks(stream, file), file.name)
     yield from _document_rows(text, file, is_named_lines=False)
+
+
+def _blocks(stream: IO[bytes], file: DataFile) -> Iterator[str]:
+    return decode_blocks(stream, file.name, file.notes)
 
 
 def _joined(blocks: Iterable[str], name: str) -> str:
