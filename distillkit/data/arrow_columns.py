@@ -36,8 +36,9 @@ def choose_arrow_column(
     columns: dict[str, Sequence[Any] | Look] = {name: look or _ANY_TEXT for name, look in known.items()}
     open_questions = [name for name, look in known.items() if look is None]
     if wanted is not None:
-        if wanted in open_questions and not is_text_type(schema.field(wanted).type):
-            columns.update(read_first([wanted]))
+        if wanted in known and not is_text_type(schema.field(wanted).type) and open_questions:
+            # For the message, which says what the others are.
+            columns.update(read_first(open_questions))
         return choose_column(columns, wanted, where)
     # Where a column is called so, the others need not be fetched.
     called = [name for name in open_questions if name.strip().lower() == "text"]
