@@ -47,11 +47,12 @@ TEACHER_SOURCES: dict[str, str] = {
 DATA_FORMATS: dict[str, str] = {
     ".txt": "distillkit.data.plain_text:read_plain_text",
     ".md": "distillkit.data.plain_text:read_plain_text",
-    ".jsonl": "distillkit.data.tables:read_jsonl",
-    ".json": "distillkit.data.tables:read_json",
+    ".jsonl": "distillkit.data.json_rows:read_jsonl",
+    ".ndjson": "distillkit.data.json_rows:read_jsonl",
+    ".json": "distillkit.data.json_rows:read_json",
     ".csv": "distillkit.data.tables:read_csv",
     ".tsv": "distillkit.data.tables:read_tsv",
-    ".parquet": "distillkit.data.tables:read_parquet",
+    ".parquet": "distillkit.data.parquet_rows:read_parquet",
 }
 """`--dataset-path`: suffixes of files, each also read as `.gz`, to functions of a `DataFile` to its rows."""
 

@@ -228,7 +228,10 @@ def test_wikitext_by_splits_and_again_without_network(hub: HubServer, tmp_path: 
 def test_of_the_pokemon_set_no_picture_is_downloaded(hub: HubServer, tmp_path: Path) -> None:
     found = hub.load(tmp_path, dataset="pokemon")
     assert len(found["splits"]["train"]) == 599
-    assert found["notes"] == ["rows without text left out: 1"]
+    assert found["notes"] == [
+        "wanghaofan/pokemon-wiki-captions: 1 bad row left out "
+        "(wanghaofan/pokemon-wiki-captions[train], row 600, column 'text_en': null)"
+    ]
     file = hub.repositories["wanghaofan/pokemon-wiki-captions"]["data/train-00000-of-00001.parquet"]
     assert len(file) > 6_000_000
     assert 0 < hub.served() < 200_000
