@@ -46,12 +46,14 @@ def check_encoding(value: str, where: str) -> None:
     Raises:
         UsageError: there is no such encoding, or it is none of text files.
     """
+    known = True
     try:
         codec = codecs.lookup(value)
         known = codec.incrementaldecoder is not None and codec.name not in _NO_FILES
-        if known:
-            # Whether it is one of text (`rot13`, `base64` are not) is not said by the public interface; decoding says it.
-            b"".decode(value)
+        # Whether it is one of text (`rot13`, `base64` are not) is not said by the public interface; decoding says it.
+        b"text".decode(value)
+    except UnicodeDecodeError:
+        pass  # It is known, and has other bytes.
     except (LookupError, ValueError, ImportError):
         known = False
     if not known:

@@ -69,7 +69,7 @@ def test_semicolons_with_decimal_commas() -> None:
     rows = [(str(number), f"{number},5", text.replace(",", "")) for number, text in IDS]
     assert table(written(rows, ["nr", "preis", "text"], delimiter=";")).dialect.delimiter == ";"
     # Every row has one comma too: the columns of numbers decide.
-    found = table(written([row[:2] + ("ein Satz",) for row in rows], delimiter=";"))
+    found = table(written([(*row[:2], "ein Satz") for row in rows], delimiter=";"))
     assert (found.dialect.delimiter, found.width) == (";", 3)
 
 
@@ -245,7 +245,7 @@ def test_files_without_rows() -> None:
 
 
 def test_a_sample_that_ends_inside_a_cell() -> None:
-    lines = written(IDS, ["id", "text"]).splitlines(keepends=True) + ['7,"An open\n', "cell, with a comma\n"]
+    lines = [*written(IDS, ["id", "text"]).splitlines(keepends=True), '7,"An open\n', "cell, with a comma\n"]
     found = find_table(lines, ReadingOptions(), "a.csv", complete=False)
     assert found is not None
     assert found.dialect.quoting == "double"
