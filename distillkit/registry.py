@@ -50,8 +50,8 @@ DATA_FORMATS: dict[str, str] = {
     ".jsonl": "distillkit.data.json_rows:read_jsonl",
     ".ndjson": "distillkit.data.json_rows:read_jsonl",
     ".json": "distillkit.data.json_rows:read_json",
-    ".csv": "distillkit.data.tables:read_csv",
-    ".tsv": "distillkit.data.tables:read_tsv",
+    ".csv": "distillkit.data.csv_rows:read_csv",
+    ".tsv": "distillkit.data.csv_rows:read_csv",
     ".parquet": "distillkit.data.parquet_rows:read_parquet",
 }
 """`--dataset-path`: suffixes of files, each also read as `.gz`, to functions of a `DataFile` to its rows."""

@@ -73,7 +73,7 @@ def read_json(file: DataFile) -> Iterator[Row | BadRow]:
 
 
 def _blocks(stream: IO[bytes], file: DataFile) -> Iterator[str]:
-    return decode_blocks(stream, file.name, file.notes)
+    return decode_blocks(stream, file.name, file.notes, file.options.encoding)
 
 
 def _joined(blocks: Iterable[str], name: str) -> str:

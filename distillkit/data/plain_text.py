@@ -17,5 +17,7 @@ def read_plain_text(file: DataFile) -> Iterator[Row]:
         UsageError: the file cannot be read or decoded.
     """
     with file.open() as stream:
-        for section in stream_sections(decode_blocks(stream, file.name, file.notes), file.piece_bytes):
+        for section in stream_sections(
+            decode_blocks(stream, file.name, file.notes, file.options.encoding), file.piece_bytes
+        ):
             yield Row(section.text, f"{file.name}:{section.line}", section.is_last)

@@ -72,6 +72,7 @@ class ParameterFacts:
         location: it says where a run lies: "directory" that of all runs, "folder" the name of its own. No part of what
             config.yaml reproduces, and never changed for an existing run.
         takes_path: its text may name a file or a folder; Python takes a `Path` for it.
+        may_be_blank: white space is a value of it.
         on_command_line: False for what only configuration files, presets, Python and, unless it is a mapping, the
             environment can express.
         opposite_flag: the flag for "no" of a yes-or-no parameter, where `--no-NAME` would be wrong.
@@ -90,6 +91,7 @@ class ParameterFacts:
     used_by: Use | None = None
     location: Literal["directory", "folder"] | None = None
     takes_path: bool = False
+    may_be_blank: bool = False
     on_command_line: bool = True
     opposite_flag: str | None = None
 

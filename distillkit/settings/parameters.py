@@ -158,7 +158,9 @@ class Parameters:
     text_column: str | None = parameter(None, "advanced", affects="prepare-data", examples=("text", "body"))
     bad_rows: BadRowPolicy = parameter("skip", "advanced", affects="prepare-data")
     encoding: str | None = parameter(None, "advanced", affects="prepare-data", examples=("cp1252", "utf-16", "gb18030"))
-    csv_delimiter: str | None = parameter(None, "advanced", affects="prepare-data", examples=(";", "|", "tab"))
+    csv_delimiter: str | None = parameter(
+        None, "advanced", affects="prepare-data", may_be_blank=True, examples=(";", "|", "tab")
+    )
     csv_quoting: CsvQuoting = parameter("auto", "advanced", affects="prepare-data")
     csv_header: CsvHeader = parameter("auto", "advanced", affects="prepare-data")
     special_tokens: SpecialTokens = parameter("auto", "advanced", affects="prepare-data")

@@ -20,6 +20,7 @@ import pydantic
 from distillkit.errors import UsageError
 from distillkit.settings import parameters as declared
 from distillkit.settings.conflicts import check_conflicts
+from distillkit.settings.data_values import check_delimiter, check_encoding
 from distillkit.settings.parameters import ENVIRONMENT_PREFIX, Parameters
 from distillkit.settings.paths import check_folder_name, user_path
 from distillkit.settings.presets import read_preset
@@ -186,7 +187,7 @@ def coerce(name: str, value: Any, where: str) -> Any:
             raise ValueError
         if isinstance(value, str):
             value = value.strip() if choices else value
-            if not value.strip():
+            if not value.strip() and not declared.facts(name).may_be_blank:
                 raise ValueError
         coerced = _adapter(name).validate_python(value)
         if choices and coerced not in choices:
@@ -253,6 +254,9 @@ def _check_values(values: Mapping[str, Any], sources: Mapping[str, str]) -> None
                 f"{name}: {declared.number_words(value)} is impossible, it must be {possible.words} ({sources[name]})",
                 hint=f"documented range: {declared.range_words(name)}",
             )
+    for name, check in (("encoding", check_encoding), ("csv_delimiter", check_delimiter)):
+        if values[name] is not None:
+            check(values[name], sources[name])
     _check_sums(values, sources)
     if not values["allow_out_of_range"]:
         _check_ranges(values, sources)

@@ -397,6 +397,57 @@ def test_text_column(distil: Distil, pair: SimpleNamespace, tmp_path: Path) -> N
         distil(dataset_path=file, text_column="absent")
 
 
+def test_encoding(distil: Distil, pair: SimpleNamespace, tmp_path: Path) -> None:
+    paragraphs = pair.texts.read_text(encoding="utf-8").replace("e", "é").split("\n\n")
+    file = tmp_path / "old.csv"
+    file.write_bytes(("id,text\n" + "".join(f'{n},"{text}"\n' for n, text in enumerate(paragraphs))).encode("cp1252"))
+    with pytest.raises(UsageError, match="not valid UTF-8 at line 2") as raised:
+        distil(dataset_path=file)
+    assert "--encoding cp1252" in (raised.value.hint or "")
+    assert any("é" in text for text in example_column(distil(dataset_path=file, encoding="cp1252"), "train", "text"))
+    for impossible in ("cp12521", "rot13", "idna"):
+        with pytest.raises(UsageError, match=f"encoding: '{impossible}' is no encoding"):
+            distil(dataset_path=file, encoding=impossible, output_dir=tmp_path, folder_name="refused")
+    assert not (tmp_path / "refused").exists()
+
+
+def test_csv_delimiter(distil: Distil, pair: SimpleNamespace, tmp_path: Path) -> None:
+    paragraphs = pair.texts.read_text(encoding="utf-8").replace(",", "").split("\n\n")
+    file = tmp_path / "table.csv"
+    file.write_text("".join(f"{text.strip()}, and so on.\n" for text in paragraphs), encoding="utf-8")
+    with pytest.raises(UsageError, match="whether ',' parts cells"):
+        distil(dataset_path=file)
+    whole = distil(dataset_path=file, csv_delimiter="\t")
+    assert any(text.endswith(", and so on.") for text in example_column(whole, "train", "text"))
+    cut = distil(dataset_path=file, csv_delimiter=",", text_column="column1")
+    assert not any("and so on" in text for text in example_column(cut, "train", "text"))
+    for impossible in ("::", '"', "\n", "x"):
+        with pytest.raises(UsageError, match="csv_delimiter"):
+            distil(dataset_path=file, csv_delimiter=impossible, output_dir=tmp_path, folder_name="refused")
+    assert not (tmp_path / "refused").exists()
+
+
+def test_csv_quoting(distil: Distil, pair: SimpleNamespace, tmp_path: Path) -> None:
+    paragraphs = pair.texts.read_text(encoding="utf-8").replace(",", "").replace('"', "").split("\n\n")
+    file = tmp_path / "table.csv"
+    rows = (f'{number},"{text.strip()}"\n' for number, text in enumerate(paragraphs))
+    file.write_text("id,text\n" + "".join(rows), encoding="utf-8")
+    plain, unquoted = distil(dataset_path=file), distil(dataset_path=file, csv_quoting="none")
+    assert not any('"' in text for text in example_column(plain, "train", "text"))
+    assert any('"' in text for text in example_column(unquoted, "train", "text"))
+
+
+def test_csv_header(distil: Distil, pair: SimpleNamespace, tmp_path: Path) -> None:
+    paragraphs = [text.strip() for text in pair.texts.read_text(encoding="utf-8").split("\n\n")]
+    file = tmp_path / "table.tsv"
+    file.write_text("Chapter One\n" + "\n".join(paragraphs), encoding="utf-8")
+    with pytest.raises(UsageError, match=r"whether the first row .* names the columns"):
+        distil(dataset_path=file)
+    named, unnamed = (distil(dataset_path=file, csv_header=header) for header in ("present", "absent"))
+    assert any("no row names the columns (column1)" in note for note in stats(unnamed)["notes"])
+    assert any("first row names the columns" in note for note in stats(named)["notes"])
+
+
 def test_held_out_size(distil: Distil, base: Any) -> None:
     result = distil(held_out_size=11)
     for part in ("validation", "test"):

@@ -42,7 +42,7 @@ def refusal(path: Path | str, **settings: object) -> UsageError:
         ("a.txt", "ü\nNUL \0 here".encode(), "a.txt: NUL character at line 2, byte 7"),
         ("a.txt", "no mark".encode("utf-16-le"), "NUL character at line 1, byte 1"),
         ("a.txt", "mark\n".encode("utf-16") + b"\x00\xd8", "not valid UTF-16-LE at line 2, byte 12"),
-        ("a.txt", "text".encode("utf-32"), "UTF-32 is not read"),
+        ("a.txt", "text".encode("utf-32")[:-2], "not valid UTF-32-LE at line 1, byte 16"),
         ("a.txt.gz", b"not gzip", "a.txt.gz: damaged gzip file"),
         ("a.txt.gz", gzip.compress(b"text " * 1000)[:-20], "a.txt.gz: damaged gzip file"),
         ("a.parquet", b"not parquet", "a.parquet: not a sound Parquet file"),
@@ -114,9 +114,11 @@ def test_a_bad_first_row_names_the_row_too(tmp_path: Path) -> None:
 def test_bad_rows_of_csv(tmp_path: Path, rows: str, words: str) -> None:
     path = tmp_path / "a.csv"
     path.write_text("id,text\n" + rows)
-    error = refusal(path)
+    error = refusal(path, bad_rows="stop")
     assert words in error.message
     assert error.hint
+    place = words.split(":")[0].removesuffix(" instead of text")
+    assert place in refusal(path).message
 
 
 def test_missing_and_ambiguous_columns_list_what_there_is(tmp_path: Path) -> None:

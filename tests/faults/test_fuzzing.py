@@ -7,6 +7,7 @@ FUZZ_EXAMPLES=5000 in the environment.
 from __future__ import annotations
 
 import copy
+import csv
 import io
 import json
 import os
@@ -24,6 +25,7 @@ from tiny_models import save_model_folder, tiny_model, tiny_tokenizer
 
 from distillkit.cli import app as cli
 from distillkit.console import Console
+from distillkit.data.cleaning import clean_text
 from distillkit.data.sources import check_source, load_documents, source_fingerprint
 from distillkit.data.text_encoder import make_text_encoder
 from distillkit.errors import DistillkitError
@@ -335,11 +337,87 @@ def test_data_files(tmp_path_factory: pytest.TempPathFactory, kind: str, data: s
         content = b"\n".join(dumped(line) for line in lines)
     path.write_bytes(content)
     column = data.draw(st.one_of(st.none(), st.just("text"), TEXTS))
-    found = ours(lambda: load_documents(Parameters(dataset_path=str(path), text_column=column), QUIET))
+    said: dict[str, Any] = {}
+    if data.draw(st.booleans()):
+        said["csv_delimiter"] = data.draw(st.sampled_from([None, ",", ";", "tab", "|", " ", "^"]))
+        said["csv_quoting"] = data.draw(st.sampled_from(["auto", "double", "single", "none"]))
+        said["csv_header"] = data.draw(st.sampled_from(["auto", "present", "absent"]))
+        said["bad_rows"] = data.draw(st.sampled_from(["skip", "skip-all", "stop"]))
+    found = ours(lambda: load_documents(Parameters(dataset_path=str(path), text_column=column, **said), QUIET))
     for document in [document for documents in found.splits.values() for document in documents] if found else ():
         document.text.encode("utf-8")
         assert document.text.strip()
         assert "\0" not in document.text
+
+
+# Prose with all that dialects part or quote by; tables below three rows, or without ids, may be read in two ways.
+_PIECES = st.sampled_from(
+    ["she measured the lantern", "the heavy wagon", "nobody came;it's late", "he said,", '"No"', "a | b", '5" pipe', "don't", "wait: what?",
+     "tab\there", "two\nlines", "(see below)", "'tis", "The end", "naïve café"]
+)  # fmt: skip
+_CELLS = st.lists(_PIECES, min_size=3, max_size=8).map(
+    lambda pieces: f"{'; '.join(pieces[:2])} {' '.join(pieces[2:])}."
+)
+_DIALECTS = st.sampled_from(
+    [{}, {}, {"quoting": csv.QUOTE_ALL}, {"quoting": csv.QUOTE_NONNUMERIC}, {"quoting": csv.QUOTE_ALL, "quotechar": "'"},
+     {"doublequote": False, "escapechar": "\\"}, {"quoting": csv.QUOTE_NONE, "quotechar": None}]
+)  # fmt: skip
+
+
+@bounded
+@given(
+    st.lists(_CELLS, min_size=3, max_size=30, unique=True), _DIALECTS, st.sampled_from(",;\t|"), st.sampled_from(["csv", "tsv"]),
+    st.sampled_from([["id", "text"], ["text", "label"], ["id", "text", "label"], ["text"], None]),
+    st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]), st.sampled_from(["\n", "\r\n"]),
+)  # fmt: skip
+def test_tables_of_any_dialect(
+    tmp_path_factory: pytest.TempPathFactory, cells: list[str], dialect: dict[str, Any], delimiter: str, suffix: str,
+    header: list[str] | None, encoding: str, line_end: str,
+) -> None:  # fmt: skip
+    """What the csv module has written is read back exactly, or refused; never other texts, and no row less."""
+    columns = header or ["id", "text"]
+    rows = [
+        [{"id": str(number), "text": cell, "label": ("good", "bad")[number % 2]}[column] for column in columns]
+        for number, cell in enumerate(cells)
+    ]
+    stream = io.StringIO()
+    writer = csv.writer(stream, delimiter=delimiter, lineterminator=line_end, **dialect)
+    if dialect.get("quoting") == csv.QUOTE_NONE and ("\n" in "".join(cells) or len(columns) == 1):
+        return  # Nothing can tell where such a cell ends.
+    try:
+        writer.writerows([header, *rows] if header else rows)
+    except csv.Error:
+        return  # This dialect cannot write them.
+    path = tmp_path_factory.getbasetemp() / f"dialect.{suffix}"
+    path.write_bytes(stream.getvalue().encode(encoding))
+    column = None if header else "column2"
+    found = ours(lambda: load_documents(Parameters(dataset_path=str(path), text_column=column), QUIET))
+    assert found is None or [document.text for document in found.splits["all"]] == cells
+    if not dialect and header and "text" in header and len(header) > 1:
+        assert found is not None
+
+
+@bounded
+@given(
+    st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=60),
+    st.sampled_from(["cp1252", "cp1251", "koi8-r", "gb18030", "shift_jis", "euc-kr", "big5", "utf-16", "utf-16-be", "utf-32", "utf-8", "iso2022_jp", "hz"]),
+    st.one_of(st.none(), st.sampled_from(["cp1252", "gb18030", "shift_jis", "utf-16", "utf-32-le", "utf-8", "ascii", "cp037"])),
+    st.binary(max_size=4),
+)  # fmt: skip
+def test_encodings(
+    tmp_path_factory: pytest.TempPathFactory, text: str, written: str, read: str | None, damage: bytes
+) -> None:
+    """A text is read back by the encoding that it was written in; by any other, it is read or refused in one line."""
+    content = f"A text. {text}".encode(written, "ignore")
+    path = tmp_path_factory.getbasetemp() / "encoded.txt"
+    path.write_bytes(content)
+    sound = ours(lambda: load_documents(Parameters(dataset_path=str(path), encoding=written), QUIET))
+    assert sound is not None
+    assert sound.splits["all"][0].text == clean_text(content.decode(written))
+    path.write_bytes(content + damage)
+    found = ours(lambda: load_documents(Parameters(dataset_path=str(path), encoding=read), QUIET))
+    for document in found.splits["all"] if found else ():
+        document.text.encode("utf-8")
 
 
 @bounded

@@ -1,0 +1,353 @@
+"""How a delimited file is to be read: the delimiter, the quotes and the header, found from many rows or refused.
+
+A delimiter is right if the rows have the same number of cells with it, the first one too. What is not clear is refused
+with what was tried and the option that decides: a text must neither be cut at its commas nor learnt with its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from distillkit.data.csv_header import Verdict, has_names, has_usual_name, is_number, judge_header
+from distillkit.data.csv_quoting import RowShape, Trial, try_quotings
+from distillkit.data.csv_records import NO_DELIMITER, Dialect, Record, delimiter_words
+from distillkit.data.reading_options import ReadingOptions
+from distillkit.errors import UsageError
+from distillkit.settings.data_values import delimiter_character
+
+DELIMITERS = (",", ";", "\t", "|")
+_ENOUGH = 0.99  # Beyond this agreement, rows of other widths are bad rows and the delimiter is right.
+_SHOWN = 40
+_DELIMITER_HINT = "say with --csv-delimiter what parts the cells (tab for a tab)"
+_ONE_COLUMN_HINT = "--csv-delimiter tab reads each line as one text, --csv-delimiter , parts them"
+
+
+@dataclass(frozen=True)
+class Table:
+    """How a file is to be read.
+
+    Attributes:
+        dialect: delimiter and quotes.
+        quoting_given: the user said which quotes there are.
+        skipped_lines: how many lines at the start are no rows: `sep=;`, comments.
+        columns: the names of the columns; of duplicates only the first one can be chosen.
+        has_header: whether the first row names them.
+        trailing: rows end in a delimiter that parts nothing.
+        shape: what its rows look like.
+        remark: what was found, for people; None where it is the usual kind.
+    """
+
+    dialect: Dialect
+    quoting_given: bool
+    skipped_lines: int
+    columns: list[str]
+    has_header: bool
+    trailing: bool
+    shape: RowShape
+    remark: str | None
+
+    @property
+    def width(self) -> int:
+        """The number of columns."""
+        return len(self.columns)
+
+
+class _UnclearError(Exception):
+    """Why there is no one way to read a sample, and what to do."""
+
+    def __init__(self, why: str, hint: str) -> None:
+        super().__init__(why)
+        self.why = why
+        self.hint = hint
+
+
+def find_table(lines: Sequence[str], options: ReadingOptions, name: str, *, complete: bool) -> Table | None:
+    """How the file that begins with `lines` is to be read; None if it holds no row.
+
+    Args:
+        lines: the first lines of the file, each with its LF.
+        options: what the user said of it.
+        name: the file, for messages; `.tsv` files hold tabs where more than one delimiter fits.
+        complete: `lines` is the whole file.
+
+    Raises:
+        UsageError: it cannot be told how; the message says what was tried and the hint which option decides.
+    """
+    blank = skipped = _blank_lines(lines)
+    named = None
+    first = lines[skipped].strip() if skipped < len(lines) else ""
+    # The line by which Excel is told the delimiter.
+    if first[:4].lower() == "sep=" and len(lines[skipped].rstrip("\n").lstrip()) == 5:
+        named = lines[skipped].rstrip("\n").lstrip()[4]
+        skipped += 1
+    skipped += _comment_lines(lines[skipped:], named)
+    is_marked = skipped > blank
+    skipped += _blank_lines(lines[skipped:])
+    rows = lines[skipped:]
+    if not rows:
+        return None
+    given = None if options.csv_delimiter is None else delimiter_character(options.csv_delimiter)
+    try:
+        usual = "\t" if ".tsv" in name.lower() else ","
+        trial = _find_trial(rows, given or named, options, usual=usual, complete=complete)
+        _check_rows(trial, name, skipped, options)
+        table = _with_header(trial, options, skipped)
+        is_plain = not is_marked and _is_usual(table, rows, usual) and has_usual_name(table.columns)
+        return replace(table, remark=None) if is_plain else table
+    except _UnclearError as error:
+        raise UsageError(f"{name}: {error.why}", hint=error.hint) from error
+
+
+def _blank_lines(lines: Sequence[str]) -> int:
+    """How many lines at the start are blank."""
+    return next((number for number, line in enumerate(lines) if line.strip()), len(lines))
+
+
+def _comment_lines(lines: Sequence[str], named: str | None) -> int:
+    """How many lines at the start are comments (`# …`) over a table."""
+    count = next((number for number, line in enumerate(lines) if not line.startswith("#")), len(lines))
+    if count == 0 or count == len(lines):
+        return 0
+    delimiters = (named,) if named else DELIMITERS
+    parts = [mark for mark in delimiters if lines[count].count(mark) > 0]
+    if any(lines[count - 1].count(mark) == lines[count].count(mark) for mark in parts):
+        return count - 1  # `#id<tab>text` names the columns.
+    return count if parts and has_names(lines[count].rstrip("\n").split(parts[0])) else 0
+
+
+# --- delimiter and quotes ---------------------------------------------------------------------------------------------
+
+
+def _find_trial(
+    lines: Sequence[str], delimiter: str | None, options: ReadingOptions, *, usual: str, complete: bool
+) -> Trial:
+    def tried(mark: str) -> list[Trial]:
+        return try_quotings(lines, mark, options.csv_quoting, complete=complete)
+
+    if delimiter is not None:
+        if not any(delimiter in line for line in lines):
+            _check_absent(delimiter, {mark: tried(mark)[0] for mark in DELIMITERS if mark in lines[0]})
+        return _only(tried(delimiter))
+    by_mark = {mark: tried(mark) for mark in DELIMITERS if any(mark in line for line in lines)}
+    trials = {mark: found[0] for mark, found in by_mark.items()}
+    fitting = [mark for mark, trial in trials.items() if _fits(trial)]
+    if fitting:
+        mark = _best(fitting, trials, usual)
+        trial = _only(by_mark[mark])
+        _check_prose(trial, options)
+        return trial
+    broken = [trial for trial in trials.values() if trial.rows and _is_broken_table(trial)]
+    if broken:
+        return max(broken, key=lambda trial: (trial.width, trial.agreement))
+    _check_one_column(trials, lines)
+    return _only(tried(NO_DELIMITER))
+
+
+def _check_absent(delimiter: str, trials: dict[str, Trial]) -> None:
+    """Refuse a delimiter that no row holds in a table that another one parts; without such, it is one column."""
+    for mark, trial in trials.items():
+        first = trial.rows[0].cells if trial.rows else []
+        if _fits(trial) and has_names(first) and has_usual_name(first):
+            raise _UnclearError(
+                f"no row holds the delimiter '{delimiter_words(delimiter)}', but '{delimiter_words(mark)}' parts all of them",
+                "leave --csv-delimiter out",
+            )
+
+
+def _only(trials: list[Trial]) -> Trial:
+    if len(trials) > 1:
+        kinds = " and ".join(trial.dialect.words() for trial in trials)
+        place = next(
+            (row for row, other in zip(trials[0].rows, trials[-1].rows, strict=False) if row.cells != other.cells),
+            trials[0].rows[-1],
+        )
+        raise _UnclearError(
+            f"line {place.number:,} can be read with {kinds}", "say with --csv-quoting which marks quote the cells"
+        )
+    return trials[0]
+
+
+def _fits(trial: Trial) -> bool:
+    """Whether the rows have the same number of cells, more than one, and the first row as many."""
+    if not trial.is_sound or trial.width < 2 or trial.agreement < _ENOUGH:
+        return False
+    return _header_width(trial) is not None
+
+
+def _header_width(trial: Trial) -> tuple[int, bool] | None:
+    """The number of columns that first row and others have, and whether one of them ends in a needless delimiter."""
+    first, width = trial.rows[0].cells, trial.width
+    if len(first) == width:
+        return width, False
+    usual = [row.cells for row in trial.rows[1:] if len(row.cells) == width]
+    if len(first) == width - 1 and len(first) > 0 and usual and not any(cells[-1].strip() for cells in usual):
+        return width - 1, True
+    if len(first) == width + 1 and not first[-1].strip():
+        return width, True
+    return None
+
+
+def _best(fitting: Sequence[str], trials: dict[str, Trial], usual: str) -> str:
+    """The delimiter with the most columns of numbers and the clearest names, if one has."""
+    if len(fitting) == 1:
+        return fitting[0]
+
+    def merit(mark: str) -> tuple[int, int]:
+        rows = [row.cells for row in trials[mark].rows]
+        columns = list(zip(*(cells for cells in rows[1:] or rows if len(cells) == trials[mark].width), strict=True))
+        numbers = sum(sum(map(is_number, column)) >= _ENOUGH * len(column) for column in columns)
+        return int(has_names(rows[0]) and has_usual_name(rows[0])), numbers
+
+    merits = {mark: merit(mark) for mark in fitting}
+    best = [mark for mark in fitting if merits[mark] == max(merits.values())]
+    if len(best) > 1 and usual == "\t" in best:
+        return "\t"
+    if len(best) > 1:
+        found = ", ".join(f"{delimiter_words(mark)} ({trials[mark].width} cells)" for mark in best)
+        raise _UnclearError(f"it is not clear what parts the cells: every row fits {found}", _DELIMITER_HINT)
+    return best[0]
+
+
+def _is_broken_table(trial: Trial) -> bool:
+    """Whether the first row names several columns, so that rows of another width are damaged."""
+    first = trial.rows[0].cells
+    fits = len(first) == trial.width or trial.broken is not None
+    return len(first) > 1 and has_names(first) and (fits or has_usual_name(first))
+
+
+def _check_prose(trial: Trial, options: ReadingOptions) -> None:
+    """Refuse sentences with a comma in each, which look like rows of two cells."""
+    mark = trial.dialect.delimiter
+    rows = [row.cells for row in trial.rows]
+    if (
+        mark not in ",;"
+        or options.csv_header == "present"
+        or judge_header(rows[0], rows[1:], options.text_column) == "present"
+    ):
+        return
+    if _has_column_of_values(trial, trial.rows):
+        return
+    lines = [line for row in trial.rows for line in row.lines]
+    if _is_punctuation(mark, lines):
+        example = lines[0].strip()[:_SHOWN]
+        raise _UnclearError(
+            f"it is not clear whether '{mark}' parts cells or belongs to the texts ('{example}…')", _ONE_COLUMN_HINT
+        )
+
+
+def _is_punctuation(mark: str, lines: Sequence[str]) -> bool:
+    """Whether a mark is nearly always followed by a blank, as in sentences."""
+    marks = sum(line.count(mark) for line in lines)
+    return mark in ",;" and sum(line.count(f"{mark} ") for line in lines) >= 0.8 * marks
+
+
+def _has_column_of_values(trial: Trial, rows: Sequence[Record]) -> bool:
+    """Whether a column holds numbers, ids or labels: no blank in them."""
+    whole = [row.cells for row in rows if len(row.cells) == trial.width]
+    return any(map(_are_values, zip(*whole, strict=True)))
+
+
+def _are_values(column: Sequence[str]) -> bool:
+    cells = [cell.strip() for cell in column]
+    return bool(cells) and sum(len(cell) <= _SHOWN and not any(map(str.isspace, cell)) for cell in cells) >= 0.9 * len(
+        cells
+    )
+
+
+def _check_one_column(trials: dict[str, Trial], lines: Sequence[str]) -> None:
+    """Refuse what rather is a table: a delimiter in every line, in rows that do not fit together."""
+    filled = [line for line in lines if line.strip()]
+    for mark, trial in trials.items():
+        if len(filled) < 2 or not all(mark in line for line in filled[1:]):
+            continue
+        even = trial.is_sound and trial.agreement >= _ENOUGH and trial.width > 1
+        parts = mark in "\t|" or (
+            not _is_punctuation(mark, filled[1:]) and _has_column_of_values(trial, trial.rows[1:])
+        )
+        if mark in filled[0] or (even and parts and len(filled) > 2):
+            cells = ", ".join(str(width) for width in sorted({len(row.cells) for row in trial.rows})[:5])
+            raise _UnclearError(
+                f"every row holds '{delimiter_words(mark)}', but the rows do not have the same number of cells ({cells})",
+                f"quote cells that hold it, or {_ONE_COLUMN_HINT if mark == ',' else _DELIMITER_HINT}",
+            )
+
+
+# --- what the rows say ------------------------------------------------------------------------------------------------
+
+
+def _check_rows(trial: Trial, name: str, skipped: int, options: ReadingOptions) -> None:
+    """Refuse a broken record in the sample, and rows that a quotation mark has swallowed."""
+    if trial.broken is not None:
+        raise broken_record(name, len(trial.rows), skipped + trial.broken.number, trial.broken.reason, trial.dialect)
+    if trial.swallowed is not None and options.csv_quoting == "auto":
+        raise swallowed_rows(name, skipped + trial.swallowed.number, len(trial.swallowed.lines))
+
+
+def broken_record(name: str, row: int, line: int, reason: str, dialect: Dialect) -> UsageError:
+    """The error for a record that its dialect does not allow.
+
+    Args:
+        row: its number, 0 for the header.
+    """
+    hint = "quote cells that hold quotes or line ends, and double the quotes in them"
+    if dialect.quoting != "none":
+        hint += "; --csv-quoting none if quotation marks are part of the texts"
+    return UsageError(f"{name}, row {max(row, 1):,} (line {line:,}): not valid CSV ({reason})", hint=hint)
+
+
+def swallowed_rows(name: str, line: int, lines: int) -> UsageError:
+    """The error for an opening quotation mark that makes one cell of several rows."""
+    return UsageError(
+        f"{name}, line {line:,}: a quotation mark opens a cell of {lines:,} lines that look like rows of their own",
+        hint="--csv-quoting none if quotation marks are part of the texts, --csv-quoting double if it is one cell; or mend the row",
+    )
+
+
+def _with_header(trial: Trial, options: ReadingOptions, skipped: int) -> Table:
+    first = [cell.strip() for cell in trial.rows[0].cells]
+    fitting = _header_width(trial)
+    if fitting is None and not _may_be_damaged(trial, first):
+        raise _UnclearError(
+            f"the first row has {len(first)} cells ({', '.join(first)[:_SHOWN]}), but the rows below have {trial.width}",
+            f"mend the first row, or {_DELIMITER_HINT}",
+        )
+    width, trailing = fitting or (len(first), False)
+    first = [*first, ""][:width]
+    below = [row.cells[:width] for row in trial.rows[1:] if width <= len(row.cells) <= width + trailing]
+    verdict: Verdict = "present" if options.csv_header == "present" else "absent"
+    if options.csv_header == "auto":
+        verdict = judge_header(first, below, options.text_column)
+    if verdict == "unclear":
+        raise _UnclearError(
+            f"it is not clear whether the first row ({', '.join(first)[:_SHOWN]}) names the columns",
+            "say it with --csv-header present or absent",
+        )
+    present = verdict == "present"
+    columns = [cell if present and cell else f"column{place}" for place, cell in enumerate(first, 1)]
+    kind = "TSV" if trial.dialect.delimiter == "\t" else "CSV"
+    remark = f"{kind}, {trial.dialect.words()}, " + (
+        "first row names the columns" if present else f"no row names the columns ({', '.join(columns)[:_SHOWN]})"
+    )
+    remark += ", delimiters at the ends of rows left out" if trailing else ""
+    shape = RowShape(trial.rows, trial.dialect, trial.width)
+    return Table(trial.dialect, options.csv_quoting != "auto", skipped, columns, present, trailing, shape, remark)
+
+
+def _is_usual(table: Table, lines: Sequence[str], delimiter: str) -> bool:
+    """Whether a table is of the plain kind, which needs no word: the usual delimiter, double quotes, a header."""
+    parts_nothing = table.dialect.delimiter == NO_DELIMITER and not any(
+        mark in line for line in lines for mark in DELIMITERS
+    )
+    return (
+        table.has_header
+        and not table.trailing
+        and (table.dialect.delimiter == delimiter or parts_nothing)
+        and table.dialect.quoting == "double"
+        and not table.dialect.backslash
+    )
+
+
+def _may_be_damaged(trial: Trial, first: Sequence[str]) -> bool:
+    """Whether some rows below have as many cells as the first one, which may then name the columns of a damaged table."""
+    return any(len(row.cells) == len(first) for row in trial.rows[1:]) or len(trial.rows) == 1
