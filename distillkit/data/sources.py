@@ -50,7 +50,7 @@ def load_documents(config: Parameters, console: Console) -> DocumentSet:
     budget = text_budget(config)
     path = local_path(config)
     if path is not None:
-        source = find_files(path, notes)
+        source = find_files(path, notes, output_folder(config))
         fingerprint = hash_files(source)
         splits = {
             split: bounded_sample(
@@ -59,10 +59,8 @@ def load_documents(config: Parameters, console: Console) -> DocumentSet:
                     console=console,
                 ), budget, config.seed, split, notes,
             )
-            for split, names in source.by_split().items()
+            for split, names in source.splits.items()
         }  # fmt: skip
-        if "all" not in splits:
-            notes.remark("files named after splits: " + ", ".join(f"{k} {len(v):,}" for k, v in splits.items()))
         description = f"{path} ({len(source.files)} files)" if len(source.files) > 1 else str(path)
     elif _is_python_docs(config):
         documents = list(python_documents(section_bytes, notes, console))
@@ -91,7 +89,7 @@ def check_source(config: Parameters) -> None:
     """
     path = local_path(config)
     if path is not None:
-        find_files(path, ReadingNotes())
+        find_files(path, ReadingNotes(), output_folder(config))
     elif not _is_python_docs(config):
         hub_entry(config)
 
@@ -107,10 +105,15 @@ def source_fingerprint(config: Parameters) -> dict[str, str]:
     """
     path = local_path(config)
     if path is not None:
-        return hash_files(find_files(path, ReadingNotes()))
+        return hash_files(find_files(path, ReadingNotes(), output_folder(config)))
     if _is_python_docs(config):
         return python_docs_fingerprint()
     return _entry_fingerprint(hub_entry(config))
+
+
+def output_folder(config: Parameters) -> Path:
+    """Where the runs are: never data, even where it lies among them."""
+    return Path(os.path.expanduser(config.output_dir))  # noqa: PTH111 - never raises, unlike Path.expanduser
 
 
 def _is_python_docs(config: Parameters) -> bool:

@@ -37,10 +37,10 @@ def _json_text(value: Any, column: str | None, where: str) -> str:
         value, place = value[column], f"{where}, column '{column}'"
     if not isinstance(value, str):
         raise UsageError(f"{place}: {kind_of(value)} instead of text", hint="mend or remove the row")
-    return _encodable(value, place)
+    return encodable(value, place)
 
 
-def _encodable(text: str, place: str) -> str:
+def encodable(text: str, place: str) -> str:
     if not text.isascii():
         try:
             text.encode("utf-8")
@@ -276,7 +276,7 @@ def _parquet_rows(source: Any, name: str, wanted: str | None, notes: ReadingNote
                 if text is None:
                     notes.count("rows without text left out")
                 else:
-                    yield Row(_encodable(text, f"{name}, row {row:,}, column '{column}'"), f"{name}:{row}")
+                    yield Row(encodable(text, f"{name}, row {row:,}, column '{column}'"), f"{name}:{row}")
     except (pyarrow.ArrowException, UnicodeDecodeError, OSError) as error:
         raise UsageError(
             f"{name}: not a sound Parquet file ({first_line(error)})", hint="fetch the file again"

@@ -1,4 +1,4 @@
-"""Bytes of a file -> text, block by block: UTF-8 with or without a byte-order mark, UTF-16 with one, plain or gzipped.
+"""Bytes of a file -> text, block by block: UTF-8 with or without a byte-order mark, UTF-16 with one.
 
 Only LF ends a line: U+2028 and its like are ordinary characters. What cannot be decoded is refused with the file, the
 line and the byte, never guessed and never replaced.
@@ -7,12 +7,8 @@ line and the byte, never guessed and never replaced.
 from __future__ import annotations
 
 import codecs
-import contextlib
-import gzip
 import io
-import zlib
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import IO
 
 from distillkit.data.notes import ReadingNotes
@@ -29,22 +25,6 @@ _MARKS = {
     codecs.BOM_UTF16_LE: ("utf-16-le", "read as UTF-16 (little endian)"),
     codecs.BOM_UTF16_BE: ("utf-16-be", "read as UTF-16 (big endian)"),
 }
-
-
-@contextlib.contextmanager
-def open_bytes(path: Path, name: str) -> Iterator[IO[bytes]]:
-    """Open a file for reading, unpacking `.gz`.
-
-    Raises:
-        UsageError: it cannot be opened, or cannot be read or unpacked inside the block; the message names it.
-    """
-    try:
-        with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb") as stream:
-            yield stream  # type: ignore[misc]
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UsageError(f"{name}: damaged gzip file ({error})", hint="fetch or pack the file again") from error
-    except OSError as error:
-        raise UsageError(f"{name}: cannot be read ({error.strerror or error})") from error
 
 
 def decode_blocks(stream: IO[bytes], name: str, notes: ReadingNotes) -> Iterator[str]:
