@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from distillkit.data.columns import kind_of
 from distillkit.data.notes import ReadingNotes
 from distillkit.data.rows import Row
 from distillkit.errors import UsageError
@@ -20,11 +21,36 @@ class BadRow(NamedTuple):
 
     Attributes:
         where: the row, for people: "people.csv, row 12 (line 14), column 'body'".
-        what: what stands there: "empty", "null", "the number 42".
+        what: what stands there: "empty", "null", "the number 42"; or what is wrong, with `is_fault`.
+        is_fault: whether `what` says what is wrong ("not valid JSON (…)") rather than what stands in the place of a text.
     """
 
     where: str
     what: str
+    is_fault: bool = False
+
+
+def text_row(value: Any, where: str, origin: str, trouble: str | None = None) -> Row | BadRow:
+    """A row, if a value is a text that can be written and encoded.
+
+    Args:
+        where: the row, for people.
+        origin: the row, for `Row.origin`.
+        trouble: what is wrong with the value, if that is known already.
+    """
+    if trouble is not None:
+        return BadRow(where, trouble, is_fault=True)
+    if not isinstance(value, str):
+        return BadRow(where, kind_of(value))
+    if not value.isascii():
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError as error:
+            code = f"\\u{ord(value[error.start]):04x}"
+            return BadRow(where, f"half a surrogate pair ({code}) is not text", is_fault=True)
+    if "\0" in value:
+        return BadRow(where, "NUL character: not text", is_fault=True)
+    return Row(value, origin)
 
 
 def usable_rows(rows: Iterable[Row | BadRow], policy: BadRowPolicy, name: str, notes: ReadingNotes) -> Iterator[Row]:
@@ -49,7 +75,7 @@ def usable_rows(rows: Iterable[Row | BadRow], policy: BadRowPolicy, name: str, n
             continue
         if policy == "stop":
             raise UsageError(
-                f"{row.where}: {row.what} instead of text",
+                f"{row.where}: {row.what}{'' if row.is_fault else ' instead of text'}",
                 hint="mend or remove the row, leave such rows out with --bad-rows skip, or name another column with --text-column",
             )
         count += 1

@@ -1,22 +1,72 @@
-"""Which column of a table holds the text, and whether a cell is one."""
+"""Which column of a table holds the text: the one that is named, the one called `text`, or the one that is prose.
+
+Any other column would be learnt just as willingly: identifiers, addresses, titles. So what is not clear is refused, with
+what each column looks like.
+"""
 
 from __future__ import annotations
 
 import difflib
-import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
+from distillkit.data.column_looks import FEW_VALUES, Look, look_at
+from distillkit.data.text_classes import looks_like_number
 from distillkit.errors import UsageError
 
-_NUMBER = re.compile(r"\s*[+-]?(\d[\d_ ]*)?[.,]?\d+([eE][+-]?\d+)?\s*")
+__all__ = ["SAMPLE_ROWS", "ColumnChoice", "choose_column", "kind_of", "looks_like_number"]
+
+SAMPLE_ROWS = 1000
+"""How many rows of a table are looked at before its column is chosen."""
+
 _MOST_LISTED = 20
 _FLAG_HINT = "name the column with --text-column"
+_TEXT = "text"
+# As columns of texts are often called. A name alone decides nothing; it helps where the values do not.
+_USUAL_NAMES = frozenset((
+    "text", "texts", "content", "contents", "body", "document", "documents", "doc", "article", "articles", "passage",
+    "passages", "paragraph", "paragraphs", "sentence", "sentences", "review", "reviews", "story", "stories", "poem",
+    "poems", "lyrics", "caption", "captions", "code", "transcript", "transcription", "post", "tweet", "comment",
+    "essay", "abstract", "page", "markdown", "raw_text", "raw_content", "full_text", "clean_text", "article_text",
+    "review_text", "texte", "texto", "testo", "tekst", "текст", "содержание", "正文", "内容", "本文", "文章",
+))  # fmt: skip
+# What stands beside a text and says something about it; it may be a sentence itself.
+_NAMES_BESIDE = frozenset((
+    "id", "ids", "key", "keys", "guid", "uuid", "title", "titles", "name", "names", "subject", "headline",
+    "headlines", "heading", "header", "author", "authors", "creator", "by", "source", "sources", "url", "urls", "uri",
+    "link", "links", "domain", "site", "website", "host", "publisher", "path", "file", "filename", "file_name",
+    "date", "time", "timestamp", "created", "updated", "label", "labels", "class", "category", "categories", "tag",
+    "tags", "keyword", "keywords", "genre", "genres", "topic", "topics", "theme", "lang", "language", "license",
+    "licence", "split", "meta", "metadata", "address", "city", "country", "user", "username", "email", "version",
+    "type", "status", "annotator", "worker", "comment_id", "reason", "error", "note", "notes", "system",
+    "system_prompt",
+))  # fmt: skip
+# The two sides of what is written to instruct a model.
+_ASKING = frozenset((
+    "prompt", "prompts", "instruction", "instructions", "question", "questions", "query", "input", "inputs", "problem",
+))  # fmt: skip
+_ANSWERING = frozenset((
+    "completion", "completions", "response", "responses", "output", "outputs", "answer", "answers", "chosen",
+    "rejected", "choices", "options", "target", "targets", "reply", "solution", "correct_answer", "best_answer",
+))  # fmt: skip
+_SPEAKERS = (frozenset(("user", "human")), frozenset(("assistant", "gpt", "bot", "model", "ai")))
+_SPOKEN = ("prose", "short", "words")
+# A column of lists or objects that holds so many times the text of the column that would be taken is the text.
+_MUCH_MORE = 2.0
+# A column that is called as a title is one, unless its values are long.
+_WORDS_OF_A_TEXT = 30
 
 
-def looks_like_number(text: str) -> bool:
-    """Whether a cell of a CSV file, where everything is text, is only a number."""
-    return _NUMBER.fullmatch(text) is not None
+class ColumnChoice(NamedTuple):
+    """The column that holds the text.
+
+    Attributes:
+        name: its name.
+        why: "named by --text-column", "called text", "the only one that is prose".
+    """
+
+    name: str
+    why: str
 
 
 def kind_of(value: Any) -> str:
@@ -32,31 +82,141 @@ def kind_of(value: Any) -> str:
     return "an object" if isinstance(value, dict) else f"a {type(value).__name__}"
 
 
-def choose_column(columns: Mapping[str, bool], wanted: str | None, where: str) -> str:
-    """The column to read: `wanted`, else the one named `text`, else the only one that holds text.
+def choose_column(columns: Mapping[str, Sequence[Any] | Look], wanted: str | None, where: str) -> ColumnChoice:
+    """The column to read: `wanted`, else the one called `text`, else the one that is prose.
 
     Args:
-        columns: the name of each column, and whether it holds text.
+        columns: the name of each column, and its values in the first `SAMPLE_ROWS` rows (None where a row has none), or what
+            it looks like where that is known without them.
         wanted: the column asked for, None to find it.
         where: the file or data set, for the message.
 
     Raises:
         UsageError: there is no such column, it holds no text, or it is not clear which one is meant.
     """
-    names = list(columns)
-    listed = ", ".join(names[:_MOST_LISTED]) + (", …" if len(names) > _MOST_LISTED else "") or "none"
     if wanted is not None:
-        if wanted not in columns:
-            close = difflib.get_close_matches(wanted, names, n=1)
-            hint = f"did you mean --text-column {close[0]}?" if close else _FLAG_HINT
-            raise UsageError(f"{where}: no column '{wanted}'; columns: {listed}", hint=hint)
-        if not columns[wanted]:
-            raise UsageError(f"{where}: column '{wanted}' does not hold text; columns: {listed}", hint=_FLAG_HINT)
-        return wanted
-    if columns.get("text"):
-        return "text"
-    texts = [name for name, is_text in columns.items() if is_text]
-    if len(texts) == 1:
-        return texts[0]
-    which = "no column holds text" if not texts else "it is not clear which column holds the text"
-    raise UsageError(f"{where}: {which}; columns: {listed}", hint=_FLAG_HINT)
+        return _wanted_column(columns, wanted, where)
+    looks = {name: values if isinstance(values, Look) else look_at(name, values) for name, values in columns.items()}
+    called = [name for name in looks if name == _TEXT] or [name for name in looks if name.strip().lower() == _TEXT]
+    if len(called) == 1 and looks[called[0]].is_text:
+        return ColumnChoice(called[0], "called text")
+    _refuse_conversations(looks, where)
+    prose = [name for name, look in looks.items() if _is_prose(name, look)]
+    spoken = prose or [name for name, look in looks.items() if look.kind in _SPOKEN]
+    usual = [name for name in spoken if _is_usual(name)]
+    choice = None
+    if len(prose) == 1:
+        choice = ColumnChoice(prose[0], "the only column" if len(looks) == 1 else "the only one that is prose")
+    elif len(usual) == 1 and (prose or len(spoken) == 1):
+        why = "prose, and called as texts are" if prose else "called as texts are"
+        choice = ColumnChoice(usual[0], why)
+    elif not prose and len(looks) == 1 and next(iter(looks.values())).kind in ("short", "words", "nothing"):
+        choice = ColumnChoice(next(iter(looks)), "the only column")
+    elif not prose and len(called) == 1 and (looks[called[0]].kind == "nothing" or _holds_strings(columns[called[0]])):
+        # Numbers as strings, or nothing yet: bad rows of the column that is meant, rather than no column.
+        choice = ColumnChoice(called[0], "called text")
+    if choice is not None and not _is_outweighed(choice.name, looks):
+        return choice
+    hint = _FLAG_HINT if choice is not None else _hint(looks, prose)
+    raise UsageError(f"{where}: {_what_is_unclear(looks, prose)}; columns: {_listed(looks)}", hint=hint)
+
+
+def _wanted_column(columns: Mapping[str, Sequence[Any] | Look], wanted: str, where: str) -> ColumnChoice:
+    names = list(columns)
+    if wanted not in columns:
+        close = difflib.get_close_matches(wanted, names, n=1)
+        listed = ", ".join(names[:_MOST_LISTED]) + (", …" if len(names) > _MOST_LISTED else "") or "none"
+        hint = f"did you mean --text-column {close[0]}?" if close else _FLAG_HINT
+        raise UsageError(f"{where}: no column '{wanted}'; columns: {listed}", hint=hint)
+    values = columns[wanted]
+    look = values if isinstance(values, Look) else look_at(wanted, values)
+    # A column of which nothing has been seen may hold texts further down.
+    if look.kind != "nothing" and not look.is_text and not _holds_strings(values):
+        looks = {name: value if isinstance(value, Look) else look_at(name, value) for name, value in columns.items()}
+        raise UsageError(
+            f"{where}: column '{wanted}' does not hold text but {look.label}; columns: {_listed(looks)}",
+            hint=_hint(looks, [name for name, look in looks.items() if _is_prose(name, look)]),
+        )
+    return ColumnChoice(wanted, "named by --text-column")
+
+
+def _holds_strings(values: Sequence[Any] | Look) -> bool:
+    return values.is_text if isinstance(values, Look) else any(isinstance(value, str) for value in values)
+
+
+def _is_usual(name: str) -> bool:
+    return name.strip().lower() in _USUAL_NAMES
+
+
+def _is_prose(name: str, look: Look) -> bool:
+    beside = name.strip().lower().replace("-", "_").replace(" ", "_")
+    is_beside = beside in _NAMES_BESIDE or beside.endswith(
+        ("_id", "_title", "_name", "_url", "_date", "_label", "_type")
+    )
+    return look.kind == "prose" and (not is_beside or look.words >= _WORDS_OF_A_TEXT)
+
+
+def _refuse_conversations(looks: Mapping[str, Look], where: str) -> None:
+    """Chats are not read yet as such, and one side of them is not the text."""
+    names = {name.strip().lower(): name for name in looks}
+    turns = [name for name, look in looks.items() if look.kind == "chat"]
+    what = "chat turns, which are not read yet as such"
+    for first, second in () if turns else ((_ASKING, _ANSWERING), _SPEAKERS):
+        sides = [
+            {original for name, original in names.items() if name in side and _may_be_said(looks[original])}
+            for side in (first, second)
+        ]
+        if all(sides):
+            turns += [name for name in looks if name in sides[0] | sides[1]]
+            what = "the sides of a conversation, which are not read yet as such"
+    if not turns:
+        return
+    raise UsageError(
+        f"{where}: {', '.join(turns)}: {what}; columns: {_listed(looks)}",
+        hint="write each conversation as one text into a column 'text', as a chat template does, or name a column of texts "
+        "with --text-column",
+    )
+
+
+def _may_be_said(look: Look) -> bool:
+    return look.kind in _SPOKEN or look.label == FEW_VALUES or look.label.startswith("lists")
+
+
+def _is_outweighed(name: str, looks: Mapping[str, Look]) -> bool:
+    """Whether what lies in lists, objects or bytes is more likely the text."""
+    for other, look in looks.items():
+        if look.inner_letters > _MUCH_MORE * looks[name].letters:
+            return True
+        hidden = look.label.startswith(("bytes", "lists", "objects"))
+        if hidden and other.strip().lower() == _TEXT:
+            return True
+        if look.label == "bytes" and _is_usual(other) and not _is_usual(name):
+            return True
+    return False
+
+
+def _what_is_unclear(looks: Mapping[str, Look], prose: Sequence[str]) -> str:
+    spoken = [name for name, look in looks.items() if look.kind in _SPOKEN]
+    if prose or len(spoken) > 1:
+        return "it is not clear which column holds the text"
+    return "no column holds text" if not any(look.is_text for look in looks.values()) else "no column is prose"
+
+
+def _listed(looks: Mapping[str, Look]) -> str:
+    some = [
+        f"{name}: {'short texts' if look.kind == 'prose' and not _is_prose(name, look) else look.label}"
+        for name, look in list(looks.items())[:_MOST_LISTED]
+    ]
+    return "; ".join(some) + ("; …" if len(looks) > _MOST_LISTED else "") or "none"
+
+
+def _hint(looks: Mapping[str, Look], prose: Sequence[str]) -> str:
+    candidates = prose or [name for name, look in looks.items() if look.kind in _SPOKEN]
+    if not candidates:
+        return _FLAG_HINT
+    best = max(candidates, key=lambda name: (_is_usual(name), looks[name].letters))
+    return f"{_FLAG_HINT}; --text-column {_quoted(best)} looks most like it"
+
+
+def _quoted(name: str) -> str:
+    return name if name.replace("-", "").replace("_", "").isalnum() else f"'{name}'"

@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 
 from distillkit.console import Console, format_bytes
 from distillkit.data import hub_cache
+from distillkit.data.arrow_columns import choose_arrow_column, first_values, values_of_batches
+from distillkit.data.columns import SAMPLE_ROWS
 from distillkit.data.document import Document
 from distillkit.data.files import standard_split_name
 from distillkit.data.formats import DataFile, file_kind, known_suffixes, read_rows
@@ -25,7 +27,6 @@ from distillkit.data.reading_options import ReadingOptions
 from distillkit.data.rows import Row, article_documents, row_documents
 from distillkit.data.sampling import bounded_sample
 from distillkit.data.standard_sets import DatasetEntry
-from distillkit.data.tables import parquet_column
 from distillkit.errors import DistillkitError, PreconditionError, UsageError, first_line
 from distillkit.hub import TIMEOUT_SECONDS, is_offline, is_unreachable, reason, retry
 from distillkit.interrupts import check_interrupted
@@ -232,7 +233,7 @@ def _parquet_rows(
             # Arrow's own threads must not hold the stream, which is a Python object: one of them that lets go of it while
             # the interpreter ends takes the whole process down (SIGABRT after all work is done).
             parquet = _retry(lambda: ParquetFile(stream, pre_buffer=False), entry, console)
-            texts.column = parquet_column(parquet.schema_arrow, texts.column, place)
+            texts.column = _column_of(file, parquet.schema_arrow, texts.column, place)
             number = 0
             for group in range(parquet.num_row_groups):
                 # One request: the bytes of this column in this group of rows.
@@ -245,6 +246,16 @@ def _parquet_rows(
                         yield None if text is None else Row(text, f"{place}:{number}")
         except (pyarrow.ArrowException, UnicodeDecodeError) as error:
             raise PreconditionError(f"{place}: not a sound Parquet file ({first_line(error)})") from error
+
+
+def _column_of(file: str, schema: Any, wanted: str | None, place: str) -> str:
+    """The text column; what has to be seen for that is fetched."""
+
+    def read_first(names: list[str]) -> dict[str, list[Any]]:
+        with _open(file) as stream:
+            return first_values(stream, names)
+
+    return choose_arrow_column(schema, read_first, wanted, place).name
 
 
 def _open(file: str) -> Any:
@@ -309,7 +320,12 @@ def _load_prepared(entry: DatasetEntry, budget: int) -> HubTexts | None:
         texts.splits[ours], size = [], 0
         for theirs in group:
             split = prepared[theirs]
-            texts.column = parquet_column(split.features.arrow_schema, texts.column, entry.id)
+            raw = split.with_format("arrow")
+            texts.column = choose_arrow_column(
+                split.features.arrow_schema,
+                lambda names, raw=raw: values_of_batches([raw.select_columns(names)[:SAMPLE_ROWS]], names),
+                texts.column, entry.id,
+            ).name  # fmt: skip
             rows = (
                 None if text is None else Row(text, f"{entry.id}[{theirs}]:{number}")
                 for number, text in enumerate(split[texts.column], 1)
