@@ -25,11 +25,12 @@ _PACKAGE_RECORDS = (".egg-info", ".dist-info")
 _CARD = re.compile(
     r"((?i:readme|licen[sc]es?|data_?card|dataset_?card|model_?card|code_of_conduct)|"
     r"COPYING|NOTICE|CITATIONS?|CHANGELOG|CHANGES|CONTRIBUTING|CONTRIBUTORS|AUTHORS|SECURITY|ACKNOWLEDGE?MENTS?)"
-    r"([-_.][A-Za-z]{2}([-_][A-Za-z]{2,4})?|[-_.][0-9.]+|[-_.](?i:mit|apache|bsd|gpl|cc|third[-_]party)[-_.0-9A-Za-z]*)*"
+    r"([-_.][A-Za-z]{2}([-_]([A-Za-z]{2}|Han[st]|han[st]))?)?([-_.](?i:mit|apache|bsd|gpl|cc|third[-_]party)[-_0-9A-Za-z]*)?"
+    r"([-_.]v?[0-9]+(\.[0-9]+)*)?"
     r"(\.(?i:md|markdown|txt|text|rst|cff|bib|json))?"
 )
 _RECORDS = re.compile(
-    r"config\.json|dataset_infos?\.json|dataset_dict\.json|state\.json|requirements[-_.a-z0-9]*\.txt|robots\.txt|cmakelists\.txt|"
+    r"config\.json|dataset_infos?\.json|dataset_dict\.json|state\.json|requirements([-_.][a-z0-9]+)?\.txt|robots\.txt|cmakelists\.txt|"
     r"package(-lock)?\.json|tsconfig\.json|croissant\.json|checksums?\.txt|(md5|sha1|sha256|sha512)sums?(\.txt)?"
 )
 # The captions of pictures are called so, hence it is data where it is all there is.

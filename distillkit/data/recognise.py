@@ -119,9 +119,9 @@ def by_content(path: Path, name: str, kind: str | None) -> Recognised | None:
 
 def _ends_with(path: Path, ending: bytes) -> bool:
     with path.open("rb") as stream:
-        stream.seek(0, os.SEEK_END)
-        stream.seek(max(0, stream.tell() - len(ending)))
-        return stream.read() == ending
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, size - len(ending)))
+        return size > 2 * len(ending) and stream.read() == ending
 
 
 def _office_file(path: Path, name: str) -> Recognised | None:
