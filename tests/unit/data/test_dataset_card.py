@@ -39,6 +39,9 @@ def splits(folder: Path, front_matter: str, wanted: str | None = None) -> dict[s
          {"train": ["data/one.jsonl", "data/two.jsonl"], "validation": ["data/dev.jsonl"]}),
         ("data/**", {"all": ["data/dev.jsonl", "data/one.jsonl", "data/sub/three.jsonl", "data/two.jsonl"]}),
         ("[data/one.jsonl, '**/three.jsonl']", {"all": ["data/one.jsonl", "data/sub/three.jsonl"]}),
+        ("data/***/three.jsonl", {"all": ["data/sub/three.jsonl"]}),
+        ("'**/sub/**'", {"all": ["data/sub/three.jsonl"]}),
+        ("'data/[ot]*.json?'", {"all": ["data/one.jsonl", "data/two.jsonl"]}),
         ("packed.zip", {"all": ["packed.zip/a.jsonl", "packed.zip/b.jsonl"]}),
         ("[{split: en, path: data/one.jsonl}, {split: de, path: data/two.jsonl}]", {"all": ["data/one.jsonl", "data/two.jsonl"]}),
     ],
@@ -100,3 +103,12 @@ def test_a_card_without_configurations_says_nothing(tmp_path: Path) -> None:
     assert read_card(card(tmp_path, "license: mit\ntags: [a]")) == []
     (tmp_path / "README.md").write_text("# configs\n\nNo front matter.\n")
     assert read_card(tmp_path / "README.md") == []
+
+
+def test_patterns_take_no_time_whatever_a_card_holds(tmp_path: Path) -> None:
+    """Each of these would take longer than the universe with a backtracking expression."""
+    long = ["a" * 200 + "/" + "a" * 200 + ".txt", "/".join(["a"] * 60) + "/b.txt"]
+    for pattern in ("*a" * 60 + "*b", "a*" * 60 + "/" + "a*" * 60 + "c", "**/" * 60 + "c", "**/a/" * 40 + "c"):
+        path = tmp_path / "README.md"
+        path.write_text(f"---\nconfigs: [{{data_files: ['{pattern}', '{long[1]}']}}]\n---\n")
+        assert config_files(read_card(path)[0], long, {}).splits == {"all": [long[1]]}
