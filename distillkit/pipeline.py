@@ -17,6 +17,7 @@ from distillkit.device.malloc import freed_memory_kept
 from distillkit.errors import DistillkitError, PreconditionError, UsageError
 from distillkit.interrupts import check_interrupted, graceful_signals
 from distillkit.run.directory import LATEST, RunDirectory, find_run
+from distillkit.run.source_paths import THIS_RUN, same_source
 from distillkit.settings import parameters as declared
 from distillkit.settings.parameters import Parameters
 from distillkit.settings.paths import check_folder_name, new_folder_name, user_path
@@ -53,7 +54,7 @@ def open_run(
 ) -> tuple[RunDirectory, ResolvedConfig]:
     """The existing run that `--run` names (None or "latest": the newest), its configuration under what is given now."""
     existing = find_run(None if run == LATEST else run, user_path(output_dir, "--output-dir"))
-    return existing, resolve_with(Layer("this run", {**existing.manifest.config}))
+    return existing, resolve_with(Layer(THIS_RUN, {**existing.manifest.config}))
 
 
 def target_folder(resolved: ResolvedConfig) -> Path:
@@ -105,16 +106,18 @@ def _is_inside(path: Path, parent: Path) -> bool:
 def config_differences(run: RunDirectory, new: Mapping[str, Any]) -> list[str]:
     """`batch_size: 8 -> 4` for each parameter that contradicts a result of the run.
 
-    No contradiction: a value on which no stage depends that has begun, one on which only cheap stages depend, and one
-    that may grow and has grown.
+    No contradiction: a value on which no stage depends that has begun, one on which only cheap stages depend, one that
+    may grow and has grown, and another place of the same models and texts.
     """
     old = run.manifest.config
+    known = {name: value for name, value in new.items() if name in declared.fields()}
     return [
         f"{name}: {old.get(name)} -> {new.get(name)}"
         for name in declared.fields()
         if old.get(name) != new.get(name)
         and _is_settled(declared.facts(name).affects, run)
         and not _has_grown(name, old.get(name), new.get(name))
+        and not same_source(name, Parameters(**known), run)
     ]
 
 
@@ -148,7 +151,7 @@ def adopt_config(run: RunDirectory, resolved: ResolvedConfig, *, force: bool, ca
     if new != run.manifest.config:
         run.manifest.config = new
         run.manifest.sources = {
-            name: run.manifest.sources.get(name, label) if label == "this run" else label
+            name: run.manifest.sources.get(name, label) if label == THIS_RUN else label
             for name, label in resolved.sources.items()
         }
         run.save_config()
@@ -201,7 +204,11 @@ def needs_run(stage: str, config: Parameters, run: RunDirectory, inputs: Mapping
         return "not done yet"
     if force:
         return "forced"
-    changed = _changed(record.inputs, inputs)
+    changed = [
+        name
+        for name in _changed(record.inputs, inputs)
+        if not (name in record.inputs and name in inputs and same_source(name, config, run))
+    ]
     if changed and not STAGES[stage].cheap and not _only_grown(record.inputs, inputs, changed):
         raise _mended_by(
             f"{continue_command(run, stage)} --force",

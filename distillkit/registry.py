@@ -46,15 +46,19 @@ TEACHER_SOURCES: dict[str, str] = {
 # `Row(text, f"{file.name}:{line}")` for each text, and raises UsageError for what it cannot use. See data/plain_text.py.
 DATA_FORMATS: dict[str, str] = {
     ".txt": "distillkit.data.plain_text:read_plain_text",
+    ".text": "distillkit.data.plain_text:read_plain_text",
     ".md": "distillkit.data.plain_text:read_plain_text",
+    ".markdown": "distillkit.data.plain_text:read_plain_text",
     ".jsonl": "distillkit.data.json_rows:read_jsonl",
     ".ndjson": "distillkit.data.json_rows:read_jsonl",
     ".json": "distillkit.data.json_rows:read_json",
     ".csv": "distillkit.data.csv_rows:read_csv",
     ".tsv": "distillkit.data.csv_rows:read_csv",
     ".parquet": "distillkit.data.parquet_rows:read_parquet",
+    ".arrow": "distillkit.data.arrow_rows:read_arrow",
+    ".feather": "distillkit.data.arrow_rows:read_arrow",
 }
-"""`--dataset-path`: suffixes of files, each also read as `.gz`, to functions of a `DataFile` to its rows."""
+"""`--dataset-path`: suffixes of files, each also read packed (`.gz`, `.zst` …), to functions of a `DataFile` to its rows."""
 
 
 def resolve(table: Mapping[str, str], name: str) -> Any:

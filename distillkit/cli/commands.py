@@ -18,6 +18,7 @@ from distillkit.errors import PreconditionError, QualityGateError, UsageError
 from distillkit.interrupts import check_interrupted, graceful_signals
 from distillkit.run.directory import LATEST, RunDirectory, list_runs
 from distillkit.run.results import read_result, result_rows
+from distillkit.run.source_paths import explaining_moved_sources, with_full_paths
 from distillkit.settings import parameters as declared
 from distillkit.settings.paths import user_path
 from distillkit.settings.resolve import Layer, ResolvedConfig, resolve, value_in_layers
@@ -47,10 +48,11 @@ class Request:
 
     def resolve(self, base: Layer | None = None) -> ResolvedConfig:
         """The configuration, above that of the run that is continued."""
-        return resolve(
+        resolved = resolve(
             self.given, explicit_label=self.label, preset=self.preset, config_file=self.config_file,
             environment=self.environment, base=base,
         )  # fmt: skip
+        return with_full_paths(resolved)
 
     def value(self, name: str) -> Any:
         """One parameter as it was given in any way, else its default; asked before it is known which run is meant."""
@@ -147,7 +149,8 @@ def _execute(
     *,
     whole: bool,
 ) -> pipeline.Outcome:
-    _check_paths_exist(resolved)
+    with explaining_moved_sources(resolved, run):
+        _check_paths_exist(resolved)
     show_parameters(resolved, console)
     if run is None:
         folder = pipeline.target_folder(resolved)
@@ -234,7 +237,7 @@ def run_later_stage(
     request = Request(given or {}, environment={})
     directory, resolved = pipeline.open_run(request.resolve, run, output_dir)
     console.info(f"run directory: {directory.path}")
-    with continuing(directory, stage):
+    with continuing(directory, stage), explaining_moved_sources(resolved, directory):
         outcome = pipeline.run_pipeline(resolved, directory, [stage], console, force=force, options={stage: options})
     if STAGES[stage].shows_result:
         show_result(directory, console)

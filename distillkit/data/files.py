@@ -5,15 +5,26 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from distillkit.console import Console, format_bytes
+from distillkit.data.compression import (
+    ARCHIVE_SUFFIX,
+    archive_members,
+    is_archive,
+    packed_suffix,
+)
+from distillkit.data.dataset_card import CARD, choose_config, config_files, read_card
 from distillkit.data.document import Document
+from distillkit.data.folder_walk import is_run, walk_data
 from distillkit.data.formats import DataFile, file_kind, known_suffixes_text, read_rows
+from distillkit.data.hub_folders import blob_folders, snapshot_folder, written_link
 from distillkit.data.notes import ReadingNotes
 from distillkit.data.reading_options import ReadingOptions
+from distillkit.data.recognise import by_content, by_name, refusal
 from distillkit.data.rows import row_documents
+from distillkit.data.split_names import SplitFiles, assign_splits, describe_splits
 from distillkit.errors import UsageError
 from distillkit.storage import sha256_of
 
@@ -22,6 +33,7 @@ _SPLIT_NAMES = {
     "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
     "test": "test", "testing": "test",
 }  # fmt: skip
+_NAMED = 3
 
 
 def standard_split_name(name: str) -> str | None:
@@ -30,59 +42,86 @@ def standard_split_name(name: str) -> str | None:
 
 
 @dataclass(frozen=True)
+class StoredFile:
+    """Where the bytes of a data file lie.
+
+    Attributes:
+        path: the file, or the zip archive that holds it.
+        size: in bytes, as it lies there, or unpacked in an archive.
+        member: its name in the archive, None for a file of its own.
+    """
+
+    path: Path
+    size: int
+    member: str | None = None
+
+
+@dataclass(frozen=True)
 class SourceFiles:
     """The files that a path stands for.
 
     Attributes:
-        root: what the names are relative to.
-        files: name (with "/" between folders) -> path, sorted by name.
+        files: name (with "/" between folders) -> file, sorted by name; files of no split are not among them.
+        splits: the names by split: {"all": …}, or some of "train", "validation", "test".
+        card: the data card that says what is which split, None where their names do.
     """
 
-    root: Path
-    files: dict[str, Path]
-
-    def by_split(self) -> dict[str, list[str]]:
-        """The names by split, if files or top folders are called train, validation, test; else all under "all".
-
-        A folder that mixes such names with others is not taken to be split.
-        """
-        splits: dict[str, list[str]] = {}
-        for name in self.files:
-            top = name.split("/")[0]
-            split = standard_split_name(top.split(".")[0])
-            if split is None:
-                return {"all": list(self.files)}
-            splits.setdefault(split, []).append(name)
-        return splits if len(splits) > 1 and "train" in splits else {"all": list(self.files)}
+    files: dict[str, StoredFile]
+    splits: dict[str, list[str]]
+    card: Path | None = None
 
 
-def find_files(path_text: str, notes: ReadingNotes) -> SourceFiles:
-    """The readable files of a path: the file itself, or what a folder holds, recursively.
+@dataclass
+class _Found:
+    """Files that can be read, and what is not read though it is there."""
 
-    Hidden files, files of unknown formats and links that lead out of the folder are left out, and noted.
+    files: dict[str, StoredFile] = field(default_factory=dict)
+    links: dict[str, Path] = field(default_factory=dict)
+    unknown: list[str] = field(default_factory=list)
+    recognised: dict[str, str] = field(default_factory=dict)
+    lost_links: int = 0
+
+
+def find_files(path_text: str, notes: ReadingNotes, output_dir: Path | None = None) -> SourceFiles:
+    """The readable files of a path by split: the file itself, or what a folder holds, recursively.
+
+    What of a folder is no data is left out, and noted: see `walk_data`. Links are followed within the folder, and from
+    the Hub's cache to its blobs.
+
+    Args:
+        path_text: the path; `FOLDER:CONFIG` for a configuration that the folder's data card declares.
+        output_dir: where this run lies or will lie.
 
     Raises:
         UsageError: the path does not exist, is of an unknown format, or holds nothing that can be read.
     """
+    config: str | None = None
     try:
         path = Path(path_text).expanduser()
         exists = path.exists()
+        if not exists and ":" in path_text:
+            folder_text, _, config = path_text.rpartition(":")
+            folder = Path(folder_text).expanduser()
+            if folder_text and config and folder.is_dir():
+                path, path_text, exists = folder, folder_text, True
     except (OSError, ValueError, RuntimeError) as error:
         raise UsageError(f"'{path_text}' is not a usable path ({error})") from error
     if not exists:
         raise UsageError(f"no such file or folder: {path_text}", hint=_similar_path(path))
     if path.is_dir():
-        return _folder_files(path, path_text, notes)
+        return _folder_source(path, path_text, config, notes, output_dir)
     if not path.is_file():
         raise UsageError(f"{path_text} is not an ordinary file")
-    if file_kind(path) is None:
-        raise UsageError(
-            f"{path_text}: unknown format", hint=f"known: {known_suffixes_text()}; rename plain text to .txt"
-        )
-    return SourceFiles(path.parent, {path.name: path})
+    files = _named_file(path, path_text, notes)
+    if len(files) == 1:
+        return SourceFiles(files, {"all": list(files)})
+    found = assign_splits(list(files))
+    return _with_splits(files, found, None, notes)
 
 
 def _similar_path(path: Path) -> str:
+    if path.is_symlink():
+        return f"it is a link to {os.path.realpath(path)}, which is not there"
     try:
         siblings = [entry.name for entry in path.parent.iterdir()]
     except (OSError, ValueError):
@@ -93,65 +132,191 @@ def _similar_path(path: Path) -> str:
     return "give the path from the current folder or a full one"
 
 
-def _folder_files(folder: Path, path_text: str, notes: ReadingNotes) -> SourceFiles:
-    root = folder.resolve()
-    files: dict[str, Path] = {}
-    links: dict[str, Path] = {}
-    unknown = 0
-    unknown_example = ""
-    for parent, folders, names in os.walk(folder, onerror=_refuse_unreadable):
-        visible = [name for name in folders if not name.startswith(".")]
-        notes.count("hidden files and folders left out", len(folders) - len(visible))
-        linked_folders = [name for name in visible if Path(parent, name).is_symlink()]
-        notes.count("links to folders not followed", len(linked_folders))
-        folders[:] = sorted(set(visible) - set(linked_folders))
-        for name in names:
-            path = Path(parent, name)
-            if name.startswith("."):
-                notes.count("hidden files and folders left out")
-            elif file_kind(path) is None:
-                unknown += 1
-                unknown_example = min(unknown_example or name, name)
-            elif path.is_symlink():
-                links[path.relative_to(folder).as_posix()] = path
-            elif path.is_file():
-                files[path.relative_to(folder).as_posix()] = path
-    targets = {path.resolve() for path in files.values()}
-    for name, path in sorted(links.items()):
-        # Unlike Path.resolve, this does not raise on links that lead in a circle.
-        target = Path(os.path.realpath(path))
-        if not target.is_relative_to(root) or not target.is_file():
-            notes.count("links that lead out of the folder or nowhere not followed")
-        elif target not in targets:
-            targets.add(target)
-            files[name] = path
-    if unknown:
-        notes.count(f"files of other formats left out (such as {unknown_example})", unknown)
-    if not files:
-        left_out = "; ".join(notes.lines())
+def _named_file(path: Path, path_text: str, notes: ReadingNotes) -> dict[str, StoredFile]:
+    """The file that the user named, or what is in it where it is an archive."""
+    kind = file_kind(path)
+    path, name = _behind_written_link(path, path_text), path.name
+    known = by_content(path, path_text, kind) or (by_name(name) if kind is None else None)
+    if known is not None:
+        raise refusal(path_text, known)
+    if is_archive(path, path_text):
+        return _members(path, name, path_text, notes)
+    if kind is None:
+        hint = f"known: {known_suffixes_text()}; rename plain text to .txt"
+        if packed_suffix(name):
+            hint = f"put the format in front of {packed_suffix(name)}, as in texts.jsonl.gz; {hint}"
+        raise UsageError(f"{path_text}: unknown format", hint=hint)
+    return {name: StoredFile(path, path.stat().st_size)}
+
+
+def _behind_written_link(path: Path, shown: str) -> Path:
+    """The blob of the Hub's cache that a file names which was a link once; any other file itself.
+
+    Raises:
+        UsageError: it was a link once, and does not lead to such a blob.
+    """
+    target = written_link(path)
+    if target is None:
+        return path
+    place = Path(os.path.realpath(target.parent))
+    if target.is_file() and place in blob_folders(Path(os.path.realpath(path.parent))):
+        return target
+    raise UsageError(
+        f"{shown} holds nothing but the path of another file: it was a link once",
+        hint=f"copy the folder with its links followed (cp -rL), or give the file that it led to, {target}",
+    )
+
+
+def _members(path: Path, name: str, shown: str, notes: ReadingNotes) -> dict[str, StoredFile]:
+    """The data files in an archive, named "ARCHIVE/MEMBER"; the only one of unknown format has that of the archive's name.
+
+    Raises:
+        UsageError: it is damaged or holds no data file.
+    """
+    inside = [
+        member
+        for member in archive_members(path, shown)
+        if not any(part.startswith((".", "__")) for part in member.name.split("/"))
+    ]
+    readable = [member for member in inside if file_kind(Path(member.name)) is not None]
+    if not readable and len(inside) == 1 and file_kind(path) is not None:
+        readable = inside
+    others = len(inside) - len(readable)
+    if not readable:
+        example = f" (such as {inside[0].name})" if inside else ""
         raise UsageError(
-            f"{path_text}: the folder holds no file that can be read" + (f" ({left_out})" if left_out else ""),
+            f"{shown}: the archive holds no file that can be read{example}",
             hint=f"known formats: {known_suffixes_text()}",
         )
-    return SourceFiles(folder, dict(sorted(files.items())))
+    if others:
+        example = next(member.name for member in inside if member not in readable)
+        notes.count(f"files of other formats in archives left out (such as {example})", others)
+    if len(inside) == 1:
+        return {name: StoredFile(path, inside[0].size, inside[0].name)}
+    return {f"{name}/{member.name}": StoredFile(path, member.size, member.name) for member in readable}
 
 
-def _refuse_unreadable(error: OSError) -> None:
-    raise UsageError(f"{error.filename}: cannot be read ({error.strerror})") from error
+def _folder_source(
+    folder: Path, path_text: str, config: str | None, notes: ReadingNotes, output_dir: Path | None
+) -> SourceFiles:
+    if is_run(folder):
+        raise UsageError(
+            f"{path_text} is a run of this program, not a folder of texts", hint="give the texts with --dataset-path"
+        )
+    folder = snapshot_folder(folder, path_text, notes)
+    found = _folder_files(folder, notes, output_dir)
+    _note_unread(found, notes)
+    if not found.files:
+        left_out = "; ".join(notes.lines())
+        hint = next(iter(found.recognised.values()), f"known formats: {known_suffixes_text()}")
+        if found.lost_links:
+            hint = "give the folder that the links lead to, or copy the files: cp -rL"
+        raise UsageError(
+            f"{path_text}: the folder holds no file that can be read" + (f" ({left_out})" if left_out else ""),
+            hint=hint,
+        )
+    names = list(found.files)
+    containers = {
+        name: name[: -len(file.member) - 1]
+        for name, file in found.files.items()
+        if file.member is not None and name.endswith(f"/{file.member}")
+    }
+    card = folder / CARD
+    configs = read_card(card) if card.is_file() else []
+    if config is not None and not configs:
+        raise UsageError(f"{path_text}: there is no configuration '{config}', because no {CARD} declares any")
+    if configs:
+        chosen = choose_config(configs, config, path_text)
+        splits = config_files(chosen, names, containers)
+        notes.remark(f"{CARD} says which files are read: its configuration '{chosen.name}'")
+        return _with_splits(found.files, splits, card, notes)
+    return _with_splits(found.files, assign_splits(names), None, notes)
+
+
+def _with_splits(
+    files: dict[str, StoredFile], found: SplitFiles, card: Path | None, notes: ReadingNotes
+) -> SourceFiles:
+    used = {name for names in found.splits.values() for name in names}
+    if "all" not in found.splits:
+        notes.remark(f"files by split: {describe_splits(found)}")
+    if found.left_out:
+        more = f" and {len(found.left_out) - _NAMED:,} more" if len(found.left_out) > _NAMED else ""
+        notes.remark(f"in no split that is used, left out: {', '.join(found.left_out[:_NAMED])}{more}")
+    for remark in found.remarks:
+        notes.remark(remark)
+    return SourceFiles({name: file for name, file in files.items() if name in used}, found.splits, card)
+
+
+def _folder_files(folder: Path, notes: ReadingNotes, output_dir: Path | None) -> _Found:
+    root = folder.resolve()
+    found = _Found()
+    for path in walk_data(folder, output_dir, notes):
+        name = path.relative_to(folder).as_posix()
+        if file_kind(path) is None and path.suffix.lower() != ARCHIVE_SUFFIX:
+            known = by_name(path.name)
+            found.unknown.append(path.name)
+            if known is not None:
+                found.recognised.setdefault(known.what, f"{name} is {known.what}: {known.todo.format(name=name)}")
+        elif path.is_symlink():
+            found.links[name] = path
+        elif path.is_file():
+            found.files.update(_in_folder(path, name, notes))
+    targets = {file.path.resolve() for file in found.files.values()}
+    allowed = (root, *blob_folders(root))
+    for name, path in sorted(found.links.items()):
+        # Unlike Path.resolve, this does not raise on links that lead in a circle.
+        target = Path(os.path.realpath(path))
+        if not any(target.is_relative_to(place) for place in allowed) or not target.is_file():
+            found.lost_links += 1
+        elif target not in targets:
+            targets.add(target)
+            found.files.update(_in_folder(path, name, notes))
+    notes.count("links that lead out of the folder or nowhere not followed", found.lost_links)
+    found.files = dict(sorted(found.files.items()))
+    return found
+
+
+def _in_folder(path: Path, name: str, notes: ReadingNotes) -> dict[str, StoredFile]:
+    """A file of a folder, or what is in it where it is an archive.
+
+    Raises:
+        UsageError: it cannot be read, or is not what its name says.
+    """
+    kind = file_kind(path)
+    path = _behind_written_link(path, name)
+    known = by_content(path, name, kind)
+    if known is not None:
+        raise refusal(name, known)
+    if not is_archive(path, name):
+        # A name that ends with .zip alone tells no format.
+        return {name: StoredFile(path, path.stat().st_size)} if kind is not None else {}
+    return _members(path, name, name, notes)
+
+
+def _note_unread(found: _Found, notes: ReadingNotes) -> None:
+    if found.unknown:
+        notes.count(f"files of other formats left out (such as {min(found.unknown)})", len(found.unknown))
+    for remark in list(found.recognised.values())[:_NAMED]:
+        notes.remark(remark)
 
 
 def hash_files(source: SourceFiles) -> dict[str, str]:
-    """The sha256 of every file, by its name.
+    """The sha256 of every file, by its name; of an archive, its own. With the data card, where it says what is read.
 
     Raises:
         UsageError: one of them cannot be read.
     """
+    paths = {name: file.path for name, file in source.files.items()}
+    if source.card is not None:
+        paths[CARD] = source.card
+    known: dict[Path, str] = {}
     digests = {}
-    for name, path in source.files.items():
+    for name, path in paths.items():
         try:
-            digests[name] = sha256_of(path)
+            known[path] = known.get(path) or sha256_of(path)
         except OSError as error:
             raise UsageError(f"{name}: cannot be read ({error.strerror or error})") from error
+        digests[name] = known[path]
     return digests
 
 
@@ -174,9 +339,10 @@ def folder_documents(
     Raises:
         UsageError: a file cannot be used; the message names file, line and byte, or row and column.
     """
-    total = sum(source.files[name].stat().st_size for name in names)
+    total = sum(source.files[name].size for name in names)
     with console.progress(f"reading {format_bytes(total)} of text", total=len(names), unit="files") as progress:
         for name in names:
-            file = DataFile(source.files[name], name, options, section_bytes, notes)
+            stored = source.files[name]
+            file = DataFile(stored.path, name, options, section_bytes, notes, stored.member)
             yield from row_documents(read_rows(file), section_bytes, notes)
             progress.advance()

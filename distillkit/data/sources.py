@@ -35,8 +35,11 @@ _BYTES_PER_TOKEN = 8
 _SMALLEST_BUDGET = 64 << 20
 
 
-def load_documents(config: Parameters, console: Console) -> DocumentSet:
+def load_documents(config: Parameters, console: Console, output_dir: Path | None = None) -> DocumentSet:
     """Read the texts that the configuration names.
+
+    Args:
+        output_dir: where the run lies, which is no data; None for the configured place.
 
     Memory is bounded: of a source with far more text than `sample_size` examples need, an even, repeatable sample is
     kept (local files are read to their end, sets on the Hub as far as needed), and the notes say so.
@@ -50,7 +53,7 @@ def load_documents(config: Parameters, console: Console) -> DocumentSet:
     budget = text_budget(config)
     path = local_path(config)
     if path is not None:
-        source = find_files(path, notes)
+        source = find_files(path, notes, output_dir or output_folder(config))
         fingerprint = hash_files(source)
         splits = {
             split: bounded_sample(
@@ -59,10 +62,8 @@ def load_documents(config: Parameters, console: Console) -> DocumentSet:
                     console=console,
                 ), budget, config.seed, split, notes,
             )
-            for split, names in source.by_split().items()
+            for split, names in source.splits.items()
         }  # fmt: skip
-        if "all" not in splits:
-            notes.remark("files named after splits: " + ", ".join(f"{k} {len(v):,}" for k, v in splits.items()))
         description = f"{path} ({len(source.files)} files)" if len(source.files) > 1 else str(path)
     elif _is_python_docs(config):
         documents = list(python_documents(section_bytes, notes, console))
@@ -91,13 +92,16 @@ def check_source(config: Parameters) -> None:
     """
     path = local_path(config)
     if path is not None:
-        find_files(path, ReadingNotes())
+        find_files(path, ReadingNotes(), output_folder(config))
     elif not _is_python_docs(config):
         hub_entry(config)
 
 
-def source_fingerprint(config: Parameters) -> dict[str, str]:
+def source_fingerprint(config: Parameters, output_dir: Path | None = None) -> dict[str, str]:
     """What the texts depend on, as far as it can be told without network and without reading more than the files.
+
+    Args:
+        output_dir: as for `load_documents`.
 
     For files, their names and sha256; for the Hub, id, configuration, column and revision as configured; for
     `python-docs`, the interpreter.
@@ -107,10 +111,15 @@ def source_fingerprint(config: Parameters) -> dict[str, str]:
     """
     path = local_path(config)
     if path is not None:
-        return hash_files(find_files(path, ReadingNotes()))
+        return hash_files(find_files(path, ReadingNotes(), output_dir or output_folder(config)))
     if _is_python_docs(config):
         return python_docs_fingerprint()
     return _entry_fingerprint(hub_entry(config))
+
+
+def output_folder(config: Parameters) -> Path:
+    """Where the runs are: never data, even where it lies among them."""
+    return Path(os.path.expanduser(config.output_dir))  # noqa: PTH111 - never raises, unlike Path.expanduser
 
 
 def _is_python_docs(config: Parameters) -> bool:

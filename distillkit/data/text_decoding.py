@@ -7,12 +7,8 @@ line and the byte, and a guess at what it is; never replaced.
 from __future__ import annotations
 
 import codecs
-import contextlib
-import gzip
 import io
-import zlib
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import IO
 
 from distillkit.data.encodings import broken_utf8_share, guess_words, is_utf8, little_endian
@@ -36,22 +32,6 @@ _MARKS = {
 _COMPLETED = {"utf-8-sig": ("utf-8",), "utf-16": ("utf-16-le", "utf-16-be"), "utf-32": ("utf-32-le", "utf-32-be")}
 # Below this share of broken characters among those beyond ASCII, a file is UTF-8 with damage and not of another encoding.
 _DAMAGE = 0.05
-
-
-@contextlib.contextmanager
-def open_bytes(path: Path, name: str) -> Iterator[IO[bytes]]:
-    """Open a file for reading, unpacking `.gz`.
-
-    Raises:
-        UsageError: it cannot be opened, or cannot be read or unpacked inside the block; the message names it.
-    """
-    try:
-        with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb") as stream:
-            yield stream  # type: ignore[misc]
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UsageError(f"{name}: damaged gzip file ({error})", hint="fetch or pack the file again") from error
-    except OSError as error:
-        raise UsageError(f"{name}: cannot be read ({error.strerror or error})") from error
 
 
 def decode_blocks(

@@ -65,7 +65,7 @@ def _short(reference: str) -> str:
     """The last, telling part of a model or data reference as part of a name."""
     tail = re.split(r"[/\\]", reference.split("#")[0].rstrip("/\\"))[-1]
     suffixes = "|".join(re.escape(suffix) for suffix in (".gguf", *DATA_FORMATS))
-    tail = re.sub(rf"({suffixes})(\.gz)?$", "", tail, flags=re.IGNORECASE)
+    tail = re.sub(rf"({suffixes})?(\.(gz|bz2|xz|zst|zip))?$", "", tail, flags=re.IGNORECASE)
     return re.sub(r"[^A-Za-z0-9.]+", "-", tail).strip("-.")[:32] or "model"
 
 

@@ -30,14 +30,14 @@ _LOW_COVERAGE = 0.5
 
 def extra_inputs(config: Parameters, run: RunDirectory) -> dict[str, str]:
     """The content of local files."""
-    return {f"data {name}": value for name, value in source_fingerprint(config).items()}
+    return {f"data {name}": value for name, value in source_fingerprint(config, run.path.parent).items()}
 
 
 def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch: bool = False) -> StageResult:
     """Locate the models (downloading them if need be), read the texts, build the examples."""
     pair = locate_pair(config, console)
     encoders = pair.text_encoders(config, console)
-    documents = load_documents(config, console)
+    documents = load_documents(config, console, run.path.parent)
     held_out = held_out_examples(config)
     split = split_documents(documents, seed=config.seed, max_length=config.max_length, held_out_size=held_out)
     for note in [*documents.reading["remarks"], *split.notes]:

@@ -6,12 +6,16 @@ FUZZ_EXAMPLES=5000 in the environment.
 
 from __future__ import annotations
 
+import bz2
 import copy
 import csv
 import io
 import json
+import lzma
 import os
+import re
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +31,7 @@ from distillkit.cli import app as cli
 from distillkit.console import Console
 from distillkit.data.cleaning import clean_text
 from distillkit.data.sources import check_source, load_documents, source_fingerprint
+from distillkit.data.split_names import assign_splits
 from distillkit.data.text_encoder import make_text_encoder
 from distillkit.errors import DistillkitError
 from distillkit.models import loading
@@ -426,6 +431,111 @@ def test_packed_files(tmp_path_factory: pytest.TempPathFactory, content: bytes) 
     path = tmp_path_factory.getbasetemp() / "fuzzed.txt.gz"
     path.write_bytes(content)
     ours(lambda: load_documents(Parameters(dataset_path=str(path)), QUIET))
+
+
+def _zipped(content: bytes) -> bytes:
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("texts.txt", content)
+        archive.writestr("more/texts.jsonl", SOUND["jsonl"])
+    return sink.getvalue()
+
+
+PACKED: dict[str, bytes] = {
+    "bz2": bz2.compress(SOUND["txt"]),
+    "xz": lzma.compress(SOUND["txt"]),
+    "zst": pyarrow.Codec("zstd").compress(SOUND["txt"], asbytes=True),
+    "zip": _zipped(SOUND["txt"]),
+}
+# Those whose format has a checksum of the content: what comes out at all is what was put in.
+CHECKED = ("bz2", "xz", "zip")
+
+
+@pytest.mark.parametrize("suffix", PACKED)
+@bounded
+@given(st.data())
+def test_other_packed_files(tmp_path_factory: pytest.TempPathFactory, suffix: str, data: st.DataObject) -> None:
+    """Garbled or cut off: refused, or read as what was packed; never another text."""
+    path = tmp_path_factory.getbasetemp() / f"fuzzed.txt.{suffix}"
+    content = data.draw(st.one_of(damaged(PACKED[suffix]), st.binary(max_size=60)))
+    if data.draw(st.booleans()):
+        content = PACKED[suffix][: data.draw(st.integers(0, len(PACKED[suffix]) - 1))]
+    path.write_bytes(content)
+    found = ours(lambda: load_documents(Parameters(dataset_path=str(path)), QUIET))
+    if found is not None and suffix in CHECKED:
+        for document in found.splits["all"]:
+            assert document.text in SOUND["txt"].decode() or document.text in WORDS
+
+
+def _arrow(make: Any) -> bytes:
+    sink = io.BytesIO()
+    table = pyarrow.table({"id": range(12), "text": WORDS})
+    with make(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=5)
+    return sink.getvalue()
+
+
+@pytest.mark.parametrize("make", [pyarrow.ipc.new_file, pyarrow.ipc.new_stream])
+@bounded
+@given(st.data())
+def test_arrow_files(tmp_path_factory: pytest.TempPathFactory, make: Any, data: st.DataObject) -> None:
+    path = tmp_path_factory.getbasetemp() / "fuzzed.arrow"
+    sound = _arrow(make)
+    path.write_bytes(data.draw(st.one_of(damaged(sound), st.integers(0, len(sound)).map(lambda size: sound[:size]))))
+    found = ours(lambda: load_documents(Parameters(dataset_path=str(path), bad_rows="skip-all"), QUIET))
+    for document in [document for documents in found.splits.values() for document in documents] if found else ():
+        document.text.encode("utf-8")
+        assert "\0" not in document.text
+
+
+PARTS = st.lists(
+    st.sampled_from(["train", "test", "dev", "validation", "eval", "wiki", "a", "Test", "TRAIN", "data", "de", "contest", "00000-of-00002"]),
+    min_size=1, max_size=3,
+)  # fmt: skip
+NAMES_OF_FILES = st.builds(
+    lambda folders, parts, mark, suffix: "/".join([*folders, mark.join(parts) + suffix]),
+    st.lists(PARTS.map("-".join), max_size=2), PARTS, st.sampled_from([".", "-", "_", " "]),
+    st.sampled_from([".txt", ".md", ".jsonl", ".jsonl.gz", ".csv", ".parquet"]),
+)  # fmt: skip
+
+
+@bounded
+@given(st.lists(NAMES_OF_FILES, min_size=1, max_size=12, unique=True))
+def test_folders_with_names_of_splits(names: list[str]) -> None:
+    """Nothing that is called after a held-out split is trained on without a word, and no file disappears without one."""
+    found = assign_splits(sorted(names))
+    said = " ".join(found.remarks)
+    for split in ("train", "all"):
+        for name in found.splits.get(split, ()):
+            held_out = {"test", "dev", "validation", "eval"} & {*re.split(r"[^a-z]+", name.lower())}
+            assert not held_out or name in said or "nothing but" in said or "more" in said
+    kept = [name for group in found.splits.values() for name in group]
+    assert sorted([*kept, *found.left_out]) == sorted(names)
+    assert kept
+
+
+CARD = {
+    "configs": [
+        {
+            "config_name": "default",
+            "default": True,
+            "data_dir": "data",
+            "data_files": [{"split": "train", "path": ["*.txt"]}],
+        }
+    ]
+}
+
+
+@bounded
+@given(st.one_of(altered(CARD).map(dumped), st.binary(max_size=60), damaged(dumped(CARD))))
+@example(b'{"configs": [{"data_files": "' + b"*" * 5000 + b'"}]}')
+@example(b'{"configs": [{"data_files": "[[["}]}')
+def test_data_cards(tmp_path_factory: pytest.TempPathFactory, front_matter: bytes) -> None:
+    folder = tmp_path_factory.getbasetemp() / "fuzzed-card"
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    (folder / "data" / "a.txt").write_bytes(SOUND["txt"])
+    (folder / "README.md").write_bytes(b"---\n" + front_matter + b"\n---\nconfigs\n")
+    ours(lambda: load_documents(Parameters(dataset_path=str(folder)), QUIET))
 
 
 # --- models ----------------------------------------------------------------------------------------------------------

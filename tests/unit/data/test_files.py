@@ -191,7 +191,12 @@ def test_files_named_after_splits_are_official_splits(tmp_path: Path) -> None:
         "train": ["train.txt"], "validation": ["valid.txt"], "test": ["test.txt"],
     }  # fmt: skip
     (tmp_path / "notes.txt").write_text("something else")
-    assert set(load_documents(Parameters(dataset_path=str(tmp_path)), Console(quiet=True)).splits) == {"all"}
+    documents = load_documents(Parameters(dataset_path=str(tmp_path)), Console(quiet=True))
+    assert set(documents.splits) == {"train", "validation", "test"}
+    assert documents.notes == [
+        "files by split: train: 1 file (train.txt), validation: 1 file (valid.txt), test: 1 file (test.txt)",
+        "in no split that is used, left out: notes.txt",
+    ]
 
 
 def test_fingerprints_tell_what_changed(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_a_registered_format_is_known_everywhere(tmp_path: Path) -> None:
     (tmp_path / "a.xyz").write_text("?")
     with pytest.raises(UsageError, match="unknown format") as raised:
         check_source(Parameters(dataset_path=str(tmp_path / "a.xyz")))
-    assert ".parquet, .ini (each also as .gz)" in (raised.value.hint or "")
+    assert ".feather, .ini (each also as .gz, .bz2, .xz, .zst, .zip)" in (raised.value.hint or "")
 
 
 def test_an_unregistered_format_is_left_out(tmp_path: Path) -> None:

@@ -1,0 +1,138 @@
+"""Where the models and texts of a run lie: full paths, so that a run can be continued from any folder, and what to do when
+something has moved."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from distillkit.console import Console
+from distillkit.data.sources import local_path, source_fingerprint
+from distillkit.errors import DistillkitError, UsageError
+from distillkit.models.references import parse_reference, parse_student_reference, parse_teacher_reference
+from distillkit.run.directory import RunDirectory
+from distillkit.settings import parameters as declared
+from distillkit.settings.parameters import Parameters
+from distillkit.settings.resolve import ResolvedConfig
+
+THIS_RUN = "this run"
+# Parameter -> what it is the place of.
+_ROLES = {
+    "teacher_model": "teacher", "teacher_model_path": "teacher", "student_model": "student",
+    "student_model_path": "student", "dataset": "data", "dataset_path": "data",
+}  # fmt: skip
+_LOCAL_KINDS = ("folder", "gguf")
+
+
+def with_full_paths(resolved: ResolvedConfig) -> ResolvedConfig:
+    """The configuration with the full paths of the models and texts that were given now and are there.
+
+    A path that is not there is left as it is, for the message; and so is one that an older run recorded, which cannot be
+    known to mean the same here.
+    """
+    config = resolved.parameters
+    full: dict[str, str] = {}
+    for name, value in _places(config).items():
+        if resolved.sources[name] != THIS_RUN:
+            path = os.path.abspath(os.path.expanduser(value))  # noqa: PTH100, PTH111 - never raises
+            # Textually "link/.." is not where the system goes.
+            path = os.path.realpath(path) if ".." in Path(value).parts else path
+            if _is_there(path, name):
+                full[name] = path
+    return dataclasses.replace(resolved, parameters=dataclasses.replace(config, **full)) if full else resolved
+
+
+def _places(config: Parameters) -> dict[str, str]:
+    """The parameters that name a place on this machine, those left out that another one wins over."""
+    places: dict[str, str] = {}
+    replacements = declared.replacements()
+    for name in _ROLES:
+        value = getattr(config, name)
+        if value is None or getattr(config, replacements.get(name, ""), None) is not None or "\0" in value:
+            continue
+        if name in ("dataset", "dataset_path"):
+            is_place = local_path(config) is not None
+        else:
+            is_place = name not in replacements
+            with contextlib.suppress(UsageError):
+                is_place = is_place or parse_reference(value).kind in _LOCAL_KINDS
+        if is_place:
+            places[name] = value
+    return places
+
+
+def _is_there(path: str, name: str) -> bool:
+    # Unlike Path.exists, this does not raise on a name that is too long. `FOLDER:CONFIG` names a folder of texts.
+    folder, mark, _ = path.rpartition(":")
+    return os.path.exists(path) or (_ROLES[name] == "data" and bool(mark) and os.path.isdir(folder))  # noqa: PTH110, PTH112
+
+
+def gone_sources(config: Parameters) -> dict[str, str]:
+    """The places that are not there any more, by parameter."""
+    return {
+        name: value
+        for name, value in _places(config).items()
+        if not _is_there(os.path.expanduser(value), name)  # noqa: PTH111
+    }
+
+
+@contextlib.contextmanager
+def explaining_moved_sources(resolved: ResolvedConfig, run: RunDirectory | None) -> Iterator[None]:
+    """Say of a run whose models or texts are not where they were which they are, and how to go on.
+
+    Raises:
+        UsageError: the block raised one, and something is gone that the run was made from.
+    """
+    try:
+        yield
+    except DistillkitError as error:
+        gone = {
+            name: value
+            for name, value in gone_sources(resolved.parameters).items()
+            if resolved.sources[name] == THIS_RUN
+        }
+        if run is None or not gone or not isinstance(error, UsageError):
+            raise
+        name, value = next(iter(gone.items()))
+        # A later one has been replaced by its path; the flag of the path says better what is wanted.
+        flag = declared.spelled(declared.replacements().get(name, name))
+        relative = "" if Path(value).expanduser().is_absolute() else ", seen from the folder in which the run was made"
+        raise UsageError(
+            f"{run.path} was made from {value} ({name}){relative}; it is not there",
+            hint=f"put it back, or say where the same is now: distillkit distill --run {shlex.quote(str(run.path))} {flag} …",
+        ) from error
+
+
+def same_source(name: str, config: Parameters, run: RunDirectory) -> bool:
+    """Whether a parameter names only another place of what the run was made from: same files, same content.
+
+    Args:
+        name: a parameter whose value differs from the recorded one.
+        config: the new configuration.
+    """
+    role = _ROLES.get(name)
+    if role is None:
+        return False
+    try:
+        if role == "data":
+            record = run.record("prepare-data")
+            recorded = {
+                key: value for key, value in (record.inputs if record else {}).items() if key.startswith("data ")
+            }
+            current = {f"data {key}": value for key, value in source_fingerprint(config, run.path.parent).items()}
+            return bool(recorded) and local_path(config) is not None and current == recorded
+        recorded_model: Any = run.manifest.models.get(role)
+        reference = parse_teacher_reference(config) if role == "teacher" else parse_student_reference(config)
+        if reference.kind not in _LOCAL_KINDS or not isinstance(recorded_model, Mapping):
+            return False
+        from distillkit.models.loading import locate
+
+        located = locate(reference, Console(quiet=True), trust_remote_code=config.trust_remote_code)
+        return located.fingerprint() == recorded_model.get("fingerprint")
+    except (DistillkitError, OSError):
+        return False
