@@ -23,7 +23,10 @@ from distillkit.errors import UsageError
 from distillkit.interrupts import check_interrupted
 from distillkit.silence_libraries import silence_datasets
 
-_DOCUMENTS_AT_ONCE = 64
+# What goes to the tokenizers in one call, which cannot be interrupted: so many texts and characters (a single text may be
+# longer).
+_TEXTS_AT_ONCE = 64
+_CHARACTERS_AT_ONCE = 1 << 20
 # Less than this teaches nothing: the first token would be the only one with a context.
 _FEWEST_TOKENS = 2
 # How many tokens more a piece may take alone than inside its document before it has to be cut again.
@@ -79,12 +82,12 @@ class ExampleBuilder:
         built = 0
         left: list[tuple[int, str, bool]] = []
         spare: list[Example] = []
-        for start in range(0, len(documents), _DOCUMENTS_AT_ONCE):
+        for portion in _portions([document.text for document in documents]):
             check_interrupted()
             now: list[tuple[int, str, bool]] = []
-            chunk = documents[start : start + _DOCUMENTS_AT_ONCE]
             room: dict[int, int] = {}
-            for number, texts in enumerate(self._cut_all([document.text for document in chunk]), start):
+            cut = self._cut_all([document.text for document in documents[portion]])
+            for number, texts in enumerate(cut, portion.start):
                 each = room[number] = _share(wanted, len(documents), number)
                 last = len(texts) - 1
                 ends = documents[number].ends_text
@@ -104,9 +107,9 @@ class ExampleBuilder:
                     return
         # Some documents were too short to give their part: the others give more.
         random.Random(self.seed).shuffle(left)
-        for start in range(0, len(left), _DOCUMENTS_AT_ONCE):
+        for portion in _portions([text for _, text, _ in left]):
             check_interrupted()
-            for example in self._encode(left[start : start + _DOCUMENTS_AT_ONCE]):
+            for example in self._encode(left[portion]):
                 yield example
                 built += 1
                 if built == wanted:
@@ -213,6 +216,18 @@ def _share(wanted: int, documents: int, number: int) -> int:
     if wanted <= documents:
         return 1
     return (number + 1) * wanted // documents - number * wanted // documents
+
+
+def _portions(texts: Sequence[str]) -> Iterator[slice]:
+    """Consecutive slices of `texts`, each small enough for one call of a tokenizer."""
+    start = size = 0
+    for index, text in enumerate(texts):
+        if index > start and (index - start == _TEXTS_AT_ONCE or size + len(text) > _CHARACTERS_AT_ONCE):
+            yield slice(start, index)
+            start, size = index, 0
+        size += len(text)
+    if start < len(texts):
+        yield slice(start, len(texts))
 
 
 def _reach(encodings: Sequence[Encoding], limits: Sequence[int], begin: int) -> int:

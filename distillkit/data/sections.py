@@ -66,8 +66,9 @@ def _cut_blocks(blocks: Iterable[str], limit: int) -> Iterator[tuple[int, str]]:
     def section(piece: str) -> Iterator[tuple[int, str]]:
         nonlocal line, inside_line
         check_interrupted()
-        # What is left of the white space at a cut inside a line is no indentation.
-        text = clean_text(piece.lstrip(" \t") if inside_line else piece)
+        # What is left of the white space at a cut inside a line is no indentation; a space that carries a mark is a letter.
+        blanks = len(piece) - len(piece.lstrip(" \t")) if inside_line else 0
+        text = clean_text(piece[cluster_start(piece, 0, blanks) :])
         if text:
             yield line + leading_blank_lines(piece), text
         line += piece.count("\n")
