@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import re
 
-_BLANK_LINES_AT_START = re.compile(r"(?:[ \t\f\v]*\n)+")
+_BLANKS = " \t\n\f\v"
 
 
 def clean_text(text: str) -> str:
@@ -17,16 +16,17 @@ def clean_text(text: str) -> str:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     if not text.strip():
         return ""
-    blank = _BLANK_LINES_AT_START.match(text)
-    if blank:
-        text = text[blank.end() :]
-    return text.rstrip(" \t\n\f\v")
+    return text[_blank_lines_end(text) :].rstrip(_BLANKS)
 
 
 def leading_blank_lines(text: str) -> int:
     """How many blank lines `clean_text` takes away at the start of a text with LF line ends."""
-    blank = _BLANK_LINES_AT_START.match(text)
-    return blank.group().count("\n") if blank else 0
+    return text.count("\n", 0, _blank_lines_end(text))
+
+
+def _blank_lines_end(text: str) -> int:
+    # No pattern: one that repeats remembers every repeat, gigabytes for a file of line ends.
+    return text.rfind("\n", 0, len(text) - len(text.lstrip(_BLANKS))) + 1
 
 
 def text_digest(text: str) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,18 +15,22 @@ import pyarrow as pa
 from distillkit.alignment.boundaries import shared_boundaries
 from distillkit.alignment.encoding import Encoding
 from distillkit.alignment.rows import AlignedRows, aligned_rows
+from distillkit.data.cut_places import CutPlaces
 from distillkit.data.document import Document
+from distillkit.data.text_boundaries import TextBoundaries
 from distillkit.data.text_encoder import TextEncoder
 from distillkit.errors import UsageError
 from distillkit.interrupts import check_interrupted
 from distillkit.silence_libraries import silence_datasets
 
-_DOCUMENTS_AT_ONCE = 64
+# What goes to the tokenizers in one call, which cannot be interrupted: so many texts and characters (a single text may be
+# longer).
+_TEXTS_AT_ONCE = 64
+_CHARACTERS_AT_ONCE = 1 << 20
 # Less than this teaches nothing: the first token would be the only one with a context.
 _FEWEST_TOKENS = 2
 # How many tokens more a piece may take alone than inside its document before it has to be cut again.
 _ROOM = 4
-_WHITE_SPACE = re.compile(rb"\s")
 
 
 @dataclass
@@ -79,12 +82,12 @@ class ExampleBuilder:
         built = 0
         left: list[tuple[int, str, bool]] = []
         spare: list[Example] = []
-        for start in range(0, len(documents), _DOCUMENTS_AT_ONCE):
+        for portion in _portions([document.text for document in documents]):
             check_interrupted()
             now: list[tuple[int, str, bool]] = []
-            chunk = documents[start : start + _DOCUMENTS_AT_ONCE]
             room: dict[int, int] = {}
-            for number, texts in enumerate(self._cut_all([document.text for document in chunk]), start):
+            cut = self._cut_all([document.text for document in documents[portion]])
+            for number, texts in enumerate(cut, portion.start):
                 each = room[number] = _share(wanted, len(documents), number)
                 last = len(texts) - 1
                 ends = documents[number].ends_text
@@ -104,9 +107,9 @@ class ExampleBuilder:
                     return
         # Some documents were too short to give their part: the others give more.
         random.Random(self.seed).shuffle(left)
-        for start in range(0, len(left), _DOCUMENTS_AT_ONCE):
+        for portion in _portions([text for _, text, _ in left]):
             check_interrupted()
-            for example in self._encode(left[start : start + _DOCUMENTS_AT_ONCE]):
+            for example in self._encode(left[portion]):
                 yield example
                 built += 1
                 if built == wanted:
@@ -146,29 +149,22 @@ class ExampleBuilder:
 
     def _cut(self, text: str, student: Encoding, teacher: Encoding, limits_in_tokens: Sequence[int]) -> list[str]:
         encodings = [student, teacher] if self.teacher else [student]
-        limits = [(encoding.ends, limit) for encoding, limit in zip(encodings, limits_in_tokens, strict=True)]
+        limits_alone = [encoder.limit for encoder in (self.student, self.teacher) if encoder is not None]
         raw = text.encode("utf-8")
-        allowed = student.ends
+        shared = student.ends
         if self.teacher is not None:
-            allowed = allowed[shared_boundaries(student.ends, teacher.ends)[0]]
-        allowed = np.unique(allowed[(allowed > 0) & (allowed < len(raw))])
-        whole_characters = np.array([(raw[end] & 0xC0) != 0x80 for end in allowed], dtype=bool)
-        allowed = allowed[whole_characters] if len(allowed) else allowed
-        at_words = (
-            allowed[[_WHITE_SPACE.match(raw, int(end)) is not None for end in allowed]] if len(allowed) else allowed
-        )
-        pieces, begin = [], 0
+            shared = shared[shared_boundaries(student.ends, teacher.ends)[0]]
+        boundaries = TextBoundaries.of(text)
+        places = CutPlaces(boundaries, shared)
+        pieces, begin = [], boundaries.first_line()
         while begin < len(raw):
-            reach = len(raw)
-            for ends, limit in limits:
-                first = int(np.searchsorted(ends, begin, side="right"))
-                reach = min(reach, int(ends[min(first + limit, len(ends)) - 1]))
+            reach = _reach(encodings, limits_in_tokens, begin)
             if reach < len(raw):
-                reach = _last_cut(begin, reach, at_words, allowed, raw)
-            piece = raw[begin:reach].decode("utf-8").strip()
+                reach = places.cut(begin, reach, _reach(encodings, limits_alone, begin))
+            piece = raw[begin:reach].decode("utf-8").rstrip()
             if piece:
                 pieces.append(piece)
-            begin = reach
+            begin = boundaries.resume(begin, reach)
         return pieces
 
     # --- encoding ---
@@ -222,22 +218,25 @@ def _share(wanted: int, documents: int, number: int) -> int:
     return (number + 1) * wanted // documents - number * wanted // documents
 
 
-def _last_cut(begin: int, reach: int, at_words: np.ndarray, allowed: np.ndarray, raw: bytes) -> int:
-    """Where a piece that begins at `begin` and must not go past `reach` ends: between words if that keeps it at least
-    half as long, else at any shared boundary, else between any two characters."""
-    for candidates, least in ((at_words, begin + (reach - begin) // 2), (allowed, begin)):
-        index = int(np.searchsorted(candidates, reach, side="right")) - 1
-        if index >= 0 and candidates[index] > least:
-            return int(candidates[index])
-    cut = reach
-    while cut > begin and (raw[cut] & 0xC0) == 0x80:
-        cut -= 1
-    if cut > begin:
-        return cut
-    cut = reach
-    while cut < len(raw) and (raw[cut] & 0xC0) == 0x80:
-        cut += 1
-    return cut
+def _portions(texts: Sequence[str]) -> Iterator[slice]:
+    """Consecutive slices of `texts`, each small enough for one call of a tokenizer."""
+    start = size = 0
+    for index, text in enumerate(texts):
+        if index > start and (index - start == _TEXTS_AT_ONCE or size + len(text) > _CHARACTERS_AT_ONCE):
+            yield slice(start, index)
+            start, size = index, 0
+        size += len(text)
+    if start < len(texts):
+        yield slice(start, len(texts))
+
+
+def _reach(encodings: Sequence[Encoding], limits: Sequence[int], begin: int) -> int:
+    """The byte up to which every encoding takes no more tokens than its limit, counted from the byte `begin`."""
+    reach = []
+    for encoding, limit in zip(encodings, limits, strict=True):
+        first = int(np.searchsorted(encoding.ends, begin, side="right"))
+        reach.append(int(encoding.ends[min(first + limit, len(encoding.ends)) - 1]))
+    return min(reach)
 
 
 ROW_COLUMNS = ("student_rows", "teacher_rows", "skips", "end_rows", "end_skips")

@@ -286,7 +286,7 @@ def _download(file: str) -> str:
     """A whole file of the Hub, into the Hub's cache."""
     from huggingface_hub import HfApi
 
-    match = re.fullmatch(r"hf://datasets/(.+?)@([^/]+)/(.+)", file)
+    match = re.fullmatch(r"hf://datasets/([^@]+)@([^/]+)/(.+)", file)
     if match is None:
         raise PreconditionError(f"{file} is not a file of a data set")
     return HfApi().hf_hub_download(match[1], match[3], revision=match[2], repo_type="dataset")

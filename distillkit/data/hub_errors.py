@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import re
-
 from distillkit.data.standard_sets import PYTHON_DOCS, DatasetEntry
 from distillkit.errors import DistillkitError, PreconditionError, UsageError, first_line
 from distillkit.hub import HubRepository, error_chain, is_offline, is_unreachable
@@ -23,11 +21,11 @@ def explain(error: Exception, entry: DatasetEntry) -> DistillkitError | None:
         return repository.gated()
     if any(isinstance(link, DatasetNotFoundError) for link in error_chain(error)):
         return repository.missing()
-    configurations = re.search(r"onfig.*vailable[^\[]*\[([^\]]*)\]", str(error), re.DOTALL)
-    if isinstance(error, ValueError) and configurations:
+    configurations = _listed_configurations(str(error))
+    if isinstance(error, ValueError) and configurations is not None:
         trouble = f"no configuration '{entry.config}'" if entry.config else "it has several configurations"
         return UsageError(
-            f"{repository}: {trouble}; configurations: {configurations[1].replace(chr(39), '')}",
+            f"{repository}: {trouble}; configurations: {configurations.replace(chr(39), '')}",
             hint=f"name one of them: --dataset {entry.id}:CONFIGURATION",
         )
     if isinstance(error, RuntimeError) and "script" in first_line(error):
@@ -37,3 +35,14 @@ def explain(error: Exception, entry: DatasetEntry) -> DistillkitError | None:
     if isinstance(error, FileNotFoundError) and not is_unreachable(error) and not is_offline(error):
         return PreconditionError(f"{repository}: no data files of a known format in it", hint=_NO_NETWORK_HINT)
     return repository.explain(error)
+
+
+def _listed_configurations(message: str) -> str | None:
+    """What stands in brackets behind "Config … available …" and the like."""
+    _, found, rest = message.partition("onfig")
+    if found:
+        _, found, rest = rest.partition("vailable")
+    if found:
+        _, found, rest = rest.partition("[")
+    listed, closed, _ = rest.partition("]")
+    return listed if found and closed else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -10,9 +9,6 @@ from distillkit.data.cleaning import clean_text
 from distillkit.data.document import Document
 from distillkit.data.notes import ReadingNotes
 from distillkit.data.sections import byte_length, cut_sections
-
-# ` = Title = `, ` = = Section = = `: as many marks on the right as on the left.
-_HEADING = re.compile(r"(=(?: =)*) [^=\s].* \1", re.DOTALL)
 
 
 class Row(NamedTuple):
@@ -50,19 +46,31 @@ def article_documents(rows: Iterable[Row], section_bytes: int, notes: ReadingNot
     origin = ""
     for row in rows:
         text = clean_text(row.text).strip()
-        heading = _HEADING.fullmatch(text)
-        if heading:
+        depth = heading_depth(text)
+        if depth:
             notes.count("headings left out")
         elif not text:
             notes.count("blank rows left out")
         else:
             origin = origin or row.origin
             lines.append(text)
-        if heading and heading[1] == "=" and lines:
+        if depth == 1 and lines:
             yield from section_documents("\n".join(lines), origin, section_bytes)
             lines, origin = [], ""
     if lines:
         yield from section_documents("\n".join(lines), origin, section_bytes)
+
+
+def heading_depth(text: str) -> int:
+    """1 for `= Title =`, 2 for `= = Section = =` and so on: as many marks on the right as on the left; 0 for no heading."""
+    marks = text[: len(text) - len(text.lstrip("= "))]
+    depth = marks.count("=")
+    title = text[len(marks) :]
+    left = "= " * depth
+    # One letter at least between the marks.
+    if not depth or marks != left or not title.strip() or title[0].isspace() or not title[1:].endswith(left[::-1]):
+        return 0
+    return depth
 
 
 def section_documents(text: str, origin: str, section_bytes: int, *, ends_text: bool = True) -> Iterator[Document]:

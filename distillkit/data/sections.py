@@ -7,20 +7,18 @@ would otherwise be a single document.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from distillkit.data.cleaning import clean_text, leading_blank_lines
+from distillkit.data.text_boundaries import SENTENCE_END, WIDE_SENTENCE_END, cluster_start
+from distillkit.interrupts import check_interrupted
 
 _PARAGRAPH_END = re.compile(r"\n(?:[ \t]*\n)+")
-_SENTENCE_END = re.compile(r"""[.!?…]["'”’»)\]]*\s+|[。！？]["'”’」』]*""")
+_SENTENCE_END = re.compile(rf"{SENTENCE_END}\s+|{WIDE_SENTENCE_END}")
 _WORD_END = re.compile(r"\s+")
 # A cut is looked for in the last three quarters of the room, so that no kind of boundary makes tiny sections.
 _SHORTEST = 4
-# More characters than any sensible grapheme cluster has.
-_LONGEST_CLUSTER = 64
-_ZERO_WIDTH_JOINER = "\u200d"
 
 
 def byte_length(text: str) -> int:
@@ -63,28 +61,33 @@ def cut_sections(text: str, limit: int) -> list[Section]:
 
 
 def _cut_blocks(blocks: Iterable[str], limit: int) -> Iterator[tuple[int, str]]:
-    pending, line = "", 1
+    pending, line, inside_line = "", 1, False
+
+    def section(piece: str) -> Iterator[tuple[int, str]]:
+        nonlocal line, inside_line
+        check_interrupted()
+        # What is left of the white space at a cut inside a line is no indentation; a space that carries a mark is a letter.
+        blanks = len(piece) - len(piece.lstrip(" \t")) if inside_line else 0
+        text = clean_text(piece[cluster_start(piece, 0, blanks) :])
+        if text:
+            yield line + leading_blank_lines(piece), text
+        line += piece.count("\n")
+        inside_line = not piece.endswith("\n")
+
     for block in blocks:
         pending += block
         start = 0
-        while len(pending) - start > limit + _LONGEST_CLUSTER:
+        # With one character more, which says whether a cluster ends at the cut.
+        while len(pending) - start > limit + 1:
             end = _cut(pending, start, limit)
-            yield from _section(pending[start:end], line)
-            line += pending.count("\n", start, end)
+            yield from section(pending[start:end])
             start = end
         pending = pending[start:]
     start = 0
     while start < len(pending):
         end = _cut(pending, start, limit)
-        yield from _section(pending[start:end], line)
-        line += pending.count("\n", start, end)
+        yield from section(pending[start:end])
         start = end
-
-
-def _section(piece: str, line: int) -> Iterator[tuple[int, str]]:
-    text = clean_text(piece)
-    if text:
-        yield line + leading_blank_lines(piece), text
 
 
 def _cut(text: str, start: int, limit: int) -> int:
@@ -97,23 +100,17 @@ def _cut(text: str, start: int, limit: int) -> int:
     shortest = len(window) // _SHORTEST
     for boundary in (_PARAGRAPH_END, None, _SENTENCE_END, _WORD_END):
         end = window.rfind("\n", shortest) + 1 if boundary is None else _last_end(boundary, window, shortest)
-        if end > 0:
-            return start + end
-    return _between_characters(text, start, start + max(1, len(window)))
+        # A space may be the one that carries a mark.
+        end = cluster_start(text, start, start + end) if end else start
+        if end > start:
+            return end
+    end = start + max(1, len(window))
+    between = cluster_start(text, start, end)
+    return between if between > start else end
 
 
 def _last_end(boundary: re.Pattern[str], window: str, shortest: int) -> int:
     end = 0
     for match in boundary.finditer(window, shortest):
         end = match.end()
-    return end
-
-
-def _between_characters(text: str, start: int, end: int) -> int:
-    """`end`, or a little before it where it would separate a letter from its marks or the members of a joined emoji."""
-    for position in range(end, max(start, end - _LONGEST_CLUSTER), -1):
-        following = text[position]
-        extends = unicodedata.category(following).startswith("M") or "\U0001f3fb" <= following <= "\U0001f3ff"
-        if not extends and _ZERO_WIDTH_JOINER not in (following, text[position - 1]):
-            return position
     return end

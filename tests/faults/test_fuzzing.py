@@ -28,10 +28,18 @@ from pyarrow import parquet
 from tiny_models import save_model_folder, tiny_model, tiny_tokenizer
 
 from distillkit.cli import app as cli
-from distillkit.console import Console
-from distillkit.data.cleaning import clean_text
+from distillkit.console import Console, sanitize
+from distillkit.data.cleaning import clean_text, text_digest
+from distillkit.data.document import Document
+from distillkit.data.examples import ExampleBuilder
+from distillkit.data.python_docs import prose
+from distillkit.data.rows import heading_depth
+from distillkit.data.sections import cut_sections
 from distillkit.data.sources import check_source, load_documents, source_fingerprint
 from distillkit.data.split_names import assign_splits
+from distillkit.data.standard_sets import parse_hub_reference
+from distillkit.data.text_boundaries import TextBoundaries
+from distillkit.data.text_decoding import decode_lines
 from distillkit.data.text_encoder import make_text_encoder
 from distillkit.errors import DistillkitError
 from distillkit.models import loading
@@ -43,6 +51,7 @@ from distillkit.settings.parameters import Parameters, fields
 from distillkit.settings.paths import check_folder_name
 from distillkit.settings.resolve import Layer, resolve
 from distillkit.teachers import cache_entries, shards
+from distillkit.teachers.continuation_filter import reason_to_drop
 from distillkit.teachers.exact_cache import known_width
 from distillkit.training import checkpoints
 from distillkit.training.metrics_log import read_metrics
@@ -536,6 +545,64 @@ def test_data_cards(tmp_path_factory: pytest.TempPathFactory, front_matter: byte
     (folder / "data" / "a.txt").write_bytes(SOUND["txt"])
     (folder / "README.md").write_bytes(b"---\n" + front_matter + b"\n---\nconfigs\n")
     ours(lambda: load_documents(Parameters(dataset_path=str(folder)), QUIET))
+
+
+# What repeats for long: quadratic time would be minutes, and a pattern that remembers every repeat gigabytes.
+REPEATED = ["a", " ", "\t", "\n", "\n ", "\r", "\r\n", ".", ".''", "“", "…)", "。", "。」", "=", "= ", "===\n", "0", "1 ", "_", "-", "<", "[",
+            '"', ",", "\\", "hf_", "sk-", "://", "://a:", "\x1b", "\x1b[0", "\x1b]", "\u0301", " \u0301", "👩", "👩\u200d", "🇩🇪", "👍🏽", "ภาษา",
+            "\u1100", "क्", "\u0600", "\u200b", "\u2028", "\u3000", "한", "漢"]  # fmt: skip
+
+
+@st.composite
+def long_repeats(draw: st.DrawFn, size: int) -> str:
+    """One or two units repeated up to `size` characters each, with something short around them."""
+    around = st.sampled_from(["", "x", " ", "\n", "= x", ". ", "é"])
+    parts = [draw(around)]
+    for _ in range(draw(st.integers(1, 2))):
+        unit = draw(st.sampled_from(REPEATED))
+        parts += [unit * (draw(st.integers(1, size)) // len(unit) + 1), draw(around)]
+    return "".join(parts)
+
+
+@bounded
+@given(long_repeats(200_000))
+def test_long_repeats_in_texts(text: str) -> None:
+    """All that takes texts apart; nothing but white space is lost in it."""
+    clean = clean_text(text)
+    sections = cut_sections(text, 8192)
+    assert "".join("".join(section.text.split()) for section in sections) == "".join(text.split())
+    found = TextBoundaries.of(text)
+    assert found.clusters[-1] == len(text.encode())
+    heading_depth(clean)
+    prose(text)
+    text_digest(text)
+    sanitize(text)
+    assert "".join(decode_lines([text[:1000], text[1000:]], "x")) == text
+    reason_to_drop(text[:5000])
+    ours(lambda: parse_reference(text))
+    ours(lambda: parse_reference(f"pypi:{text}"))
+    parse_hub_reference(text)
+
+
+@bounded
+@given(st.sampled_from([".txt", ".md", ".jsonl", ".json"]), long_repeats(100_000))
+def test_long_repeats_in_files(tmp_path_factory: pytest.TempPathFactory, suffix: str, text: str) -> None:
+    path = tmp_path_factory.getbasetemp() / f"repeats{suffix}"
+    rows = [{"text": text}, {"text": "Another text."}]
+    content = {".jsonl": b"\n".join(map(dumped, rows)), ".json": dumped(rows)}.get(suffix, text.encode())
+    path.write_bytes(content)
+    ours(lambda: load_documents(Parameters(dataset_path=str(path)), QUIET))
+
+
+@bounded
+@given(long_repeats(20_000))
+def test_long_repeats_in_examples(model: Path, text: str) -> None:
+    tokenizer = loading.load_tokenizer(loading.locate(parse_reference(str(model)), QUIET))
+    encoder = make_text_encoder(tokenizer, None, 64, needs_bytes=True)
+    builder = ExampleBuilder(encoder, None, align=False, seed=0)
+    for made in ours(lambda: list(builder.build([Document(text, "x")], 10_000))) or ():
+        assert len(made.student_ids) <= 64
+        assert made.bytes == len(made.text.encode())
 
 
 # --- models ----------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import regex
 from tiny_models import make_paragraph, tiny_sentencepiece_tokenizer, tiny_tokenizer
 
 from distillkit.data import examples as examples_module
@@ -55,7 +56,7 @@ def assert_whole(text: str, examples: list[Example]) -> None:
     for example in examples:
         assert example.bytes == len(example.text.encode())
     # In the order of the text: each piece is sought behind the one before.
-    left = {index: example.text for index, example in enumerate(examples)}
+    left = {index: example.text.lstrip() for index, example in enumerate(examples)}
     position = 0
     while left:
         while position < len(text) and text[position].isspace():
@@ -104,6 +105,108 @@ def test_pieces_are_long_where_they_can_be(tokenizers: dict[str, Any]) -> None:
     # English is cut between words.
     words = set(long_text(2).split())
     assert all(word in words for example in built for word in example.text.split())
+
+
+SCRIPTS = {
+    "thai": "ภาษาไทยเป็นภาษาที่มีระดับเสียงของคำแน่นอนน้ำกำลัง" * 20,
+    "hangul": "한국어는교착어이다" * 30,
+    "hindi": "संस्कृतम् क्षत्रिय विद्यार्थी प्रार्थना " * 20,
+    "bengali": "বাংলাভাষাক্ষেত্রেস্বাধীন" * 20,
+    "arabic": "بِسْمِ ٱللَّهِ ٱلرَّحْمَٰنِ " * 20,
+    "decomposed": "e\u0301a\u0302\u0323o\u0308n\u0303" * 60,
+    "joined emoji": "👩\u200d👩\u200d👧\u200d👦🏳\ufe0f\u200d🌈" * 20,
+    "coloured emoji": "👍🏽👋🏿" * 40,
+    "flags": "🇩🇪🇫🇷🇯🇵" * 30,
+    "keycaps": "1\ufe0f\u20e32\ufe0f\u20e3" * 40,
+    "CR LF": "ab\r\ncd ef\r\n\r\n" * 60,
+    "marked spaces": " \u0301 \u0308x" * 60,
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize(("student", "teacher"), PAIRS)
+def test_no_piece_begins_or_ends_inside_a_letter(
+    tokenizers: dict[str, Any], student: str, teacher: str | None, script: str
+) -> None:
+    text = SCRIPTS[script]
+    students = encoder(tokenizers, student, 64)
+    teachers = encoder(tokenizers, teacher, 80) if teacher else None
+    builder = ExampleBuilder(students, teachers, align=True, seed=3)
+    built = list(builder.build(documents(text), 10_000))
+    assert len(built) > 5
+    assert_whole(text, built)
+    clusters = regex.findall(r"\X", text)
+    # As many letters in the pieces as in the text: none became two.
+    whole = sum(not cluster.isspace() for cluster in clusters)
+    pieces = [cluster for example in built for cluster in regex.findall(r"\X", example.text)]
+    assert sum(not cluster.isspace() for cluster in pieces) == whole
+    assert set(pieces) <= set(clusters)
+
+
+def test_only_a_letter_that_alone_is_too_long_is_cut(tokenizers: dict[str, Any]) -> None:
+    """Each of these stands before or after ordinary letters; 30 marks fit, 300 do not."""
+    builder = ExampleBuilder(encoder(tokenizers, "bpe", 72), None, align=False, seed=3)
+    fitting, too_long = "e" + "\u0301" * 30, "o" + "\u0302" * 300
+    text = f"ab{fitting}cd{fitting}{fitting}" * 4 + too_long + "xy"
+    built = list(builder.build(documents(text), 10_000))
+    assert_whole(text, built)
+    assert sum(example.text.count(fitting) for example in built) == 12
+    assert sum(example.text.count("\u0302") for example in built) == 300
+
+
+CODE = "\n".join(
+    f"class Reader{number}(Base):\n    def read(self, source, limit={number}):\n        for line in source:\n"
+    f"            if line and len(line) < limit:\n                self.found.append(line.strip())\n\n"
+    f"\tdef close(self):\n\t\tself.source.close()\n"
+    for number in range(40)
+)
+
+
+@pytest.mark.parametrize("max_length", [64, 200])
+@pytest.mark.parametrize(("student", "teacher"), [*PAIRS, ("gpt", "sentencepiece")])
+def test_pieces_of_code_begin_at_a_line_with_its_indentation(
+    tokenizers: dict[str, Any], student: str, teacher: str | None, max_length: int
+) -> None:
+    # A vocabulary that has learnt code: its tokens hold line ends and indentation together.
+    learnt = tokenizers | {"gpt": tiny_tokenizer(900)}
+    teachers = encoder(learnt, teacher, max_length) if teacher else None
+    builder = ExampleBuilder(encoder(learnt, student, max_length), teachers, align=True, seed=3)
+    built = list(builder.build(documents(CODE), 10_000))
+    assert len(built) > 10
+    source = f"\n{CODE}\n"
+    lines = [line for line in CODE.split("\n") if line.strip()]
+    assert sorted(line for e in built for line in e.text.split("\n") if line.strip()) == sorted(lines)
+    assert all(f"\n{example.text}\n" in source for example in built)
+    if max_length == 64:
+        assert sum(example.text.startswith((" ", "\t")) for example in built) > len(built) / 3
+
+
+def test_prose_is_cut_at_sentences_where_one_is_near(tokenizers: dict[str, Any]) -> None:
+    students = encoder(tokenizers, "bpe", 200)
+    text = long_text(5, sentences=300)
+    built = list(ExampleBuilder(students, None, align=False, seed=3).build(documents(text), 10_000))
+    assert_whole(text, built)
+    lengths = [example.student_tokens for example in built]
+    assert np.mean(lengths) > 0.9 * students.limit
+    assert np.mean([example.text.endswith(".") for example in built]) > 0.5
+
+
+def test_white_space_between_pieces_is_all_that_is_lost(tokenizers: dict[str, Any]) -> None:
+    """However long the white space is, and though an indentation is longer than a piece."""
+    builder = ExampleBuilder(encoder(tokenizers, "bpe", 24), None, align=False, seed=3)
+    text = f"one two{' ' * 500}three four\n{' ' * 500}five six\n\n\n{chr(10) * 300}  seven eight"
+    built = list(builder.build(documents(text), 10_000))
+    assert_whole(text, built)
+    assert any(example.text.startswith("  seven") for example in built)
+
+
+def test_texts_go_to_the_tokenizer_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(examples_module, "_CHARACTERS_AT_ONCE", 10)
+    monkeypatch.setattr(examples_module, "_TEXTS_AT_ONCE", 3)
+    texts = ["a" * size for size in (4, 4, 4, 30, 1, 1, 1, 1)]
+    portions = [texts[portion] for portion in examples_module._portions(texts)]
+    assert [len(portion) for portion in portions] == [2, 1, 1, 3, 1]
+    assert [text for portion in portions for text in portion] == texts
 
 
 def test_cuts_are_where_both_have_a_boundary(tokenizers: dict[str, Any]) -> None:
