@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from distillkit.alignment.encoding import Encoding, encode_batch, encode_by_offsets
@@ -49,6 +49,10 @@ class TextEncoders:
 
     student: TextEncoder
     teacher: TextEncoder
+
+    def for_shared_examples(self) -> TextEncoder:
+        """How both read where they have one tokenizer: as the student, and no more than fits into either."""
+        return replace(self.student, limit=min(self.student.limit, self.teacher.limit))
 
 
 def make_text_encoder(tokenizer: Any, context: int | None, max_length: int, *, needs_bytes: bool) -> TextEncoder:

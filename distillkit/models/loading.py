@@ -23,7 +23,6 @@ from distillkit.silence_libraries import silence_transformers
 from distillkit.storage import fingerprint_of, read_json, sha256_of
 
 _TOKENIZER_FILES = ("tokenizer", "vocab", "merges", "special_tokens", "added_tokens", "spiece", "qwen")
-_CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
 
 
 @dataclass(frozen=True)
@@ -230,18 +229,6 @@ def _tokenizer_config(folder: Path) -> dict[str, Any]:
             f"{folder / 'tokenizer_config.json'} cannot be read: {error}", hint="get the model again"
         ) from error
     return content if isinstance(content, dict) else {}
-
-
-def context_length(located: LocatedModel) -> int | None:
-    """The longest input of a model in tokens; None where its configuration sets no limit.
-
-    Raises:
-        PreconditionError: config.json is missing or damaged.
-    """
-    config = read_config(located.folder)
-    text_config = config.get("text_config")
-    values = {**config, **text_config} if isinstance(text_config, dict) else config
-    return next((values[name] for name in _CONTEXT_NAMES if isinstance(values.get(name), int)), None)
 
 
 def load_tokenizer(located: LocatedModel, *, trust_remote_code: bool = False) -> Any:

@@ -14,9 +14,9 @@ from distillkit.console import Console
 from distillkit.data.text_encoder import TextEncoders, make_text_encoder
 from distillkit.errors import PreconditionError
 from distillkit.installing import provide
+from distillkit.models.context import context_length
 from distillkit.models.loading import (
     LocatedModel,
-    context_length,
     load_model,
     load_student,
     load_tokenizer,
@@ -68,9 +68,10 @@ class ModelPair:
         encoders = {}
         for role, located in (("teacher", self.teacher), ("student", self.student)):
             tokenizer = load_tokenizer(located, trust_remote_code=config.trust_remote_code)
-            context = context_length(located)
             # A teacher with another tokenizer may need more tokens for the same text than the student.
-            longest = config.max_length if role == "student" else context or 2 * config.max_length
+            wanted = config.max_length if role == "student" else 2 * config.max_length
+            context = context_length(located, wanted, trust_remote_code=config.trust_remote_code)
+            longest = config.max_length if role == "student" else context or wanted
             if console is not None and context is not None and context < config.max_length:
                 console.info(f"the {role}'s context is {context} tokens: examples are cut to it")
             encoders[role] = make_text_encoder(tokenizer, context, longest, needs_bytes=config.box_type == "white")

@@ -43,9 +43,8 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
 
     same = same_tokenizer(encoders.student, encoders.teacher)
     white = config.box_type == "white"
-    builder = ExampleBuilder(
-        encoders.student, None if same else encoders.teacher, align=white and not same, seed=config.seed
-    )
+    student = encoders.for_shared_examples() if same else encoders.student
+    builder = ExampleBuilder(student, None if same else encoders.teacher, align=white and not same, seed=config.seed)
     parts = {"test": held_out, "validation": held_out, "train": config.sample_size}
     examples: dict[str, list[Example]] = {}
     with console.progress("encoding", total=sum(parts.values()), unit="examples") as progress:
@@ -61,7 +60,7 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
         "source": documents.description,
         "fingerprint": documents.fingerprint,
         "same_tokenizer": same,
-        "max_length": {"student": encoders.student.limit, "teacher": encoders.teacher.limit},
+        "max_length": {"student": student.limit, "teacher": encoders.teacher.limit},
         "splits": {part: _counts(built) for part, built in examples.items()},
         "dropped": {"inexact": builder.notes.inexact, "too_short": builder.notes.too_short},
         "notes": [*documents.notes, *split.notes],
