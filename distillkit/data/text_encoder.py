@@ -21,6 +21,7 @@ class TextEncoder:
         start_id: put before every text, so that its first token is predicted too; None if the model has none.
         end_id: put after a text that really ends; None if the model has none.
         limit: how many tokens of text fit, the two above not counted.
+        context: how many tokens the model can read at all, specials included; None where it has no limit.
     """
 
     tokenizer: Any
@@ -28,6 +29,7 @@ class TextEncoder:
     start_id: int | None
     end_id: int | None
     limit: int
+    context: int | None = None
 
     def with_specials(self, ids: Sequence[int], ends: bool) -> list[int]:
         """`ids` as the model reads them: start, text, end."""
@@ -77,4 +79,4 @@ def make_text_encoder(tokenizer: Any, context: int | None, max_length: int, *, n
     end = tokenizer.eos_token_id
     specials = (start is not None) + (end is not None)
     longest = max_length if context is None else min(max_length, context)
-    return TextEncoder(tokenizer, table, start, end, max(1, longest - specials))
+    return TextEncoder(tokenizer, table, start, end, max(1, longest - specials), context)

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from distillkit.errors import PreconditionError
 from distillkit.models.loading import LocatedModel, read_config, weight_files
 from distillkit.models.safetensors_reader import StoredWeights
 from distillkit.models.shape import model_shape

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from distillkit.models.plain_folder import plain_config
 from distillkit.models.pruning import LAYER_COUNT_NAMES
 from distillkit.silence_libraries import silence_transformers
 
@@ -77,7 +78,7 @@ def model_shape(config: dict[str, Any]) -> ModelShape | None:
     not know, or one that brings its own code)."""
     if not isinstance(config.get("model_type"), str) or "auto_map" in config:
         return None
-    return _shape_of(json.dumps(config, sort_keys=True))
+    return _shape_of(json.dumps(plain_config(config), sort_keys=True))
 
 
 @functools.cache
@@ -125,7 +126,9 @@ def _positions(model: nn.Module) -> int | None:
             offset = getattr(module, "offset", 0)
             rows.append(module.num_embeddings - max(begin, offset if isinstance(offset, int) else 0))
         # Frequencies that are computed once, for so many positions (GPT-J, CodeGen).
-        rows += [int(table.shape[0]) for buffer, table in module.named_buffers(recurse=False) if buffer == "embed_positions"]
+        rows += [
+            int(table.shape[0]) for buffer, table in module.named_buffers(recurse=False) if buffer == "embed_positions"
+        ]
     return min((count for count in rows if count > 0), default=None)
 
 
