@@ -43,9 +43,18 @@ def adapter_alone(name: str, folder: Path) -> PreconditionError:
 
 
 def plain_config(config: dict[str, Any]) -> dict[str, Any]:
-    """The content of a config.json without what only changes the form of the result or how attention is computed."""
+    """The content of a config.json without what only changes the form of the result or how attention is computed, and
+    without what keeps a model from being built although it takes no part in computing."""
     kept = {name: value for name, value in config.items() if not _disturbs(name, value)}
+    if pads_beyond(config):
+        kept["pad_token_id"] = None
     return {name: plain_config(value) if _is_part(name, value) else value for name, value in kept.items()}
+
+
+def pads_beyond(config: dict[str, Any]) -> bool:
+    """Whether padding has an id that the embedding has no row for, with which transformers cannot build a model."""
+    padding, size = config.get("pad_token_id"), config.get("vocab_size")
+    return isinstance(padding, int) and isinstance(size, int) and padding >= size
 
 
 def _is_part(name: str, value: Any) -> bool:
@@ -53,6 +62,8 @@ def _is_part(name: str, value: Any) -> bool:
 
 
 def _disturbs(name: str, value: Any) -> bool:
+    if name == "quantization_config":
+        return not value
     if name in ATTENTION_SETTINGS:
         return value not in _ATTENTION_OF_TORCH
     # What is the default already stays, so that most folders are used as they are.

@@ -90,7 +90,7 @@ def _shape_of(text: str) -> ModelShape | None:
     try:
         with silence_transformers(), torch.device("meta"):
             model: Any = AutoModelForCausalLM.from_config(AutoConfig.for_model(config["model_type"], **values))
-    except (ValueError, KeyError, TypeError, ImportError):
+    except (ValueError, KeyError, TypeError, ImportError, AssertionError, RuntimeError):
         return None
     head = model.get_output_embeddings()
     columns, width = head.weight.shape if head is not None else (0, 0)

@@ -35,6 +35,7 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
     """Locate the models (downloading them if need be), read the texts, build the examples."""
     pair = locate_pair(config, console)
     encoders = pair.text_encoders(config, console)
+    pair.check_rows_around(encoders, console)
     documents = load_documents(config, console)
     held_out = held_out_examples(config)
     split = split_documents(documents, seed=config.seed, max_length=config.max_length, held_out_size=held_out)
@@ -55,6 +56,14 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
                 progress.advance()
     _check_amounts(config, documents.description, examples, console)
     _report_dropped_texts(builder, console)
+    built = [example for part in examples.values() for example in part]
+    pair.check_rows_inside(
+        {
+            "teacher": lambda: (example.teacher_ids for example in built),
+            "student": lambda: (example.student_ids for example in built),
+        },
+        console,
+    )
 
     stats: dict[str, Any] = {
         "source": documents.description,
