@@ -18,7 +18,7 @@ from distillkit.models.gguf import converted_folder
 from distillkit.models.hub import download_model
 from distillkit.models.plain_folder import adapter_alone, has_adapter, plain_folder
 from distillkit.models.pruning import LAYER_COUNT_NAMES, keep_layers
-from distillkit.models.quantised import quantisation, quantised_format, refuse_quantised
+from distillkit.models.quantised import quantisation, quantised_format, read_by_transformers, refuse_quantised
 from distillkit.models.references import KNOWN_WHEELS, ModelReference
 from distillkit.models.safetensors_reader import StoredWeights
 from distillkit.models.wheels import fetch_from_wheel
@@ -186,9 +186,9 @@ def _check_folder(located: LocatedModel, trust_remote_code: bool, role: str) -> 
     stored = StoredWeights(files)
     if role == "student" and (how := quantisation(config, stored)):
         raise refuse_quantised(name, how, student=True)
-    if "quantization_config" not in config and (how := quantised_format(stored)):
+    if not read_by_transformers(config) and (how := quantised_format(stored)):
         raise PreconditionError(
-            f"{name} is quantised ({how}), and its config.json does not say how, so it would be read wrongly",
+            f"{name} is quantised ({how}), and its config.json names no way of reading it: it would be read wrongly",
             hint="name the unquantised original that it was made from",
         )
 
@@ -257,9 +257,9 @@ def load_tokenizer(located: LocatedModel, *, trust_remote_code: bool = False) ->
 
     name = located.reference.text
     try:
-        with silence_transformers():
+        with silence_transformers(), plain_folder(located.folder) as folder:
             tokenizer: Any = AutoTokenizer.from_pretrained(
-                str(located.folder), trust_remote_code=trust_remote_code, local_files_only=True
+                str(folder), trust_remote_code=trust_remote_code, local_files_only=True
             )
             spelled = tokenizer.encode("a", add_special_tokens=False)
     except ImportError as error:

@@ -6,6 +6,7 @@ from typing import Any
 
 from distillkit.errors import PreconditionError
 from distillkit.models.safetensors_reader import StoredWeights
+from distillkit.silence_libraries import silence_transformers
 
 # Where programs write down how they quantised: transformers and its kin, MLX, older compressed-tensors.
 _CONFIG_NAMES = ("quantization_config", "compression_config", "quantization")
@@ -48,6 +49,19 @@ def quantised_format(stored: StoredWeights) -> str | None:
         if matrix and (kind in _WHOLE_NUMBERS or (kind.startswith("F8") and scales)):
             return f"{name} is stored as {kind}"
     return None
+
+
+def read_by_transformers(config: dict[str, Any]) -> bool:
+    """Whether config.json says how its weights are quantised, in a way that this transformers has heard of: otherwise it
+    takes the numbers for weights."""
+    from transformers.quantizers import AutoHfQuantizer
+
+    settings = config.get("quantization_config")
+    try:
+        with silence_transformers():
+            return isinstance(settings, dict) and bool(AutoHfQuantizer.supports_quant_method(settings))
+    except ValueError:
+        return False
 
 
 def refuse_quantised(name: str, how: str, *, student: bool) -> PreconditionError:

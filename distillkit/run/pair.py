@@ -25,6 +25,7 @@ from distillkit.models.loading import (
     read_config,
     weight_files,
 )
+from distillkit.models.plain_folder import has_adapter
 from distillkit.models.references import parse_reference, parse_student_reference, parse_teacher_reference
 from distillkit.models.requirements import libraries_for_files
 from distillkit.models.safetensors_reader import StoredWeights
@@ -79,6 +80,10 @@ class ModelPair:
             wanted = config.max_length if role == "student" else 2 * config.max_length
             context = context_length(located, wanted, trust_remote_code=config.trust_remote_code)
             longest = config.max_length if role == "student" else context or wanted
+            if console is not None and has_adapter(located.folder) and located.reference.layers is None:
+                console.info(
+                    f"the {role}: an adapter lies beside its weights (adapter_config.json): it is not put on top of them"
+                )
             if console is not None and context is not None and context < config.max_length:
                 console.info(f"the {role}'s context is {context} tokens: examples are cut to it")
             missing = self.missing_rows[role] = MissingRows.of(role, located, tokenizer)
