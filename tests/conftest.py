@@ -43,6 +43,7 @@ _SLOW = (
     "cli/test_model_cards.py",
     "cli/test_new_stage.py",
     "cli/test_parameter_effects.py",
+    "cli/test_unusual_pairs.py",
     "unit/data/test_hub.py",
     "unit/dry_run/test_plan_is_run.py",
     "unit/selftests",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from distillkit.alignment.encoding import Encoding, encode_batch, encode_by_offsets
@@ -21,6 +21,8 @@ class TextEncoder:
         start_id: put before every text, so that its first token is predicted too; None if the model has none.
         end_id: put after a text that really ends; None if the model has none.
         limit: how many tokens of text fit, the two above not counted.
+        context: how many tokens the model can read at all, specials included; None where it has no limit.
+        rows: of the model's embedding: higher ids cannot be read; None where every id of the tokenizer has a row.
     """
 
     tokenizer: Any
@@ -28,6 +30,12 @@ class TextEncoder:
     start_id: int | None
     end_id: int | None
     limit: int
+    context: int | None = None
+    rows: int | None = None
+
+    def can_read(self, ids: Sequence[int]) -> bool:
+        """Whether the model has a row for each of these tokens."""
+        return self.rows is None or max(ids, default=0) < self.rows
 
     def with_specials(self, ids: Sequence[int], ends: bool) -> list[int]:
         """`ids` as the model reads them: start, text, end."""
@@ -50,14 +58,21 @@ class TextEncoders:
     student: TextEncoder
     teacher: TextEncoder
 
+    def for_shared_examples(self) -> TextEncoder:
+        """How both read where they have one tokenizer: as the student, and no more than fits into either."""
+        return replace(self.student, limit=min(self.student.limit, self.teacher.limit))
 
-def make_text_encoder(tokenizer: Any, context: int | None, max_length: int, *, needs_bytes: bool) -> TextEncoder:
+
+def make_text_encoder(
+    tokenizer: Any, context: int | None, max_length: int, *, needs_bytes: bool, rows: int | None = None
+) -> TextEncoder:
     """The encoder of a model.
 
     Args:
         context: the longest input of the model, specials included; None if it has no limit.
         max_length: the longest example, specials included.
         needs_bytes: whether token bytes are indispensable (white box).
+        rows: of the model's embedding, where not every id has one.
 
     Raises:
         PreconditionError: they are, and cannot be known.
@@ -73,4 +88,4 @@ def make_text_encoder(tokenizer: Any, context: int | None, max_length: int, *, n
     end = tokenizer.eos_token_id
     specials = (start is not None) + (end is not None)
     longest = max_length if context is None else min(max_length, context)
-    return TextEncoder(tokenizer, table, start, end, max(1, longest - specials))
+    return TextEncoder(tokenizer, table, start, end, max(1, longest - specials), context, rows)

@@ -6,7 +6,6 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -44,6 +43,7 @@ def generation_speed(
     *,
     device: torch.device,
     autocast_dtype: torch.dtype | None = None,
+    context: int | None = None,
     new_tokens: int = 32,
     repeats: int = 3,
 ) -> float:
@@ -53,14 +53,13 @@ def generation_speed(
 
     Args:
         model: on `device`; its training mode is restored.
-        prompt: token ids, at least one. Prompt and new tokens are cut to the model's context.
+        prompt: token ids, at least one.
+        context: what the model can read at once, to which prompt and new tokens are cut; None for no limit.
 
     Raises:
         Interrupted: a signal arrived.
     """
-    config: Any = model.config
-    context = getattr(config.get_text_config(), "max_position_embeddings", None)
-    if isinstance(context, int):
+    if context is not None:
         prompt = prompt[: max(1, context // 2)]
         new_tokens = max(1, min(new_tokens, context - len(prompt)))
     with eval_mode(model), torch.autocast(device.type, dtype=autocast_dtype, enabled=autocast_dtype is not None):

@@ -19,8 +19,9 @@ from distillkit.silence_libraries import silence_hub
 
 # Weights are safetensors or GGUF only: pickles can run code.
 WEIGHT_PATTERNS = ["*.safetensors", "*.safetensors.index.json"]
-# The card tells the licence.
-OTHER_PATTERNS = ["*.json", "*.model", "*.txt", "*.tiktoken", "*.py", "*.jinja", "tokenizer*", "vocab*", "README.md"]
+# The card tells the licence; what the authors lay beside it goes along with the student.
+OTHER_PATTERNS = ["*.json", "*.model", "*.txt", "*.tiktoken", "*.py", "*.jinja", "tokenizer*", "vocab*", "README.md",
+    "LICEN[CS]E*", "licen[cs]e*", "NOTICE*", "COPYING*", "USE_POLICY*"]  # fmt: skip
 IGNORED_PATTERNS = [
     "*/*",
     "*.bin*",
@@ -105,6 +106,11 @@ def _download(repo_id: str, revision: str | None, console: Console, role: str) -
 
 
 def _no_safetensors(repo_id: str, files: list[str], role: str) -> DistillkitError:
+    if "adapter_config.json" in files:
+        return PreconditionError(
+            f"{repo_id} is an adapter, without the weights of the model that it adapts",
+            hint="merge them first (peft's merge_and_unload()), then " + _ALTERNATIVE.format(role=role),
+        )
     pickles = [name for name in files if name.endswith((".bin", ".pt", ".pth"))]
     if pickles:
         return PreconditionError(

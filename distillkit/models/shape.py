@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from distillkit.models.plain_folder import plain_config
 from distillkit.models.pruning import LAYER_COUNT_NAMES
 from distillkit.silence_libraries import silence_transformers
 
@@ -28,6 +29,9 @@ class ModelShape:
         inner_width: d, numbers per token between blocks.
         head_is_plain: whether the logits are a linear layer on the last hidden states and nothing more (soft caps, scales,
             projections); None where that cannot be told without the weights.
+        full_config: config.json with what its class fills in.
+        positions: tokens that the table of learned positions has rows for; None for a model without one.
+        embedding: rows of the input embedding, and its name among the weights; None where the model does not show it.
     """
 
     config: dict[str, Any]
@@ -37,6 +41,9 @@ class ModelShape:
     width: int
     inner_width: int
     head_is_plain: bool | None
+    full_config: dict[str, Any] = field(default_factory=dict)
+    positions: int | None = None
+    embedding: tuple[int, str] | None = None
 
     def with_layers(self, layers: int | Sequence[int]) -> ModelShape | None:
         """The shape with only so many decoder blocks; None where one layer's size cannot be told."""
@@ -71,7 +78,7 @@ def model_shape(config: dict[str, Any]) -> ModelShape | None:
     not know, or one that brings its own code)."""
     if not isinstance(config.get("model_type"), str) or "auto_map" in config:
         return None
-    return _shape_of(json.dumps(config, sort_keys=True))
+    return _shape_of(json.dumps(plain_config(config), sort_keys=True))
 
 
 @functools.cache
@@ -83,7 +90,7 @@ def _shape_of(text: str) -> ModelShape | None:
     try:
         with silence_transformers(), torch.device("meta"):
             model: Any = AutoModelForCausalLM.from_config(AutoConfig.for_model(config["model_type"], **values))
-    except (ValueError, KeyError, TypeError, ImportError):
+    except (ValueError, KeyError, TypeError, ImportError, AssertionError, RuntimeError):
         return None
     head = model.get_output_embeddings()
     columns, width = head.weight.shape if head is not None else (0, 0)
@@ -96,8 +103,42 @@ def _shape_of(text: str) -> ModelShape | None:
         vocabulary=int(columns),
         width=int(width),
         inner_width=int(getattr(text_config, "hidden_size", width)),
-        head_is_plain=_head_is_plain(model),
+        full_config=model.config.to_dict(),
+        positions=_positions(model),
+        embedding=_embedding(model),
+        head_is_plain=_head_is_plain(model),  # Last: it replaces the backbone's forward.
     )
+
+
+def _positions(model: nn.Module) -> int | None:
+    """Tokens for which the tables of positions have rows.
+
+    A table with a padding id begins behind it (RoBERTa: fairseq counts positions from padding_idx + 1), one with an
+    `offset` (OPT, BART) has so many rows more.
+    """
+    rows = []
+    for name, module in model.named_modules():
+        last = name.rpartition(".")[2]
+        if any(other in name for other in ("vision", "visual", "image", "audio", "encoder.embed", "relative")):
+            continue
+        if isinstance(module, nn.Embedding) and ("position" in last or last in ("wpe", "pos_emb", "pos_embed")):
+            begin = 0 if module.padding_idx is None else module.padding_idx + 1
+            offset = getattr(module, "offset", 0)
+            rows.append(module.num_embeddings - max(begin, offset if isinstance(offset, int) else 0))
+        # Frequencies that are computed once, for so many positions (GPT-J, CodeGen).
+        rows += [
+            int(table.shape[0]) for buffer, table in module.named_buffers(recurse=False) if buffer == "embed_positions"
+        ]
+    return min((count for count in rows if count > 0), default=None)
+
+
+def _embedding(model: Any) -> tuple[int, str] | None:
+    try:
+        weight = model.get_input_embeddings().weight
+    except (AttributeError, NotImplementedError):
+        return None
+    name = next((name for name, value in model.named_parameters() if value is weight), None)
+    return None if name is None else (int(weight.shape[0]), name)
 
 
 class _BackboneOutput:

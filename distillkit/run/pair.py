@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ from distillkit.console import Console
 from distillkit.data.text_encoder import TextEncoders, make_text_encoder
 from distillkit.errors import PreconditionError
 from distillkit.installing import provide
+from distillkit.models.context import context_length
 from distillkit.models.loading import (
     LocatedModel,
-    context_length,
     load_model,
     load_student,
     load_tokenizer,
@@ -24,10 +25,12 @@ from distillkit.models.loading import (
     read_config,
     weight_files,
 )
+from distillkit.models.plain_folder import has_adapter
 from distillkit.models.references import parse_reference, parse_student_reference, parse_teacher_reference
 from distillkit.models.requirements import libraries_for_files
 from distillkit.models.safetensors_reader import StoredWeights
 from distillkit.models.shape import model_shape
+from distillkit.models.usable_ids import MissingRows, add_rows
 from distillkit.run.directory import RunDirectory
 from distillkit.settings.parameters import Parameters
 
@@ -41,18 +44,23 @@ class ModelPair:
         student: where the student lies; the teacher's place for "the teacher with N layers kept".
         student_reference: as given, which says how the student is made.
         same_tokenizer: known once the data are prepared.
+        missing_rows: the tokens of each model that its embedding has no row for, known with the text encoders.
+        student_rows: to how many rows the student's embedding is resized, known then too; None: it stays as it is.
     """
 
     config: Parameters
     teacher: LocatedModel
     student: LocatedModel
     same_tokenizer: bool | None = None
+    missing_rows: dict[str, MissingRows | None] = field(default_factory=dict)
+    student_rows: int | None = None
 
     def record(self) -> dict[str, Any]:
         """For the manifest and data/models.json."""
+        resized = {} if self.student_rows is None else {"rows": self.student_rows}
         return {
             "teacher": {**self.teacher.describe(), "fingerprint": self.teacher.fingerprint()},
-            "student": {**self.student.describe(), "fingerprint": self.student.fingerprint()},
+            "student": {**self.student.describe(), "fingerprint": self.student.fingerprint(), **resized},
         }
 
     def text_encoders(self, config: Parameters, console: Console | None = None) -> TextEncoders:
@@ -68,16 +76,62 @@ class ModelPair:
         encoders = {}
         for role, located in (("teacher", self.teacher), ("student", self.student)):
             tokenizer = load_tokenizer(located, trust_remote_code=config.trust_remote_code)
-            context = context_length(located)
             # A teacher with another tokenizer may need more tokens for the same text than the student.
-            longest = config.max_length if role == "student" else context or 2 * config.max_length
+            wanted = config.max_length if role == "student" else 2 * config.max_length
+            context = context_length(located, wanted, trust_remote_code=config.trust_remote_code)
+            longest = config.max_length if role == "student" else context or wanted
+            if console is not None and has_adapter(located.folder) and located.reference.layers is None:
+                console.info(
+                    f"the {role}: an adapter lies beside its weights (adapter_config.json): it is not put on top of them"
+                )
             if console is not None and context is not None and context < config.max_length:
                 console.info(f"the {role}'s context is {context} tokens: examples are cut to it")
-            encoders[role] = make_text_encoder(tokenizer, context, longest, needs_bytes=config.box_type == "white")
+            missing = self.missing_rows[role] = MissingRows.of(role, located, tokenizer)
+            rows = self.student_rows if role == "student" else None
+            encoders[role] = make_text_encoder(
+                tokenizer, context, longest, needs_bytes=config.box_type == "white",
+                rows=rows if rows is not None or missing is None else missing.rows,
+            )  # fmt: skip
             for what, token in (("beginning", tokenizer.bos_token_id), ("end", tokenizer.eos_token_id)):
                 if console is not None and token is None:
                     console.info(f"the {role}'s tokenizer has no {what}-of-text token: none is used")
         return TextEncoders(encoders["student"], encoders["teacher"])
+
+    def check_rows_around(self, encoders: TextEncoders, console: Console) -> None:
+        """Both models can read what is put around every text; a student gets rows for it.
+
+        Raises:
+            PreconditionError: the teacher cannot.
+        """
+        for role, encoder in (("teacher", encoders.teacher), ("student", encoders.student)):
+            if (missing := self.missing_rows.get(role)) is not None:
+                met = missing.around(encoder.start_id, encoder.end_id)
+                self._provide_rows(missing, met if role == "student" else _without(met, missing.needed), console)
+
+    def check_rows_inside(self, texts: dict[str, Callable[[], Iterable[Sequence[int]]]], console: Console) -> None:
+        """The same for the tokens inside the texts; says what is left without a row.
+
+        Args:
+            texts: by role, gives the texts as that model reads them.
+
+        Raises:
+            PreconditionError: the teacher cannot read one.
+        """
+        for role, read in texts.items():
+            missing = self.missing_rows.get(role)
+            if missing is None or (role == "student" and self.student_rows is not None):
+                continue
+            met = missing.inside(read())
+            self._provide_rows(missing, met, console)
+            if not met and missing.tokens:
+                console.info(missing.unread())
+
+    def _provide_rows(self, missing: MissingRows, met: dict[int, str], console: Console) -> None:
+        if met and missing.role == "teacher":
+            raise missing.refused(met)
+        if met:
+            self.student_rows = missing.size
+            console.info(missing.resized(met))
 
     def load_teacher(self, dtype: torch.dtype, console: Console) -> nn.Module:
         """The teacher, frozen by the caller.
@@ -91,9 +145,12 @@ class ModelPair:
         """The student before training, master weights in fp32.
 
         Raises:
-            PreconditionError, UsageError: as `distillkit.models.loading.load_student`.
+            PreconditionError, UsageError: as `distillkit.models.loading.load_student`; its embedding cannot be resized.
         """
-        return load_student(self.student, trust_remote_code=self.config.trust_remote_code, console=console)
+        student = load_student(self.student, trust_remote_code=self.config.trust_remote_code, console=console)
+        if self.student_rows is not None:
+            add_rows(student, self.student_rows, self.student.reference.text)
+        return student
 
     def load_trained_student(self, folder: Path, console: Console) -> nn.Module:
         """A student that this run has exported.
@@ -105,6 +162,11 @@ class ModelPair:
         return load_model(
             located, dtype=torch.float32, trust_remote_code=self.config.trust_remote_code, console=console
         )
+
+
+def _without(met: dict[int, str], ids: frozenset[int]) -> dict[int, str]:
+    """A teacher is only read with: padding of its own it can do without."""
+    return {index: where for index, where in met.items() if index not in ids}
 
 
 def locate_pair(config: Parameters, console: Console) -> ModelPair:
@@ -139,6 +201,7 @@ def open_pair(config: Parameters, run: RunDirectory, console: Console) -> ModelP
             )
     stats = json.loads((run.data / "stats.json").read_text(encoding="utf-8"))
     pair.same_tokenizer = stats["same_tokenizer"]
+    pair.student_rows = recorded["student"].get("rows")
     return pair
 
 

@@ -110,7 +110,16 @@ def _explained(model: nn.Module) -> Iterator[None]:
 def continue_text(model: nn.Module, encoder: TextEncoder, prompt: str, compute: Compute, seed: int) -> str:
     """What a model writes after `prompt`, as text, escape sequences stripped."""
     tokenizer: Any = encoder.tokenizer
-    ids = encoder.with_specials(tokenizer(prompt, add_special_tokens=False)["input_ids"], ends=False)[-encoder.limit :]
+    new_tokens, longest = NEW_TOKENS, encoder.limit
+    if encoder.context is not None:
+        new_tokens = max(1, min(NEW_TOKENS, encoder.context // 2))
+        longest = max(1, min(longest, encoder.context - new_tokens))
+    ids = encoder.with_specials(tokenizer(prompt, add_special_tokens=False)["input_ids"], ends=False)[-longest:]
+    if not encoder.can_read(ids):
+        raise UsageError(
+            f"the prompt has {tokenizer.decode([max(ids)])!r}, which the model's embedding has no row for",
+            hint="leave it out of the prompt",
+        )
     inputs = torch.tensor([ids], device=compute.device)
     # Weights that are not fp32 are in the format that they compute in already; a CPU writes faster without autocast.
     in_fp32 = next(model.parameters()).dtype == torch.float32
@@ -118,8 +127,8 @@ def continue_text(model: nn.Module, encoder: TextEncoder, prompt: str, compute: 
     torch.manual_seed(seed)
     with torch.inference_mode(), autocasting(compute.device, dtype), _explained(model):
         output = model.generate(  # pyright: ignore[reportCallIssue]
-            input_ids=inputs, attention_mask=torch.ones_like(inputs), max_new_tokens=NEW_TOKENS, do_sample=True,
-            temperature=SAMPLING_TEMPERATURE, top_p=TOP_P, top_k=0,
+            input_ids=inputs, attention_mask=torch.ones_like(inputs), max_new_tokens=new_tokens, do_sample=True,
+            temperature=SAMPLING_TEMPERATURE, top_p=TOP_P, top_k=0, num_beams=1, return_dict_in_generate=False,
             pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0,
         )  # fmt: skip
     # Decoded together with the prompt: SentencePiece drops the space before the first word that it decodes.

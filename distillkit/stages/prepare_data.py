@@ -37,6 +37,7 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
     """Locate the models (downloading them if need be), read the texts, build the examples."""
     pair = locate_pair(config, console)
     encoders = pair.text_encoders(config, console)
+    pair.check_rows_around(encoders, console)
     documents = load_documents(config, console, run.path.parent)
     held_out = held_out_examples(config)
     split = split_documents(documents, seed=config.seed, max_length=config.max_length, held_out_size=held_out)
@@ -45,9 +46,8 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
 
     same = same_tokenizer(encoders.student, encoders.teacher)
     white = config.box_type == "white"
-    builder = ExampleBuilder(
-        encoders.student, None if same else encoders.teacher, align=white and not same, seed=config.seed
-    )
+    student = encoders.for_shared_examples() if same else encoders.student
+    builder = ExampleBuilder(student, None if same else encoders.teacher, align=white and not same, seed=config.seed)
     parts = {"test": held_out, "validation": held_out, "train": config.sample_size}
     examples: dict[str, list[Example]] = {}
     with console.progress("encoding", total=sum(parts.values()), unit="examples") as progress:
@@ -58,12 +58,20 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
                 progress.advance()
     _check_amounts(config, documents.description, examples, console)
     _report_dropped_texts(builder, console)
+    built = [example for part in examples.values() for example in part]
+    pair.check_rows_inside(
+        {
+            "teacher": lambda: (example.teacher_ids for example in built),
+            "student": lambda: (example.student_ids for example in built),
+        },
+        console,
+    )
 
     stats: dict[str, Any] = {
         "source": documents.description,
         "fingerprint": documents.fingerprint,
         "same_tokenizer": same,
-        "max_length": {"student": encoders.student.limit, "teacher": encoders.teacher.limit},
+        "max_length": {"student": student.limit, "teacher": encoders.teacher.limit},
         "splits": {part: _counts(built) for part, built in examples.items()},
         "dropped": {"inexact": builder.notes.inexact, "too_short": builder.notes.too_short},
         "notes": [*documents.notes, *split.notes],

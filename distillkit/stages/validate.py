@@ -99,7 +99,7 @@ def _measurements(
         progress.advance()
         for name, model in {"teacher": teacher, **students}.items():
             slow = name == "teacher" and streaming.on
-            speed = None if slow else _generation_speed(model, test[0], name, compute)
+            speed = None if slow else _generation_speed(model, test[0], name, encoders, compute)
             figures[name]["generated_tokens_per_second"] = speed
         progress.advance()
     del teacher, students
@@ -155,15 +155,18 @@ def _measure(
     }
 
 
-def _generation_speed(model: nn.Module, example: dict[str, Any], name: str, compute: Compute) -> float | None:
+def _generation_speed(
+    model: nn.Module, example: dict[str, Any], name: str, encoders: TextEncoders, compute: Compute
+) -> float | None:
     """New tokens per second in the format in which the model would be used here; None where memory forbids it."""
     weight_format = next(model.parameters()).dtype
     if compute.device.type == "cpu" and weight_format != compute.generation:
         if psutil.virtual_memory().available < 1.5 * 4 * model_size(model).parameters:
             return None
         model.to(compute.generation)
-    prompt = example["teacher_ids" if name == "teacher" else "student_ids"][:16]
-    return generation_speed(model, prompt, device=compute.device)
+    role, encoder = ("teacher", encoders.teacher) if name == "teacher" else ("student", encoders.student)
+    prompt = example[f"{role}_ids"][:16]
+    return generation_speed(model, prompt, device=compute.device, context=encoder.context)
 
 
 def _agreement(

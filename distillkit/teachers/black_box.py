@@ -94,7 +94,7 @@ def continuation_rows(
     """Encode prompt and continuation together; tokens that spell any of the continuation are targets.
 
     Returns:
-        The rows, and how many texts the student's tokenizer cannot spell or leave nothing within its length.
+        The rows, and how many texts the student cannot read, or leave nothing within its length.
     """
     by_index = {prompt.index: prompt for prompt in prompts}
     rows: list[Row] = []
@@ -104,7 +104,7 @@ def continuation_rows(
             continue
         prompt = by_index[continuation.index]
         encoding = student.encode([prompt.text + continuation.text])[0]
-        if encoding is None:
+        if encoding is None or not student.can_read(encoding.ids):
             dropped += 1
             continue
         start = 0 if student.start_id is None else 1

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from distillkit.errors import PreconditionError, UsageError
 from distillkit.models.empty_model import empty_model
 from distillkit.models.loading import LocatedModel, read_config, weight_files
+from distillkit.models.plain_folder import plain_folder
 from distillkit.models.pruning import decoder_blocks
 from distillkit.models.safetensors_reader import StoredWeights
 from distillkit.silence_libraries import silence_transformers
@@ -232,5 +233,5 @@ class BlockwiseTeacher:
 def _config(located: LocatedModel) -> Any:
     from transformers import AutoConfig
 
-    with silence_transformers():
-        return AutoConfig.from_pretrained(str(located.folder), local_files_only=True)
+    with silence_transformers(), plain_folder(located.folder) as folder:
+        return AutoConfig.from_pretrained(str(folder), local_files_only=True)

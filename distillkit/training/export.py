@@ -1,4 +1,4 @@
-"""A student as a folder that `AutoModelForCausalLM.from_pretrained` loads, with its tokenizer and a model card."""
+"""A student as a folder that `AutoModelForCausalLM.from_pretrained` loads, with the files of its origin and a model card."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ from distillkit import __version__, registry
 from distillkit.data.sources import hub_entry, local_path
 from distillkit.data.standard_sets import PYTHON_DOCS
 from distillkit.models.licence import licence_of
-from distillkit.models.loading import load_tokenizer
 from distillkit.models.save_errors import plain_save_errors
+from distillkit.models.student_files import save_student
 from distillkit.reports.model_card import CardFacts, model_card
 from distillkit.run.context import needs_teacher
 from distillkit.run.directory import RunDirectory
 from distillkit.run.pair import ModelPair
 from distillkit.settings.conditions import SOFTENED, has_divergence
 from distillkit.settings.parameters import Parameters, default
-from distillkit.silence_libraries import silence_transformers
 from distillkit.storage import write_bytes, write_folder
 from distillkit.teachers.sources import remembered_choice
 
@@ -36,15 +35,13 @@ def export_student(folder: Path, model: nn.Module, pair: ModelPair, config: Para
 
     Raises:
         DistillkitError: it cannot be written; what was there before is still there.
-        PreconditionError: the tokenizer cannot be loaded, or what the card tells is damaged.
+        PreconditionError: what the card tells is damaged.
     """
-    tokenizer = load_tokenizer(pair.student, trust_remote_code=config.trust_remote_code)
     card = model_card(card_facts(pair, config, run, None))
 
     def fill(target: Path) -> None:
-        with silence_transformers(), plain_save_errors(target):
-            model.save_pretrained(str(target))  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
-            tokenizer.save_pretrained(str(target))
+        with plain_save_errors(target):
+            save_student(target, model, pair.student.folder, trust_remote_code=config.trust_remote_code)
         (target / "README.md").write_text(card, encoding="utf-8")
 
     write_folder(folder, fill, sum(weights.numel() * weights.element_size() for weights in model.parameters()))

@@ -37,7 +37,7 @@ def test_speed_is_the_median_of_new_tokens_per_second(monkeypatch: pytest.Monkey
 def test_prompt_and_new_tokens_stay_within_the_context(length: int) -> None:
     # GPT-2's positions are a table: one too many would be an error.
     model = tiny_model("gpt2", vocab_size=97, context=12)
-    assert generation_speed(model, [1] * length, device=CPU, repeats=1) > 0
+    assert generation_speed(model, [1] * length, device=CPU, context=12, repeats=1) > 0
 
 
 def test_size_counts_tied_weights_once() -> None:

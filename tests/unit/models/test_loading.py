@@ -19,7 +19,6 @@ from distillkit.console import Console
 from distillkit.errors import PreconditionError, UsageError
 from distillkit.models.loading import (
     LocatedModel,
-    context_length,
     load_model,
     load_student,
     load_tokenizer,
@@ -64,7 +63,6 @@ def test_a_folder_is_loaded_as_it_is(folder: Path) -> None:
     assert not model.training
     saved = load_file(folder / "model.safetensors")
     assert all(torch.equal(tensor, saved[name]) for name, tensor in model.state_dict().items())
-    assert context_length(found) == 256
     assert load_tokenizer(found)("a b")["input_ids"] == tiny_tokenizer(300)("a b")["input_ids"]
     assert found.describe() == {"kind": "folder", "reference": str(folder), "revision": None}
 
@@ -276,15 +274,3 @@ def test_the_fingerprint_follows_what_counts(folder: Path) -> None:
     change_config(folder, rope_theta=5.0)
     third = located(folder).fingerprint()
     assert len({first, second, third}) == 3
-
-
-def test_the_context_of_a_model(tmp_path: Path) -> None:
-    def context(**config: Any) -> int | None:
-        (tmp_path / "config.json").write_text(json.dumps(config))
-        return context_length(LocatedModel(parse_reference(str(tmp_path)), tmp_path))
-
-    assert context(n_positions=1024) == 1024
-    assert context(max_position_embeddings=2048, seq_length=8192) == 2048
-    assert context(text_config={"max_position_embeddings": 512}) == 512
-    assert context(max_position_embeddings=None) is None
-    assert context() is None
