@@ -124,7 +124,8 @@ def _student(model: Any, blocks: nn.ModuleList, path: str, kept: Sequence[int]) 
         # Configurations and constructors raise whatever their own checks find.
         if isinstance(error, MemoryError):
             raise
-        raise UnsavableLayersError(f"its configuration does not allow them ({' '.join(str(error).split())})") from error
+        said = " ".join(str(error).split())
+        raise UnsavableLayersError(f"its configuration does not allow them ({said})") from error
     if len(found) != len(kept):
         raise UnsavableLayersError(f"{len(found)} layers would be loaded")
     for place, index in enumerate(kept):
