@@ -1,13 +1,14 @@
-"""Generating one token at a time with a key-value cache: several prompts at once, padded on the left."""
+"""Generating one token at a time with a key-value cache or a state: several prompts at once."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from distillkit.models.decoding_ways import decoding_way
+from distillkit.models.text_batch import DecodingWay, TextBatch
 
 # Probabilities as whole numbers: their running sum is exact, so it cannot depend on the order of a parallel scan.
 _FIXED_POINT = 2.0**40
@@ -17,49 +18,39 @@ _LIKELY_CANDIDATES = 4096
 class Decoding:
     """The state of B texts that a causal language model generates.
 
-    A text in a batch gets the logits that it gets alone: padding is masked, and positions count from the first real
-    token. Call it without gradients.
+    A text in a batch gets the logits that it gets alone. Where the architecture allows it, all texts are read at once:
+    padding is masked, and positions count from the first real token. Otherwise those of one length are. Call it without
+    gradients.
 
     Args:
         prompts: B token id sequences, none of them empty.
         device: where the model is.
+        way: how this architecture is decoded; found where it is not given.
 
     Raises:
         ValueError: there is no prompt, or an empty one.
     """
 
-    def __init__(self, model: nn.Module, prompts: Sequence[Sequence[int]], device: torch.device) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        prompts: Sequence[Sequence[int]],
+        device: torch.device,
+        way: DecodingWay | None = None,
+    ) -> None:
         if not prompts or not all(len(prompt) for prompt in prompts):
             raise ValueError("a model cannot continue nothing")
-        width = max(len(prompt) for prompt in prompts)
-        ids = torch.zeros(len(prompts), width, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for row, prompt in enumerate(prompts):
-            ids[row, width - len(prompt) :] = torch.as_tensor(prompt, dtype=torch.long)
-            mask[row, width - len(prompt) :] = 1
-        self._model: Any = model
-        self._ids, self._mask = ids.to(device), mask.to(device)
-        self._positions = (self._mask.cumsum(-1) - 1).clamp(min=0)
-        self._cache: Any = None
-        accepted = inspect.signature(self._model.forward).parameters
-        # transformers 5.24 gave it a new name; what a repository brings along has the old one.
-        self._cache_name = "cache" if "cache" in accepted else "past_key_values"
-        # ALiBi models take the positions from the mask and have no such argument.
-        self._takes_positions = "position_ids" in accepted
-        self._only_last = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
+        way = way or decoding_way(model, device)
+        together = way.batches(prompts)
+        self._rows = [torch.tensor(rows, device=device) for rows in together]
+        self._batches = [TextBatch(model, [prompts[row] for row in rows], device, way) for rows in together]
+        self._place = torch.cat(self._rows).argsort()
 
     def logits(self) -> Tensor:
-        """[B, V] logits of the next tokens, in the model's own format."""
-        # Only the newest token is read where a cache holds the rest; architectures without one read all again.
-        new = slice(None) if self._cache is None else slice(-1, None)
-        arguments: dict[str, Any] = {"input_ids": self._ids[:, new], "attention_mask": self._mask, **self._only_last}
-        if self._takes_positions:
-            arguments["position_ids"] = self._positions[:, new]
-        if self._cache is not None:
-            arguments[self._cache_name] = self._cache
-        output = self._model(**arguments, use_cache=True)
-        self._cache = getattr(output, self._cache_name, None)
-        return output.logits[:, -1]
+        """[B, V] logits of the next tokens, in the model's own format; of a finished text any."""
+        if len(self._batches) == 1:
+            return self._batches[0].logits()
+        return torch.cat([batch.logits() for batch in self._batches])[self._place]
 
     def append(self, tokens_b: Tensor, writing_b: Tensor) -> None:
         """Add the next token of each text.
@@ -69,10 +60,9 @@ class Decoding:
             writing_b: [B] bool, False for texts that are finished. Their position stays, or it could leave the context
                 while the others continue.
         """
-        self._ids = torch.cat([self._ids, tokens_b[:, None]], dim=1)
-        self._mask = torch.cat([self._mask, writing_b[:, None].to(self._mask.dtype)], dim=1)
-        following = self._positions[:, -1:] + writing_b[:, None].to(self._positions.dtype)
-        self._positions = torch.cat([self._positions, following], dim=1)
+        for rows, batch in zip(self._rows, self._batches, strict=True):
+            whole = len(self._batches) == 1
+            batch.append(tokens_b if whole else tokens_b[rows], writing_b if whole else writing_b[rows])
 
 
 def choose_tokens(logits_bv: Tensor, temperature: float, top_p: float, generator: torch.Generator | None) -> Tensor:

@@ -25,12 +25,13 @@ from distillkit.errors import DistillkitError, PreconditionError
 from distillkit.evaluation.length_batches import longest_first
 from distillkit.interrupts import check_interrupted
 from distillkit.models.decoding import Decoding, choose_tokens
+from distillkit.models.decoding_ways import decoding_way
 from distillkit.storage import explained_write_errors, fingerprint_of, read_json, write_json
 from distillkit.teachers.continuation_filter import ContinuationFilter
 from distillkit.teachers.generation_cache import GenerationCache
 
 # Of the lines and of how they come about; raised when either changes, the filter's judgement included.
-_FORMAT = 2
+_FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,8 @@ def generate_continuations(
 
     written = list(file.reused)
     writer = _Writer(load_model(), tokenizer, sampling, device) if len(written) < len(order) else None
+    if writer is not None and (words := writer.way.words()) is not None:
+        console.info(f"the teacher ({type(writer.model).__name__}): {words}")
     with console.progress("the teacher writes", len(prompts), unit="texts", completed=len(written)) as progress:
         for begin in range(len(written), len(order), batch_size):
             numbers = order[begin : begin + batch_size]
@@ -196,6 +199,7 @@ class _Writer:
         self.tokenizer = tokenizer
         self.sampling = sampling
         self.device = device
+        self.way = decoding_way(model, device)
         self.endings = _ending_ids(model, tokenizer)
         # Heads are often wider than the vocabulary: the rest are no tokens.
         self.vocabulary = max(
@@ -230,7 +234,7 @@ class _Writer:
         generator: torch.Generator,
         progress: ProgressHandle,
     ) -> tuple[list[list[int]], list[str]]:
-        texts = Decoding(self.model, prompts, self.device)
+        texts = Decoding(self.model, prompts, self.device, self.way)
         new: list[list[int]] = [[] for _ in prompts]
         finishes = [""] * len(prompts)
         for step in range(max(room)):
