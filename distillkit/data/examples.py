@@ -26,7 +26,7 @@ from distillkit.silence_libraries import silence_datasets
 # What goes to the tokenizers in one call, which cannot be interrupted: so many texts and characters (a single text may be
 # longer).
 _TEXTS_AT_ONCE = 64
-_CHARACTERS_AT_ONCE = 1 << 20
+_CHARACTERS_AT_ONCE = 1 << 18
 # Less than this teaches nothing: the first token would be the only one with a context.
 _FEWEST_TOKENS = 2
 # How many tokens more a piece may take alone than inside its document before it has to be cut again.
