@@ -35,14 +35,20 @@ def test_the_first_one_stops_where_it_is_to() -> None:
         found.extend(usable_rows(rows(99, 1), "stop", "a", ReadingNotes()))
     assert not found
     fault: list[Row | BadRow] = [BadRow("a, row 1", "not valid JSON", is_fault=True)]
-    with pytest.raises(UsageError, match="a, row 1: not valid JSON$"):
+    with pytest.raises(UsageError, match=r"a, row 1: not valid JSON$"):
         list(usable_rows(fault, "stop", "a", ReadingNotes()))
 
 
 def test_what_is_a_text() -> None:
     assert text_row(" a\u2028b ü ", "w", "o") == Row(" a\u2028b ü ", "o")
     assert text_row("", "w", "o") == Row("", "o")
-    for value, what in ((None, "null"), (True, "true or false"), (1.5, "the number 1.5"), ({}, "an object"), (b"a", "a bytes")):
+    for value, what in (
+        (None, "null"),
+        (True, "true or false"),
+        (1.5, "the number 1.5"),
+        ({}, "an object"),
+        (b"a", "a bytes"),
+    ):
         assert text_row(value, "w", "o") == BadRow("w", what)
     for value, what in (("a\0", "NUL character: not text"), ("a\udfff", "half a surrogate pair (\\udfff) is not text")):
         assert text_row(value, "w", "o") == BadRow("w", what, is_fault=True)

@@ -198,7 +198,9 @@ def hub() -> Iterator[HubServer]:
         "train.parquet": parquet_bytes(id=identifiers, image=pictures, caption=[None, *sentences[1:]])
     }
     server.repositories["o/chats"] = {
-        "train.parquet": parquet_bytes(id=identifiers, messages=[[{"role": "user", "content": text}] for text in sentences])
+        "train.parquet": parquet_bytes(
+            id=identifiers, messages=[[{"role": "user", "content": text}] for text in sentences]
+        )
     }
     server.repositories["o/gaps"] = {
         "train.jsonl": b"".join(
@@ -260,7 +262,9 @@ def test_the_column_is_found_without_downloading_pictures_and_remembered(hub: Hu
     assert first["notes"] == ["o/captions: 1 bad row left out (o/captions[train], row 1, column 'caption': null)"]
     again = hub.load(tmp_path, dataset="o/captions")
     assert len(hub.requests) == 1
-    assert [again[key] for key in ("splits", "reading", "notes")] == [first[key] for key in ("splits", "reading", "notes")]
+    assert [again[key] for key in ("splits", "reading", "notes")] == [
+        first[key] for key in ("splits", "reading", "notes")
+    ]
     stopped = hub.load(tmp_path, dataset="o/captions", bad_rows="stop")
     assert stopped["error"] == "o/captions[train], row 1, column 'caption': null instead of text"
     # What an earlier version chose by itself is not trusted.
@@ -272,7 +276,9 @@ def test_the_column_is_found_without_downloading_pictures_and_remembered(hub: Hu
 
 def test_many_bad_rows_of_a_set_stop(hub: HubServer, tmp_path: Path) -> None:
     stopped = hub.load(tmp_path, dataset="o/gaps")
-    assert stopped["error"].startswith("o/gaps: 30 of 600 rows hold no text (o/gaps[train], row 1 (line 1), column 'body'")
+    assert stopped["error"].startswith(
+        "o/gaps: 30 of 600 rows hold no text (o/gaps[train], row 1 (line 1), column 'body'"
+    )
     # They were kept, and are judged again.
     found = hub.load(tmp_path, dataset="o/gaps", bad_rows="skip-all", offline=True)
     assert len(found["splits"]["train"]) == 570
