@@ -115,7 +115,7 @@ def choose_column(columns: Mapping[str, Sequence[Any] | Look], wanted: str | Non
     elif len(usual) == 1 and (prose or len(spoken) == 1):
         why = "prose, and called as texts are" if prose else "called as texts are"
         choice = ColumnChoice(usual[0], why)
-    elif not prose and len(looks) == 1 and next(iter(looks.values())).kind in ("short", "words", "nothing"):
+    elif not prose and len(looks) == 1 and _is_readable_alone(*next(iter(looks.items()))):
         choice = ColumnChoice(next(iter(looks)), "the only column")
     elif not prose and len(called) == 1 and (looks[called[0]].kind == "nothing" or _holds_strings(columns[called[0]])):
         # Numbers as strings, or nothing yet: bad rows of the column that is meant, rather than no column.
@@ -155,11 +155,18 @@ def _is_usual(name: str) -> bool:
 
 
 def _is_prose(name: str, look: Look) -> bool:
+    return look.kind == "prose" and (not _is_beside(name) or look.words >= _WORDS_OF_A_TEXT)
+
+
+def _is_beside(name: str) -> bool:
+    """Whether a name says that the column is no text but something about one."""
     beside = name.strip().lower().replace("-", "_").replace(" ", "_")
-    is_beside = beside in _NAMES_BESIDE or beside.endswith(
-        ("_id", "_title", "_name", "_url", "_date", "_label", "_type")
-    )
-    return look.kind == "prose" and (not is_beside or look.words >= _WORDS_OF_A_TEXT)
+    return beside in _NAMES_BESIDE or beside.endswith(("_id", "_title", "_name", "_url", "_date", "_label", "_type"))
+
+
+def _is_readable_alone(name: str, look: Look) -> bool:
+    """Whether the only column of a table is taken although it is no prose: a list of titles, of names, of words."""
+    return look.kind in ("short", "nothing") or (look.kind == "words" and not _is_beside(name))
 
 
 def _refuse_conversations(looks: Mapping[str, Look], where: str) -> None:

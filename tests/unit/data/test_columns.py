@@ -190,4 +190,5 @@ def test_words_are_read_only_where_nothing_else_is() -> None:
     assert choose_column({"word": WORDS}, None, "a") == ("word", "the only column")
     assert choose_column({"n": OTHERS["numbers"], "body": ["the body"]}, None, "a").name == "body"
     assert "no column is prose" in refusal({"n": OTHERS["numbers"], "word": WORDS}).message
+    assert "no column is prose; columns: label: single words" in refusal({"label": WORDS}).message
     assert "no column holds text; columns: none" in refusal({}).message
