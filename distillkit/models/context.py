@@ -60,9 +60,10 @@ def _named(config: dict[str, Any]) -> int | None:
     values = {**config, **text_config} if isinstance(text_config, dict) else config
     for name in _NAMES:
         value = values.get(name)
-        counts = isinstance(value, int) and not isinstance(value, bool) and value > 0
-        if counts and not (name == "block_size" and any(other in values for other in _BLOCK_IS_ATTENTION)):
-            return int(value)
+        if name == "block_size" and any(other in values for other in _BLOCK_IS_ATTENTION):
+            continue
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            return value
     return None
 
 

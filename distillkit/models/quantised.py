@@ -54,7 +54,7 @@ def quantised_format(stored: StoredWeights) -> str | None:
 def read_by_transformers(config: dict[str, Any]) -> bool:
     """Whether config.json says how its weights are quantised, in a way that this transformers has heard of: otherwise it
     takes the numbers for weights."""
-    from transformers.quantizers import AutoHfQuantizer
+    from transformers.quantizers.auto import AutoHfQuantizer
 
     settings = config.get("quantization_config")
     try:
