@@ -16,7 +16,7 @@ _LARGEST = 3_000_000
 # What it is called differs; whatever a configuration has of these is made small.
 _SMALL: dict[str, Any] = {
     "vocab_size": VOCABULARY, "hidden_size": 32, "n_embd": 32, "d_model": 32, "dim": 32, "embedding_size": 32,
-    "intermediate_size": 48, "ffn_dim": 48, "decoder_ffn_dim": 48, "encoder_ffn_dim": 48, "n_inner": 48, "dff": 48, "dim_ff": 48,
+    "intermediate_size": 48, "intermediate_size_mlp": 48, "ffn_dim": 48, "decoder_ffn_dim": 48, "encoder_ffn_dim": 48, "n_inner": 48, "dff": 48, "dim_ff": 48,
     "num_hidden_layers": LAYERS, "n_layer": LAYERS, "n_layers": LAYERS, "num_layers": LAYERS, "decoder_layers": LAYERS,
     "encoder_layers": 1,
     "num_attention_heads": 4, "n_head": 4, "n_heads": 4, "num_heads": 4, "decoder_attention_heads": 4,
@@ -85,6 +85,9 @@ def zoo_config(kind: str, **more: Any) -> PreTrainedConfig:
     text: Any = type(default.get_text_config(decoder=True))
     known = vars(text()).keys() | text.attribute_map.keys()
     own = SETTINGS.get(kind, {}) | more
+    # Where a setting has two names, the one that is given counts.
+    known -= {alias for alias, name in text.attribute_map.items() if name in own}
+    known -= {text.attribute_map[alias] for alias in own if alias in text.attribute_map}
     values = {name: value for name, value in (_SMALL | _NO_TOKENS).items() if name in known} | own
     return text(**{name: value for name, value in values.items() if value is not ...})
 

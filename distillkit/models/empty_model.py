@@ -10,6 +10,7 @@ is below builds it under 20 MB, with the frequencies.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import torch
@@ -37,6 +38,24 @@ def empty_model(config: Any, dtype: torch.dtype) -> nn.Module:
 
     with silence_transformers(), _MatricesOnMeta():
         model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    return _without_weights(model)
+
+
+def empty_copy(model: Any, config: Any) -> nn.Module:
+    """A model of the class of another one, without weights, in evaluation mode, with parameters of its format.
+
+    Args:
+        model: a transformers model.
+        config: of the new one.
+    """
+    # A repository's own code may compute with the matrices that it makes.
+    own_code = hasattr(config, "auto_map")
+    with silence_transformers(), contextlib.nullcontext() if own_code else _MatricesOnMeta():
+        empty: Any = type(model)._from_config(config, dtype=model.dtype)
+    return _without_weights(empty)
+
+
+def _without_weights(model: Any) -> nn.Module:
     for module in model.modules():  # Norms begin as ones.
         for name, value in list(module.named_parameters(recurse=False)):
             setattr(module, name, nn.Parameter(value.to("meta"), requires_grad=False))

