@@ -166,7 +166,9 @@ class DistillTrainer(Trainer):
     # --- data ---
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int]:
-        return LengthGroupedSampler(self.lengths, self.args.train_batch_size, self.args.seed)
+        # However a step is split into micro-batches and over processes, its examples are the same.
+        split = self.args.gradient_accumulation_steps * self.args.world_size
+        return LengthGroupedSampler(self.lengths, self.args.train_batch_size * split, self.args.seed)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
         hosts: list[HostColumns] = [batch["host"] for batch in batch_samples]
