@@ -15,6 +15,7 @@ from distillkit import __version__
 from distillkit.cli.options import command, command_parameters, no_such_option, parameter_of, stage_option
 from distillkit.console import Console, sanitize
 from distillkit.errors import DistillkitError, Interrupted, UsageError
+from distillkit.process_environment import neutral_environment
 from distillkit.stages import STAGES, StageSpec, stage_parameters
 
 app = typer.Typer(
@@ -211,7 +212,9 @@ def _invoke(arguments: Sequence[str]) -> int:
     console = Console(debug=debug)
     json_wanted = "--json" in arguments
     try:
-        returned = app(args=list(arguments), prog_name="distillkit", standalone_mode=False)
+        # Before anything imports torch, which reads some variables when it is loaded.
+        with neutral_environment():
+            returned = app(args=list(arguments), prog_name="distillkit", standalone_mode=False)
         sys.stdout.flush()
         return returned if isinstance(returned, int) else 0
     except typer.Exit as error:

@@ -16,6 +16,7 @@ from distillkit import pipeline
 from distillkit.console import Console, format_bytes
 from distillkit.errors import PreconditionError, QualityGateError, UsageError
 from distillkit.interrupts import check_interrupted, graceful_signals
+from distillkit.process_environment import check_one_process, set_aside
 from distillkit.run.directory import LATEST, RunDirectory, list_runs
 from distillkit.run.results import read_result, result_rows
 from distillkit.settings.paths import user_path
@@ -91,6 +92,17 @@ def continuing(run: RunDirectory, stage: str | None = None) -> Iterator[None]:
         raise
 
 
+def check_surroundings(console: Console) -> None:
+    """Refuse to be one of several processes, and say which variables of the environment are not used.
+
+    Raises:
+        UsageError: a launcher says that there are several processes.
+    """
+    check_one_process()
+    for line in set_aside().lines():
+        console.info(line)
+
+
 def _report(command: str, outcome: pipeline.Outcome, console: Console) -> None:
     records = outcome.run.manifest.stages
     console.json(
@@ -112,6 +124,7 @@ def execute(
     request: Request, console: Console, stages: list[str] | None = None, *, whole: bool = False
 ) -> pipeline.Outcome | None:
     """Resolve, open or create the run, and run `stages` (None: all that a `distill` runs). None after a dry run."""
+    check_surroundings(console)
     if request.run is not None:
         if request.given.get("folder_name") is not None:
             raise UsageError(
@@ -202,6 +215,7 @@ def run_check_env(request: Request, console: Console) -> None:
         return
     from distillkit.stages import check_env
 
+    check_surroundings(console)
     resolved = request.resolve()
     for note in resolved.notes:
         console.warn(note)
@@ -227,6 +241,7 @@ def run_later_stage(
         options: keyword options of that stage.
         given: parameters that were given.
     """
+    check_surroundings(console)
     request = Request(given or {}, environment={})
     directory, resolved = pipeline.open_run(request.resolve, run, output_dir)
     console.info(f"run directory: {directory.path}")

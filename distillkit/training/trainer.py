@@ -189,6 +189,21 @@ class DistillTrainer(Trainer):
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """The checkpoint's rate is that of its own number of steps: after epochs were added the next step would get it
+        still (0 at the end of a linear schedule), and only the one after that the rate of the new schedule."""
+        super()._load_optimizer_and_scheduler(checkpoint)
+        scheduler: Any = self.lr_scheduler
+        if checkpoint is None or not isinstance(scheduler, LambdaLR):
+            return
+        rates = [
+            base * factor(scheduler.last_epoch)
+            for base, factor in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+        ]
+        for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        scheduler._last_lr = rates
+
     # --- loss ---
 
     def compute_loss(

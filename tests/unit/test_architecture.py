@@ -24,7 +24,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
     for floor in (
         "errors",
         "hub registry silence_libraries",
-        "console interrupts settings storage",
+        "console interrupts process_environment process_state settings storage",
         "device installing",
         "alignment",
         "losses",
