@@ -89,7 +89,10 @@ def _current_folder() -> str | None:
 
 def _logging() -> Iterator[Restore]:
     """The loggers that are there already; those that a library makes when it is loaded come with the library."""
-    loggers = [logging.root, *(item for item in logging.Logger.manager.loggerDict.values() if isinstance(item, logging.Logger))]
+    loggers = [
+        logging.root,
+        *(item for item in logging.Logger.manager.loggerDict.values() if isinstance(item, logging.Logger)),
+    ]
     for logger in loggers:
         state = (logger.level, list(logger.handlers), list(logger.filters), logger.propagate, logger.disabled)
 

@@ -19,6 +19,7 @@ from distillkit.interrupts import check_interrupted, graceful_signals
 from distillkit.process_environment import check_one_process, set_aside
 from distillkit.run.directory import LATEST, RunDirectory, list_runs
 from distillkit.run.results import read_result, result_rows
+from distillkit.settings.parameters import Parameters
 from distillkit.settings.paths import user_path
 from distillkit.settings.resolve import Layer, ResolvedConfig, resolve, value_in_layers
 from distillkit.stages import STAGES, wanted_stages
@@ -134,6 +135,8 @@ def execute(
         run, resolved = pipeline.open_run(request.resolve, request.run, request.output_dir)
     else:
         resolved, run = request.resolve(), None
+    if run is not None or resolved.parameters.folder_name is not None:
+        _check_apart(resolved.parameters, run.path if run else pipeline.target_folder(resolved))
     wanted = stages or wanted_stages(resolved.parameters)
     if request.dry_run:
         from distillkit.dry_run.plan import show_plan
@@ -184,6 +187,29 @@ def _check_paths_exist(resolved: ResolvedConfig) -> None:
     from distillkit.data.sources import check_source
 
     check_source(resolved.parameters)
+
+
+def _check_apart(config: Parameters, folder: Path) -> None:
+    """Refuse models and texts that lie in the run directory: it is the run's own to replace, and to delete.
+
+    Raises:
+        UsageError: one of them lies there.
+    """
+    from distillkit.data.sources import local_path
+    from distillkit.models.references import parse_student_reference, parse_teacher_reference
+
+    texts = local_path(config)
+    inputs = {
+        "teacher_model": parse_teacher_reference(config).path,
+        "student_model": parse_student_reference(config).path,
+        "dataset": user_path(texts, "dataset") if texts is not None else None,
+    }
+    for name, path in inputs.items():
+        if path is not None and path.resolve().is_relative_to(folder.resolve()):
+            raise UsageError(
+                f"{name}: {path} lies in the run directory {folder}, whose files this run replaces",
+                hint="copy it elsewhere first, or start another run with a new --folder-name",
+            )
 
 
 def run_distill(request: Request, console: Console, *, only: bool) -> None:

@@ -23,7 +23,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
     frozenset(floor.split())
     for floor in (
         "errors",
-        "hub registry silence_libraries",
+        "hub registry silence_libraries streams",
         "console interrupts process_environment process_state settings storage",
         "device installing",
         "alignment",
