@@ -14,6 +14,7 @@ from typing import Any
 
 from distillkit import pipeline
 from distillkit.console import Console, format_bytes
+from distillkit.durability import weaknesses_reported
 from distillkit.errors import PreconditionError, QualityGateError, UsageError
 from distillkit.interrupts import check_interrupted, graceful_signals
 from distillkit.process_environment import check_one_process, set_aside
@@ -148,7 +149,7 @@ def execute(
         show_plan(resolved, folder, planned, console)
         return None
     # From here on: a signal while the run directory is made is answered once it is there.
-    with graceful_signals():
+    with graceful_signals(), weaknesses_reported(console.warn):
         return _execute(request, resolved, run, wanted, stages, console, whole=whole)
 
 
@@ -271,7 +272,7 @@ def run_later_stage(
     request = Request(given or {}, environment={})
     directory, resolved = pipeline.open_run(request.resolve, run, output_dir)
     console.info(f"run directory: {directory.path}")
-    with continuing(directory, stage):
+    with weaknesses_reported(console.warn), continuing(directory, stage):
         outcome = pipeline.run_pipeline(resolved, directory, [stage], console, force=force, options={stage: options})
     if STAGES[stage].shows_result:
         show_result(directory, console)

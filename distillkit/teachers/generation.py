@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from distillkit.console import Console, ProgressHandle
+from distillkit.durability import sync_file
 from distillkit.errors import DistillkitError, PreconditionError
 from distillkit.evaluation.length_batches import longest_first
 from distillkit.interrupts import check_interrupted
@@ -356,7 +357,7 @@ class _OutputFile:
                 with self.path.open("ab") as stream:
                     stream.write(lines)
                     stream.flush()
-                    os.fsync(stream.fileno())
+                    sync_file(stream.fileno(), self.path)
             except BaseException:
                 with contextlib.suppress(OSError):
                     os.truncate(self.path, before)
