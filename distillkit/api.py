@@ -13,6 +13,8 @@ from typing import Any
 from distillkit.cli.commands import Request, execute
 from distillkit.console import Console
 from distillkit.errors import QualityGateError, UsageError
+from distillkit.process_environment import neutral_environment
+from distillkit.process_state import left_as_found
 from distillkit.run.results import DistillResult, read_result
 from distillkit.settings import parameters as declared
 from distillkit.settings.help_texts import help_text
@@ -39,7 +41,11 @@ def distill_models(
         force=force,
         label="argument",
     )
-    outcome = execute(request, Console(quiet=quiet), whole=True)
+    console = Console(quiet=quiet)
+    with neutral_environment(), left_as_found() as lines:
+        for line in lines:
+            console.info(line)
+        outcome = execute(request, console, whole=True)
     if outcome is None:
         raise UsageError("a dry run gives no result")
     result = read_result(outcome.run)

@@ -17,7 +17,7 @@ import textwrap
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
@@ -25,6 +25,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from distillkit.errors import DistillkitError
+from distillkit.streams import OutputStream
 
 # Escape sequences go as a whole, so that no "[31m" is left behind: CSI, OSC and other string sequences, two-byte ones.
 _ESCAPE_SEQUENCES = re.compile(
@@ -195,19 +196,19 @@ class Console:
         self.quiet = quiet
         self.json_output = json_output
         self.debug = debug
-        self._out_stream = out or sys.stdout
-        self._err_stream = err or sys.stderr
+        self._out_stream = OutputStream(out or sys.stdout, "standard output")
+        self._err_stream = OutputStream(err or sys.stderr, "standard error")
         self._out = self._rich(self._out_stream)
         self._err = self._rich(self._err_stream)
         self._live: Progress | None = None
 
     @staticmethod
-    def _rich(stream: IO[str]) -> RichConsole:
-        terminal = bool(getattr(stream, "isatty", lambda: False)()) and os.environ.get("TERM") != "dumb"
+    def _rich(stream: OutputStream) -> RichConsole:
+        terminal = stream.isatty() and os.environ.get("TERM") != "dumb"
         # Rich would colour pipes under GITHUB_ACTIONS and FORCE_COLOR; a pipe is a pipe. NO_COLOR it honours itself.
         width = None if terminal else 100
         return RichConsole(
-            file=stream, force_terminal=terminal, highlight=False, markup=False, emoji=False, width=width,
+            file=cast("IO[str]", stream), force_terminal=terminal, highlight=False, markup=False, emoji=False, width=width,
             legacy_windows=False,
         )  # fmt: skip
 
@@ -278,6 +279,16 @@ class Console:
         """A sentence for stdout, for a terminal broken between words."""
         self.data(_wrapped(sanitize(message), self._out.width) if self._out.is_terminal else message)
 
+    def flush(self) -> None:
+        """Write what the streams keep back.
+
+        Raises:
+            DistillkitError: one cannot be written.
+            BrokenPipeError: the reader of one has gone.
+        """
+        self._out_stream.flush()
+        self._err_stream.flush()
+
     def json(self, value: Mapping[str, Any]) -> None:
         """The one JSON object of --json.
 
@@ -285,7 +296,10 @@ class Console:
             ValueError: it holds NaN or infinity.
         """
         if self.json_output:
-            self._out_stream.write(json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False, default=str) + "\n")
+            text = json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False, default=str)
+            if not self._out_stream.can_encode(text):
+                text = json.dumps(value, indent=2, allow_nan=False, default=str)
+            self._out_stream.write(text + "\n")
             self._out_stream.flush()
 
     def table(

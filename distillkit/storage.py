@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from distillkit.durability import note_weakness, sync_file, sync_folder
 from distillkit.errors import DistillkitError
 
 TEMPORARY_PREFIX = ".tmp-"
@@ -80,21 +81,6 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make renames inside `folder` durable (on Windows there is no such call).
-
-    Raises:
-        OSError: the system cannot do it.
-    """
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace `path` by `content`: afterwards either the old file or the whole new one is there.
 
@@ -107,7 +93,7 @@ def write_bytes(path: Path, content: bytes) -> None:
             with temporary.open("wb") as stream:
                 stream.write(content)
                 stream.flush()
-                os.fsync(stream.fileno())
+                sync_file(stream.fileno(), path)
             temporary.replace(path)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -147,12 +133,12 @@ def write_folder(final: Path, fill: Callable[[Path], None], bytes_needed: int | 
             fill(temporary)
             for path in files_below(temporary):
                 with path.open("rb+") as stream:
-                    os.fsync(stream.fileno())
+                    sync_file(stream.fileno(), final)
             for folder in {path.parent for path in files_below(temporary)} | {temporary}:
                 sync_folder(folder)
             remove_tree(outgoing)
             if final.exists():
-                final.rename(outgoing)
+                _move_away(final, outgoing)
             temporary.rename(final)
         except BaseException:
             # The old state first: it must come back even where nothing can be deleted any more.
@@ -163,6 +149,21 @@ def write_folder(final: Path, fill: Callable[[Path], None], bytes_needed: int | 
             raise
         sync_folder(final.parent)
         remove_tree(outgoing)
+
+
+def _move_away(final: Path, outgoing: Path) -> None:
+    try:
+        final.rename(outgoing)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        # Layers of a container's image cannot be renamed, but they can be deleted.
+        note_weakness(
+            "rename",
+            f"the file system of {final} cannot rename it ({error.strerror}), so it is deleted before its successor is put "
+            "in its place: should this process be killed in between, the stage has to be done again",
+        )
+        remove_tree(final)
 
 
 def _put_back(outgoing: Path, final: Path) -> None:

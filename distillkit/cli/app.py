@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import signal
 import sys
@@ -22,7 +24,9 @@ from distillkit.cli.options import (
 )
 from distillkit.console import Console, sanitize
 from distillkit.errors import DistillkitError, Interrupted, UsageError
+from distillkit.process_environment import neutral_environment
 from distillkit.stages import STAGES, StageSpec, stage_parameters
+from distillkit.streams import cannot_write, open_closed_streams
 
 app = typer.Typer(
     name="distillkit",
@@ -204,6 +208,7 @@ def main(arguments: Sequence[str]) -> int:
         The exit code: 0 done, 1 failed, 2 wrong usage, 3 a precondition fails, 4 the quality gate failed,
         130 / 143 interrupted, 141 the reader of stdout has gone.
     """
+    open_closed_streams()
     try:
         return _invoke(arguments)
     except BrokenPipeError:
@@ -220,8 +225,10 @@ def _invoke(arguments: Sequence[str]) -> int:
     console = Console(debug=debug)
     json_wanted = "--json" in arguments
     try:
-        returned = app(args=list(arguments), prog_name="distillkit", standalone_mode=False)
-        sys.stdout.flush()
+        # Before anything imports torch, which reads some variables when it is loaded.
+        with neutral_environment():
+            returned = app(args=list(arguments), prog_name="distillkit", standalone_mode=False)
+        console.flush()
         return returned if isinstance(returned, int) else 0
     except typer.Exit as error:
         return error.exit_code
@@ -240,6 +247,9 @@ def _invoke(arguments: Sequence[str]) -> int:
             json_wanted,
         )
     except Exception as error:
+        if isinstance(error, OSError) and error.filename is None and error.errno in (errno.ENOSPC, errno.EIO):
+            # What Typer writes itself, such as the help; everything else names its file.
+            return _report(cannot_write("standard output", error), console, json_wanted)
         if debug:
             traceback.print_exc()
         message = f"unexpected {type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
@@ -257,10 +267,12 @@ def _reader_gone() -> int:
 
 def _report(error: DistillkitError, console: Console, json_wanted: bool, next_command: str | None = None) -> int:
     next_command = next_command or getattr(error, "next_command", None)
-    console.error(error, next_command)
+    with contextlib.suppress(DistillkitError):  # standard error itself cannot be written: the exit code has to do
+        console.error(error, next_command)
     if json_wanted:
         hint = sanitize(error.hint) if error.hint else None
         report = {"status": "failed", "error": sanitize(error.message), "hint": hint, "exit_code": error.exit_code}
         run = getattr(error, "run", None)
-        Console(json_output=True).json({**report, "run": str(run) if run else None, "continue": next_command})
+        with contextlib.suppress(DistillkitError):  # nor standard output, which may be the error that is reported
+            Console(json_output=True).json({**report, "run": str(run) if run else None, "continue": next_command})
     return error.exit_code

@@ -14,12 +14,15 @@ from typing import Any
 
 from distillkit import pipeline
 from distillkit.console import Console, format_bytes
+from distillkit.durability import weaknesses_reported
 from distillkit.errors import PreconditionError, QualityGateError, UsageError
 from distillkit.interrupts import check_interrupted, graceful_signals
+from distillkit.process_environment import check_one_process, set_aside
 from distillkit.run.directory import LATEST, RunDirectory, list_runs
 from distillkit.run.results import read_result, result_rows
 from distillkit.run.source_paths import explaining_moved_sources, with_full_paths
 from distillkit.settings import parameters as declared
+from distillkit.settings.parameters import Parameters
 from distillkit.settings.paths import user_path
 from distillkit.settings.resolve import Layer, ResolvedConfig, resolve, value_in_layers
 from distillkit.stages import STAGES, stage_parameters, wanted_stages
@@ -94,6 +97,17 @@ def continuing(run: RunDirectory, stage: str | None = None) -> Iterator[None]:
         raise
 
 
+def check_surroundings(console: Console) -> None:
+    """Refuse to be one of several processes, and say which variables of the environment are not used.
+
+    Raises:
+        UsageError: a launcher says that there are several processes.
+    """
+    check_one_process()
+    for line in set_aside().lines():
+        console.info(line)
+
+
 def _report(command: str, outcome: pipeline.Outcome, console: Console) -> None:
     records = outcome.run.manifest.stages
     console.json(
@@ -115,6 +129,7 @@ def execute(
     request: Request, console: Console, stages: list[str] | None = None, *, whole: bool = False
 ) -> pipeline.Outcome | None:
     """Resolve, open or create the run, and run `stages` (None: all that a `distill` runs). None after a dry run."""
+    check_surroundings(console)
     if request.run is not None:
         if request.given.get("folder_name") is not None:
             raise UsageError(
@@ -124,6 +139,8 @@ def execute(
         run, resolved = pipeline.open_run(request.resolve, request.run, request.output_dir)
     else:
         resolved, run = request.resolve(), None
+    if run is not None or resolved.parameters.folder_name is not None:
+        _check_apart(resolved.parameters, run.path if run else pipeline.target_folder(resolved))
     wanted = stages or wanted_stages(resolved.parameters)
     if request.dry_run:
         from distillkit.dry_run.plan import show_plan
@@ -135,7 +152,7 @@ def execute(
         show_plan(resolved, folder, planned, console)
         return None
     # From here on: a signal while the run directory is made is answered once it is there.
-    with graceful_signals():
+    with graceful_signals(), weaknesses_reported(console.warn):
         return _execute(request, resolved, run, wanted, stages, console, whole=whole)
 
 
@@ -177,6 +194,29 @@ def _check_paths_exist(resolved: ResolvedConfig) -> None:
     check_source(resolved.parameters)
 
 
+def _check_apart(config: Parameters, folder: Path) -> None:
+    """Refuse models and texts that lie in the run directory: it is the run's own to replace, and to delete.
+
+    Raises:
+        UsageError: one of them lies there.
+    """
+    from distillkit.data.sources import local_path
+    from distillkit.models.references import parse_student_reference, parse_teacher_reference
+
+    texts = local_path(config)
+    inputs = {
+        "teacher_model": parse_teacher_reference(config).path,
+        "student_model": parse_student_reference(config).path,
+        "dataset": user_path(texts, "dataset") if texts is not None else None,
+    }
+    for name, path in inputs.items():
+        if path is not None and path.resolve().is_relative_to(folder.resolve()):
+            raise UsageError(
+                f"{name}: {path} lies in the run directory {folder}, whose files this run replaces",
+                hint="copy it elsewhere first, or start another run with a new --folder-name",
+            )
+
+
 def run_distill(request: Request, console: Console, *, only: bool) -> None:
     """`distillkit distill`."""
     if only and request.run is None and request.value("folder_name") is None:
@@ -209,6 +249,7 @@ def run_check_env(request: Request, console: Console) -> None:
         return
     from distillkit.stages import check_env
 
+    check_surroundings(console)
     resolved = request.resolve()
     for note in resolved.notes:
         console.warn(note)
@@ -234,10 +275,15 @@ def run_later_stage(
         options: keyword options of that stage.
         given: parameters that were given.
     """
+    check_surroundings(console)
     request = Request(given or {}, environment={})
     directory, resolved = pipeline.open_run(request.resolve, run, output_dir)
     console.info(f"run directory: {directory.path}")
-    with continuing(directory, stage), explaining_moved_sources(resolved, directory):
+    with (
+        weaknesses_reported(console.warn),
+        continuing(directory, stage),
+        explaining_moved_sources(resolved, directory),
+    ):
         outcome = pipeline.run_pipeline(resolved, directory, [stage], console, force=force, options={stage: options})
     if STAGES[stage].shows_result:
         show_result(directory, console)

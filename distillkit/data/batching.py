@@ -14,23 +14,25 @@ from distillkit.alignment.rows import crossing, twins
 from distillkit.data.examples import ROW_COLUMNS
 from distillkit.losses.target_rows import IGNORED, target_rows
 
-# Batches are formed inside windows of this many batches: long enough for equal lengths, short enough to stay random.
+# Steps are formed inside windows of this many steps: long enough for equal lengths, short enough to stay random.
 _WINDOW = 32
 
 
 class LengthGroupedSampler(Sampler[int]):
     """Indices in a random order in which neighbours have similar lengths.
 
-    The order is a function of (seed, epoch): a resumed run sees the batches that an undisturbed one sees.
+    The order is a function of (seed, epoch): a resumed run sees the batches that an undisturbed one sees. It depends on
+    the examples of an optimizer step, and not on the micro-batches that they are computed in: these are cut from it, and
+    as the examples of a step are in ascending order of length, those of a micro-batch have similar lengths too.
 
     Args:
         lengths: tokens of each example.
-        batch_size: examples per batch.
+        step_examples: examples per optimizer step: of a micro-batch, times accumulation, times processes.
     """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+    def __init__(self, lengths: Sequence[int], step_examples: int, seed: int) -> None:
         self.lengths = list(lengths)
-        self.batch_size = batch_size
+        self.step_examples = step_examples
         self.seed = seed
         self.epoch = 0
 
@@ -43,14 +45,14 @@ class LengthGroupedSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) % 2**63)
         order = torch.randperm(len(self.lengths), generator=generator).tolist()
-        window = self.batch_size * _WINDOW
-        batches: list[list[int]] = []
+        window = self.step_examples * _WINDOW
+        steps: list[list[int]] = []
         for start in range(0, len(order), window):
             part = sorted(order[start : start + window], key=lambda index: (self.lengths[index], index))
-            batches += [part[begin : begin + self.batch_size] for begin in range(0, len(part), self.batch_size)]
-        # Only the last window can end in a short batch, and it must stay last: batches are cut from the flat order.
-        full = [batch for batch in batches if len(batch) == self.batch_size]
-        short = [index for batch in batches if len(batch) < self.batch_size for index in batch]
+            steps += [part[begin : begin + self.step_examples] for begin in range(0, len(part), self.step_examples)]
+        # Only the last window can end in a short step, and it must stay last: batches are cut from the flat order.
+        full = [step for step in steps if len(step) == self.step_examples]
+        short = [index for step in steps if len(step) < self.step_examples for index in step]
         for position in torch.randperm(len(full), generator=generator).tolist():
             yield from full[position]
         yield from short

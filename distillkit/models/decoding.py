@@ -65,7 +65,14 @@ class Decoding:
             batch.append(tokens_b if whole else tokens_b[rows], writing_b if whole else writing_b[rows])
 
 
-def choose_tokens(logits_bv: Tensor, temperature: float, top_p: float, generator: torch.Generator | None) -> Tensor:
+def choose_tokens(
+    logits_bv: Tensor,
+    temperature: float,
+    top_p: float,
+    generator: torch.Generator | None,
+    *,
+    part: tuple[int, int] | None = None,
+) -> Tensor:
     """[B] next tokens: the likeliest at temperature 0, else drawn from the nucleus (arXiv 1904.09751).
 
     Args:
@@ -73,6 +80,8 @@ def choose_tokens(logits_bv: Tensor, temperature: float, top_p: float, generator
         temperature: divides the logits; 0 for greedy decoding.
         top_p: the smallest set of tokens whose probability reaches it is drawn from; 1 for all.
         generator: of the CPU, whatever the device, for one number per text; unused at temperature 0.
+        part: (place of the first of these texts, number of texts) in a batch that is computed in parts: the numbers of
+            all its texts are drawn, so that each text gets the one that it would get in the whole batch.
 
     Returns:
         [B] token ids, on the device of the logits.
@@ -83,7 +92,9 @@ def choose_tokens(logits_bv: Tensor, temperature: float, top_p: float, generator
     ids, mass = _nucleus(probabilities, top_p) if top_p < 1 else (None, (probabilities * _FIXED_POINT).long())
     reached = mass.cumsum(-1)
     total = reached[:, -1].cpu()
-    drawn = (torch.rand(len(total), dtype=torch.float64, generator=generator) * total).long()
+    first, rows = part or (0, len(total))
+    uniform = torch.rand(rows, dtype=torch.float64, generator=generator)[first : first + len(total)]
+    drawn = (uniform * total).long()
     place = torch.searchsorted(reached, drawn.to(reached.device)[:, None], right=True)
     return (place if ids is None else ids.gather(-1, place))[:, 0]
 

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import platformdirs
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from distillkit.console import Console
 from distillkit.errors import DistillkitError
 from distillkit.interrupts import check_interrupted
+from distillkit.locks import Lock
 from distillkit.storage import explained_write_errors
 
 
@@ -32,7 +33,7 @@ def filling(folder: Path, console: Console) -> Iterator[None]:
     try:
         with explained_write_errors(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(folder.with_name(f"{folder.name}.lock"))
+            lock = Lock(folder.with_name(f"{folder.name}.lock"))
             _acquire(lock, folder, console)
         try:
             yield
@@ -45,7 +46,7 @@ def filling(folder: Path, console: Console) -> Iterator[None]:
         raise DistillkitError(error.message, hint=hint) from error.__cause__
 
 
-def _acquire(lock: FileLock, folder: Path, console: Console) -> None:
+def _acquire(lock: Lock, folder: Path, console: Console) -> None:
     waiting = False
     while True:
         check_interrupted()

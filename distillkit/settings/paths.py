@@ -46,8 +46,11 @@ def user_path(text: str, what: str) -> Path:
     """`text` as a path, `~` expanded; whether anything is there does not matter.
 
     Raises:
-        UsageError: the system cannot even be asked: a name that is too long or not text, an unknown user's home.
+        UsageError: it is empty, or the system cannot even be asked: a name that is too long or not text, an unknown
+            user's home.
     """
+    if not text:
+        raise UsageError(f"{what}: the path is empty", hint="leave it out, or give a path")
     if "\0" in text:
         raise UsageError(f"{what}: a path cannot contain a NUL character", hint="check the path")
     try:

@@ -30,6 +30,7 @@ from distillkit.settings.strict_yaml import read_yaml_mapping
 OTHER_VARIABLES = frozenset({"DISTILLKIT_CACHE", "DISTILLKIT_LANG", "DISTILLKIT_DEBUG"})
 
 DERIVED = "derived"
+ENVIRONMENT = "environment"
 DEFAULT = "default"
 
 
@@ -142,7 +143,7 @@ def _layers(
     if config_file is not None:
         layers.append(Layer(f"file {config_file.name}", read_yaml_mapping(config_file, "configuration file")))
     if environment is not None:
-        layers.append(Layer("environment", _from_environment(environment, notes)))
+        layers.append(Layer(ENVIRONMENT, _from_environment(environment, notes)))
     layers.append(Layer(explicit_label, dict(explicit or {})))
     return layers
 
@@ -173,9 +174,17 @@ def _type_words(name: str) -> str:
 def coerce(name: str, value: Any, where: str) -> Any:
     """`value` as the declared type: `"5e-5"` becomes a float, `"100"` an int, `""` or `"none"` None where allowed.
 
+    An empty path or folder name is what is left of a variable that was never set, and not a wish for none; in the
+    environment an empty variable is one that is not set.
+
     Raises:
         UsageError: it cannot be.
     """
+    facts = declared.facts(name)
+    if value == "" and where != ENVIRONMENT and (facts.takes_path or facts.location is not None):
+        raise UsageError(
+            f"{name}: it is empty ({where})", hint=f"leave it out, or give a value: {declared.spelled(name)}"
+        )
     empty = value is None or (isinstance(value, str) and value.lower() in ("", "none", "null"))
     if empty and declared.is_optional(name):
         return None

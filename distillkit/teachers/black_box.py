@@ -43,9 +43,10 @@ def generated_rows(context: TrainingContext, stored: Any) -> list[Row]:
     if config.teacher_cache != "off":
         numerics = {"precision": str(compute.generation).removeprefix("torch."), "device": compute.device.type}
         cache = GenerationCache(context.output_dir / FOLDER, teacher.reference.text, numerics, console)
+    sampling = Sampling(SAMPLING_TEMPERATURE, TOP_P, config.seed, config.batch_size, config.gradient_accumulation)
     continuations = generate_continuations(
         lambda: context.pair.load_teacher(compute.generation, console).to(compute.device), encoder.tokenizer, prompts,
-        [max(1, tokens) for tokens in room], Sampling(SAMPLING_TEMPERATURE, TOP_P, config.seed, config.batch_size),
+        [max(1, tokens) for tokens in room], sampling,
         output=context.run.teacher / "generated.jsonl", device=compute.device, console=console, model_fingerprint=teacher.fingerprint(), cache=cache,
     )  # fmt: skip
     rows, _ = continuation_rows(continuations, prompts, context.encoders.student)

@@ -12,14 +12,15 @@ from typing import Any
 import filelock
 
 from distillkit.errors import PreconditionError
+from distillkit.locks import Lock
 from distillkit.storage import files_below, read_json, remove_tree
 
 FOLDER = ".teacher-cache"
 
 
-def lock_of(folder: Path) -> filelock.BaseFileLock:
+def lock_of(folder: Path) -> Lock:
     """The lock of those who write a cache."""
-    return filelock.FileLock(folder.with_name(f"{folder.name}.lock"))
+    return Lock(folder.with_name(f"{folder.name}.lock"))
 
 
 def note_use(folder: Path) -> None:
@@ -77,9 +78,8 @@ def delete_cache(entry: CacheEntry) -> None:
     """
     lock = lock_of(entry.folder)
     try:
-        with lock.acquire(timeout=0):
+        with lock.within(0):
             remove_tree(entry.folder)
     except filelock.Timeout as error:
         raise PreconditionError(f"{entry.folder} is being written", hint="wait for that run, or stop it") from error
-    lock_file = Path(lock.lock_file)
-    lock_file.unlink(missing_ok=True)
+    lock.path.unlink(missing_ok=True)

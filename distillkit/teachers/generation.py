@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from distillkit.console import Console, ProgressHandle
+from distillkit.durability import sync_file
 from distillkit.errors import DistillkitError, PreconditionError
 from distillkit.evaluation.length_batches import longest_first
 from distillkit.interrupts import check_interrupted
@@ -80,7 +81,9 @@ class Sampling:
         temperature: divides the logits; 0 for greedy decoding.
         top_p: the share of probability that is sampled from.
         seed: of the draws.
-        batch_size: prompts per batch, of like lengths.
+        batch_size: prompts that are computed at once, of like lengths.
+        accumulation: so many of these batches draw as one, as they make up one step of the training: what is written
+            depends on the product alone.
 
     Raises:
         ValueError: a value that nothing can be drawn with.
@@ -90,10 +93,24 @@ class Sampling:
     top_p: float
     seed: int
     batch_size: int
+    accumulation: int = 1
 
     def __post_init__(self) -> None:
-        if self.temperature < 0 or not 0 < self.top_p <= 1 or self.batch_size < 1:
+        if self.temperature < 0 or not 0 < self.top_p <= 1 or self.drawn_together < 1:
             raise ValueError(f"temperature {self.temperature}, top_p {self.top_p}, batch_size {self.batch_size}")
+
+    @property
+    def drawn_together(self) -> int:
+        """Prompts whose random numbers come from one stream."""
+        return self.batch_size * self.accumulation
+
+
+@dataclass(frozen=True)
+class _Draws:
+    """Random numbers for a batch that is a part of a larger one, see `choose_tokens`."""
+
+    generator: torch.Generator
+    part: tuple[int, int]
 
 
 def generate_continuations(
@@ -140,7 +157,7 @@ def generate_continuations(
         "temperature": float(sampling.temperature),
         "top_p": float(sampling.top_p),
         "seed": sampling.seed,
-        "batch_size": sampling.batch_size,
+        "batch_size": sampling.drawn_together,
     }
     if cache is not None and not output.is_file():
         write_json(_settings_path(output), settings)
@@ -160,9 +177,9 @@ def generate_continuations(
         for begin in range(len(written), len(order), batch_size):
             numbers = order[begin : begin + batch_size]
             batch = [prompts[number] for number in numbers]
-            generator = torch.Generator().manual_seed(_batch_seed(sampling.seed, begin // batch_size))
             assert writer is not None
-            texts = writer.write(batch, [room[number] for number in numbers], generator, progress)
+            draws = _draws(sampling, begin, len(order))
+            texts = writer.write(batch, [room[number] for number in numbers], draws, progress)
             continuations = []
             for prompt, (text, tokens, finish) in zip(batch, texts, strict=True):
                 reason = judge.judge(prompt.text, text)
@@ -173,6 +190,14 @@ def generate_continuations(
     if cache is not None:
         cache.publish(output, settings, sum(continuation.tokens for continuation in written))
     return [continuation for _, continuation in sorted(zip(order, written, strict=True), key=lambda pair: pair[0])]
+
+
+def _draws(sampling: Sampling, begin: int, prompts: int) -> _Draws:
+    """Those of the batch that begins with the prompt number `begin` of all `prompts`."""
+    together = sampling.drawn_together
+    number, first = divmod(begin, together)
+    generator = torch.Generator().manual_seed(_batch_seed(sampling.seed, number))
+    return _Draws(generator, (first, min(together, prompts - number * together)))
 
 
 def _batch_seed(seed: int, batch: int) -> int:
@@ -207,12 +232,12 @@ class _Writer:
         )
 
     def write(
-        self, prompts: Sequence[Prompt], room: Sequence[int], generator: torch.Generator, progress: ProgressHandle
+        self, prompts: Sequence[Prompt], room: Sequence[int], draws: _Draws, progress: ProgressHandle
     ) -> list[tuple[str, int, str]]:
         """(text, tokens, finish) of each prompt's continuation."""
         try:
             with torch.inference_mode():
-                ids, finishes = self._sample([prompt.ids for prompt in prompts], room, generator, progress)
+                ids, finishes = self._sample([prompt.ids for prompt in prompts], room, draws, progress)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             # The CPU allocator has no exception class of its own.
             own = isinstance(error, (torch.OutOfMemoryError, MemoryError))
@@ -231,7 +256,7 @@ class _Writer:
         self,
         prompts: Sequence[Sequence[int]],
         room: Sequence[int],
-        generator: torch.Generator,
+        draws: _Draws,
         progress: ProgressHandle,
     ) -> tuple[list[list[int]], list[str]]:
         texts = Decoding(self.model, prompts, self.device, self.way)
@@ -241,7 +266,9 @@ class _Writer:
             # Nothing of an unfinished batch is on disk, so it can be left at any token.
             check_interrupted()
             logits = texts.logits()
-            chosen = choose_tokens(self._allowed(logits), self.sampling.temperature, self.sampling.top_p, generator)
+            chosen = choose_tokens(
+                self._allowed(logits), self.sampling.temperature, self.sampling.top_p, draws.generator, part=draws.part
+            )
             for row, token in enumerate(chosen.tolist()):
                 if finishes[row]:
                     continue
@@ -334,7 +361,7 @@ class _OutputFile:
                 with self.path.open("ab") as stream:
                     stream.write(lines)
                     stream.flush()
-                    os.fsync(stream.fileno())
+                    sync_file(stream.fileno(), self.path)
             except BaseException:
                 with contextlib.suppress(OSError):
                     os.truncate(self.path, before)

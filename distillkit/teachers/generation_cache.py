@@ -79,7 +79,7 @@ class GenerationCache:
 
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            with lock_of(folder).acquire(timeout=0):
+            with lock_of(folder).within(0):
                 write_folder(folder, fill)
         except filelock.Timeout:
             return  # Another run is putting the same texts there.

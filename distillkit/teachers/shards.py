@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import filelock
 import numpy as np
 
 from distillkit.console import Console
+from distillkit.locks import Lock
 from distillkit.storage import (
     explained_write_errors,
     make_folder,
@@ -127,7 +127,7 @@ class ShardedCache:
         """The shards that are not there or not what was written: torn, truncated, altered."""
         return self.files.missing()
 
-    def locked(self) -> filelock.BaseFileLock:
+    def locked(self) -> Lock:
         """The lock of those who write; wait for it with `acquire`."""
         return lock_of(self.folder)
 

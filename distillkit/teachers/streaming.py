@@ -17,7 +17,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -28,6 +27,7 @@ import torch
 from torch import Tensor
 
 from distillkit.console import Console
+from distillkit.durability import sync_file
 from distillkit.errors import Interrupted
 from distillkit.interrupts import check_interrupted
 from distillkit.storage import explained_write_errors, write_json
@@ -235,7 +235,7 @@ class _Pass:
         record, folder = self.record, self.cache.folder
         path = folder / _FILES[(record.block if record.done else record.block - 1) % 2]
         with explained_write_errors(path), path.open("r+b") as stream:
-            os.fsync(stream.fileno())
+            sync_file(stream.fileno(), path)
         record.seconds = round(self._seconds(), 3)
         write_json(folder / _RECORD, {"format": _FORMAT, **asdict(record)})
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from distillkit.durability import sync_file
 from distillkit.storage import explained_write_errors, write_bytes
 
 
@@ -37,7 +37,7 @@ class MetricsLog:
         """Make the lines so far durable; a checkpoint must not outlive them in a power cut."""
         if self.path is not None:
             with explained_write_errors(self.path), self.path.open("rb+") as stream:
-                os.fsync(stream.fileno())
+                sync_file(stream.fileno(), self.path)
 
 
 def _line(line: Mapping[str, Any]) -> str:

@@ -166,7 +166,9 @@ class DistillTrainer(Trainer):
     # --- data ---
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int]:
-        return LengthGroupedSampler(self.lengths, self.args.train_batch_size, self.args.seed)
+        # However a step is split into micro-batches and over processes, its examples are the same.
+        split = self.args.gradient_accumulation_steps * self.args.world_size
+        return LengthGroupedSampler(self.lengths, self.args.train_batch_size * split, self.args.seed)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
         hosts: list[HostColumns] = [batch["host"] for batch in batch_samples]
@@ -186,6 +188,21 @@ class DistillTrainer(Trainer):
             self.lr_scheduler = LambdaLR(target, factor)
             self._created_lr_scheduler = True
         return self.lr_scheduler
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """The checkpoint's rate is that of its own number of steps: after epochs were added the next step would get it
+        still (0 at the end of a linear schedule), and only the one after that the rate of the new schedule."""
+        super()._load_optimizer_and_scheduler(checkpoint)
+        scheduler: Any = self.lr_scheduler
+        if checkpoint is None or not isinstance(scheduler, LambdaLR):
+            return
+        rates = [
+            base * factor(scheduler.last_epoch)
+            for base, factor in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+        ]
+        for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        scheduler._last_lr = rates
 
     # --- loss ---
 

@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -25,6 +26,9 @@ enum { FAIL_ONCE = 0, FAIL_FROM_THEN_ON = 1, KILL = 2, POWER_CUT = 3 };
 
 struct plan {
     int armed, kinds, mode, error;
+    /* What a file system does not have, whatever is armed: errno of fsync of a folder, of a file, of flock, and of the
+     * renaming of folders; 0 where it has it. */
+    int no_folder_sync, no_file_sync, no_lock, no_folder_rename;
     long at, calls, fired;
     char root[PATH_MAX], match[256], what[PATH_MAX + 64];
 };
@@ -45,6 +49,10 @@ void fault_arm(const char *root, const char *match, int kinds, long at, int mode
     snprintf(plan->match, sizeof plan->match, "%s", match);
     plan->kinds = kinds, plan->at = at, plan->mode = mode, plan->error = error;
     plan->armed = 1;
+}
+void fault_file_system(int folder_sync, int file_sync, int lock, int folder_rename) {
+    plan->no_folder_sync = folder_sync, plan->no_file_sync = file_sync;
+    plan->no_lock = lock, plan->no_folder_rename = folder_rename;
 }
 void fault_disarm(void) { plan->armed = 0; }
 long fault_calls(void) { return plan->calls; }
@@ -161,7 +169,24 @@ ssize_t pwrite(int fd, const void *data, size_t size, off_t at) { REAL(pwrite); 
 ssize_t pwrite64(int fd, const void *data, size_t size, off64_t at) { REAL(pwrite64); WRITE_BODY(real(fd, data, size, at), real(fd, data, size / 2, at)) }
 ssize_t writev(int fd, const struct iovec *parts, int count) { REAL(writev); WRITE_BODY(real(fd, parts, count), real(fd, parts, count / 2)) }
 
+static int below_root(const char *path) {
+    size_t length = strlen(plan->root);
+    return length && !strncmp(path, plan->root, length) && (path[length] == '/' || path[length] == 0);
+}
+/* Whether the file system of the plan lacks fsync of this file or folder. */
+static int lacks_sync(int fd) {
+    struct stat status;
+    char path[PATH_MAX];
+    if (!plan || (!plan->no_folder_sync && !plan->no_file_sync) || fstat(fd, &status)) return 0;
+    int error = S_ISDIR(status.st_mode) ? plan->no_folder_sync : plan->no_file_sync;
+    full_path(fd, NULL, path);
+    if (!error || !below_root(path)) return 0;
+    errno = error;
+    return 1;
+}
+
 #define SYNC_BODY \
+    if (lacks_sync(fd)) return -1; \
     if (hit(SYNC, "fsync", fd, NULL)) return -1; \
     int found = real(fd); \
     if (!found) note_safe(fd); \
@@ -169,7 +194,27 @@ ssize_t writev(int fd, const struct iovec *parts, int count) { REAL(writev); WRI
 int fsync(int fd) { REAL(fsync); SYNC_BODY }
 int fdatasync(int fd) { REAL(fdatasync); SYNC_BODY }
 
-int rename(const char *from, const char *to) { REAL(rename); return hit(RENAME, "rename", AT_FDCWD, to) ? -1 : real(from, to); }
+int flock(int fd, int operation) {
+    REAL(flock);
+    char path[PATH_MAX];
+    if (plan && plan->no_lock && !(operation & LOCK_UN)) {
+        full_path(fd, NULL, path);
+        if (below_root(path)) { errno = plan->no_lock; return -1; }
+    }
+    return real(fd, operation);
+}
+
+static int lacks_rename(const char *from) {
+    struct stat status;
+    char path[PATH_MAX];
+    if (!plan || !plan->no_folder_rename || stat(from, &status) || !S_ISDIR(status.st_mode)) return 0;
+    full_path(AT_FDCWD, from, path);
+    /* As in the layers of a container's image: what was just made can be renamed. */
+    if (!below_root(path) || strstr(path, "/.tmp-")) return 0;
+    errno = plan->no_folder_rename;
+    return 1;
+}
+int rename(const char *from, const char *to) { REAL(rename); if (lacks_rename(from)) return -1; return hit(RENAME, "rename", AT_FDCWD, to) ? -1 : real(from, to); }
 int renameat(int a, const char *from, int b, const char *to) { REAL(renameat); return hit(RENAME, "rename", b, to) ? -1 : real(a, from, b, to); }
 int renameat2(int a, const char *from, int b, const char *to, unsigned flags) { REAL(renameat2); return hit(RENAME, "rename", b, to) ? -1 : real(a, from, b, to, flags); }
 int mkdir(const char *path, mode_t mode) { REAL(mkdir); return hit(MKDIR, "mkdir", AT_FDCWD, path) ? -1 : real(path, mode); }

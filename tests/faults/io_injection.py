@@ -9,6 +9,7 @@ there, in the middle of a write, or a power cut, after which what was not fsynce
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import errno
 import fcntl
 import gc
@@ -59,6 +60,22 @@ class Fault:
         error = "" if self.mode in ("kill", "power cut") else f" {errno.errorcode[self.error]}"
         where = f" of {'/'.join(self.kinds)} {self.match}" if self.match or self.kinds else ""
         return f"{self.mode}{error} at call {self.at}{where}"
+
+
+@dataclass(frozen=True)
+class FileSystem:
+    """What the file system below the root does not have: the errno of each call, 0 where it has it.
+
+    Attributes:
+        folder_sync, file_sync: fsync.
+        lock: flock.
+        folder_rename: renaming a folder, those excepted that were just made.
+    """
+
+    folder_sync: int = 0
+    file_sync: int = 0
+    lock: int = 0
+    folder_rename: int = 0
 
 
 @dataclass(frozen=True)
@@ -127,6 +144,7 @@ class Program:
     def run(
         self, command: list[str], fault: Fault | None = None, *, constants: Mapping[str, Any] | None = None,
         limit: int | None = None, kill_after: float | None = None, timeout: float = 120,
+        file_system: FileSystem | None = None,
     ) -> Done:  # fmt: skip
         """Run the command line in a child.
 
@@ -134,14 +152,16 @@ class Program:
             constants: "module.name" of the program to the value it has in this child; "@module.name" is what has that name.
             limit: no file may become larger than so many bytes (RLIMIT_FSIZE).
             kill_after: SIGKILL after so many seconds.
+            file_system: what it lacks, for the whole command.
         """
-        assert self.can_fail or fault is None
+        assert self.can_fail or (fault is None and file_system is None)
         fault = fault or Fault(0)
         kinds = sum(KINDS[kind] for kind in fault.kinds) or 255
         task = {
             "command": command, "root": str(self.root), "match": fault.match, "kinds": kinds, "at": fault.at,
             "mode": MODES[fault.mode], "error": fault.error, "constants": dict(constants or {}), "limit": limit,
             "kill_after": kill_after, "timeout": timeout,
+            "file_system": list(dataclasses.astuple(file_system)) if file_system is not None else [0, 0, 0, 0],
         }  # fmt: skip
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -162,7 +182,7 @@ class _NoFaults:
 
     def __init__(self) -> None:
         self.fault_arm = _nothing()
-        self.fault_disarm = _nothing()
+        self.fault_disarm = self.fault_file_system = _nothing()
         self.fault_calls = self.fault_fired = _nothing(0)
         self.fault_what = _nothing(b"")
 
@@ -200,6 +220,7 @@ def _child(task: dict[str, Any], library: Any, pipes: dict[str, tuple[int, int]]
     library.fault_arm(
         task["root"].encode(), task["match"].encode(), task["kinds"], task["at"], task["mode"], task["error"]
     )
+    library.fault_file_system(*task["file_system"])
     try:
         code = cli.main(task["command"])
     finally:

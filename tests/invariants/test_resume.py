@@ -430,6 +430,25 @@ def test_only_epochs_may_be_added(runs: Runs, capfd: pytest.CaptureFixture[str])
     assert lines(run)[:4] == lines(runs.reference("plain"))[:4]
 
 
+def rates(run: Path) -> list[float]:
+    """The learning rate of each step."""
+    return [line["learning_rate"] for line in lines(run) if "loss" in line]
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_added_epochs_have_the_rates_of_the_new_schedule(runs: Runs, schedule: str) -> None:
+    """From the first step on, also where the old schedule had come to its end, at which the rate is nearly 0."""
+    name, changes = f"accumulated {schedule}", {"gradient_accumulation": 4, "lr_schedule": schedule}
+    whole = runs.copy(runs.prepared(f"{name}, longer", **changes, epochs=EPOCHS + 1))
+    assert distill(whole) == 0
+    run = runs.copy(runs.reference(name, **changes))
+    assert distill(run, "--epochs", str(EPOCHS + 1)) == 0
+    done = ACCUMULATED * EPOCHS
+    assert rates(run)[:done] == rates(runs.reference(name))
+    assert rates(run)[done:] == rates(whole)[done:]
+    assert min(rates(run)[done:]) > 0
+
+
 def test_a_finished_run_goes_on_with_more_epochs(runs: Runs) -> None:
     run = runs.copy(runs.reference("accumulated", gradient_accumulation=4))
     before = torch.load(run / "checkpoints" / f"step-{ACCUMULATED * EPOCHS}" / "optimizer.pt", weights_only=True)

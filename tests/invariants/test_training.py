@@ -134,7 +134,7 @@ class _Rows(torch.utils.data.Dataset[dict[str, Any]]):
 
 
 class InOrder(DistillTrainer):
-    """The sampler groups by batch size; in a fixed order the same examples meet in an optimizer step."""
+    """In the order of the rows, which the plain loop below can follow."""
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Nothing resumes from here."""

@@ -23,8 +23,8 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
     frozenset(floor.split())
     for floor in (
         "errors",
-        "hub registry silence_libraries",
-        "console interrupts settings storage",
+        "durability hub registry silence_libraries streams",
+        "console interrupts locks process_environment process_state settings storage",
         "device installing",
         "alignment",
         "losses",

@@ -33,6 +33,16 @@ def test_batches_waste_less_than_random_ones() -> None:
     assert padded(list(range(512))) > 1.5 * sum(lengths)
 
 
+def test_micro_batches_of_a_step_have_like_lengths_too() -> None:
+    """A step of 32 is cut into 8 of 4: as little padding as in batches of 4, up to the ends of the steps."""
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(10, 256, (512,), generator=generator).tolist()
+    order = list(LengthGroupedSampler(lengths, 32, seed=3))
+    for begin in range(0, len(order), 32):
+        step = [lengths[index] for index in order[begin : begin + 32]]
+        assert step == sorted(step)
+
+
 def test_masks_go_by_length_not_by_token_id() -> None:
     examples = [
         {"id": 5, "student_ids": [1, 0, 0, 7], "first_target": 1},

@@ -37,13 +37,26 @@ def test_precedence_preset_file_environment_flag(tmp_path: Path) -> None:
         ({"sample_size": 1000.0}, "sample_size", 1000),
         ({"no_cuda": "true"}, "no_cuda", True),
         ({"folder_name": 123}, "folder_name", "123"),
-        ({"teacher_model_path": ""}, "teacher_model_path", None),
+        ({"teacher_model_path": "none"}, "teacher_model_path", None),
         ({"held_out_size": "none"}, "held_out_size", None),
         ({"temperature": 3}, "temperature", 3.0),
     ],
 )
 def test_values_are_coerced(given: dict, name: str, value: object) -> None:
     assert getattr(resolve(given).parameters, name) == value
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["teacher_model", "student_model", "dataset", "teacher_model_path", "student_model_path", "dataset_path",
+     "output_dir", "folder_name"],
+)  # fmt: skip
+def test_an_empty_path_is_no_wish_for_none(name: str) -> None:
+    with pytest.raises(UsageError, match=f"{name}: it is empty"):
+        resolve({name: ""})
+    if name in ("teacher_model_path", "student_model_path", "dataset_path", "folder_name"):
+        # A variable that is set to nothing is not set.
+        assert getattr(resolve(environment={f"DISTILLKIT_{name.upper()}": ""}).parameters, name) is None
 
 
 @pytest.mark.parametrize(

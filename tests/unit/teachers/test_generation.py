@@ -52,11 +52,11 @@ def generate(
 def generate_with(
     load: Any, tokenizer: Any, prompts: Sequence[Prompt], *, output: Path, max_new_tokens: int | Sequence[int] = 12,
     temperature: float = 1.0, top_p: float = 0.95, seed: int = 1, batch_size: int = 2, model_fingerprint: str = "m",
-    console: Console | None = None, cache: GenerationCache | None = None,
+    accumulation: int = 1, console: Console | None = None, cache: GenerationCache | None = None,
 ) -> list[Continuation]:  # fmt: skip
     room = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
     return generate_continuations(
-        load, tokenizer, prompts, room, Sampling(temperature, top_p, seed, batch_size), output=output, device=CPU,
+        load, tokenizer, prompts, room, Sampling(temperature, top_p, seed, batch_size, accumulation), output=output, device=CPU,
         console=console or Console(quiet=True), model_fingerprint=model_fingerprint, cache=cache,
     )  # fmt: skip
 
@@ -213,6 +213,22 @@ def test_the_seed_decides(tmp_path: Path) -> None:
     assert first == again
     assert first != other
     assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
+
+
+def test_what_is_written_depends_on_the_step_alone(tmp_path: Path) -> None:
+    """However a batch is split into parts: 4, 2 × 2 and 1 × 4, of five prompts; also where one split goes on from another."""
+    tokenizer = tiny_tokenizer(vocab_size=300)
+    model, prompts = tiny_model("llama", vocab_size=300), prompts_of(tokenizer)
+    assert len(prompts) % 4 == 1
+    whole = generate(model, tokenizer, prompts, tmp_path / "4x1.jsonl", batch_size=4)
+    for batch, parts in ((2, 2), (1, 4)):
+        path = tmp_path / f"{batch}x{parts}.jsonl"
+        assert generate(model, tokenizer, prompts, path, batch_size=batch, accumulation=parts) == whole
+        assert path.read_bytes() == (tmp_path / "4x1.jsonl").read_bytes()
+        lines = path.read_bytes().splitlines(keepends=True)
+        path.write_bytes(b"".join(lines[:2]))
+        assert generate(model, tokenizer, prompts, path, batch_size=batch, accumulation=parts) == whole
+    assert generate(model, tokenizer, prompts, tmp_path / "2x1.jsonl", batch_size=2) != whole
 
 
 @pytest.mark.parametrize("bos", [None, "<s>", "<|endoftext|>"])

@@ -1,0 +1,120 @@
+"""8 × 1, 2 × 4 and 1 × 8 are one training: the same examples in every step, and the same student apart from rounding."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from settings_file import settings_file
+from tiny_models import save_model_folder, tiny_model, tiny_tokenizer, write_texts
+
+from distillkit.cli import app as cli
+from distillkit.data import batching
+from distillkit.storage import read_json
+
+SPLITS = ((8, 1), (2, 4), (1, 8))
+# 21 are no multiple of 8: the last step of an epoch is smaller, in whichever micro-batches it is computed.
+EXAMPLES, EPOCHS = 21, 2
+SETTINGS: dict[str, Any] = {
+    "sample_size": EXAMPLES, "max_length": 40, "held_out_size": 4, "epochs": EPOCHS, "checkpoint_interval": 100,
+    "learning_rate": 1e-3, "precision": "fp32", "no_cuda": True, "skip_validation": True, "save_plot": False,
+    "install_deps": False, "allow_out_of_range": True,
+}  # fmt: skip
+KINDS: dict[str, dict[str, Any]] = {
+    "one tokenizer": {},
+    "two tokenizers": {"teacher_model_path": "other"},
+    "black box": {"box_type": "black", "teacher_model_path": "writer", "sample_size": 24, "teacher_cache": "off"},
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("accumulation")
+    tokenizer, other = tiny_tokenizer(384), tiny_tokenizer(300, bos="<s>")
+    save_model_folder(folder / "teacher", tiny_model("gpt2", 384, layers=1, hidden=16, seed=1), tokenizer)
+    save_model_folder(folder / "other", tiny_model("llama", 300, layers=1, hidden=16, seed=3), other)
+    save_model_folder(folder / "student", tiny_model("gpt2", 384, layers=1, hidden=16, seed=2), tokenizer)
+    writer = tiny_model("gpt2", 384, layers=1, hidden=16, seed=4, tie_word_embeddings=False)
+    letters = [index for piece, index in tokenizer.get_vocab().items() if piece.strip("\u0120").isascii()]
+    with torch.no_grad():
+        # It writes nonsense, but of letters, which the filter lets pass.
+        writer.get_parameter("transformer.ln_f.bias").fill_(1.0)
+        writer.get_parameter("lm_head.weight")[letters] += 0.5
+    save_model_folder(folder / "writer", writer, tokenizer)
+    write_texts(folder / "texts.txt", 110, sentences=2)
+    return folder
+
+
+def trained(models: Path, kind: str, batch: int, accumulation: int, output: Path) -> Path:
+    """The run of `distillkit distill` in these micro-batches."""
+    changes = dict(KINDS[kind])
+    teacher = models / changes.pop("teacher_model_path", "teacher")
+    values = {
+        "teacher_model_path": teacher, "student_model_path": models / "student", "dataset_path": models / "texts.txt",
+        "output_dir": output, "folder_name": f"{batch}x{accumulation}", **SETTINGS, **changes,
+    }  # fmt: skip
+    split = ["--batch-size", str(batch), "--gradient-accumulation", str(accumulation)]
+    assert cli.main(["distill", "--config", str(settings_file(models, **values)), "--quiet", *split]) == 0
+    return output / f"{batch}x{accumulation}"
+
+
+def tokens(run: Path) -> list[int]:
+    """Target tokens after each step."""
+    lines = map(json.loads, (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    return [line["tokens"] for line in lines if "loss" in line]
+
+
+def update(models: Path, run: Path) -> torch.Tensor:
+    """What the training has added to the weights."""
+    before = load_file(models / "student" / "model.safetensors")
+    after = load_file(run / "student" / "final" / "model.safetensors")
+    return torch.cat([(after[name] - before[name]).flatten() for name in sorted(before)])
+
+
+def difference(models: Path, run: Path, reference: Path) -> float:
+    """Of the updates, relative to the reference's."""
+    wanted = update(models, reference)
+    return float((update(models, run) - wanted).norm() / wanted.norm())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_split_of_a_step_changes_nothing(models: Path, tmp_path: Path, kind: str) -> None:
+    whole, *parts = [trained(models, kind, *split, tmp_path) for split in SPLITS]
+    wanted = tokens(whole)
+    if kind != "black box":
+        assert len(wanted) == -(-EXAMPLES // 8) * EPOCHS
+    else:
+        assert read_json(whole / "metrics.json")["train"]["steps"] == len(wanted) > 6
+    for part in parts:
+        assert tokens(part) == wanted
+        # Sums are added up in another order.
+        assert difference(models, part, whole) < 1e-4
+
+
+def test_batches_grouped_by_themselves_would_be_another_training(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The negative control: the same examples in the order of 4 × 2 and of 2 × 4 if micro-batches were grouped alone."""
+    whole = trained(models, "one tokenizer", 8, 1, tmp_path)
+    begin = batching.LengthGroupedSampler.__init__
+
+    def by_micro_batch(self: Any, lengths: Any, step_examples: int, seed: int) -> None:
+        begin(self, lengths, step_examples // 4, seed)
+
+    monkeypatch.setattr(batching.LengthGroupedSampler, "__init__", by_micro_batch)
+    part = trained(models, "one tokenizer", 2, 4, tmp_path)
+    assert tokens(part) != tokens(whole)
+    assert difference(models, part, whole) > 0.05
