@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from distillkit.alignment.encoding import Encoding, encode_batch, encode_by_offsets
-from distillkit.alignment.token_bytes import TokenBytes, token_bytes
+from distillkit.alignment.encoding import Encoding, encode_batch, encode_by_offsets, encode_loosely
+from distillkit.alignment.normalising import Reading, reading_of
+from distillkit.alignment.token_bytes import TokenBytes, token_bytes, token_ids
 from distillkit.errors import PreconditionError
 
 
@@ -21,6 +22,8 @@ class TextEncoder:
         start_id: put before every text, so that its first token is predicted too; None if the model has none.
         end_id: put after a text that really ends; None if the model has none.
         limit: how many tokens of text fit, the two above not counted.
+        parse: a special token's name in a text is the token; else it is ordinary text.
+        exact: the tokens have to spell a text byte for byte, because the other model's are compared with them.
     """
 
     tokenizer: Any
@@ -28,19 +31,41 @@ class TextEncoder:
     start_id: int | None
     end_id: int | None
     limit: int
+    parse: bool = False
+    exact: bool = True
 
     def with_specials(self, ids: Sequence[int], ends: bool) -> list[int]:
         """`ids` as the model reads them: start, text, end."""
         start = [] if self.start_id is None else [self.start_id]
-        end = [self.end_id] if ends and self.end_id is not None else []
+        end = [self.end_id] if self.end_id is not None and self.adds_end(ids, ends) else []
         return [*start, *ids, *end]
 
+    def adds_end(self, ids: Sequence[int], ends: bool) -> bool:
+        """Whether the end token is put behind a text: not where the text names it there itself."""
+        return ends and self.end_id is not None and not (self.parse and len(ids) > 0 and ids[-1] == self.end_id)
+
+    def token_ids(self, text: str) -> list[int]:
+        """A text as tokens without specials around it, whatever they spell."""
+        return token_ids(self.tokenizer, [text], parse=self.parse)[0]
+
     def encode(self, texts: Sequence[str]) -> Sequence[Encoding | None]:
-        """Texts as tokens without specials, with the byte at which each token ends; None for a text that the tokens
-        do not spell."""
-        if self.table is not None:
-            return encode_batch(self.tokenizer, self.table, texts)
-        return encode_by_offsets(self.tokenizer, texts)
+        """Texts as tokens without specials around them, with the byte at which each token ends; None for a text that
+        cannot be read: one that the tokens do not spell, where `exact`."""
+        if self.table is None:
+            return encode_by_offsets(self.tokenizer, texts, parse=self.parse)
+        found = encode_batch(self.tokenizer, self.table, texts, parse=self.parse)
+        if self.exact or all(item is not None for item in found):
+            return found
+        others = [text for text, item in zip(texts, found, strict=True) if item is None]
+        loose = iter(encode_loosely(self.tokenizer, self.table, others, parse=self.parse))
+        return [next(loose) if item is None else item for item in found]
+
+    def reading(self) -> Reading:
+        """What the tokenizer makes of a text before it encodes it (`alignment.normalising`)."""
+        if self.table is None:
+            return lambda text: text
+        exact = reading_of(self.tokenizer, self.table, parse=self.parse)
+        return exact if self.exact else lambda text: text if self.encode([text])[0] is not None else exact(text)
 
 
 @dataclass(frozen=True)
@@ -49,6 +74,21 @@ class TextEncoders:
 
     student: TextEncoder
     teacher: TextEncoder
+
+    @property
+    def start_shift(self) -> int:
+        """By how many tokens the teacher is ahead where both read the same tokens: it alone has a start token (1), the
+        student alone has one (-1), both or none (0)."""
+        return (self.teacher.start_id is not None) - (self.student.start_id is not None)
+
+    def reading(self, *, parse: bool, exact: bool) -> TextEncoders:
+        """The same models with another way to read texts.
+
+        Args:
+            parse, exact: as in `TextEncoder`.
+        """
+        sides = (replace(side, parse=parse, exact=exact) for side in (self.student, self.teacher))
+        return TextEncoders(*sides)
 
 
 def make_text_encoder(tokenizer: Any, context: int | None, max_length: int, *, needs_bytes: bool) -> TextEncoder:

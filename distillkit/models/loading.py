@@ -14,6 +14,7 @@ from torch import nn
 
 from distillkit.console import Console
 from distillkit.errors import DistillkitError, PreconditionError, UsageError, first_line
+from distillkit.models.end_tokens import complete_ends
 from distillkit.models.gguf import converted_folder
 from distillkit.models.hub import download_model
 from distillkit.models.pruning import LAYER_COUNT_NAMES, keep_layers
@@ -244,8 +245,11 @@ def context_length(located: LocatedModel) -> int | None:
     return next((values[name] for name in _CONTEXT_NAMES if isinstance(values.get(name), int)), None)
 
 
-def load_tokenizer(located: LocatedModel, *, trust_remote_code: bool = False) -> Any:
-    """The tokenizer of a model.
+def load_tokenizer(located: LocatedModel, *, trust_remote_code: bool = False, console: Console | None = None) -> Any:
+    """The tokenizer of a model, with the start and end tokens of its configuration where its own files name none.
+
+    Args:
+        console: where it is reported if these tokens cannot be used.
 
     Raises:
         PreconditionError: a library is missing or its files are damaged.
@@ -273,6 +277,9 @@ def load_tokenizer(located: LocatedModel, *, trust_remote_code: bool = False) ->
             f"the tokenizer of {name} is empty: {located.folder} has no tokenizer files",
             hint="get the model again, with its tokenizer files",
         )
+    for problem in complete_ends(tokenizer, located.folder):
+        if console is not None:
+            console.info(f"{name}: {problem}")
     return tokenizer
 
 

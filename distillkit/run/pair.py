@@ -41,12 +41,14 @@ class ModelPair:
         student: where the student lies; the teacher's place for "the teacher with N layers kept".
         student_reference: as given, which says how the student is made.
         same_tokenizer: known once the data are prepared.
+        parse: whether names of special tokens in texts are the tokens; likewise.
     """
 
     config: Parameters
     teacher: LocatedModel
     student: LocatedModel
     same_tokenizer: bool | None = None
+    parse: bool = False
 
     def record(self) -> dict[str, Any]:
         """For the manifest and data/models.json."""
@@ -54,6 +56,18 @@ class ModelPair:
             "teacher": {**self.teacher.describe(), "fingerprint": self.teacher.fingerprint()},
             "student": {**self.student.describe(), "fingerprint": self.student.fingerprint()},
         }
+
+    def take_from(self, stats: dict[str, Any]) -> None:
+        """Take what was decided when the data were prepared.
+
+        Args:
+            stats: data/stats.json.
+
+        Raises:
+            KeyError: it is not of this form.
+        """
+        self.same_tokenizer = bool(stats["same_tokenizer"])
+        self.parse = stats.get("special_tokens", {}).get("decided") == "parse"
 
     def text_encoders(self, config: Parameters, console: Console | None = None) -> TextEncoders:
         """How both models read.
@@ -67,17 +81,17 @@ class ModelPair:
         """
         encoders = {}
         for role, located in (("teacher", self.teacher), ("student", self.student)):
-            tokenizer = load_tokenizer(located, trust_remote_code=config.trust_remote_code)
+            tokenizer = load_tokenizer(located, trust_remote_code=config.trust_remote_code, console=console)
             context = context_length(located)
             # A teacher with another tokenizer may need more tokens for the same text than the student.
             longest = config.max_length if role == "student" else context or 2 * config.max_length
             if console is not None and context is not None and context < config.max_length:
                 console.info(f"the {role}'s context is {context} tokens: examples are cut to it")
             encoders[role] = make_text_encoder(tokenizer, context, longest, needs_bytes=config.box_type == "white")
-            for what, token in (("beginning", tokenizer.bos_token_id), ("end", tokenizer.eos_token_id)):
-                if console is not None and token is None:
-                    console.info(f"the {role}'s tokenizer has no {what}-of-text token: none is used")
-        return TextEncoders(encoders["student"], encoders["teacher"])
+            if console is not None:
+                _report_missing_ends(role, tokenizer, console)
+        exact = config.box_type == "white" and not self.same_tokenizer
+        return TextEncoders(encoders["student"], encoders["teacher"]).reading(parse=self.parse, exact=exact)
 
     def load_teacher(self, dtype: torch.dtype, console: Console) -> nn.Module:
         """The teacher, frozen by the caller.
@@ -104,6 +118,18 @@ class ModelPair:
         located = locate(parse_reference(str(folder)), console, trust_remote_code=self.config.trust_remote_code)
         return load_model(
             located, dtype=torch.float32, trust_remote_code=self.config.trust_remote_code, console=console
+        )
+
+
+def _report_missing_ends(role: str, tokenizer: Any, console: Console) -> None:
+    if tokenizer.eos_token_id is None:
+        console.info(f"the {role}'s tokenizer has no end-of-text token: none is used")
+    if tokenizer.bos_token_id is None and tokenizer.eos_token_id is None:
+        console.info(f"the {role}'s tokenizer has no beginning-of-text token: none is used")
+    elif tokenizer.bos_token_id is None:
+        console.info(
+            f"the {role}'s tokenizer has no beginning-of-text token: its end-of-text token {tokenizer.eos_token} stands in "
+            "front of every text"
         )
 
 
@@ -138,7 +164,7 @@ def open_pair(config: Parameters, run: RunDirectory, console: Console) -> ModelP
                 hint=f"prepare the data again: distillkit prepare-data --run {run.path} --force",
             )
     stats = json.loads((run.data / "stats.json").read_text(encoding="utf-8"))
-    pair.same_tokenizer = stats["same_tokenizer"]
+    pair.take_from(stats)
     return pair
 
 

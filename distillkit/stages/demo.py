@@ -110,7 +110,7 @@ def _explained(model: nn.Module) -> Iterator[None]:
 def continue_text(model: nn.Module, encoder: TextEncoder, prompt: str, compute: Compute, seed: int) -> str:
     """What a model writes after `prompt`, as text, escape sequences stripped."""
     tokenizer: Any = encoder.tokenizer
-    ids = encoder.with_specials(tokenizer(prompt, add_special_tokens=False)["input_ids"], ends=False)[-encoder.limit :]
+    ids = encoder.with_specials(encoder.token_ids(prompt), ends=False)[-encoder.limit :]
     inputs = torch.tensor([ids], device=compute.device)
     # Weights that are not fp32 are in the format that they compute in already; a CPU writes faster without autocast.
     in_fp32 = next(model.parameters()).dtype == torch.float32
