@@ -5,6 +5,7 @@ Every encoding is checked against the text: its tokens spell it byte for byte, o
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -76,20 +77,32 @@ def encode_loosely(
         None for a text that is not Unicode, for one in which a special token would stand that is not asked for, and for
         every text if the tokenizer cannot be asked (a slow one).
     """
-    readable = [text for text in texts if _utf8(text) is not None]
     if not getattr(tokenizer, "is_fast", False):
         return [None] * len(texts)
-    encoded = iter(encode_by_offsets(tokenizer, readable, parse=parse))
-    refused = set() if parse else set(table.specials) - {unknown_id(tokenizer)}
+    encoded = iter(encode_by_offsets(tokenizer, [text for text in texts if _utf8(text) is not None], parse=parse))
     found = [None if _utf8(text) is None else next(encoded) for text in texts]
-    return [None if item is None or not refused.isdisjoint(item.ids) else item for item in found]
+    if parse:
+        return found
+    unknown = unknown_ids(tokenizer)
+
+    def is_text(text: str, item: Encoding) -> bool:
+        # A text that names the token for unknown characters may mean the token or its name: nobody can tell.
+        met = set(item.ids) & set(table.specials)
+        return met <= unknown and not any(table.specials[index] in text for index in met)
+
+    return [item if item is not None and is_text(text, item) else None for text, item in zip(texts, found, strict=True)]
 
 
-def unknown_id(tokenizer: Any) -> int | None:
-    """The token for characters that are not in the vocabulary; None where there is none of its own (GPT-2 names its end
-    of text so, and never writes it)."""
-    index = getattr(tokenizer, "unk_token_id", None)
-    return None if index in (tokenizer.bos_token_id, tokenizer.eos_token_id) else index
+def unknown_ids(tokenizer: Any) -> frozenset[int]:
+    """The tokens that are written for characters that are not in the vocabulary. GPT-2 names its end of text so, and never
+    writes it; a unigram model writes the one of its own model file, whatever it is called."""
+    named = getattr(tokenizer, "unk_token_id", None)
+    found = set() if named is None or named in (tokenizer.bos_token_id, tokenizer.eos_token_id) else {named}
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None and type(backend.model).__name__ == "Unigram":
+        own = json.loads(backend.to_str())["model"].get("unk_id")
+        found |= {own} if own is not None else set()
+    return frozenset(found)
 
 
 def encode_by_offsets(tokenizer: Any, texts: Sequence[str], *, parse: bool = False) -> list[Encoding]:

@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from distillkit.alignment.encoding import encode_batch, unknown_id
+from distillkit.alignment.encoding import encode_batch, unknown_ids
 from distillkit.alignment.token_bytes import TokenBytes, token_ids
 
 Reading = Callable[[str], "str | None"]
@@ -29,10 +29,12 @@ def reading_of(tokenizer: Any, table: TokenBytes, *, parse: bool = False) -> Rea
         parse: names of special tokens are read as the tokens.
     """
 
+    unknown = unknown_ids(tokenizer)
+
     def read(text: str) -> str | None:
         if encode_batch(tokenizer, table, [text], parse=parse)[0] is not None:
             return text
-        return None if table.by_offsets else _spelled(tokenizer, table, text, parse)
+        return None if table.by_offsets else _spelled(tokenizer, table, text, parse, unknown)
 
     return read
 
@@ -55,13 +57,13 @@ def normalised(text: str, readings: Sequence[Reading]) -> str | None:
     return None
 
 
-def _spelled(tokenizer: Any, table: TokenBytes, text: str, parse: bool) -> str | None:
+def _spelled(tokenizer: Any, table: TokenBytes, text: str, parse: bool, unknown: frozenset[int]) -> str | None:
     """The text that the tokens spell, dummy spaces left out; None where one of them stands for no text."""
     spelled: list[bytes] = []
     begins = True  # Here a dummy space may stand.
     for index in token_ids(tokenizer, [text], parse=parse)[0]:
         if index in table.specials:
-            if not parse or index == unknown_id(tokenizer):
+            if not parse or index in unknown:
                 return None
             piece = table.specials[index].encode()
         else:

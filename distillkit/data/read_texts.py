@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from distillkit.alignment.encoding import Encoding, unknown_id
+from distillkit.alignment.encoding import Encoding, unknown_ids
 from distillkit.alignment.normalising import first_unreadable, kind_of_change, normalised
 from distillkit.data.text_encoder import TextEncoder
 
@@ -88,7 +88,8 @@ class TextReader:
 
     def __init__(self, student: TextEncoder, teacher: TextEncoder | None) -> None:
         self.encoders = {"student": student} if teacher is None else {"student": student, "teacher": teacher}
-        self.unknown = {role: None if e.exact else unknown_id(e.tokenizer) for role, e in self.encoders.items()}
+        self.unknown = {role: frozenset() if e.exact else unknown_ids(e.tokenizer) for role, e in self.encoders.items()}
+        self.readings = {role: encoder.reading() for role, encoder in self.encoders.items()}
         self.problems = ReadingProblems()
 
     def read(self, texts: Sequence[str], *, whole: bool) -> list[ReadText | None]:
@@ -99,7 +100,7 @@ class TextReader:
         """
         found = self._encode(texts)
         failed = [index for index, item in enumerate(found) if item is None]
-        readings = [encoder.reading() for encoder in self.encoders.values()]
+        readings = list(self.readings.values())
         for index in failed:
             text = normalised(texts[index], readings)
             if text is None or (item := self._encode([text])[0]) is None:
@@ -122,17 +123,17 @@ class TextReader:
 
     def _note_change(self, text: str) -> None:
         """Who changed it: each tokenizer for which the text as it is would not do."""
-        for role, encoder in self.encoders.items():
-            if (after := encoder.reading()(text)) is not None and after != text:
+        for role, reading in self.readings.items():
+            if (after := reading(text)) is not None and after != text:
                 self.problems.changed.setdefault(role, Counter())[kind_of_change(text, after)] += 1
 
     def _note_dropped(self, text: str) -> None:
-        unable = [role for role, encoder in self.encoders.items() if normalised(text, [encoder.reading()]) is None]
+        unable = [role for role, reading in self.readings.items() if normalised(text, [reading]) is None]
         # Each reads it in its way, and there is no text that both read.
         for role in unable or list(self.encoders)[-1:]:
             self.problems.dropped[role] += 1
             if role not in self.problems.first_dropped:
-                reading = self.encoders[role].reading()
+                reading = self.readings[role]
                 self.problems.first_dropped[role] = first_unreadable(
                     text, lambda parts, reading=reading: [normalised(part, [reading]) for part in parts]
                 )
@@ -140,7 +141,7 @@ class TextReader:
     def _note_unknown(self, item: ReadText) -> None:
         for role, encoding in zip(self.encoders, (item.student, item.teacher), strict=False):
             unknown = self.unknown[role]
-            if unknown is None or unknown not in encoding.ids:
+            if unknown.isdisjoint(encoding.ids):
                 continue
             self.problems.unknown[role] += 1
             if role not in self.problems.first_unknown:
@@ -148,6 +149,6 @@ class TextReader:
                 self.problems.first_unknown[role] = first_unreadable(
                     item.text,
                     lambda parts, encoder=encoder, unknown=unknown: [
-                        None if unknown in encoder.token_ids(part) else part for part in parts
+                        part if unknown.isdisjoint(encoder.token_ids(part)) else None for part in parts
                     ],
                 )
