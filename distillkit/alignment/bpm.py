@@ -110,21 +110,34 @@ class BytePrefixMap:
 
     @classmethod
     def build(
-        cls, teacher: TokenBytes, student: TokenBytes, *, first: FirstTokens | None = None, map_eos: bool = True
+        cls,
+        teacher: TokenBytes,
+        student: TokenBytes,
+        *,
+        first: FirstTokens | None = None,
+        map_eos: bool = True,
+        map_names: bool = False,
     ) -> BytePrefixMap:
         """Map every teacher token to the student's first token of its bytes.
 
         The teacher's EOS becomes the student's EOS if both have one and `map_eos`; every other special token is
-        residual.
+        residual, unless `map_names` and the student has one of the same name. An EOS whose name the student has goes to
+        that token too then; where a text ends, `Realised` moves it to the student's EOS.
 
         Args:
             teacher, student: the bytes of both vocabularies.
             first: the student's first token of a piece; default: the longest prefix.
+            map_names: the texts' special tokens are read as tokens.
         """
         first = first or longest_prefix(student)
         student_ids = torch.from_numpy(first([piece or b"" for piece in teacher.pieces]))
         if teacher.eos_id is not None:
             student_ids[teacher.eos_id] = len(student) if student.eos_id is None or not map_eos else student.eos_id
+        if map_names:
+            by_name = {name: index for index, name in student.specials.items()}
+            for index, name in teacher.specials.items():
+                if name in by_name:
+                    student_ids[index] = by_name[name]
         return cls(student_ids, len(student), teacher, first)
 
     def to(self, device: torch.device) -> BytePrefixMap:

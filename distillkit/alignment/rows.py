@@ -79,7 +79,8 @@ def aligned_rows(
     - rows before the teacher has read anything (it has no start token);
     - runs of white space (the next two bytes are ASCII white space, a pending dummy space counts) unless the next
       token of both is the same: tokenizers split runs too differently, and byte prefixes are known to fail there;
-    - tokens whose bytes in this text are not those of the vocabulary (`Encoding.unlike`), on either side;
+    - tokens whose bytes in this text are not those of the vocabulary (`Encoding.unlike`), on either side, special tokens
+      among them, unless both read a special token of the same name there;
     - the end of the text, unless both sides train an end token.
 
     In O(student tokens + teacher tokens + bytes).
@@ -114,6 +115,11 @@ def aligned_rows(
         # The teacher's tokens from the one that is next to the last one that the student's token touches.
         odd = np.append(0, np.cumsum(teacher.unlike))
         keep &= odd[np.minimum(read[1:] + (skips[1:] > 0), last)] == odd[read[:-1]]
+
+    if student.names and teacher.names:
+        same_end = twins(teacher_rows, skips[:-1], end_rows, skips[1:]) & (teacher_rows >= 0) & (read[:-1] < last)
+        for place, name in student.names.items():
+            keep[place] |= bool(same_end[place]) and teacher.names.get(int(read[place])) == name
 
     first = 0 if student_start or not count else 1  # Without a start token nothing predicts the first token.
     keep[:first] = False

@@ -40,6 +40,8 @@ class TokenBytes:
         by_offsets: the tokens do not spell every text (WordPiece forgets white space); which bytes of a text a token
             stands for is asked of the tokenizer, and where they are not those of `pieces` the token is
             `Encoding.unlike`.
+        added: tokens that are found in a text before anything else (special or not), id -> whether the token takes the
+            white space on its left, on its right.
     """
 
     pieces: tuple[bytes | None, ...]
@@ -48,6 +50,7 @@ class TokenBytes:
     shadowed: frozenset[int] = frozenset()
     eos_id: int | None = None
     by_offsets: bool = False
+    added: Mapping[int, tuple[bool, bool]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.pieces)
@@ -108,6 +111,7 @@ def token_bytes(tokenizer: Any) -> TokenBytes:
         shadowed=_shadowed(tokenizer, table, fallback),
         eos_id=eos_id,
         by_offsets=word_piece,
+        added={index: (token.lstrip, token.rstrip) for index, token in _added_tokens(tokenizer).items()},
     )
 
 
@@ -293,18 +297,24 @@ def _unknowable(tokenizer: Any, why: str) -> PreconditionError:
     )
 
 
-def token_ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
-    """Texts as tokens without special tokens; a special token's name inside a text is ordinary text."""
+def token_ids(tokenizer: Any, texts: list[str], *, parse: bool = False) -> list[list[int]]:
+    """Texts as tokens without special tokens around them.
+
+    Args:
+        parse: a special token's name inside a text is the token; else it is ordinary text.
+    """
     if not texts:
         return []
     encoding = _tiktoken_encoding(tokenizer)
+    if encoding is not None and parse:
+        return [encoding.encode(text, allowed_special="all", disallowed_special=()) for text in texts]
     if encoding is not None:
         return [encoding.encode_ordinary(text) for text in texts]
     # Added tokens that are not special are still found by fast tokenizers; they count with their text.
     return tokenizer(
         texts,
         add_special_tokens=False,
-        split_special_tokens=True,
+        split_special_tokens=not parse,
         padding=False,
         truncation=False,
         return_attention_mask=False,

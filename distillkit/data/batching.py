@@ -140,8 +140,8 @@ class HostColumns:
 class DistillationCollator:
     """Examples to one batch.
 
-    Every example has `student_ids` and `first_target`; white box adds `cache_index`, and where rows are paired
-    `teacher_ids` and the columns of `AlignedRows` (the row at r predicts token r + 1).
+    Every example has `student_ids` and `first_target`; white box adds `cache_index` and `teacher_ids` (default: the
+    student's), and where rows are paired the columns of `AlignedRows` (the row at r predicts token r + 1).
 
     What is returned, for B examples, T tokens after padding, N targets:
         input_ids, attention_mask [B, T]: the student's input.
@@ -155,7 +155,8 @@ class DistillationCollator:
 
     Args:
         white_box: whether the teacher reads the batch too.
-        aligned: whether rows are paired; otherwise the teacher reads the student's very tokens.
+        aligned: whether rows are paired; otherwise the teacher reads the student's tokens, inside
+            its own start and end tokens where `teacher_ids` says so.
         prepare: what else the objective wants that follows from a batch alone (`Objective.prepare`). Tensors in it go to
             the device with the batch.
     """
@@ -197,12 +198,12 @@ class DistillationCollator:
 
     def _teacher_side(self, examples: Sequence[Mapping[str, Any]], batch: dict[str, Any]) -> dict[str, Any]:
         """Add what the teacher reads; returns the teacher's part of `HostColumns`."""
-        if self.aligned:
-            texts = [example["teacher_ids"] for example in examples]
+        own = [example["student_ids"] for example in examples]
+        texts = [example.get("teacher_ids", ids) for example, ids in zip(examples, own, strict=True)]
+        if self.aligned or texts != own:
             ids = pad_right(texts, 0)
             batch["teacher_input_ids"], batch["teacher_attention_mask"] = ids, attention_mask(texts, ids.shape[1])
         else:
-            texts = [example["student_ids"] for example in examples]
             batch["teacher_input_ids"], batch["teacher_attention_mask"] = batch["input_ids"], batch["attention_mask"]
         widths = batch["input_ids"].shape[1], batch["teacher_input_ids"].shape[1]
         return {

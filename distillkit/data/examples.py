@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from distillkit.alignment.encoding import Encoding
 from distillkit.alignment.rows import AlignedRows, aligned_rows
 from distillkit.data.cut_places import CutPlaces
 from distillkit.data.document import Document
+from distillkit.data.read_texts import ReadingProblems, TextReader
 from distillkit.data.text_boundaries import TextBoundaries
 from distillkit.data.text_encoder import TextEncoder
 from distillkit.errors import UsageError
@@ -50,10 +51,15 @@ class Example:
 
 @dataclass
 class BuildNotes:
-    """What happened while building: texts that a tokenizer cannot spell, and those with too little in them."""
+    """What happened while building: texts that a tokenizer cannot read, and those with too little in them.
+
+    Attributes:
+        problems: which tokenizer could not read what, and what it changed.
+    """
 
     inexact: int = 0
     too_short: int = 0
+    problems: ReadingProblems = field(default_factory=ReadingProblems)
 
 
 class ExampleBuilder:
@@ -64,14 +70,25 @@ class ExampleBuilder:
         teacher: how the teacher reads; None where it has the student's tokenizer.
         align: whether rows of the two are to be paired (white box across tokenizers).
         seed: which pieces of a long document are taken.
+        around: has the start and end tokens that the teacher reads; default: those of `teacher`, else of `student`.
     """
 
-    def __init__(self, student: TextEncoder, teacher: TextEncoder | None, *, align: bool, seed: int) -> None:
+    def __init__(
+        self,
+        student: TextEncoder,
+        teacher: TextEncoder | None,
+        *,
+        align: bool,
+        seed: int,
+        around: TextEncoder | None = None,
+    ) -> None:
         self.student = student
         self.teacher = teacher
+        self.around = around or teacher or student
         self.align = align and teacher is not None
         self.seed = seed
-        self.notes = BuildNotes()
+        self.reader = TextReader(student, teacher)
+        self.notes = BuildNotes(problems=self.reader.problems)
 
     def build(self, documents: Sequence[Document], wanted: int) -> Iterator[Example]:
         """At most `wanted` examples, spread evenly over the documents.
@@ -119,15 +136,13 @@ class ExampleBuilder:
     # --- cutting ---
 
     def _cut_all(self, texts: list[str]) -> list[list[str]]:
-        students = self.student.encode(texts)
-        teachers = self.teacher.encode(texts) if self.teacher else students
         pieces = []
-        for text, student, teacher in zip(texts, students, teachers, strict=True):
-            if student is None or teacher is None:
+        for read in self.reader.read(texts, whole=True):
+            if read is None:
                 self.notes.inexact += 1
                 pieces.append([])
             else:
-                pieces.append(self._pieces(text, student, teacher))
+                pieces.append(self._pieces(read.text, read.student, read.teacher))
         return pieces
 
     def _fits(self, student: Encoding, teacher: Encoding) -> bool:
@@ -170,13 +185,12 @@ class ExampleBuilder:
     # --- encoding ---
 
     def _encode(self, pieces: list[tuple[int, str, bool]]) -> Iterator[Example]:
-        texts = [text for _, text, _ in pieces]
-        students = self.student.encode(texts)
-        teachers = self.teacher.encode(texts) if self.teacher else students
-        for (document, text, ends), student, teacher in zip(pieces, students, teachers, strict=True):
-            if student is None or teacher is None:
+        found = self.reader.read([text for _, text, _ in pieces], whole=False)
+        for (document, _, ends), read in zip(pieces, found, strict=True):
+            if read is None:
                 self.notes.inexact += 1
                 continue
+            text, student, teacher = read.text, read.student, read.teacher
             if len(student.ids) < _FEWEST_TOKENS:
                 self.notes.too_short += 1
                 continue
@@ -194,18 +208,18 @@ class ExampleBuilder:
             yield self._example(document, text, ends, student, teacher)
 
     def _example(self, document: int, text: str, ends: bool, student: Encoding, teacher: Encoding) -> Example:
-        encoder = self.teacher or self.student
         rows = None
         if self.align:
             rows = aligned_rows(
                 student, teacher, text.encode("utf-8"),
-                student_start=self.student.start_id is not None, teacher_start=encoder.start_id is not None,
-                student_has_eos=ends and self.student.end_id is not None,
-                teacher_has_eos=ends and encoder.end_id is not None,
+                student_start=self.student.start_id is not None, teacher_start=self.around.start_id is not None,
+                student_has_eos=self.student.adds_end(student.ids, ends),
+                teacher_has_eos=self.around.adds_end(teacher.ids, ends),
             )  # fmt: skip
         return Example(
             document=document, text=text, bytes=len(text.encode("utf-8")), ends_text=ends,
-            student_ids=self.student.with_specials(student.ids, ends), teacher_ids=encoder.with_specials(teacher.ids, ends),
+            student_ids=self.student.with_specials(student.ids, ends),
+            teacher_ids=self.around.with_specials(teacher.ids, ends),
             student_tokens=len(student.ids), teacher_tokens=len(teacher.ids), rows=rows,
         )  # fmt: skip
 

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from distillkit.data.formats import DataFile
+from distillkit.data.document_marks import MarkCount, parted
+from distillkit.data.formats import DataFile, file_kind
 from distillkit.data.rows import Row
 from distillkit.data.sections import stream_sections
 from distillkit.data.text_decoding import decode_blocks
 
 
 def read_plain_text(file: DataFile) -> Iterator[Row]:
-    """A row for each section; all but the last one are cut from a longer text.
+    """A row for each section; all but the last one of a document are cut from a longer text.
+
+    The file is one document, unless marks part it (`ReadingOptions.end_marks`).
 
     Raises:
         UsageError: the file cannot be read or decoded.
     """
     with file.open() as stream:
-        for section in stream_sections(
-            decode_blocks(stream, file.name, file.notes, file.options.encoding), file.piece_bytes
-        ):
-            yield Row(section.text, f"{file.name}:{section.line}", section.is_last)
+        blocks = decode_blocks(stream, file.name, file.notes, file.options.encoding)
+        marks, count = file.options.end_marks, MarkCount()
+        for part in parted(blocks, marks, count, markdown=file_kind(file.path) in ("md", "markdown")):
+            for section in stream_sections(part.blocks, file.piece_bytes):
+                yield Row(section.text, f"{file.name}:{part.line + section.line - 1}", section.is_last)
+        file.notes.count(f"end-of-text marks that part the documents of {file.name}", count.times)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from distillkit.settings.parameters import BadRowPolicy, CsvHeader, CsvQuoting, Parameters
@@ -10,7 +11,11 @@ from distillkit.settings.parameters import BadRowPolicy, CsvHeader, CsvQuoting, 
 
 @dataclass(frozen=True)
 class ReadingOptions:
-    """How data files are read; the fields are the parameters of the same names."""
+    """How data files are read; the fields are the parameters of the same names.
+
+    Attributes:
+        end_marks: no parameter: what ends a document in running text (`data.document_marks`).
+    """
 
     text_column: str | None = None
     bad_rows: BadRowPolicy = "skip"
@@ -18,8 +23,10 @@ class ReadingOptions:
     csv_delimiter: str | None = None
     csv_quoting: CsvQuoting = "auto"
     csv_header: CsvHeader = "auto"
+    end_marks: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, config: Parameters) -> ReadingOptions:
+    def of(cls, config: Parameters, end_marks: Sequence[str] = ()) -> ReadingOptions:
         """Those of a configuration."""
-        return cls(**{field.name: getattr(config, field.name) for field in dataclasses.fields(cls)})
+        names = [field.name for field in dataclasses.fields(cls) if field.name != "end_marks"]
+        return cls(**{name: getattr(config, name) for name in names}, end_marks=tuple(end_marks))

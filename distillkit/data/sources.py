@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,11 +35,14 @@ _BYTES_PER_TOKEN = 8
 _SMALLEST_BUDGET = 64 << 20
 
 
-def load_documents(config: Parameters, console: Console, output_dir: Path | None = None) -> DocumentSet:
+def load_documents(
+    config: Parameters, console: Console, output_dir: Path | None = None, end_marks: Sequence[str] = ()
+) -> DocumentSet:
     """Read the texts that the configuration names.
 
     Args:
         output_dir: where the run lies, which is no data; None for the configured place.
+        end_marks: what ends a document in running text.
 
     Memory is bounded: of a source with far more text than `sample_size` examples need, an even, repeatable sample is
     kept (local files are read to their end, sets on the Hub as far as needed), and the notes say so.
@@ -58,7 +61,7 @@ def load_documents(config: Parameters, console: Console, output_dir: Path | None
         splits = {
             split: bounded_sample(
                 folder_documents(
-                    source, names, options=ReadingOptions.of(config), section_bytes=section_bytes, notes=notes,
+                    source, names, options=ReadingOptions.of(config, end_marks), section_bytes=section_bytes, notes=notes,
                     console=console,
                 ), budget, config.seed, split, notes,
             )
@@ -75,7 +78,7 @@ def load_documents(config: Parameters, console: Console, output_dir: Path | None
 
         entry = hub_entry(config)
         description = f"{entry.reference()} on the Hugging Face Hub"
-        options = ReadingOptions.of(config)
+        options = ReadingOptions.of(config, end_marks)
         splits, commit = load_hub_documents(entry, options, budget, section_bytes, config.seed, notes, console)
         fingerprint = _entry_fingerprint(entry) | {"commit": commit}
     if not any(splits.values()):

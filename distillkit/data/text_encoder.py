@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from distillkit.alignment.encoding import Encoding, encode_batch, encode_by_offsets
-from distillkit.alignment.token_bytes import TokenBytes, token_bytes
+from distillkit.alignment.encoding import Encoding, encode_batch, encode_by_offsets, encode_loosely
+from distillkit.alignment.normalising import Reading, reading_of
+from distillkit.alignment.token_bytes import TokenBytes, token_bytes, token_ids
 from distillkit.errors import PreconditionError
 
 
@@ -23,6 +24,8 @@ class TextEncoder:
         limit: how many tokens of text fit, the two above not counted.
         context: how many tokens the model can read at all, specials included; None where it has no limit.
         rows: of the model's embedding: higher ids cannot be read; None where every id of the tokenizer has a row.
+        parse: a special token's name in a text is the token; else it is ordinary text.
+        exact: the tokens have to spell a text byte for byte, because the other model's are compared with them.
     """
 
     tokenizer: Any
@@ -32,6 +35,8 @@ class TextEncoder:
     limit: int
     context: int | None = None
     rows: int | None = None
+    parse: bool = False
+    exact: bool = True
 
     def can_read(self, ids: Sequence[int]) -> bool:
         """Whether the model has a row for each of these tokens."""
@@ -40,15 +45,35 @@ class TextEncoder:
     def with_specials(self, ids: Sequence[int], ends: bool) -> list[int]:
         """`ids` as the model reads them: start, text, end."""
         start = [] if self.start_id is None else [self.start_id]
-        end = [self.end_id] if ends and self.end_id is not None else []
+        end = [self.end_id] if self.end_id is not None and self.adds_end(ids, ends) else []
         return [*start, *ids, *end]
 
+    def adds_end(self, ids: Sequence[int], ends: bool) -> bool:
+        """Whether the end token is put behind a text: not where the text names it there itself."""
+        return ends and self.end_id is not None and not (self.parse and len(ids) > 0 and ids[-1] == self.end_id)
+
+    def token_ids(self, text: str) -> list[int]:
+        """A text as tokens without specials around it, whatever they spell."""
+        return token_ids(self.tokenizer, [text], parse=self.parse)[0]
+
     def encode(self, texts: Sequence[str]) -> Sequence[Encoding | None]:
-        """Texts as tokens without specials, with the byte at which each token ends; None for a text that the tokens
-        do not spell."""
-        if self.table is not None:
-            return encode_batch(self.tokenizer, self.table, texts)
-        return encode_by_offsets(self.tokenizer, texts)
+        """Texts as tokens without specials around them, with the byte at which each token ends; None for a text that
+        cannot be read: one that the tokens do not spell, where `exact`."""
+        if self.table is None:
+            return encode_by_offsets(self.tokenizer, texts, parse=self.parse)
+        found = encode_batch(self.tokenizer, self.table, texts, parse=self.parse)
+        if self.exact or all(item is not None for item in found):
+            return found
+        others = [text for text, item in zip(texts, found, strict=True) if item is None]
+        loose = iter(encode_loosely(self.tokenizer, self.table, others, parse=self.parse))
+        return [next(loose) if item is None else item for item in found]
+
+    def reading(self) -> Reading:
+        """What the tokenizer makes of a text before it encodes it (`alignment.normalising`)."""
+        if self.table is None:
+            return lambda text: text
+        exact = reading_of(self.tokenizer, self.table, parse=self.parse)
+        return exact if self.exact else lambda text: text if self.encode([text])[0] is not None else exact(text)
 
 
 @dataclass(frozen=True)
@@ -61,6 +86,21 @@ class TextEncoders:
     def for_shared_examples(self) -> TextEncoder:
         """How both read where they have one tokenizer: as the student, and no more than fits into either."""
         return replace(self.student, limit=min(self.student.limit, self.teacher.limit))
+
+    @property
+    def start_shift(self) -> int:
+        """By how many tokens the teacher is ahead where both read the same tokens: it alone has a start token (1), the
+        student alone has one (-1), both or none (0)."""
+        return (self.teacher.start_id is not None) - (self.student.start_id is not None)
+
+    def reading(self, *, parse: bool, exact: bool) -> TextEncoders:
+        """The same models with another way to read texts.
+
+        Args:
+            parse, exact: as in `TextEncoder`.
+        """
+        sides = (replace(side, parse=parse, exact=exact) for side in (self.student, self.teacher))
+        return TextEncoders(*sides)
 
 
 def make_text_encoder(

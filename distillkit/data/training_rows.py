@@ -12,13 +12,14 @@ Row = dict[str, Any]
 `teacher_text`, whether the text is the teacher's."""
 
 
-def white_box_rows(stored: Any, *, first_target: int, identical: bool) -> list[Row]:
+def white_box_rows(stored: Any, *, first_target: int, identical: bool, start_shift: int = 0) -> list[Row]:
     """The training part for white box.
 
     Args:
         stored: the data set that `data.examples.save_examples` wrote.
         first_target: the first token that is predicted: 1 where a start token stands in front.
         identical: both models read the same tokens, and rows are paired all the same.
+        start_shift: of such rows, by how many tokens the teacher is ahead (`TextEncoders.start_shift`).
     """
     columns = ["id", "student_ids", "teacher_ids", *ROW_COLUMNS]
     rows = [
@@ -27,7 +28,7 @@ def white_box_rows(stored: Any, *, first_target: int, identical: bool) -> list[R
     ]
     if identical:
         for row in rows:
-            row |= _identical_rows(len(row["student_ids"]))
+            row |= _identical_rows(len(row["student_ids"]), len(row["teacher_ids"]), start_shift)
     return rows
 
 
@@ -37,12 +38,29 @@ def true_rows(stored: Any, *, first_target: int) -> list[Row]:
     return [{**row, "first_target": first_target, "teacher_text": False} for row in rows]
 
 
-def teacher_token_ids(rows: Sequence[Row], *, same_tokenizer: bool) -> list[list[int]]:
-    """What the teacher reads, text by text. With one tokenizer these are the student's very tokens."""
-    return [row["student_ids" if same_tokenizer else "teacher_ids"] for row in rows]
+def teacher_token_ids(rows: Sequence[Row]) -> list[list[int]]:
+    """What the teacher reads, text by text. With one tokenizer these are the student's tokens, inside the teacher's own
+    start and end tokens."""
+    return [row["teacher_ids"] for row in rows]
 
 
-def _identical_rows(inputs: int) -> dict[str, list[int]]:
+def same_rows(student_inputs: int, teacher_inputs: int, start_shift: int) -> tuple[range, range]:
+    """The rows at which two readings of the same tokens go on to the same token, or both to their end of the text.
+
+    Args:
+        student_inputs, teacher_inputs: what each reads, start and end tokens included.
+        start_shift: `TextEncoders.start_shift`.
+
+    Returns:
+        The student's rows, and the teacher's.
+    """
+    first, last = max(0, -start_shift), min(student_inputs - 1, teacher_inputs - 1 - start_shift)
+    return range(first, last), range(first + start_shift, last + start_shift)
+
+
+def _identical_rows(student_inputs: int, teacher_inputs: int, start_shift: int) -> dict[str, list[int]]:
     """Every row is the teacher's too, and both go on to the next."""
-    rows, zeros = list(range(inputs - 1)), [0] * (inputs - 1)
-    return dict(zip(ROW_COLUMNS, (rows, rows, zeros, list(range(1, inputs)), zeros), strict=True))
+    students, teachers = same_rows(student_inputs, teacher_inputs, start_shift)
+    zeros = [0] * len(students)
+    columns = (list(students), list(teachers), zeros, [row + 1 for row in teachers], zeros)
+    return dict(zip(ROW_COLUMNS, columns, strict=True))

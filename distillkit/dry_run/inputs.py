@@ -196,8 +196,8 @@ def _context(config: Parameters, compute: Compute, folder: Path, models: Planned
     console = Console(quiet=True)
     try:
         run = RunDirectory.open(folder)
-        same = bool(read_json(run.data / "stats.json")["same_tokenizer"])
-        pair = ModelPair(config, models.teacher, models.student, same)
+        pair = ModelPair(config, models.teacher, models.student)
+        pair.take_from(read_json(run.data / "stats.json"))
         return TrainingContext(config, run, pair, pair.text_encoders(config), compute, console)
     except (DistillkitError, OSError, ValueError, KeyError, TypeError):
         return None  # The run itself says what is wrong with them.
@@ -206,7 +206,10 @@ def _context(config: Parameters, compute: Compute, folder: Path, models: Planned
 def _gathered(context: TrainingContext, folder: Path) -> TeacherFacts:
     first_target = 0 if context.encoders.student.start_id is None else 1
     identical = bool(context.pair.same_tokenizer) and context.pairs_rows
-    rows = white_box_rows(load_examples(folder / "data" / "train"), first_target=first_target, identical=identical)
+    rows = white_box_rows(
+        load_examples(folder / "data" / "train"), first_target=first_target, identical=identical,
+        start_shift=context.encoders.start_shift,
+    )  # fmt: skip
     # Recorded when the data were prepared, and compared again by the run: computing it reads all weights.
     fingerprint = str(read_json(folder / "data" / "models.json")["teacher"]["fingerprint"])
     return TeacherLoader(context, rows, fingerprint).facts()

@@ -16,6 +16,7 @@ from distillkit.console import Console
 from distillkit.errors import DistillkitError, PreconditionError, UsageError, first_line
 from distillkit.models.cut_config import LAYER_COUNT_NAMES
 from distillkit.models.empty_model import empty_model
+from distillkit.models.end_tokens import complete_ends
 from distillkit.models.gguf import converted_folder
 from distillkit.models.hub import download_model
 from distillkit.models.plain_folder import adapter_alone, has_adapter, plain_folder
@@ -267,8 +268,11 @@ def _tokenizer_config(folder: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def load_tokenizer(located: LocatedModel, *, trust_remote_code: bool = False) -> Any:
-    """The tokenizer of a model.
+def load_tokenizer(located: LocatedModel, *, trust_remote_code: bool = False, console: Console | None = None) -> Any:
+    """The tokenizer of a model, with the start and end tokens of its configuration where its own files name none.
+
+    Args:
+        console: where it is reported if these tokens cannot be used.
 
     Raises:
         PreconditionError: a library is missing or its files are damaged.
@@ -296,6 +300,9 @@ def load_tokenizer(located: LocatedModel, *, trust_remote_code: bool = False) ->
             f"the tokenizer of {name} is empty: {located.folder} has no tokenizer files",
             hint="get the model again, with its tokenizer files",
         )
+    for problem in complete_ends(tokenizer, located.folder):
+        if console is not None:
+            console.info(f"{name}: {problem}")
     return tokenizer
 
 

@@ -95,10 +95,12 @@ def _special_tokens(decided: Mapping[str, Any] | None) -> str:
     return f"{how}: {first}{more}"
 
 
-def _normalised(changed: Mapping[str, Any] | None) -> str:
-    if not changed or not changed.get("texts"):
-        return ""
-    return f"{changed['texts']:,} texts normalised ({changed['how']}), as the tokenizer does"
+def _normalised(changed: Mapping[str, Mapping[str, int]] | None) -> str:
+    return "; ".join(
+        f"{kind}: {count:,} texts, as the {role}'s tokenizer does"
+        for role, kinds in (changed or {}).items()
+        for kind, count in kinds.items()
+    )
 
 
 def _tokenizers(stats: Mapping[str, Any]) -> str:

@@ -46,6 +46,7 @@ class ModelPair:
         same_tokenizer: known once the data are prepared.
         missing_rows: the tokens of each model that its embedding has no row for, known with the text encoders.
         student_rows: to how many rows the student's embedding is resized, known then too; None: it stays as it is.
+        parse: whether names of special tokens in texts are the tokens; likewise.
     """
 
     config: Parameters
@@ -54,6 +55,7 @@ class ModelPair:
     same_tokenizer: bool | None = None
     missing_rows: dict[str, MissingRows | None] = field(default_factory=dict)
     student_rows: int | None = None
+    parse: bool = False
 
     def record(self) -> dict[str, Any]:
         """For the manifest and data/models.json."""
@@ -62,6 +64,18 @@ class ModelPair:
             "teacher": {**self.teacher.describe(), "fingerprint": self.teacher.fingerprint()},
             "student": {**self.student.describe(), "fingerprint": self.student.fingerprint(), **resized},
         }
+
+    def take_from(self, stats: dict[str, Any]) -> None:
+        """Take what was decided when the data were prepared.
+
+        Args:
+            stats: data/stats.json.
+
+        Raises:
+            KeyError: it is not of this form.
+        """
+        self.same_tokenizer = bool(stats["same_tokenizer"])
+        self.parse = stats.get("special_tokens", {}).get("decided") == "parse"
 
     def text_encoders(self, config: Parameters, console: Console | None = None) -> TextEncoders:
         """How both models read.
@@ -75,7 +89,7 @@ class ModelPair:
         """
         encoders = {}
         for role, located in (("teacher", self.teacher), ("student", self.student)):
-            tokenizer = load_tokenizer(located, trust_remote_code=config.trust_remote_code)
+            tokenizer = load_tokenizer(located, trust_remote_code=config.trust_remote_code, console=console)
             # A teacher with another tokenizer may need more tokens for the same text than the student.
             wanted = config.max_length if role == "student" else 2 * config.max_length
             context = context_length(located, wanted, trust_remote_code=config.trust_remote_code)
@@ -92,10 +106,10 @@ class ModelPair:
                 tokenizer, context, longest, needs_bytes=config.box_type == "white",
                 rows=rows if rows is not None or missing is None else missing.rows,
             )  # fmt: skip
-            for what, token in (("beginning", tokenizer.bos_token_id), ("end", tokenizer.eos_token_id)):
-                if console is not None and token is None:
-                    console.info(f"the {role}'s tokenizer has no {what}-of-text token: none is used")
-        return TextEncoders(encoders["student"], encoders["teacher"])
+            if console is not None:
+                _report_missing_ends(role, tokenizer, console)
+        exact = config.box_type == "white" and not self.same_tokenizer
+        return TextEncoders(encoders["student"], encoders["teacher"]).reading(parse=self.parse, exact=exact)
 
     def check_rows_around(self, encoders: TextEncoders, console: Console) -> None:
         """Both models can read what is put around every text; a student gets rows for it.
@@ -169,6 +183,18 @@ def _without(met: dict[int, str], ids: frozenset[int]) -> dict[int, str]:
     return {index: where for index, where in met.items() if index not in ids}
 
 
+def _report_missing_ends(role: str, tokenizer: Any, console: Console) -> None:
+    if tokenizer.eos_token_id is None:
+        console.info(f"the {role}'s tokenizer has no end-of-text token: none is used")
+    if tokenizer.bos_token_id is None and tokenizer.eos_token_id is None:
+        console.info(f"the {role}'s tokenizer has no beginning-of-text token: none is used")
+    elif tokenizer.bos_token_id is None:
+        console.info(
+            f"the {role}'s tokenizer has no beginning-of-text token: its end-of-text token {tokenizer.eos_token} stands in "
+            "front of every text"
+        )
+
+
 def locate_pair(config: Parameters, console: Console) -> ModelPair:
     """Find both models, downloading what is not here yet.
 
@@ -200,7 +226,7 @@ def open_pair(config: Parameters, run: RunDirectory, console: Console) -> ModelP
                 hint=f"prepare the data again: distillkit prepare-data --run {run.path} --force",
             )
     stats = json.loads((run.data / "stats.json").read_text(encoding="utf-8"))
-    pair.same_tokenizer = stats["same_tokenizer"]
+    pair.take_from(stats)
     pair.student_rows = recorded["student"].get("rows")
     return pair
 

@@ -114,7 +114,7 @@ def continue_text(model: nn.Module, encoder: TextEncoder, prompt: str, compute: 
     if encoder.context is not None:
         new_tokens = max(1, min(NEW_TOKENS, encoder.context // 2))
         longest = max(1, min(longest, encoder.context - new_tokens))
-    ids = encoder.with_specials(tokenizer(prompt, add_special_tokens=False)["input_ids"], ends=False)[-longest:]
+    ids = encoder.with_specials(encoder.token_ids(prompt), ends=False)[-longest:]
     if not encoder.can_read(ids):
         raise UsageError(
             f"the prompt has {tokenizer.decode([max(ids)])!r}, which the model's embedding has no row for",

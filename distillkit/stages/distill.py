@@ -134,7 +134,10 @@ def decide(context: TrainingContext) -> Decided:
     stored = load_examples(context.run.data / "train")
     first_target = 0 if context.encoders.student.start_id is None else 1
     if uses_white_box_teacher(config):
-        rows = white_box_rows(stored, first_target=first_target, identical=same and context.pairs_rows)
+        rows = white_box_rows(
+            stored, first_target=first_target, identical=same and context.pairs_rows,
+            start_shift=context.encoders.start_shift,
+        )  # fmt: skip
         loader = TeacherLoader(context, rows)
         decision = decide_teacher(config, loader.facts(), remembered_choice(_cache_note(context)))
         loader.streaming = decision.streaming

@@ -6,14 +6,22 @@ Writes data/train, data/validation, data/test (Arrow), data/stats.json and data/
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 from distillkit.alignment.bpm import BytePrefixMap
 from distillkit.alignment.token_bytes import same_vocabulary
 from distillkit.console import Console, format_bytes
 from distillkit.data.document import DocumentSet
+from distillkit.data.document_marks import end_marks
 from distillkit.data.examples import Example, ExampleBuilder, save_examples
 from distillkit.data.sources import load_documents, source_fingerprint
+from distillkit.data.special_tokens import (
+    SpecialTokenReading,
+    decide_special_tokens,
+    same_names,
+    without_start_names,
+)
 from distillkit.data.splitting import held_out_examples, split_documents
 from distillkit.data.text_encoder import TextEncoder
 from distillkit.errors import UsageError
@@ -38,16 +46,26 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
     pair = locate_pair(config, console)
     encoders = pair.text_encoders(config, console)
     pair.check_rows_around(encoders, console)
-    documents = load_documents(config, console, run.path.parent)
+    marks = end_marks(e.tokenizer.eos_token for e in (encoders.student, encoders.teacher))
+    documents = load_documents(config, console, run.path.parent, () if config.special_tokens == "text" else marks)
+    special = decide_special_tokens(config.special_tokens, chain(*documents.splits.values()), encoders)
+    if special.parse:
+        documents = without_start_names(documents, encoders)
     held_out = held_out_examples(config)
     split = split_documents(documents, seed=config.seed, max_length=config.max_length, held_out_size=held_out)
     for note in [*documents.reading["remarks"], *split.notes]:
         console.info(note)
 
-    same = same_tokenizer(encoders.student, encoders.teacher)
+    if (line := special.line()) is not None:
+        console.info(line)
+
+    same = same_tokenizer(encoders.student, encoders.teacher, special)
     white = config.box_type == "white"
+    encoders = encoders.reading(parse=special.parse, exact=white and not same)
     student = encoders.for_shared_examples() if same else encoders.student
-    builder = ExampleBuilder(student, None if same else encoders.teacher, align=white and not same, seed=config.seed)
+    builder = ExampleBuilder(
+        student, None if same else encoders.teacher, align=white and not same, seed=config.seed, around=encoders.teacher
+    )
     parts = {"test": held_out, "validation": held_out, "train": config.sample_size}
     examples: dict[str, list[Example]] = {}
     with console.progress("encoding", total=sum(parts.values()), unit="examples") as progress:
@@ -56,8 +74,9 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
             for example in builder.build(getattr(split, part), wanted):
                 examples[part].append(example)
                 progress.advance()
-    _check_amounts(config, documents.description, examples, console)
-    _report_dropped_texts(builder, console)
+    problems = builder.notes.problems
+    _check_amounts(config, documents.description, examples, problems.dropped_lines(shared=same), console)
+    _report_texts(builder, console, shared=same)
     built = [example for part in examples.values() for example in part]
     pair.check_rows_inside(
         {
@@ -74,6 +93,8 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
         "max_length": {"student": student.limit, "teacher": encoders.teacher.limit},
         "splits": {part: _counts(built) for part, built in examples.items()},
         "dropped": {"inexact": builder.notes.inexact, "too_short": builder.notes.too_short},
+        "normalised": problems.record(),
+        "special_tokens": special.record(),
         "notes": [*documents.notes, *split.notes],
         "reading": documents.reading | {"splits": _source_splits(documents)},
         "first_text": examples["train"][0].text,
@@ -108,15 +129,26 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
     return StageResult(files_below(run.data), metrics | {"alignment": stats.get("alignment")}, summary)
 
 
-def same_tokenizer(student: TextEncoder, teacher: TextEncoder) -> bool:
-    """Whether every id means the same bytes to both, whatever the sizes of their vocabularies."""
+def same_tokenizer(student: TextEncoder, teacher: TextEncoder, special: SpecialTokenReading) -> bool:
+    """Whether every id of a text means the same bytes to both, whatever the sizes of their vocabularies and whatever each
+    puts around a text; where special tokens are read, those of the texts have to be the same too."""
     if student.table is None or teacher.table is None:
         return False
-    return same_vocabulary(student.table, teacher.table) and student.start_id == teacher.start_id
+    same = same_vocabulary(student.table, teacher.table)
+    return same and (not special.parse or same_names(student, teacher, special.names))
 
 
-def _check_amounts(config: Parameters, source: str, examples: dict[str, list[Example]], console: Console) -> None:
+def _check_amounts(
+    config: Parameters, source: str, examples: dict[str, list[Example]], dropped: Sequence[str], console: Console
+) -> None:
     for part, built in examples.items():
+        if not built and dropped:
+            raise UsageError(
+                f"{source}: no text is left for the {part} part: {'; '.join(dropped)}",
+                hint="use texts that both tokenizers can read, other models, or --box-type black, which compares no bytes"
+                if config.box_type == "white"
+                else "use texts that the tokenizers can read, or other models",
+            )
         if not built:
             raise UsageError(
                 f"{source}: not enough text for the {part} part",
@@ -129,9 +161,11 @@ def _check_amounts(config: Parameters, source: str, examples: dict[str, list[Exa
         )
 
 
-def _report_dropped_texts(builder: ExampleBuilder, console: Console) -> None:
-    if builder.notes.inexact:
-        console.warn(f"{builder.notes.inexact:,} texts were dropped: a tokenizer cannot spell them byte for byte")
+def _report_texts(builder: ExampleBuilder, console: Console, *, shared: bool) -> None:
+    for line in builder.notes.problems.lines(shared=shared):
+        console.info(line)
+    for line in builder.notes.problems.dropped_lines(shared=shared):
+        console.warn(line)
     if builder.notes.too_short:
         console.info(f"{builder.notes.too_short:,} texts were left out: they have fewer than two tokens")
 
@@ -152,7 +186,7 @@ def _alignment_figures(examples: Sequence[Example], student: TextEncoder, teache
     rows = [example.rows for example in examples if example.rows is not None]
     if student.table is None or teacher.table is None:
         raise UsageError("alignment needs token bytes", hint="use --box-type black")
-    prefix_map = BytePrefixMap.build(teacher.table, student.table)
+    prefix_map = BytePrefixMap.build(teacher.table, student.table, map_names=student.parse)
     mapped = prefix_map.student_ids.ne(prefix_map.residual_id).numpy()
     text_ids = [
         token for example in examples for token in example.teacher_ids if teacher.table.pieces[token] is not None

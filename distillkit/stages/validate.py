@@ -13,12 +13,12 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from distillkit.alignment.bpm import BytePrefixMap
 from distillkit.alignment.rows import within
 from distillkit.alignment.token_bytes import common_ids
 from distillkit.console import Console
 from distillkit.data.examples import ROW_COLUMNS, load_examples
 from distillkit.data.text_encoder import TextEncoders
+from distillkit.data.training_rows import same_rows
 from distillkit.device.precision import Compute, choose_compute
 from distillkit.evaluation.agreement import Agreement, PairedText, agreement
 from distillkit.evaluation.bits_per_byte import Scores, score
@@ -35,6 +35,7 @@ from distillkit.storage import write_json
 from distillkit.teachers.blocks import BlockwiseTeacher
 from distillkit.teachers.choices import StreamingChoice, choose_streaming
 from distillkit.teachers.loader import teacher_memory
+from distillkit.teachers.targets import OwnEnds, prefix_map_of
 from distillkit.training.export import write_card
 
 
@@ -184,16 +185,20 @@ def _agreement(
         return {}
     if pair.same_tokenizer:
         common = torch.from_numpy(common_ids(teacher_table, student_table)).to(compute.device)
+        ends = OwnEnds.of(encoders)
 
         def log_target(teacher_logits: Tensor, columns: int) -> Tensor:
-            return temper(restrict_columns(teacher_logits, common, columns), 1.0)
+            restricted = restrict_columns(teacher_logits, common, columns)
+            if ends is not None and not ends.parse and (theirs := ends.teacher_column(teacher_logits)) is not None:
+                restricted = ends.moved(restricted, theirs)
+            return temper(restricted, 1.0)
     else:
-        prefix_map = BytePrefixMap.build(teacher_table, student_table).to(compute.device)
+        prefix_map = prefix_map_of(encoders).to(compute.device)
 
         def log_target(teacher_logits: Tensor, columns: int) -> Tensor:
             return prefix_map.project(teacher_logits, columns).log_target
 
-    texts = [_paired_text(example, bool(pair.same_tokenizer)) for example in examples]
+    texts = [_paired_text(example, encoders, bool(pair.same_tokenizer)) for example in examples]
     texts = [text for text in texts if len(text.student_rows)]
     if not texts:
         return {}
@@ -202,11 +207,16 @@ def _agreement(
     )
 
 
-def _paired_text(example: dict[str, Any], same_tokenizer: bool) -> PairedText:
+def _paired_text(example: dict[str, Any], encoders: TextEncoders, same_tokenizer: bool) -> PairedText:
     """A test text as both models read it, with the rows at which both predict the same."""
     if same_tokenizer:
-        rows = list(range(len(example["student_ids"]) - 1))
-        return PairedText(example["student_ids"], example["student_ids"], rows, rows)
+        ids = example["student_ids"], example["teacher_ids"]
+        students, teachers = same_rows(len(ids[0]), len(ids[1]), encoders.start_shift)
+        ends = OwnEnds.of(encoders)
+        if ends is not None and ends.parse and ends.move is not None and (ids[0][-1], ids[1][-1]) == ends.move[::-1]:
+            # Inside these texts the teacher's end token stands for itself, at their end for the student's.
+            students, teachers = students[:-1], teachers[:-1]
+        return PairedText(*ids, students, teachers)
     # Elsewhere the teacher's distribution over the student's tokens depends on what follows.
     columns = [np.array(example[name], dtype=np.int64) for name in ROW_COLUMNS]
     keep = within(*columns[1:])

@@ -125,18 +125,21 @@ def generate_continuations(
     console: Console,
     model_fingerprint: str,
     cache: GenerationCache | None = None,
+    parse: bool = False,
 ) -> list[Continuation]:
     """Continue every prompt once, or go on where an earlier attempt with the same settings was cut off.
 
     Args:
         load_model: gives a causal language model on `device`, in evaluation mode; called only if something is left
             to write.
-        tokenizer: its tokenizer; PAD and EOS are not needed. Every special token ends a text: none can be read.
+        tokenizer: its tokenizer; PAD and EOS are not needed. Every special token ends a text, unless `parse`: none can be read.
         room: new tokens for each prompt; both together must fit into the model's context.
         output: the JSONL file; its folder exists. One line per prompt, in the order of the batches:
             {index, prompt, continuation, tokens, finish, kept, reason, check}.
         model_fingerprint: of weights and tokenizer.
         cache: finished generations of other runs, None to do without.
+        parse: special tokens in texts are read by their names: those that the model writes stand in its texts, and only
+            what it calls its end of text ends one.
 
     Returns:
         The continuations in the order of `prompts`, dropped ones included.
@@ -158,6 +161,7 @@ def generate_continuations(
         "top_p": float(sampling.top_p),
         "seed": sampling.seed,
         "batch_size": sampling.drawn_together,
+        **({"special_tokens": "parse"} if parse else {}),
     }
     if cache is not None and not output.is_file():
         write_json(_settings_path(output), settings)
@@ -170,7 +174,7 @@ def generate_continuations(
             judge.remember(prompts[number].text, done.text)
 
     written = list(file.reused)
-    writer = _Writer(load_model(), tokenizer, sampling, device) if len(written) < len(order) else None
+    writer = _Writer(load_model(), tokenizer, sampling, device, parse) if len(written) < len(order) else None
     if writer is not None and (words := writer.way.words()) is not None:
         console.info(f"the teacher ({type(writer.model).__name__}): {words}")
     with console.progress("the teacher writes", len(prompts), unit="texts", completed=len(written)) as progress:
@@ -219,13 +223,16 @@ def _prompts_fingerprint(prompts: Sequence[Prompt], room: Sequence[int]) -> str:
 class _Writer:
     """Lets the model write the continuations of a batch of prompts."""
 
-    def __init__(self, model: nn.Module, tokenizer: Any, sampling: Sampling, device: torch.device) -> None:
+    def __init__(
+        self, model: nn.Module, tokenizer: Any, sampling: Sampling, device: torch.device, parse: bool = False
+    ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.sampling = sampling
         self.device = device
         self.way = decoding_way(model, device)
-        self.endings = _ending_ids(model, tokenizer)
+        self.endings = _ending_ids(model, tokenizer, parse=parse)
+        self.parse = parse
         # Heads are often wider than the vocabulary: the rest are no tokens.
         self.vocabulary = max(
             len(tokenizer), 1 + max(tokenizer.get_vocab().values(), default=0), 1 + max(self.endings, default=0)
@@ -305,17 +312,18 @@ class _Writer:
 
     def _decode(self, ids: list[int]) -> str:
         return self.tokenizer.decode(
-            [int(index) for index in ids], skip_special_tokens=True, clean_up_tokenization_spaces=False
+            [int(index) for index in ids], skip_special_tokens=not self.parse, clean_up_tokenization_spaces=False
         )
 
 
-def _ending_ids(model: nn.Module, tokenizer: Any) -> frozenset[int]:
-    """Every token that ends a text: what tokenizer and model call EOS, and all other special tokens. Chat models end
-    plain text with other tokens than their EOS, and a text that goes on after one is two texts."""
+def _ending_ids(model: nn.Module, tokenizer: Any, *, parse: bool) -> frozenset[int]:
+    """Every token that ends a text: what tokenizer and model call EOS, and all other special tokens, unless texts may have
+    them. Chat models end plain text with other tokens than their EOS, and a text that goes on after one is two texts."""
     config: Any = getattr(model, "generation_config", None) or model.config
     of_model = getattr(config, "eos_token_id", None)
     endings = [*(of_model if isinstance(of_model, (list, tuple)) else [of_model]), tokenizer.eos_token_id]
-    return frozenset(int(index) for index in [*endings, *tokenizer.all_special_ids] if index is not None)
+    others = [] if parse else tokenizer.all_special_ids
+    return frozenset(int(index) for index in [*endings, *others] if index is not None)
 
 
 # --- the file --------------------------------------------------------------------------------------------------------

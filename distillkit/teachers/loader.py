@@ -60,7 +60,7 @@ class TeacherLoader:
         config, pair = context.config, context.pair
         self.context = context
         self.rows = rows
-        self.token_ids = teacher_token_ids(rows, same_tokenizer=bool(pair.same_tokenizer))
+        self.token_ids = teacher_token_ids(rows)
         self.root = context.output_dir / FOLDER
         self.int8 = config.teacher_precision == "int8"
         fingerprint = fingerprint or pair.teacher.fingerprint()

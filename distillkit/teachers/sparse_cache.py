@@ -128,6 +128,12 @@ def sparse_key(context: TrainingContext, exact: CacheKey, rows: Sequence[Row]) -
         "size": config.sparse_size,
         "seed": config.seed,
     }
+    encoders = context.encoders
+    around = [(side.start_id, side.end_id) for side in (encoders.student, encoders.teacher)]
+    if around[0] != around[1] and not aligned:
+        facts["around"] = around
+    if encoders.student.parse:
+        facts["special_tokens"] = "parse"
     return SparseKey(exact.teacher, facts, tuple(len(row["student_ids"]) for row in rows))
 
 

@@ -51,7 +51,7 @@ def test_all_there_is_to_tell_fits_in_ten_lines() -> None:
             same_tokenizer=False,
             alignment={"positions_aligned": 0.9, "bytes_aligned": 0.95},
             special_tokens={"mode": "auto", "decided": "parse", "names": {"<|im_start|>": 392}},
-            normalised={"texts": 37, "how": "NFC"},
+            normalised={"teacher": {"NFC": 37}},
             first_text="long " * 100,
         )
     )
@@ -65,7 +65,7 @@ def test_all_there_is_to_tell_fits_in_ten_lines() -> None:
         "texts that a tokenizer cannot spell: 2; texts that have fewer than two tokens: 1"
     )
     assert lines["special tokens"] == "read as tokens: <|im_start|> 392×"
-    assert lines["changed"] == "37 texts normalised (NFC), as the tokenizer does"
+    assert lines["changed"] == "NFC: 37 texts, as the teacher's tokenizer does"
     assert lines["tokenizers"] == "different: the teacher guides 90.0 % of the student's tokens (95.0 % of the bytes)"
     assert lines["first text"].endswith("…”")
     assert len(lines["first text"]) < 170
