@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import itertools
+import json
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,8 @@ _INNER_LOOKED_AT = 200
 # From so many values on, values that repeat say something.
 _ENOUGH_TO_COUNT = 20
 _FEW_DIFFERENT = 0.1
+_FEW_SENTENCES = 0.02
+_VERY_FEW = 10
 _MOSTLY = 0.6
 
 _TURN_ROLES = ("role", "from", "speaker", "sender")
@@ -48,6 +51,7 @@ class Look:
         letters: letters of a value of usual length (the median).
         words: words of a value of usual length, as far as was looked.
         inner_letters: letters of the prose inside lists and objects, on average; 0 for other columns.
+        is_repeated_prose: sentences, but the same few again and again: an enumeration, unless the name says otherwise.
     """
 
     kind: Kind
@@ -56,6 +60,7 @@ class Look:
     letters: float = 0.0
     words: float = 0.0
     inner_letters: float = 0.0
+    is_repeated_prose: bool = False
 
 
 def look_at(name: str, values: Sequence[Any]) -> Look:
@@ -70,7 +75,7 @@ def look_at(name: str, values: Sequence[Any]) -> Look:
         return Look("nothing", "nothing")
     texts = [value for value in present if isinstance(value, str)]
     if 2 * len(texts) >= len(present):
-        return _look_at_texts(texts)
+        return _look_at_texts(name, texts)
     kinds = Counter(_kind_of_value(value) for value in present if not isinstance(value, str))
     label = kinds.most_common(1)[0][0]
     if label not in ("lists", "objects"):
@@ -165,7 +170,7 @@ _LABELS: Mapping[str, tuple[Kind, str]] = {
 }
 
 
-def _look_at_texts(texts: Sequence[str]) -> Look:
+def _look_at_texts(name: str, texts: Sequence[str]) -> Look:
     filled = [text for text in texts if not text.isspace()]
     if not filled:
         return Look("nothing", "blanks", is_text=True)
@@ -175,9 +180,10 @@ def _look_at_texts(texts: Sequence[str]) -> Look:
     letters = statistics.median(map(count_letters, some))
     words = statistics.median(count_words(text) for text in some)
     numbers = classes["number"] == len(some)
-    if len(filled) >= _ENOUGH_TO_COUNT and len(set(filled)) <= _FEW_DIFFERENT * len(filled) and not numbers:
-        return Look("other", FEW_VALUES, True, letters, words)
-    if classes["prose"] >= _MOSTLY * len(some):
+    is_prose = classes["prose"] >= _MOSTLY * len(some)
+    if not numbers and _are_few(len(set(filled)), len(filled), is_prose=is_prose):
+        return Look("other", FEW_VALUES, True, letters, words, is_repeated_prose=is_prose)
+    if is_prose:
         return Look("prose", "prose", True, letters, words)
     # Texts of any length count as short ones where too few of them are prose.
     if 2 * (classes["prose"] + classes["short"]) >= len(some):
@@ -186,5 +192,18 @@ def _look_at_texts(texts: Sequence[str]) -> Look:
         return Look("words", "single words", True, letters, words)
     for spoken in ("prose", "short", "words"):
         del classes[spoken]
+    if 2 * classes["json"] >= len(some):
+        read = [json.loads(text) for text in some if class_of(text) == "json"]
+        if _are_conversations(name, read[:_NESTED_LOOKED_AT]):
+            return Look("chat", "chat turns written as JSON", True, letters, words)
     kind, label = _LABELS[classes.most_common(1)[0][0]]
     return Look(kind, label, not numbers, letters, words)
+
+
+def _are_few(different: int, total: int, *, is_prose: bool) -> bool:
+    """Whether values are an enumeration. Sentences may be repeated more often than short texts before they are one."""
+    if total < _ENOUGH_TO_COUNT:
+        return False
+    if not is_prose:
+        return different <= _FEW_DIFFERENT * total
+    return different <= _FEW_SENTENCES * total or different <= min(_VERY_FEW, total // 5)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from distillkit.console import format_bytes
 from distillkit.data.bad_rows import BadRow, text_row
+from distillkit.data.column_looks import look_at
 from distillkit.data.columns import SAMPLE_ROWS, choose_column, kind_of
 from distillkit.data.formats import DataFile
 from distillkit.data.json_shapes import rows_of_value
@@ -46,7 +47,7 @@ def read_jsonl(file: DataFile) -> Iterator[Row | BadRow]:
         UsageError: the file cannot be used, or it is not clear which column holds the text.
     """
     with file.open() as stream:
-        lines = decode_lines(decode_blocks(stream, file.name, file.notes), file.name)
+        lines = decode_lines(_blocks(stream, file), file.name)
         begun, size = [], 0
         for line in lines:
             begun.append(line)
@@ -56,8 +57,7 @@ def read_jsonl(file: DataFile) -> Iterator[Row | BadRow]:
         if _are_lines(begun):
             yield from _text_rows(_line_values(itertools.chain(begun, lines), file.name), file)
         else:
-            text = _joined(itertools.chain(begun, lines), file.name)
-            yield from _document_rows(text, file, is_named_lines=True)
+            yield from _document_rows(_joined(itertools.chain(begun, lines), file.name), file, is_named_lines=True)
 
 
 def read_json(file: DataFile) -> Iterator[Row | BadRow]:
@@ -69,8 +69,11 @@ def read_json(file: DataFile) -> Iterator[Row | BadRow]:
         UsageError: the file cannot be used, or it is not clear which column holds the text.
     """
     with file.open() as stream:
-        text = _joined(decode_blocks(stream, file.name, file.notes), file.name)
-    yield from _document_rows(text, file, is_named_lines=False)
+        yield from _document_rows(_joined(_blocks(stream, file), file.name), file, is_named_lines=False)
+
+
+def _blocks(stream: IO[bytes], file: DataFile) -> Iterator[str]:
+    return decode_blocks(stream, file.name, file.notes)
 
 
 def _joined(blocks: Iterable[str], name: str) -> str:
@@ -120,7 +123,6 @@ def _line_values(lines: Iterable[str], name: str) -> Iterator[_Value]:
 def _document_rows(text: str, file: DataFile, *, is_named_lines: bool) -> Iterator[Row | BadRow]:
     """Rows of a text that is one JSON value, several that span lines, or one on each line."""
     name = file.name
-    lines = text.split("\n")
     values: list[tuple[Any, int]] = []
     fault: UsageError | None = None
     try:
@@ -133,9 +135,12 @@ def _document_rows(text: str, file: DataFile, *, is_named_lines: bool) -> Iterat
         )
     except (ValueError, RecursionError) as error:
         fault = UsageError(f"{name}: JSON that cannot be read ({error})")
-    if len(values) != 1 and sum(1 for line in lines if line.strip()) > 1 and _are_lines(lines[:SAMPLE_ROWS]):
-        yield from _text_rows(_line_values(lines, name), file)
-        return
+    if len(values) != 1:
+        lines = text.split("\n")
+        if sum(1 for line in lines if line.strip()) > 1 and _are_lines(lines[:SAMPLE_ROWS]):
+            yield from _text_rows(_line_values(lines, name), file)
+            return
+    del text
     if fault is not None:
         if is_named_lines and not values and fault.hint is None:
             fault.hint = _JSONL_HINT
@@ -251,6 +256,11 @@ def _width(rows: list[Any], name: str) -> int:
     lists = [row for row in rows if isinstance(row, list)]
     width = len(lists[0])
     if any(len(row) != width or any(isinstance(cell, (dict, list)) for cell in row) for row in lists):
+        if look_at("messages", lists).kind == "chat":
+            raise UsageError(
+                f"{name}: its rows are chat turns, which are not read yet as such",
+                hint="write each conversation as one text, as a chat template does",
+            )
         raise UsageError(
             f"{name}: its rows are lists rather than objects or strings",
             hint='write an object for each row: {"text": …}',

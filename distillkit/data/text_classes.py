@@ -10,6 +10,8 @@ import re
 
 # A text shows what it is in its beginning.
 _BEGINNING = 500
+# Only shorter values are tried as JSON.
+_LONGEST_JSON = 100_000
 
 # Words that spaces part are counted; those of writing without spaces are estimated.
 _HAN_AND_KANA = re.compile(
@@ -88,10 +90,10 @@ def class_of(text: str) -> str:
     letters = "".join(_LETTERS.findall(beginning))
     if not letters:
         return "symbols"
-    if len(parts) <= 3 and len(beginning) < 200 and _FILE.fullmatch("_".join(parts)) and _ends_like_file(parts[-1]):
-        return "file"
     if all(_ADDRESS.fullmatch(part) or _EMAIL.fullmatch(part) for part in parts):
         return "address"
+    if len(parts) <= 3 and len(beginning) < 200 and _FILE.fullmatch("_".join(parts)) and _ends_like_file(parts[-1]):
+        return "file"
     if words >= 3 and _is_keywords(beginning, words):
         return "list"
     capitals = sum(1 for part in parts if (first := _LETTERS.search(part)) is not None and first.group()[0].isupper())
@@ -151,8 +153,8 @@ def _is_date_in_words(text: str) -> bool:
 def _is_json(text: str) -> bool:
     if not (text[:1] == "{" and text[-1:] == "}") and not (text[:1] == "[" and text[-1:] == "]"):
         return False
-    if len(text) > 100_000:
-        return text[1:200].lstrip()[:1] in ('"', "{", "[")
+    if len(text) > _LONGEST_JSON:
+        return False
     try:
         json.loads(text)
     except (ValueError, RecursionError):
