@@ -80,7 +80,8 @@ _READ = (
 _TAR_MARKS, _TAR_MARK_AT = (b"ustar\0", b"ustar  \0"), 257
 _PICKLE_HEAD = re.compile(rb"\x80[\x02-\x05][\x80-\xff\]}()cX\x8c\x95]")
 _PAGE_HEAD = re.compile(rb"\s*(<!--.*?-->\s*)*(<!doctype html|<html)", re.IGNORECASE | re.DOTALL)
-_TABLES = ("json", "jsonl", "ndjson", "csv", "tsv", "parquet", "arrow", "feather")
+# The reader of JSON tells by itself what is none.
+_TABLES = ("csv", "tsv", "parquet", "arrow", "feather")
 _ARROW_KINDS = ("arrow", "feather")
 
 
