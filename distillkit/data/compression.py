@@ -102,6 +102,19 @@ def archive_members(path: Path, name: str) -> list[Member]:
     return [Member(*item) for item in sorted(members.items())]
 
 
+def visible_members(path: Path, name: str) -> list[Member]:
+    """The files of a zip archive without hidden ones and what some systems add (`__MACOSX`).
+
+    Raises:
+        UsageError: it cannot be read, or is damaged.
+    """
+    return [
+        member
+        for member in archive_members(path, name)
+        if not any(part.startswith((".", "__")) for part in member.name.split("/"))
+    ]
+
+
 def _open_archive(path: Path, name: str, stack: contextlib.ExitStack, member: str | None = None) -> Any:
     """A zip archive, or the open stream of one of its files.
 
@@ -151,6 +164,10 @@ def open_bytes(path: Path, name: str, member: str | None = None) -> Iterator[IO[
                 if packing is None:
                     break
                 packings.append(packing)
+                if packing == ARCHIVE_SUFFIX and len(packings) == 1:
+                    only = _only_member(path, name)
+                    stream, expected = _open_archive(path, name, stack, only), packed_suffix(only)
+                    continue
                 stream = stack.enter_context(_unpacked(stream, packing, name))
                 expected = ""
             if expected:
@@ -177,9 +194,22 @@ def _unpacked(stream: Any, packing: str, name: str) -> Any:
         return lzma.LZMAFile(stream)
     if packing == ".zst":
         return io.BufferedReader(_ZstandardFile(stream), _BUFFER_BYTES)
-    raise UsageError(
-        f"{name}: a zip archive with more or less than one file of data", hint="unpack it, and give the folder"
-    )
+    raise UsageError(f"{name}: a zip archive inside a packed file is not read", hint="unpack it, and give the folder")
+
+
+def _only_member(path: Path, name: str) -> str:
+    """The one file in an archive that is read like a packed file.
+
+    Raises:
+        UsageError: it is damaged, or holds more or less.
+    """
+    inside = visible_members(path, name)
+    if len(inside) != 1:
+        raise UsageError(
+            f"{name}: a zip archive with {len(inside):,} files, of which one is needed",
+            hint="unpack it, and give the folder",
+        )
+    return inside[0].name
 
 
 class _ZstandardFile(io.RawIOBase):

@@ -11,9 +11,9 @@ from pathlib import Path
 from distillkit.console import Console, format_bytes
 from distillkit.data.compression import (
     ARCHIVE_SUFFIX,
-    archive_members,
     is_archive,
     packed_suffix,
+    visible_members,
 )
 from distillkit.data.dataset_card import CARD, choose_config, config_files, read_card
 from distillkit.data.document import Document
@@ -173,11 +173,7 @@ def _members(path: Path, name: str, shown: str, notes: ReadingNotes) -> dict[str
     Raises:
         UsageError: it is damaged or holds no data file.
     """
-    inside = [
-        member
-        for member in archive_members(path, shown)
-        if not any(part.startswith((".", "__")) for part in member.name.split("/"))
-    ]
+    inside = visible_members(path, shown)
     readable = [member for member in inside if file_kind(Path(member.name)) is not None]
     if not readable and len(inside) == 1 and file_kind(path) is not None:
         readable = inside
@@ -208,7 +204,9 @@ def _folder_source(
     _note_unread(found, notes)
     if not found.files:
         left_out = "; ".join(notes.lines())
-        hint = next(iter(found.recognised.values()), f"known formats: {known_suffixes_text()}")
+        hint = next(
+            iter(found.recognised.values()), f"known formats: {known_suffixes_text()}; rename plain text to .txt"
+        )
         if found.lost_links:
             hint = "give the folder that the links lead to, or copy the files: cp -rL"
         raise UsageError(

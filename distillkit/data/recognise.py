@@ -44,6 +44,7 @@ _ORC = Recognised("an ORC file", "convert it: pyarrow.orc.read_table(…), then 
 _AVRO = Recognised("an Avro file", "convert it to .parquet or .jsonl")
 _NOTEBOOK = Recognised("a Jupyter notebook", "convert it: jupyter nbconvert --to markdown {name}")
 _MARKUP = Recognised("running text with markup", "rename it to .txt to learn it with its markup")
+_LOG = Recognised("a log", "rename it to .txt if its lines are what is to be learnt")
 _SEVEN_ZIP = Recognised("an archive", "unpack it, and give the folder")
 _LFS = Recognised("a Git LFS pointer, not the data themselves", "fetch them in the folder it is from: git lfs pull")
 _BY_SUFFIX = {
@@ -54,7 +55,7 @@ _BY_SUFFIX = {
     ".pkl": _PICKLE, ".pickle": _PICKLE, ".joblib": _PICKLE, ".pt": _PICKLE, ".pth": _PICKLE,
     ".tfrecord": _TFRECORD, ".tfrecords": _TFRECORD, ".tar": _TAR, ".tgz": _TAR, ".tbz2": _TAR, ".txz": _TAR, ".tzst": _TAR,
     ".7z": _SEVEN_ZIP, ".rar": _SEVEN_ZIP, ".h5": _HDF5, ".hdf5": _HDF5, ".npy": _NUMPY, ".npz": _NUMPY, ".orc": _ORC,
-    ".avro": _AVRO, ".ipynb": _NOTEBOOK, ".rst": _MARKUP, ".tex": _MARKUP, ".org": _MARKUP, ".adoc": _MARKUP, ".log": _MARKUP,
+    ".avro": _AVRO, ".ipynb": _NOTEBOOK, ".rst": _MARKUP, ".tex": _MARKUP, ".org": _MARKUP, ".adoc": _MARKUP, ".log": _LOG,
 }  # fmt: skip
 # TFRecord files of `tensorflow_datasets` are called "name-train.tfrecord-00000-of-00001".
 _TFRECORD_NAME = re.compile(r"\.tfrecords?(-\d+-of-\d+)?$")
@@ -79,7 +80,8 @@ _READ = (
 _TAR_MARKS, _TAR_MARK_AT = (b"ustar\0", b"ustar  \0"), 257
 _PICKLE_HEAD = re.compile(rb"\x80[\x02-\x05][\x80-\xff\]}()cX\x8c\x95]")
 _PAGE_HEAD = re.compile(rb"\s*(<!--.*?-->\s*)*(<!doctype html|<html)", re.IGNORECASE | re.DOTALL)
-_TABLES = ("json", "jsonl", "ndjson", "csv", "tsv", "parquet", "arrow", "feather")
+# The reader of JSON tells by itself what is none.
+_TABLES = ("csv", "tsv", "parquet", "arrow", "feather")
 _ARROW_KINDS = ("arrow", "feather")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import os
@@ -67,7 +68,8 @@ def load_documents(
             )
             for split, names in source.splits.items()
         }  # fmt: skip
-        description = f"{path} ({len(source.files)} files)" if len(source.files) > 1 else str(path)
+        shown = _from_here(path)
+        description = f"{shown} ({len(source.files)} files)" if len(source.files) > 1 else shown
     elif _is_python_docs(config):
         documents = list(python_documents(section_bytes, notes, console))
         fingerprint = python_docs_fingerprint() | {"text sha256": _text_sha256(documents)}
@@ -85,6 +87,14 @@ def load_documents(
         left_out = "; ".join(notes.lines())
         raise UsageError(f"{description}: no text in it ({left_out or 'it is empty or blank'})")
     return DocumentSet(description, splits, fingerprint, notes.lines(), notes.record())
+
+
+def _from_here(path: str) -> str:
+    """A path for messages: as seen from the current folder, where it lies below it."""
+    with contextlib.suppress(OSError):  # The current folder may have been deleted.
+        if Path(path).is_absolute() and Path(path).is_relative_to(Path.cwd()):
+            return os.path.relpath(path)
+    return path
 
 
 def check_source(config: Parameters) -> None:

@@ -106,7 +106,14 @@ def divide(by_split: Mapping[str, list[str]], others: list[str]) -> SplitFiles:
         formats = {_format(name) for name in train}
         # Notes beside train.jsonl are something else; stories beside training.txt are more of the same.
         left_out = [name for name in others if train and _format(name) not in formats]
-        return SplitFiles({"all": [*sorted({*train, *others} - {*left_out})]}, left_out)
+        every = sorted({*train, *others} - {*left_out})
+        mixed = bool(train) and len(every) > len(train)
+        remark = (
+            f"no file is named after a held-out split: {len(every):,} files are read together, {train[0]} like the others"
+            if mixed
+            else ""
+        )
+        return SplitFiles({"all": every}, left_out, [remark] if mixed else [])
     if train:
         return SplitFiles({"train": train, **held_out}, others)
     if others:

@@ -38,8 +38,10 @@ def with_full_paths(resolved: ResolvedConfig) -> ResolvedConfig:
     config = resolved.parameters
     full: dict[str, str] = {}
     for name, value in _places(config).items():
-        if resolved.sources[name] != THIS_RUN:
-            path = os.path.abspath(os.path.expanduser(value))  # noqa: PTH100, PTH111 - never raises
+        if resolved.sources[name] == THIS_RUN:
+            continue
+        with contextlib.suppress(OSError):  # The current folder may have been deleted.
+            path = os.path.abspath(os.path.expanduser(value))  # noqa: PTH100, PTH111 - does not raise on odd names
             # Textually "link/.." is not where the system goes.
             path = os.path.realpath(path) if ".." in Path(value).parts else path
             if _is_there(path, name):

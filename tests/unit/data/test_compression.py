@@ -98,6 +98,20 @@ def test_damaged_and_locked_archives_are_refused(tmp_path: Path) -> None:
         read(path, "a.txt")
 
 
+def test_an_archive_of_one_file_is_read_like_a_packed_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl.zip"
+    path.write_bytes(zipped({"a.jsonl": CONTENT, "__MACOSX/._a.jsonl": b"\0"}))
+    assert read(path) == CONTENT
+    path.write_bytes(zipped({"a.jsonl.xz": PACKED[".xz"]}))
+    assert read(path) == CONTENT
+    path.write_bytes(zipped({"a.jsonl": CONTENT, "b.jsonl": CONTENT}))
+    with pytest.raises(UsageError, match="a zip archive with 2 files, of which one is needed"):
+        read(path)
+    (tmp_path / "b.zip.gz").write_bytes(gzip.compress(path.read_bytes()))
+    with pytest.raises(UsageError, match="a zip archive inside a packed file is not read"):
+        read(tmp_path / "b.zip.gz")
+
+
 def test_texts_are_not_taken_for_packed_ones() -> None:
     for head in (b"BZh is a word", b"BZh91 is one too, or not", b"PK", b"", CONTENT[:16], b"PAR1", b"\xff\xfea\0"):
         assert packing_of(head) is None

@@ -81,7 +81,7 @@ def test_names_of_formats_that_are_read_tell_nothing() -> None:
         ("a.csv", zip_of("[Content_Types].xml", "xl/workbook.xml"), "a spreadsheet"),
         ("a.zip", zip_of("mimetype", "content.opf"), "an e-book"),
         ("a.txt", pickle.dumps({"text": ["a"]}), "a pickle, which can run code when it is read"),
-        ("a.json", b"\n<!DOCTYPE html>\n<html><body>Sign in</body></html>", "a web page, not JSON"),
+        ("a.parquet", b"\n<!DOCTYPE html>\n<html><body>Sign in</body></html>", "a web page, not PARQUET"),
         ("a.csv", b"<!-- saved from -->\n<html>", "a web page, not CSV"),
     ],
 )
