@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from distillkit.data.column_looks import Look, are_turn_fields, look_at
+from distillkit.data.column_looks import Look, are_turn_fields, is_text
 from distillkit.data.columns import SAMPLE_ROWS, ColumnChoice, choose_column
 
 # Fewer rows are looked at where they are long.
@@ -44,7 +44,7 @@ def choose_arrow_column(
     called = [name for name in open_questions if name.strip().lower() == "text"]
     if called:
         found = read_first(called)
-        if len(called) == 1 and look_at(called[0], found[called[0]]).is_text:
+        if len(called) == 1 and is_text(found[called[0]]):
             return choose_column(found, None, where)
     if open_questions:
         columns.update(read_first(open_questions))

@@ -14,10 +14,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from distillkit.data.text_classes import class_of, count_letters, count_words
+from distillkit.data.text_classes import class_of, count_letters, count_words, looks_like_number
 
 # A column shows what it is in a part of its values.
-_LOOKED_AT = 200
+_LOOKED_AT = 100
 _NESTED_LOOKED_AT = 50
 _INNER_LOOKED_AT = 200
 # From so many values on, values that repeat say something.
@@ -89,6 +89,13 @@ def look_at(name: str, values: Sequence[Any]) -> Look:
     ]
     inner_letters = sum(lengths) / len(lengths)
     return Look("other", f"{label} with texts in them" if inner_letters else label, inner_letters=inner_letters)
+
+
+def is_text(values: Sequence[Any]) -> bool:
+    """`Look.is_text` of values, without the rest: most are strings, and not all of these are numbers."""
+    present = [value for value in values if value is not None and value != ""]
+    texts = [value for value in present if isinstance(value, str)]
+    return bool(texts) and 2 * len(texts) >= len(present) and not all(map(looks_like_number, texts))
 
 
 def is_turn(value: Any) -> bool:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from distillkit.data.column_looks import FEW_VALUES, Look, look_at
+from distillkit.data.column_looks import FEW_VALUES, Look, is_text, look_at
 from distillkit.data.text_classes import looks_like_number
 from distillkit.errors import UsageError
 
@@ -98,10 +98,10 @@ def choose_column(columns: Mapping[str, Sequence[Any] | Look], wanted: str | Non
     """
     if wanted is not None:
         return _wanted_column(columns, wanted, where)
-    looks = {name: values if isinstance(values, Look) else look_at(name, values) for name, values in columns.items()}
-    called = [name for name in looks if name == _TEXT] or [name for name in looks if name.strip().lower() == _TEXT]
-    if len(called) == 1 and looks[called[0]].is_text:
+    called = [name for name in columns if name == _TEXT] or [name for name in columns if name.strip().lower() == _TEXT]
+    if len(called) == 1 and _is_text(columns[called[0]]):
         return ColumnChoice(called[0], "called text")
+    looks = {name: values if isinstance(values, Look) else look_at(name, values) for name, values in columns.items()}
     _refuse_conversations(looks, where)
     prose = [name for name, look in looks.items() if _is_prose(name, look)]
     if not prose:
@@ -142,6 +142,10 @@ def _wanted_column(columns: Mapping[str, Sequence[Any] | Look], wanted: str, whe
             hint=_hint(looks, [name for name, look in looks.items() if _is_prose(name, look)]),
         )
     return ColumnChoice(wanted, "named by --text-column")
+
+
+def _is_text(values: Sequence[Any] | Look) -> bool:
+    return values.is_text if isinstance(values, Look) else is_text(values)
 
 
 def _holds_strings(values: Sequence[Any] | Look) -> bool:
