@@ -184,6 +184,8 @@ def read_sample(lines: Sequence[str], dialect: Dialect, *, complete: bool) -> Tr
     except BrokenRecordError as error:
         broken = error
     trial = Trial(dialect, rows)
+    if broken is None and all(len(row.lines) == 1 for row in rows):
+        return trial
     shape = RowShape(rows, dialect, trial.width)
     swallowed = next((row for row in rows[1:] if shape.swallows(row.lines)), None)
     if broken is not None and broken.is_unfinished and not complete:
