@@ -47,8 +47,9 @@ TEACHER_SOURCES: dict[str, str] = {
 DATA_FORMATS: dict[str, str] = {
     ".txt": "distillkit.data.plain_text:read_plain_text",
     ".md": "distillkit.data.plain_text:read_plain_text",
-    ".jsonl": "distillkit.data.tables:read_jsonl",
-    ".json": "distillkit.data.tables:read_json",
+    ".jsonl": "distillkit.data.json_rows:read_jsonl",
+    ".ndjson": "distillkit.data.json_rows:read_jsonl",
+    ".json": "distillkit.data.json_rows:read_json",
     ".csv": "distillkit.data.csv_rows:read_csv",
     ".tsv": "distillkit.data.csv_rows:read_csv",
     ".parquet": "distillkit.data.parquet_rows:read_parquet",

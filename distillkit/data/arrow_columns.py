@@ -36,8 +36,9 @@ def choose_arrow_column(
     columns: dict[str, Sequence[Any] | Look] = {name: look or _ANY_TEXT for name, look in known.items()}
     open_questions = [name for name, look in known.items() if look is None]
     if wanted is not None:
-        if wanted in open_questions and not is_text_type(schema.field(wanted).type):
-            columns.update(read_first([wanted]))
+        if wanted in known and not is_text_type(schema.field(wanted).type) and open_questions:
+            # For the message, which says what the others are.
+            columns.update(read_first(open_questions))
         return choose_column(columns, wanted, where)
     # Where a column is called so, the others need not be fetched.
     called = [name for name in open_questions if name.strip().lower() == "text"]
@@ -45,7 +46,8 @@ def choose_arrow_column(
         found = read_first(called)
         if len(called) == 1 and look_at(called[0], found[called[0]]).is_text:
             return choose_column(found, None, where)
-    columns.update(read_first(open_questions))
+    if open_questions:
+        columns.update(read_first(open_questions))
     return choose_column(columns, None, where)
 
 
@@ -53,8 +55,6 @@ def first_values(source: Any, names: list[str]) -> dict[str, list[Any]]:
     """The first values of some columns of a Parquet file, a path or a stream, of which little more is read."""
     from pyarrow.parquet import ParquetFile
 
-    if not names:
-        return {}
     file = ParquetFile(source, pre_buffer=False, buffer_size=_BUFFER_BYTES)
     return values_of_batches(file.iter_batches(_BATCH_ROWS, columns=names, use_threads=False), names)
 

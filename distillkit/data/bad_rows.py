@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from distillkit.data.columns import kind_of
@@ -65,28 +66,68 @@ def usable_rows(rows: Iterable[Row | BadRow], policy: BadRowPolicy, name: str, n
         UsageError: a row is bad and the policy is "stop", or more than 1 % are and it is "skip"; the latter is known when
             all rows have been read.
     """
+    bad = BadRows()
     total = 0
-    bad: list[BadRow] = []
-    count = 0
     for row in rows:
         total += 1
         if isinstance(row, Row):
             yield row
-            continue
+        else:
+            bad.add(row, policy)
+    bad.judge(total, policy, name, notes)
+
+
+@dataclass
+class BadRows:
+    """The bad rows of a file or a data set.
+
+    Attributes:
+        count: how many there are.
+        first: the first of them.
+    """
+
+    count: int = 0
+    first: list[BadRow] = field(default_factory=list)
+
+    def add(self, row: BadRow, policy: BadRowPolicy) -> None:
+        """One more.
+
+        Raises:
+            UsageError: the policy is "stop".
+        """
+        self.count += 1
+        if len(self.first) < _NAMED:
+            self.first.append(row)
         if policy == "stop":
+            self._stop()
+
+    def judge(self, total: int, policy: BadRowPolicy, name: str, notes: ReadingNotes) -> None:
+        """Note them, if they are few enough.
+
+        Args:
+            total: all rows that were read, good and bad.
+            policy, name, notes: as for `usable_rows`.
+
+        Raises:
+            UsageError: they are too many for the policy.
+        """
+        if not self.count:
+            return
+        if policy == "stop":
+            self._stop()
+        first = [f"{row.where}: {row.what}" for row in self.first]
+        if policy == "skip" and self.count > _MOST_BAD * total:
+            named = f" ({'; '.join(first)}{'; …' if self.count > len(first) else ''})" if first else ""
+            verb = "holds" if self.count == 1 else "hold"
             raise UsageError(
-                f"{row.where}: {row.what}{'' if row.is_fault else ' instead of text'}",
-                hint="mend or remove the row, leave such rows out with --bad-rows skip, or name another column with --text-column",
+                f"{name}: {self.count:,} of {total:,} rows {verb} no text{named}",
+                hint="name another column with --text-column, or leave them all out with --bad-rows skip-all",
             )
-        count += 1
-        if len(bad) < _NAMED:
-            bad.append(row)
-    if not count:
-        return
-    first = "; ".join(f"{row.where}: {row.what}" for row in bad)
-    if policy == "skip" and count > _MOST_BAD * total:
-        raise UsageError(
-            f"{name}: {count:,} of {total:,} rows hold no text ({first}{'; …' if count > len(bad) else ''})",
-            hint="name another column with --text-column, or leave them all out with --bad-rows skip-all",
-        )
-    notes.bad_rows(name, count, [f"{row.where}: {row.what}" for row in bad])
+        notes.bad_rows(name, self.count, first)
+
+    def _stop(self) -> None:
+        hint = "mend or remove the row, leave such rows out with --bad-rows skip, or name another column with --text-column"
+        if not self.first:
+            raise UsageError(f"{self.count:,} rows hold no text", hint=hint)
+        row = self.first[0]
+        raise UsageError(f"{row.where}: {row.what}{'' if row.is_fault else ' instead of text'}", hint=hint)

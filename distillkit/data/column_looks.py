@@ -1,7 +1,6 @@
 """What the values of a column look like: prose, short texts, labels, identifiers, addresses, numbers, chat turns …
 
-Judged from many values, so that one odd row decides nothing. Every pattern is linear in the length of a value, and only
-the beginning of a long value is looked at.
+Judged from many values, so that one odd row decides nothing.
 """
 
 from __future__ import annotations
@@ -9,141 +8,31 @@ from __future__ import annotations
 import datetime
 import itertools
 import json
-import re
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-# A text shows what it is in its beginning, and a column in a part of its values.
-_BEGINNING = 500
+from distillkit.data.text_classes import class_of, count_letters, count_words
+
+# A column shows what it is in a part of its values.
 _LOOKED_AT = 200
 _NESTED_LOOKED_AT = 50
 _INNER_LOOKED_AT = 200
 # From so many values on, values that repeat say something.
 _ENOUGH_TO_COUNT = 20
 _FEW_DIFFERENT = 0.1
+_FEW_SENTENCES = 0.02
+_VERY_FEW = 10
 _MOSTLY = 0.6
-
-# Words that spaces part are counted; those of writing without spaces are estimated.
-_HAN_AND_KANA = re.compile(
-    r"[\u3005\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
-)
-_SOUTH_EAST_ASIAN = re.compile(r"[\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u19e0-\u19ff]")
-_HAN_PER_WORD, _SOUTH_EAST_ASIAN_PER_WORD = 2, 5
-
-_SENTENCE_END = re.compile(r"[.!?…。！？।॥؟۔።։:;」』”\"')\]}»*_]$")
-_LIST_MARKS = re.compile(r"[,;|/、，；]")
-
-_NUMBER = re.compile(r"[+-]?(?:(?:\d[\d_ ]*)?[.,]\d+|\d[\d_ ]*(?<=\d))(?:[eE][+-]?\d+)?")
-_ADDRESS = re.compile(
-    r"(?:[A-Za-z][A-Za-z0-9+.-]{1,15}:)?//\S+|www\.\S+|(?:mailto|data|urn|doi|magnet):\S+|10\.\d{4,9}/\S+"
-)
-_EMAIL = re.compile(r"[^@\s]{1,200}@[^@\s]{3,200}")
-_UUID = re.compile(r"\{?[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}\}?")
-_HEX = re.compile(r"(?:0x|sha\d{1,3}[:-]|md5[:-])?[0-9a-fA-F]{12,}")
-_DATE = re.compile(
-    r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}(?:[T ]?[\d:.,Z+ -]*(?:UTC|GMT)?)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}[\d:., ]*(?:[AaPp]\.?[Mm]\.?)?"
-)
-_TIME_WORDS = frozenset(
-    [
-        "jan",
-        "january",
-        "feb",
-        "february",
-        "mar",
-        "march",
-        "apr",
-        "april",
-        "may",
-        "jun",
-        "june",
-        "jul",
-        "july",
-        "aug",
-        "august",
-        "sep",
-        "sept",
-        "september",
-        "oct",
-        "october",
-        "nov",
-        "november",
-        "dec",
-        "december",
-        "mon",
-        "monday",
-        "tue",
-        "tues",
-        "tuesday",
-        "wed",
-        "wednesday",
-        "thu",
-        "thur",
-        "thurs",
-        "thursday",
-        "fri",
-        "friday",
-        "sat",
-        "saturday",
-        "sun",
-        "sunday",
-        "am",
-        "pm",
-        "gmt",
-        "utc",
-        "at",
-        "of",
-        "on",
-        "st",
-        "nd",
-        "rd",
-        "th",
-        "t",
-        "z",
-        "est",
-        "edt",
-        "cst",
-        "cdt",
-        "mst",
-        "mdt",
-        "pst",
-        "pdt",
-        "cet",
-        "cest",
-        "bc",
-        "ad",
-        "bce",
-        "ce",
-    ]
-)
-_FILE = re.compile(r"(?:[A-Za-z]:)?[^\s/\\]*(?:[/\\][^\s/\\]*)*\.[A-Za-z0-9]{1,6}")
-_PATH = re.compile(r"(?:[A-Za-z]:[/\\]|[~.]{0,2}/)?[^\s/\\]+(?:[/\\][^\s/\\]*)+")
-_VERSION = re.compile(r"[vV]?\d+(?:\.\d+)+\S*")
-_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{24,}={0,2}")
-_LETTERS = re.compile(r"[^\W\d_]+")
 
 _TURN_ROLES = ("role", "from", "speaker", "sender")
 _TURN_CONTENTS = ("content", "value", "text", "message", "utterance", "parts")
-_TURN_COLUMNS = frozenset(
-    [
-        "messages",
-        "message_list",
-        "conversations",
-        "conversation",
-        "dialogue",
-        "dialogues",
-        "dialog",
-        "dialogs",
-        "chat",
-        "chats",
-        "turns",
-        "utterances",
-        "chosen",
-        "rejected",
-    ]
-)
+_TURN_COLUMNS = frozenset((
+    "messages", "message_list", "conversations", "conversation", "dialogue", "dialogues", "dialog", "dialogs", "chat",
+    "chats", "turns", "utterances", "chosen", "rejected",
+))  # fmt: skip
 
 FEW_VALUES = "the same few values again and again"
 
@@ -162,6 +51,7 @@ class Look:
         letters: letters of a value of usual length (the median).
         words: words of a value of usual length, as far as was looked.
         inner_letters: letters of the prose inside lists and objects, on average; 0 for other columns.
+        is_repeated_prose: sentences, but the same few again and again: an enumeration, unless the name says otherwise.
     """
 
     kind: Kind
@@ -170,11 +60,7 @@ class Look:
     letters: float = 0.0
     words: float = 0.0
     inner_letters: float = 0.0
-
-
-def looks_like_number(text: str) -> bool:
-    """Whether a cell of a CSV file, where everything is text, is only a number."""
-    return _NUMBER.fullmatch(text.strip()) is not None
+    is_repeated_prose: bool = False
 
 
 def look_at(name: str, values: Sequence[Any]) -> Look:
@@ -189,7 +75,7 @@ def look_at(name: str, values: Sequence[Any]) -> Look:
         return Look("nothing", "nothing")
     texts = [value for value in present if isinstance(value, str)]
     if 2 * len(texts) >= len(present):
-        return _look_at_texts(texts)
+        return _look_at_texts(name, texts)
     kinds = Counter(_kind_of_value(value) for value in present if not isinstance(value, str))
     label = kinds.most_common(1)[0][0]
     if label not in ("lists", "objects"):
@@ -198,7 +84,7 @@ def look_at(name: str, values: Sequence[Any]) -> Look:
     if _are_conversations(name, some):
         return Look("chat", "chat turns")
     lengths = [
-        sum(_count_letters(text) for text in _first_texts(value) if _class_of(text) in ("prose", "short"))
+        sum(count_letters(text) for text in _first_texts(value) if class_of(text) in ("prose", "short"))
         for value in some
     ]
     inner_letters = sum(lengths) / len(lengths)
@@ -284,19 +170,20 @@ _LABELS: Mapping[str, tuple[Kind, str]] = {
 }
 
 
-def _look_at_texts(texts: Sequence[str]) -> Look:
+def _look_at_texts(name: str, texts: Sequence[str]) -> Look:
     filled = [text for text in texts if not text.isspace()]
     if not filled:
         return Look("nothing", "blanks", is_text=True)
     step = -(-len(filled) // _LOOKED_AT)
     some = filled[::step]
-    classes = Counter(map(_class_of, some))
-    letters = statistics.median(map(_count_letters, some))
-    words = statistics.median(_count_words(text[:_BEGINNING]) for text in some)
+    classes = Counter(map(class_of, some))
+    letters = statistics.median(map(count_letters, some))
+    words = statistics.median(count_words(text) for text in some)
     numbers = classes["number"] == len(some)
-    if len(filled) >= _ENOUGH_TO_COUNT and len(set(filled)) <= _FEW_DIFFERENT * len(filled) and not numbers:
-        return Look("other", FEW_VALUES, True, letters, words)
-    if classes["prose"] >= _MOSTLY * len(some):
+    is_prose = classes["prose"] >= _MOSTLY * len(some)
+    if not numbers and _are_few(len(set(filled)), len(filled), is_prose=is_prose):
+        return Look("other", FEW_VALUES, True, letters, words, is_repeated_prose=is_prose)
+    if is_prose:
         return Look("prose", "prose", True, letters, words)
     # Texts of any length count as short ones where too few of them are prose.
     if 2 * (classes["prose"] + classes["short"]) >= len(some):
@@ -305,120 +192,18 @@ def _look_at_texts(texts: Sequence[str]) -> Look:
         return Look("words", "single words", True, letters, words)
     for spoken in ("prose", "short", "words"):
         del classes[spoken]
+    if 2 * classes["json"] >= len(some):
+        read = [json.loads(text) for text in some if class_of(text) == "json"]
+        if _are_conversations(name, read[:_NESTED_LOOKED_AT]):
+            return Look("chat", "chat turns written as JSON", True, letters, words)
     kind, label = _LABELS[classes.most_common(1)[0][0]]
     return Look(kind, label, not numbers, letters, words)
 
 
-def _count_letters(text: str) -> int:
-    """Letters of all scripts, those of a long text estimated from its beginning."""
-    beginning = text[:_BEGINNING]
-    letters = sum(map(str.isalpha, beginning))
-    return letters if len(text) <= _BEGINNING else letters * len(text) // _BEGINNING
-
-
-def _count_words(text: str) -> int:
-    unspaced = len(_HAN_AND_KANA.findall(text)) // _HAN_PER_WORD
-    unspaced += len(_SOUTH_EAST_ASIAN.findall(text)) // _SOUTH_EAST_ASIAN_PER_WORD
-    spaced = sum(1 for part in text.split() if _LETTERS.search(part) is not None)
-    return max(spaced, unspaced)
-
-
-def _class_of(text: str) -> str:
-    """The class of one value, a key of `_LABELS`."""
-    text = text.strip()
-    beginning = text[:_BEGINNING]
-    parts = beginning.split()
-    if not parts:
-        return "symbols"
-    if _NUMBER.fullmatch(beginning):
-        return "number"
-    words = _count_words(beginning)
-    if len(parts) == 1:
-        single = _class_of_single(text, beginning, words)
-        if single is not None:
-            return single
-    if _DATE.fullmatch(beginning) or _is_date_in_words(beginning):
-        return "date"
-    if _is_json(text):
-        return "json"
-    letters = "".join(_LETTERS.findall(beginning))
-    if not letters:
-        return "symbols"
-    if len(parts) <= 3 and len(beginning) < 200 and _FILE.fullmatch("_".join(parts)) and _ends_like_file(parts[-1]):
-        return "file"
-    if all(_ADDRESS.fullmatch(part) or _EMAIL.fullmatch(part) for part in parts):
-        return "address"
-    if words >= 3 and _is_keywords(beginning, words):
-        return "list"
-    capitals = sum(1 for part in parts if (first := _LETTERS.search(part)) is not None and first.group()[0].isupper())
-    lower = 1 - capitals / max(words, 1)
-    ends = "\n" in text or _SENTENCE_END.search(text) is not None
-    if words >= 20 or (words >= 5 and lower >= 0.5) or (words >= 3 and ends and lower >= 0.25):
-        return "prose"
-    return "short" if words >= 2 else "words" if words == 1 and not _has_code_marks(beginning) else "identifier"
-
-
-def _class_of_single(text: str, beginning: str, words: int) -> str | None:
-    """The class of a value without white space; None for what may be prose in a script without spaces."""
-    if _ADDRESS.fullmatch(beginning):
-        return "address"
-    if _EMAIL.fullmatch(beginning):
-        return "e-mail"
-    if _UUID.fullmatch(beginning) or _VERSION.fullmatch(beginning):
-        return "identifier"
-    if _HEX.fullmatch(beginning):
-        return "identifier" if len(text) <= 128 else "encoded"
-    if _DATE.fullmatch(beginning):
-        return "date"
-    if _is_json(text):
-        return "json"
-    if _ends_like_file(beginning) and _FILE.fullmatch(beginning):
-        return "file"
-    if words >= 2 or _HAN_AND_KANA.search(beginning) or _SOUTH_EAST_ASIAN.search(beginning):
-        return None
-    if _BASE64.fullmatch(beginning) and (len(text) > 60 or _is_mixed(beginning)):
-        return "encoded"
-    if _PATH.fullmatch(beginning) and beginning.count("/") + beginning.count("\\") > 1:
-        return "file"
-    if _LETTERS.search(beginning) is None:
-        return "symbols"
-    return "words" if len(beginning) <= 40 and not _has_code_marks(beginning) else "identifier"
-
-
-def _has_code_marks(text: str) -> bool:
-    return any(mark.isdigit() or mark in "_#$=<>{}[]()@:/\\|+*&%" for mark in text) or text.count("-") > 1
-
-
-def _is_mixed(text: str) -> bool:
-    return any(map(str.isdigit, text)) and any(map(str.isupper, text)) and any(map(str.islower, text))
-
-
-def _ends_like_file(text: str) -> bool:
-    _, dot, suffix = text.rpartition(".")
-    return bool(dot) and 1 <= len(suffix) <= 6 and suffix.isascii() and suffix.isalnum()
-
-
-def _is_date_in_words(text: str) -> bool:
-    if len(text) > 60 or not any(map(str.isdigit, text)):
+def _are_few(different: int, total: int, *, is_prose: bool) -> bool:
+    """Whether values are an enumeration. Sentences may be repeated more often than short texts before they are one."""
+    if total < _ENOUGH_TO_COUNT:
         return False
-    return all(word.lower() in _TIME_WORDS for word in _LETTERS.findall(text))
-
-
-def _is_json(text: str) -> bool:
-    if not (text[:1] == "{" and text[-1:] == "}") and not (text[:1] == "[" and text[-1:] == "]"):
-        return False
-    if len(text) > 100_000:
-        return text[1:200].lstrip()[:1] in ('"', "{", "[")
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
-
-
-def _is_keywords(text: str, words: int) -> bool:
-    """Whether marks part the words of a text so often that they enumerate: "war, love, 19th century, France"."""
-    if "\n" in text:
-        return False
-    marks = len(_LIST_MARKS.findall(text))
-    return marks >= 2 and marks >= 0.4 * words
+    if not is_prose:
+        return different <= _FEW_DIFFERENT * total
+    return different <= _FEW_SENTENCES * total or different <= min(_VERY_FEW, total // 5)

@@ -7,10 +7,12 @@ what each column looks like.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from distillkit.data.column_looks import FEW_VALUES, Look, look_at, looks_like_number
+from distillkit.data.column_looks import FEW_VALUES, Look, look_at
+from distillkit.data.text_classes import looks_like_number
 from distillkit.errors import UsageError
 
 __all__ = ["SAMPLE_ROWS", "ColumnChoice", "choose_column", "kind_of", "looks_like_number"]
@@ -22,172 +24,34 @@ _MOST_LISTED = 20
 _FLAG_HINT = "name the column with --text-column"
 _TEXT = "text"
 # As columns of texts are often called. A name alone decides nothing; it helps where the values do not.
-_USUAL_NAMES = frozenset(
-    [
-        "text",
-        "texts",
-        "content",
-        "contents",
-        "body",
-        "document",
-        "documents",
-        "doc",
-        "article",
-        "articles",
-        "passage",
-        "passages",
-        "paragraph",
-        "paragraphs",
-        "sentence",
-        "sentences",
-        "review",
-        "reviews",
-        "story",
-        "stories",
-        "poem",
-        "poems",
-        "lyrics",
-        "caption",
-        "captions",
-        "code",
-        "transcript",
-        "transcription",
-        "post",
-        "tweet",
-        "comment",
-        "essay",
-        "abstract",
-        "page",
-        "markdown",
-        "raw_text",
-        "raw_content",
-        "full_text",
-        "clean_text",
-        "article_text",
-        "review_text",
-        "texte",
-        "texto",
-        "testo",
-        "tekst",
-        "текст",
-        "содержание",
-        "正文",
-        "内容",
-        "本文",
-        "文章",
-    ]
-)
+_USUAL_NAMES = frozenset((
+    "text", "texts", "content", "contents", "body", "document", "documents", "doc", "article", "articles", "passage",
+    "passages", "paragraph", "paragraphs", "sentence", "sentences", "review", "reviews", "story", "stories", "poem",
+    "poems", "lyrics", "caption", "captions", "code", "transcript", "transcription", "post", "tweet", "comment",
+    "essay", "abstract", "page", "markdown", "raw_text", "raw_content", "full_text", "clean_text", "article_text",
+    "review_text", "texte", "texto", "testo", "tekst", "текст", "содержание", "正文", "内容", "本文", "文章",
+))  # fmt: skip
 # What stands beside a text and says something about it; it may be a sentence itself.
-_NAMES_BESIDE = frozenset(
-    [
-        "id",
-        "ids",
-        "key",
-        "keys",
-        "guid",
-        "uuid",
-        "title",
-        "titles",
-        "name",
-        "names",
-        "subject",
-        "headline",
-        "headlines",
-        "heading",
-        "header",
-        "author",
-        "authors",
-        "creator",
-        "by",
-        "source",
-        "sources",
-        "url",
-        "urls",
-        "uri",
-        "link",
-        "links",
-        "domain",
-        "site",
-        "website",
-        "host",
-        "publisher",
-        "path",
-        "file",
-        "filename",
-        "file_name",
-        "date",
-        "time",
-        "timestamp",
-        "created",
-        "updated",
-        "label",
-        "labels",
-        "class",
-        "category",
-        "categories",
-        "tag",
-        "tags",
-        "keyword",
-        "keywords",
-        "genre",
-        "genres",
-        "topic",
-        "topics",
-        "theme",
-        "lang",
-        "language",
-        "license",
-        "licence",
-        "split",
-        "meta",
-        "metadata",
-        "address",
-        "city",
-        "country",
-        "user",
-        "username",
-        "email",
-        "version",
-        "type",
-        "status",
-        "annotator",
-        "worker",
-        "comment_id",
-        "reason",
-        "error",
-        "note",
-        "notes",
-        "system",
-        "system_prompt",
-    ]
-)
+_NAMES_BESIDE = frozenset((
+    "id", "ids", "key", "keys", "guid", "uuid", "title", "titles", "name", "names", "subject", "headline",
+    "headlines", "heading", "header", "author", "authors", "creator", "by", "source", "sources", "url", "urls", "uri",
+    "link", "links", "domain", "site", "website", "host", "publisher", "path", "file", "filename", "file_name",
+    "date", "time", "timestamp", "created", "updated", "label", "labels", "class", "category", "categories", "tag",
+    "tags", "keyword", "keywords", "genre", "genres", "topic", "topics", "theme", "lang", "language", "license",
+    "licence", "split", "meta", "metadata", "address", "city", "country", "user", "username", "email", "version",
+    "type", "status", "annotator", "worker", "comment_id", "reason", "error", "note", "notes", "system",
+    "system_prompt",
+))  # fmt: skip
 # The two sides of what is written to instruct a model.
-_ASKING = frozenset(
-    ["prompt", "prompts", "instruction", "instructions", "question", "questions", "query", "input", "inputs", "problem"]
-)
-_ANSWERING = frozenset(
-    [
-        "completion",
-        "completions",
-        "response",
-        "responses",
-        "output",
-        "outputs",
-        "answer",
-        "answers",
-        "chosen",
-        "rejected",
-        "choices",
-        "options",
-        "target",
-        "targets",
-        "reply",
-        "solution",
-        "correct_answer",
-        "best_answer",
-    ]
-)
+_ASKING = frozenset((
+    "prompt", "prompts", "instruction", "instructions", "question", "questions", "query", "input", "inputs", "problem",
+))  # fmt: skip
+_ANSWERING = frozenset((
+    "completion", "completions", "response", "responses", "output", "outputs", "answer", "answers", "chosen",
+    "rejected", "choices", "options", "target", "targets", "reply", "solution", "correct_answer", "best_answer",
+))  # fmt: skip
 _SPEAKERS = (frozenset(("user", "human")), frozenset(("assistant", "gpt", "bot", "model", "ai")))
+_LAST_WORD = re.compile(r"(?:(?<=[_ -])[^_ -]{1,40}|(?<=[a-z])[A-Z][a-z]{1,40})$")
 _SPOKEN = ("prose", "short", "words")
 # A column of lists or objects that holds so many times the text of the column that would be taken is the text.
 _MUCH_MORE = 2.0
@@ -240,6 +104,9 @@ def choose_column(columns: Mapping[str, Sequence[Any] | Look], wanted: str | Non
         return ColumnChoice(called[0], "called text")
     _refuse_conversations(looks, where)
     prose = [name for name, look in looks.items() if _is_prose(name, look)]
+    if not prose:
+        alone = len(looks) == 1
+        prose = [name for name, look in looks.items() if look.is_repeated_prose and (alone or _is_usual(name))]
     spoken = prose or [name for name, look in looks.items() if look.kind in _SPOKEN]
     usual = [name for name in spoken if _is_usual(name)]
     choice = None
@@ -248,15 +115,14 @@ def choose_column(columns: Mapping[str, Sequence[Any] | Look], wanted: str | Non
     elif len(usual) == 1 and (prose or len(spoken) == 1):
         why = "prose, and called as texts are" if prose else "called as texts are"
         choice = ColumnChoice(usual[0], why)
-    elif not prose and len(looks) == 1 and next(iter(looks.values())).kind in ("short", "words", "nothing"):
+    elif not prose and len(looks) == 1 and _is_readable_alone(*next(iter(looks.items()))):
         choice = ColumnChoice(next(iter(looks)), "the only column")
     elif not prose and len(called) == 1 and (looks[called[0]].kind == "nothing" or _holds_strings(columns[called[0]])):
         # Numbers as strings, or nothing yet: bad rows of the column that is meant, rather than no column.
         choice = ColumnChoice(called[0], "called text")
     if choice is not None and not _is_outweighed(choice.name, looks):
         return choice
-    hint = _FLAG_HINT if choice is not None else _hint(looks, prose)
-    raise UsageError(f"{where}: {_what_is_unclear(looks, prose)}; columns: {_listed(looks)}", hint=hint)
+    raise UsageError(f"{where}: {_what_is_unclear(looks, prose)}; columns: {_listed(looks)}", hint=_hint(looks, prose))
 
 
 def _wanted_column(columns: Mapping[str, Sequence[Any] | Look], wanted: str, where: str) -> ColumnChoice:
@@ -283,15 +149,24 @@ def _holds_strings(values: Sequence[Any] | Look) -> bool:
 
 
 def _is_usual(name: str) -> bool:
-    return name.strip().lower() in _USUAL_NAMES
+    """Whether a name, or its last word (`review_body`, `reviewText`), is one that texts have."""
+    last = _LAST_WORD.search(name.strip())
+    return name.strip().lower() in _USUAL_NAMES or (last is not None and last.group().lower() in _USUAL_NAMES)
 
 
 def _is_prose(name: str, look: Look) -> bool:
+    return look.kind == "prose" and (not _is_beside(name) or look.words >= _WORDS_OF_A_TEXT)
+
+
+def _is_beside(name: str) -> bool:
+    """Whether a name says that the column is no text but something about one."""
     beside = name.strip().lower().replace("-", "_").replace(" ", "_")
-    is_beside = beside in _NAMES_BESIDE or beside.endswith(
-        ("_id", "_title", "_name", "_url", "_date", "_label", "_type")
-    )
-    return look.kind == "prose" and (not is_beside or look.words >= _WORDS_OF_A_TEXT)
+    return beside in _NAMES_BESIDE or beside.endswith(("_id", "_title", "_name", "_url", "_date", "_label", "_type"))
+
+
+def _is_readable_alone(name: str, look: Look) -> bool:
+    """Whether the only column of a table is taken although it is no prose: a list of titles, of names, of words."""
+    return look.kind in ("short", "nothing") or (look.kind == "words" and not _is_beside(name))
 
 
 def _refuse_conversations(looks: Mapping[str, Look], where: str) -> None:
@@ -350,8 +225,13 @@ def _listed(looks: Mapping[str, Look]) -> str:
 
 def _hint(looks: Mapping[str, Look], prose: Sequence[str]) -> str:
     candidates = prose or [name for name, look in looks.items() if look.kind in _SPOKEN]
+    candidates = [name for name in candidates if not _is_outweighed(name, looks)]
     if not candidates:
-        return _FLAG_HINT
+        heavy = [name for name, look in looks.items() if look.inner_letters or look.label.startswith("bytes")]
+        if not heavy:
+            return _FLAG_HINT
+        inside = max(heavy, key=lambda name: (looks[name].inner_letters, name.strip().lower() == _TEXT))
+        return f"if the text is in {_quoted(inside)}, write it into a column of strings; else {_FLAG_HINT}"
     best = max(candidates, key=lambda name: (_is_usual(name), looks[name].letters))
     return f"{_FLAG_HINT}; --text-column {_quoted(best)} looks most like it"
 

@@ -13,13 +13,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from distillkit import registry
 from distillkit.console import Console, format_bytes
 from distillkit.data import hub_cache
-from distillkit.data.arrow_columns import choose_arrow_column, first_values, values_of_batches
-from distillkit.data.columns import SAMPLE_ROWS
+from distillkit.data.arrow_columns import choose_arrow_column, decoded, first_values, values_of_batches
+from distillkit.data.bad_rows import BadRow, text_row
+from distillkit.data.columns import SAMPLE_ROWS, ColumnChoice
 from distillkit.data.document import Document
 from distillkit.data.files import standard_split_name
-from distillkit.data.formats import DataFile, file_kind, known_suffixes, read_rows
+from distillkit.data.formats import DataFile, file_kind, known_suffixes
 from distillkit.data.hub_cache import HubTexts
 from distillkit.data.hub_errors import explain
 from distillkit.data.notes import ReadingNotes
@@ -68,8 +70,11 @@ def load_hub_documents(
             if known is None:
                 raise
             raise known from error
-    if texts.nulls:
-        notes.count("rows without text left out", texts.nulls)
+    if texts.column is not None:
+        named = "named by --text-column" if options.text_column is not None else f"named for {entry.id}"
+        notes.chose_column(entry.id, texts.column, texts.why or named)
+    total = sum(map(len, texts.splits.values())) + texts.bad.count
+    texts.bad.judge(total, options.bad_rows, entry.id, notes)
     if texts.unused_splits:
         notes.remark("splits not used: " + ", ".join(texts.unused_splits))
     if not texts.complete:
@@ -177,20 +182,22 @@ def _read_files(
                     f"{entry.id}[{theirs}]" if len(source[theirs]) == 1 else f"{entry.id}[{theirs}/{Path(file).name}]"
                 )
                 rows = _file_rows(file, place, texts, options, notes, entry, console)
-                size = _keep_rows(texts, ours, rows, size, budget)
+                size = _keep_rows(texts, ours, rows, size, budget, options)
                 progress.advance(text=format_bytes(size))
     return texts
 
 
-def _keep_rows(texts: HubTexts, split: str, rows: Iterable[Row | None], size: int, budget: int) -> int:
-    """Add rows (None: without text) to a split that has `size` characters, until it has enough; how many it has then."""
+def _keep_rows(
+    texts: HubTexts, split: str, rows: Iterable[Row | BadRow], size: int, budget: int, options: ReadingOptions
+) -> int:
+    """Add rows to a split that has `size` characters, until it has enough; how many it has then."""
     for row in rows:
         check_interrupted()
         if size > budget:
             texts.complete = False
             break
-        if row is None:
-            texts.nulls += 1
+        if isinstance(row, BadRow):
+            texts.bad.add(row, options.bad_rows)
         else:
             texts.splits[split].append(row)
             size += len(row.text)
@@ -205,8 +212,8 @@ def _file_rows(
     notes: ReadingNotes,
     entry: DatasetEntry,
     console: Console,
-) -> Iterator[Row | None]:
-    """The rows of a data file on the Hub or of a local copy; None for one without text."""
+) -> Iterator[Row | BadRow]:
+    """The rows of a data file on the Hub or of a local copy."""
     kind = file_kind(Path(file))
     if kind == "parquet" and not file.endswith(".gz"):
         yield from _parquet_rows(file, place, texts, entry, console)
@@ -218,13 +225,17 @@ def _file_rows(
         )
     path = Path(_retry(lambda: _download(file), entry, console)) if file.startswith("hf://") else Path(file)
     known = replace(options, text_column=texts.column)
-    for row in read_rows(DataFile(path, place, known, _TEXT_PIECE_BYTES, notes)):
-        yield Row(row.text, row.origin)
+    reader = registry.resolve(registry.DATA_FORMATS, f".{kind}")
+    for row in reader(DataFile(path, place, known, _TEXT_PIECE_BYTES, notes)):
+        found = notes.take_column(place)
+        if found is not None and texts.column is None:
+            texts.column, texts.why = found["column"], found["why"]
+        yield row if isinstance(row, BadRow) else Row(row.text, row.origin)
 
 
 def _parquet_rows(
     file: str, place: str, texts: HubTexts, entry: DatasetEntry, console: Console
-) -> Iterator[Row | None]:
+) -> Iterator[Row | BadRow]:
     import pyarrow
     from pyarrow.parquet import ParquetFile
 
@@ -233,29 +244,33 @@ def _parquet_rows(
             # Arrow's own threads must not hold the stream, which is a Python object: one of them that lets go of it while
             # the interpreter ends takes the whole process down (SIGABRT after all work is done).
             parquet = _retry(lambda: ParquetFile(stream, pre_buffer=False), entry, console)
-            texts.column = _column_of(file, parquet.schema_arrow, texts.column, place)
+            schema = parquet.schema_arrow
+            column, why = _retry(lambda: _find_column(file, schema, texts.column, place), entry, console)
+            if texts.column is None:
+                texts.column, texts.why = column, why
             number = 0
             for group in range(parquet.num_row_groups):
                 # One request: the bytes of this column in this group of rows.
                 table = _retry(
-                    lambda i=group: parquet.read_row_group(i, columns=[texts.column], use_threads=False), entry, console
+                    lambda i=group: parquet.read_row_group(i, columns=[column], use_threads=False), entry, console
                 )
                 for batch in table.column(0).chunks:
-                    for text in batch.to_pylist():
+                    for text, trouble in decoded(batch):
                         number += 1
-                        yield None if text is None else Row(text, f"{place}:{number}")
+                        where = f"{place}, row {number:,}, column '{column}'"
+                        yield text_row(text, where, f"{place}:{number}", trouble)
         except (pyarrow.ArrowException, UnicodeDecodeError) as error:
             raise PreconditionError(f"{place}: not a sound Parquet file ({first_line(error)})") from error
 
 
-def _column_of(file: str, schema: Any, wanted: str | None, place: str) -> str:
+def _find_column(file: str, schema: Any, wanted: str | None, place: str) -> ColumnChoice:
     """The text column; what has to be seen for that is fetched."""
 
     def read_first(names: list[str]) -> dict[str, list[Any]]:
         with _open(file) as stream:
             return first_values(stream, names)
 
-    return choose_arrow_column(schema, read_first, wanted, place).name
+    return choose_arrow_column(schema, read_first, wanted, place)
 
 
 def _open(file: str) -> Any:
@@ -292,16 +307,16 @@ def _load_local_copy(
             entry.id, repo_type="dataset", revision=entry.revision, local_files_only=True
         )
     except (LocalEntryNotFoundError, OSError, ValueError):
-        return _load_prepared(entry, budget)
+        return _load_prepared(entry, options, budget)
     try:
         source = _resolve(entry, folder, None)
     except (OSError, ValueError):
         # Only some of its files were downloaded.
-        return _load_prepared(entry, budget)
+        return _load_prepared(entry, options, budget)
     return _read_files(entry, options, source, Path(folder).name, budget, notes, console)
 
 
-def _load_prepared(entry: DatasetEntry, budget: int) -> HubTexts | None:
+def _load_prepared(entry: DatasetEntry, options: ReadingOptions, budget: int) -> HubTexts | None:
     """What `datasets.load_dataset` prepared on this machine, if anything."""
     import datasets.config
 
@@ -321,14 +336,18 @@ def _load_prepared(entry: DatasetEntry, budget: int) -> HubTexts | None:
         for theirs in group:
             split = prepared[theirs]
             raw = split.with_format("arrow")
-            texts.column = choose_arrow_column(
+            name, why = choose_arrow_column(
                 split.features.arrow_schema,
                 lambda names, raw=raw: values_of_batches([raw.select_columns(names)[:SAMPLE_ROWS]], names),
-                texts.column, entry.id,
-            ).name  # fmt: skip
+                texts.column,
+                entry.id,
+            )
+            if texts.column is None:
+                texts.column, texts.why = name, why
+            place = f"{entry.id}[{theirs}]"
             rows = (
-                None if text is None else Row(text, f"{entry.id}[{theirs}]:{number}")
+                text_row(text, f"{place}, row {number:,}, column '{texts.column}'", f"{place}:{number}")
                 for number, text in enumerate(split[texts.column], 1)
             )
-            size = _keep_rows(texts, ours, rows, size, budget)
+            size = _keep_rows(texts, ours, rows, size, budget, options)
     return texts

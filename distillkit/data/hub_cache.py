@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from distillkit.data.bad_rows import BadRow, BadRows
 from distillkit.data.rows import Row
 from distillkit.data.standard_sets import DatasetEntry
 from distillkit.storage import read_json, sha256_of
@@ -32,16 +33,18 @@ class HubTexts:
         commit: the commit that they were read from.
         column: the column that they were read from, None where files of plain text were read.
         complete: False where reading stopped because there was enough.
-        splits: rows by split ("all", or "train", "validation", "test"), nulls left out.
-        nulls: how many rows held no text.
+        why: how the column was found, None where it was named.
+        splits: rows by split ("all", or "train", "validation", "test"), bad ones left out.
+        bad: the rows without a usable text.
         unused_splits: official splits of names that mean nothing here.
     """
 
     commit: str
     column: str | None = None
+    why: str | None = None
     complete: bool = True
     splits: dict[str, list[Row]] = field(default_factory=dict)
-    nulls: int = 0
+    bad: BadRows = field(default_factory=BadRows)
     unused_splits: list[str] = field(default_factory=list)
 
 
@@ -61,7 +64,8 @@ def _folder_name(commit: str, budget: int | None) -> str:
 def load_cached(entry: DatasetEntry, commit: str, budget: int) -> HubTexts | None:
     """What an earlier run read of this commit, if it would be read again just so."""
     folder = cache_folder(entry)
-    return _read(folder / _folder_name(commit, None)) or _read(folder / _folder_name(commit, budget))
+    whole, enough = (folder / _folder_name(commit, amount) for amount in (None, budget))
+    return _read(whole, entry) or _read(enough, entry)
 
 
 def load_latest_cached(entry: DatasetEntry) -> HubTexts | None:
@@ -71,9 +75,9 @@ def load_latest_cached(entry: DatasetEntry) -> HubTexts | None:
     except OSError:
         return None
     for folder in folders:
-        description = _describe(folder)
+        description = _describe(folder, entry)
         if description and entry.revision in (description["revision"], description["commit"]):
-            texts = _read(folder)
+            texts = _read(folder, entry)
             if texts is not None:
                 return texts
     return None
@@ -105,7 +109,8 @@ def store(entry: DatasetEntry, texts: HubTexts, budget: int) -> None:
             files[split] = sha256_of(temporary / f"{split}.parquet")
         description = {
             "format": _FORMAT, "id": entry.id, "config": entry.config, "revision": entry.revision,
-            "commit": texts.commit, "column": texts.column, "complete": texts.complete, "nulls": texts.nulls,
+            "commit": texts.commit, "column": texts.column, "why": texts.why, "complete": texts.complete,
+            "nulls": texts.bad.count, "first_bad": texts.bad.first,
             "unused_splits": texts.unused_splits, "files": files,
         }  # fmt: skip
         (temporary / _DESCRIPTION).write_text(json.dumps(description, indent=2), encoding="utf-8")
@@ -118,19 +123,23 @@ def store(entry: DatasetEntry, texts: HubTexts, budget: int) -> None:
         raise
 
 
-def _describe(folder: Path) -> dict[str, Any] | None:
+def _describe(folder: Path, entry: DatasetEntry) -> dict[str, Any] | None:
     try:
         description = read_json(folder / _DESCRIPTION)
     except (OSError, ValueError):
         return None
-    return description if isinstance(description, dict) and description.get("format") == _FORMAT else None
+    if not isinstance(description, dict) or description.get("format") != _FORMAT:
+        return None
+    # Earlier versions took the only column of strings, whatever it was.
+    is_doubtful = entry.column is None and description["column"] is not None and not description.get("why")
+    return None if is_doubtful else description
 
 
-def _read(folder: Path) -> HubTexts | None:
+def _read(folder: Path, entry: DatasetEntry) -> HubTexts | None:
     """The texts of a folder; None if it is not there or not whole, in which case they are fetched again."""
     from pyarrow import parquet
 
-    description = _describe(folder)
+    description = _describe(folder, entry)
     if description is None:
         return None
     splits: dict[str, list[Row]] = {}
@@ -144,5 +153,7 @@ def _read(folder: Path) -> HubTexts | None:
     os.utime(folder)
     return HubTexts(
         commit=description["commit"], column=description["column"], complete=description["complete"], splits=splits,
-        nulls=description["nulls"], unused_splits=description["unused_splits"],
+        why=description.get("why"),
+        bad=BadRows(description["nulls"], [BadRow(*row) for row in description.get("first_bad", ())]),
+        unused_splits=description["unused_splits"],
     )  # fmt: skip

@@ -38,6 +38,10 @@ class ReadingNotes:
         """
         self._columns[name] = {"column": column, "why": why}
 
+    def take_column(self, name: str) -> dict[str, str] | None:
+        """The column of a file, "column" and "why", which is no longer noted for the file: it is that of a whole set."""
+        return self._columns.pop(name, None)
+
     def read_as(self, name: str, how: str) -> None:
         """How a file was understood where that was not said: "CSV, delimiter |, no quotes, first row is a header"."""
         self._read_as[name] = how
@@ -57,8 +61,9 @@ class ReadingNotes:
 
     def lines(self) -> list[str]:
         """All remarks, then bad rows, then all counts, a line each."""
-        bad = [
-            f"{name}: {note['rows']:,} bad rows left out ({'; '.join(note['first'])}{'; …' if note['rows'] > len(note['first']) else ''})"
-            for name, note in self._bad_rows.items()
-        ]
+        bad: list[str] = []
+        for name, note in self._bad_rows.items():
+            rows, first = note["rows"], note["first"]
+            named = f" ({'; '.join(first)}{'; …' if rows > len(first) else ''})" if first else ""
+            bad.append(f"{name}: {rows:,} bad {'row' if rows == 1 else 'rows'} left out{named}")
         return [*self._remarks, *bad, *(f"{what}: {amount:,}" for what, amount in self._counts.items() if amount)]

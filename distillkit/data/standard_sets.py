@@ -26,7 +26,7 @@ class DatasetEntry:
     Attributes:
         id: the Hub id.
         config: its configuration ("subset"), None for the default one.
-        column: the column with the text; None: the one named `text`, else the only one that holds text.
+        column: the column with the text; None: the one named `text`, else the only one that is prose.
         splits: ours -> theirs, where theirs are not called train, validation and test.
         revision: branch, tag or commit; None for the main branch.
         articles: rows are the lines of articles, whose titles and headings look like ` = Title = `: headings are no

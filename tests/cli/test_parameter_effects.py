@@ -448,6 +448,20 @@ def test_csv_header(distil: Distil, pair: SimpleNamespace, tmp_path: Path) -> No
     assert any("first row names the columns" in note for note in stats(named)["notes"])
 
 
+def test_bad_rows(distil: Distil, pair: SimpleNamespace, tmp_path: Path) -> None:
+    paragraphs = pair.texts.read_text(encoding="utf-8").split("\n\n")
+    rows = [json.dumps({"text": paragraph}) for paragraph in paragraphs]
+    few, many = tmp_path / "few.jsonl", tmp_path / "many.jsonl"
+    few.write_text("\n".join([*rows * (-(-150 // len(rows))), '{"text": null}']), encoding="utf-8")
+    many.write_text("\n".join([*rows, *['{"text": 7}'] * 9]), encoding="utf-8")
+    assert distil(dataset_path=few).run_directory.is_dir()
+    with pytest.raises(UsageError, match=r"few\.jsonl, row \d+ .*column 'text': null instead of text"):
+        distil(dataset_path=few, bad_rows="stop")
+    with pytest.raises(UsageError, match=r"many\.jsonl: 9 of \d+ rows hold no text .*the number 7"):
+        distil(dataset_path=many)
+    assert distil(dataset_path=many, bad_rows="skip-all").run_directory.is_dir()
+
+
 def test_held_out_size(distil: Distil, base: Any) -> None:
     result = distil(held_out_size=11)
     for part in ("validation", "test"):

@@ -11,6 +11,7 @@ import csv
 import io
 import json
 import os
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -420,6 +421,75 @@ def test_encodings(
     found = ours(lambda: load_documents(Parameters(dataset_path=str(path), encoding=read), QUIET))
     for document in found.splits["all"] if found else ():
         document.text.encode("utf-8")
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """Rows with one column of prose among others that are none, in any order; some cells are missing."""
+    count = draw(st.integers(1, 30))
+    chance = random.Random(draw(st.integers(0, 10_000)))
+    nouns = ["harbour", "lantern", "wagon", "orchard", "violin", "market"]
+    others: dict[str, Callable[[int], Any]] = {
+        "id": lambda row: f"conv-{row:04}-{row * 7 % 100:03}", "uuid": lambda row: f"{row:08x}-0000-4000-8000-{row:012x}",
+        "url": lambda row: f"https://example.org/{row}", "when": lambda row: f"2021-03-{row % 28 + 1:02}T10:00:00Z",
+        "label": lambda row: ("good", "bad")[row % 2], "picture": lambda row: f"img/{row}.jpg", "size": lambda row: row,
+        "vector": lambda row: [0.5, row * 1.0], "mail": lambda row: f"a{row}@example.org", "flag": lambda row: row % 2 == 0,
+    }  # fmt: skip
+    names = draw(st.permutations([*draw(st.sets(st.sampled_from(sorted(others)), max_size=6)), "essay"]))
+    rows: list[dict[str, Any]] = []
+    for row in range(count):
+        cells = {
+            name: f"She saw {' '.join(chance.choices(nouns, k=chance.randint(5, 12)))} on day {row}."
+            if name == "essay"
+            else others[name](row)
+            for name in names
+        }
+        rows.append({name: None if name != "essay" and chance.random() < 0.1 else cell for name, cell in cells.items()})
+    return rows
+
+
+@bounded
+@given(tables())
+def test_the_prose_among_other_columns_is_found_in_every_format(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]
+) -> None:
+    base = tmp_path_factory.getbasetemp()
+    contents = {
+        "jsonl": b"\n".join(map(dumped, rows)), "json": dumped(rows), "pretty.jsonl": json.dumps(rows, indent=1).encode(),
+        "columns.json": dumped({name: {str(number): row[name] for number, row in enumerate(rows)} for name in rows[0]}),
+        "split.json": dumped({"columns": list(rows[0]), "index": [], "data": [list(row.values()) for row in rows]}),
+        "parquet": _parquet(pyarrow.Table.from_pylist(rows)),
+    }  # fmt: skip
+    for suffix, content in contents.items():
+        path = base / f"table.{suffix}"
+        path.write_bytes(content)
+        found = load_documents(Parameters(dataset_path=str(path)), QUIET)
+        assert [document.text for document in found.splits["all"]] == [row["essay"] for row in rows]
+        without = [{name: cell for name, cell in row.items() if name != "essay"} for row in rows]
+        if suffix == "jsonl" and without[0]:
+            path.write_bytes(b"\n".join(map(dumped, without)))
+            with pytest.raises(DistillkitError) as caught:
+                load_documents(Parameters(dataset_path=str(path)), QUIET)
+            assert caught.value.exit_code == 2
+
+
+@bounded
+@given(st.one_of(VALUES, st.lists(VALUES), st.dictionaries(st.sampled_from(["text", "data", "rows", "columns", "0", "1", "messages", "row", "features"]), VALUES)),
+       st.sampled_from(["json", "jsonl", "ndjson"]), st.sampled_from([None, 1]), st.sampled_from([None, "text", "data"]))  # fmt: skip
+@example({"columns": [], "data": []}, "json", None, None)
+@example({"columns": [["a"]], "data": [["x"]]}, "json", None, None)
+@example({"0": {}}, "json", None, "text")
+@example([[]], "jsonl", None, None)
+@example({"rows": [{"row": {}}], "features": []}, "json", 1, None)
+def test_json_of_any_shape(
+    tmp_path_factory: pytest.TempPathFactory, value: Any, suffix: str, indent: int | None, column: str | None
+) -> None:
+    path = tmp_path_factory.getbasetemp() / f"shape.{suffix}"
+    path.write_bytes(json.dumps(value, indent=indent).encode("utf-8", "surrogatepass"))
+    for policy in ("skip", "skip-all", "stop"):
+        settings_ = Parameters(dataset_path=str(path), text_column=column, bad_rows=policy)
+        found = ours(lambda settings_=settings_: load_documents(settings_, QUIET))
+        assert found is None or all(document.text.strip() for part in found.splits.values() for document in part)
 
 
 @bounded

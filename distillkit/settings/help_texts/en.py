@@ -192,7 +192,7 @@ TEXTS = {
     ),
     "text_column": HelpText(
         what="the column (or JSON key) that holds the text",
-        effect="Only this column of the table, the JSON lines or the Hub set is read. Without it, the column named `text` is taken, else the only one that holds text.",
+        effect="Only this column of the table, the JSON lines or the Hub set is read. Without it, the column named `text` is taken, else the only one that is prose, judged by the first 1,000 rows: identifiers, addresses, dates, labels, titles and numbers are not. If that is not clear, or the texts are in chat turns, lists or objects, the program stops and says what each column looks like.",
         choose="Give it if the program says that it is not clear which column is meant; the message lists the columns.",
         example="distillkit distill --dataset-path ./reviews.csv --text-column review",
     ),

@@ -157,17 +157,6 @@ def test_blank_rows_are_left_out_and_said(tmp_path: Path) -> None:
     assert notes == ["blank rows left out: 2"]
 
 
-def test_rows_without_text_in_parquet_are_left_out_and_said(tmp_path: Path) -> None:
-    path = tmp_path / "data.parquet"
-    parquet.write_table(pyarrow.table({"text": ["a", None, "b"], "size": [1, 2, 3]}), path)
-    texts, origins, notes = load(path)
-    assert (texts, origins, notes) == (
-        ["a", "b"],
-        ["data.parquet:1", "data.parquet:3"],
-        ["rows without text left out: 1"],
-    )
-
-
 def test_folders_are_read_in_order_without_hidden_unknown_and_outside_files(tmp_path: Path) -> None:
     outside = tmp_path / "outside.txt"
     outside.write_text("outside")

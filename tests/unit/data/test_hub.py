@@ -34,7 +34,7 @@ from distillkit.settings.parameters import Parameters
 try:
     found = load_documents(Parameters(**json.loads(sys.argv[1])), Console())
     splits = {split: [(d.text, d.origin) for d in documents] for split, documents in found.splits.items()}
-    print(json.dumps({"splits": splits, "notes": found.notes, "fingerprint": found.fingerprint}))
+    print(json.dumps({"splits": splits, "notes": found.notes, "fingerprint": found.fingerprint, "reading": found.reading}))
 except DistillkitError as error:
     print(json.dumps({"error": error.message, "hint": error.hint, "code": error.exit_code}))
 """
@@ -191,6 +191,23 @@ def hub() -> Iterator[HubServer]:
         "train.jsonl": b"".join(b'{"text": "row %d"}\n' % number for number in range(30)),
         "test.jsonl": b"".join(b'{"text": "held %d"}\n' % number for number in range(9)),
     }
+    sentences = [f"A sentence of some words about creature {number}." for number in range(600)]
+    pictures = [{"bytes": noise.randbytes(10_000), "path": None} for _ in range(600)]
+    identifiers = [f"row-{number:05}" for number in range(600)]
+    server.repositories["o/captions"] = {
+        "train.parquet": parquet_bytes(id=identifiers, image=pictures, caption=[None, *sentences[1:]])
+    }
+    server.repositories["o/chats"] = {
+        "train.parquet": parquet_bytes(
+            id=identifiers, messages=[[{"role": "user", "content": text}] for text in sentences]
+        )
+    }
+    server.repositories["o/gaps"] = {
+        "train.jsonl": b"".join(
+            json.dumps({"id": f"x-{number}", "body": text if number % 20 else None}).encode() + b"\n"
+            for number, text in enumerate(sentences)
+        )
+    }
     server.repositories["o/gated"] = {"train.jsonl": b'{"text": "a"}\n'}
     server.gated.add("o/gated")
     server.repositories["o/program"] = {"README.md": b"", "program.py": b"open('ran', 'w')\n"}
@@ -228,10 +245,45 @@ def test_wikitext_by_splits_and_again_without_network(hub: HubServer, tmp_path: 
 def test_of_the_pokemon_set_no_picture_is_downloaded(hub: HubServer, tmp_path: Path) -> None:
     found = hub.load(tmp_path, dataset="pokemon")
     assert len(found["splits"]["train"]) == 599
-    assert found["notes"] == ["rows without text left out: 1"]
+    assert found["notes"] == [
+        "wanghaofan/pokemon-wiki-captions: 1 bad row left out "
+        "(wanghaofan/pokemon-wiki-captions[train], row 600, column 'text_en': null)"
+    ]
     file = hub.repositories["wanghaofan/pokemon-wiki-captions"]["data/train-00000-of-00001.parquet"]
     assert len(file) > 6_000_000
     assert 0 < hub.served() < 200_000
+
+
+def test_the_column_is_found_without_downloading_pictures_and_remembered(hub: HubServer, tmp_path: Path) -> None:
+    first = hub.load(tmp_path, dataset="o/captions")
+    assert 0 < hub.served() < 200_000
+    assert first["splits"]["train"][0] == ["A sentence of some words about creature 1.", "o/captions[train]:2"]
+    assert first["reading"]["columns"] == {"o/captions": {"column": "caption", "why": "the only one that is prose"}}
+    assert first["notes"] == ["o/captions: 1 bad row left out (o/captions[train], row 1, column 'caption': null)"]
+    again = hub.load(tmp_path, dataset="o/captions")
+    assert len(hub.requests) == 1
+    assert [again[key] for key in ("splits", "reading", "notes")] == [
+        first[key] for key in ("splits", "reading", "notes")
+    ]
+    stopped = hub.load(tmp_path, dataset="o/captions", bad_rows="stop")
+    assert stopped["error"] == "o/captions[train], row 1, column 'caption': null instead of text"
+    # What an earlier version chose by itself is not trusted.
+    (source,) = (tmp_path / "distillkit").rglob("source.json")
+    source.write_text(re.sub('"why": ".*?"', '"why": null', source.read_text()))
+    assert hub.load(tmp_path, dataset="o/captions")["splits"] == first["splits"]
+    assert len(hub.requests) > 1
+
+
+def test_many_bad_rows_of_a_set_stop(hub: HubServer, tmp_path: Path) -> None:
+    stopped = hub.load(tmp_path, dataset="o/gaps")
+    assert stopped["error"].startswith(
+        "o/gaps: 30 of 600 rows hold no text (o/gaps[train], row 1 (line 1), column 'body'"
+    )
+    # They were kept, and are judged again.
+    found = hub.load(tmp_path, dataset="o/gaps", bad_rows="skip-all", offline=True)
+    assert len(found["splits"]["train"]) == 570
+    assert found["reading"]["columns"]["o/gaps"]["column"] == "body"
+    assert found["reading"]["bad_rows"]["o/gaps"]["rows"] == 30
 
 
 def test_the_hub_may_fail_for_a_moment(hub: HubServer, tmp_path: Path) -> None:
@@ -267,6 +319,7 @@ def test_what_other_programs_left_on_this_machine_is_found(hub: HubServer, tmp_p
         ({"dataset": "Salesforce/wikitext:small"}, 2, "wikitext-103-raw-v1, wikitext-2-raw-v1", ":CONFIGURATION"),
         ({"dataset": "pokemon", "text_column": "text_en_"}, 2, "columns: image, text_en, text_zh", "text_en?"),
         ({"dataset": "pokemon", "text_column": "image"}, 2, "'image' does not hold text", "--text-column"),
+        ({"dataset": "o/chats"}, 2, "messages: chat turns, which are not read yet", "--text-column"),
         ({"dataset": "o/lines", "offline": True}, 3, "offline mode is on", "python-docs"),
         (
             {"dataset": "mine", "datasets": {"mine": {"id": "o/lines", "splits": {"train": "all"}}}},
