@@ -133,9 +133,16 @@ def _find_trial(
     trials = {mark: found[0] for mark, found in by_mark.items()}
     fitting = [mark for mark, trial in trials.items() if _fits(trial)]
     if fitting:
-        mark = _best(fitting, trials, usual)
+        # A mark with a blank behind it is punctuation rather than what another one is.
+        mark = _best([mark for mark in fitting if not _is_punctuation(mark, lines)] or fitting, trials, usual)
         trial = _only(by_mark[mark])
         _check_prose(trial, options)
+        counts = {other: {line.count(other) for line in lines} for other in trials if other != mark}
+        rivals = [other for other, found in counts.items() if len(found) == 1 and not _is_punctuation(other, lines)]
+        if rivals and _is_punctuation(mark, lines):
+            raise _UnclearError(
+                f"it is not clear whether '{mark}' or '{delimiter_words(rivals[0])}' parts the cells", _DELIMITER_HINT
+            )
         return trial
     broken = [trial for trial in trials.values() if trial.rows and _is_broken_table(trial)]
     if broken:

@@ -184,6 +184,8 @@ def read_sample(lines: Sequence[str], dialect: Dialect, *, complete: bool) -> Tr
     except BrokenRecordError as error:
         broken = error
     trial = Trial(dialect, rows)
+    if broken is None and all(len(row.lines) == 1 for row in rows):
+        return trial
     shape = RowShape(rows, dialect, trial.width)
     swallowed = next((row for row in rows[1:] if shape.swallows(row.lines)), None)
     if broken is not None and broken.is_unfinished and not complete:
@@ -235,7 +237,7 @@ def _choose_double(double: Trial, plain: Trial, escaped: Trial | None) -> list[T
     lines_even = plain.is_even() or delimiter == NO_DELIMITER
     if not double.is_sound or double.agreement < plain.agreement:
         marks = _Marks(plain.rows, '"')
-        return [plain] if lines_even and marks.seem_text and len(plain.rows) > _FEWEST_ROWS else [double]
+        return [plain] if lines_even and marks.seem_text and len(plain.rows) >= _FEWEST_ROWS else [double]
     alone = _alone(double)
     if any(len(row.cells) != double.width for row in alone):
         return [double]  # Only quotes keep its cells together.
@@ -255,6 +257,13 @@ def _choose_single(found: list[Trial], single: Trial, plain: Trial) -> list[Tria
     """
     best = found[0]
     if single.is_sound and single.agreement > (best.agreement if best.is_sound else _NEARLY):
+        return [single]
+    if (
+        single.is_even()
+        and not best.is_even()
+        and len(single.rows) >= _FEWEST_ROWS
+        and best.dialect.delimiter != NO_DELIMITER
+    ):
         return [single]
     if not best.is_sound or single.agreement < best.agreement:
         return found

@@ -11,11 +11,12 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
 from distillkit.data.bad_rows import BadRow
-from distillkit.data.columns import SAMPLE_ROWS, choose_column, looks_like_number
+from distillkit.data.columns import SAMPLE_ROWS, choose_column
 from distillkit.data.csv_dialect import Table, broken_record, find_table, swallowed_rows
 from distillkit.data.csv_records import BrokenRecordError, Record, records
 from distillkit.data.formats import DataFile
 from distillkit.data.rows import Row
+from distillkit.data.text_classes import looks_like_number
 from distillkit.data.text_decoding import LONGEST_ROW, decode_blocks, decode_lines
 from distillkit.errors import UsageError
 
