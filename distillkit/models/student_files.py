@@ -71,7 +71,8 @@ def save_student(target: Path, model: Any, origin: Path, *, trust_remote_code: b
     (target / "generation_config.json").unlink(missing_ok=True)
     for name in kept_files(origin):
         (target / name).parent.mkdir(exist_ok=True)
-        shutil.copyfile(origin / name, target / name)
+        with (origin / name).open("rb") as source, (target / name).open("wb") as copy:
+            shutil.copyfileobj(source, copy)
     if (target / "tokenizer_config.json").is_file():
         _rewrite(target / "tokenizer_config.json", _without_this_machine(read_json(target / "tokenizer_config.json")))
     saved = read_json(target / "config.json")

@@ -44,7 +44,9 @@ from distillkit.data.text_decoding import decode_lines
 from distillkit.data.text_encoder import make_text_encoder
 from distillkit.errors import DistillkitError
 from distillkit.models import loading
+from distillkit.models.context import context_length
 from distillkit.models.references import parse_reference
+from distillkit.models.usable_ids import embedding_rows
 from distillkit.run.directory import RunDirectory, find_run, list_runs
 from distillkit.run.manifest import save_manifest
 from distillkit.run.results import read_result
@@ -723,7 +725,8 @@ def test_model_folders(model: Path, data: st.DataObject) -> None:
     def locate() -> None:
         located = loading.locate(parse_reference(str(folder)), QUIET)
         located.fingerprint()
-        loading.context_length(located)
+        context_length(located, 64)
+        embedding_rows(located)
 
     ours(locate)
 
@@ -748,7 +751,7 @@ def test_tokenizers(model: Path, data: st.DataObject) -> None:
     def read() -> None:
         located = loading.locate(parse_reference(str(folder)), QUIET)
         tokenizer = loading.load_tokenizer(located)
-        encoder = make_text_encoder(tokenizer, loading.context_length(located), 64, needs_bytes=True)
+        encoder = make_text_encoder(tokenizer, context_length(located, 64), 64, needs_bytes=True)
         for encoding in encoder.encode(["A text.", " naïve 中", "\n\n"]):
             assert encoding is None or len(encoding.ends) == len(encoding.ids)
 
