@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -60,8 +60,8 @@ def test_in_the_process_group_of_others(distil: Any, monkeypatch: pytest.MonkeyP
 
 
 @pytest.fixture(scope="module")
-def run(distil: Any) -> Iterator[Path]:
-    yield distil().run_directory
+def run(distil: Any) -> Path:
+    return distil().run_directory
 
 
 @pytest.mark.parametrize("kind", ["student", "teacher", "texts", "through a link"])
