@@ -301,7 +301,7 @@ def run_stage(
     run.begin_stage(stage, inputs)
     began = time.monotonic()
     try:
-        with freed_memory_kept():
+        with freed_memory_kept(), _threads(console):
             result: StageResult = load_stage(stage).run(
                 config, run, console, from_scratch=from_scratch, **(options or {})
             )
@@ -315,6 +315,12 @@ def run_stage(
     run.finish_stage(stage, result.outputs, {**result.metrics, "seconds": round(seconds, 3)})
     console.success(f"{stage}: {result.summary} ({format_duration(seconds)})")
     return "complete", result
+
+
+def _threads(console: Console) -> contextlib.AbstractContextManager[None]:
+    from distillkit.device.processors import threads_within_quota
+
+    return threads_within_quota(console.info)
 
 
 def run_pipeline(

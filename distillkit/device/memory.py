@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +12,11 @@ import psutil
 import torch
 
 from distillkit.console import format_bytes
+from distillkit.device.control_groups import group_limits
 from distillkit.errors import DistillkitError
 
+# Where proc and sys lie.
+_ROOT = Path("/")
 _HINT = (
     "lower --batch-size (and raise --gradient-accumulation to keep the result), or lower --max-length; "
     "for a teacher that does not fit: --teacher-streaming on"
@@ -37,8 +41,18 @@ def free_memory_bytes(device: torch.device) -> int:
     """Memory that is still free: on the GPU, or on the machine within the limits of this process and its container."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    free = [psutil.virtual_memory().available, *_left_of_limits(), *_left_in_container()]
-    return max(0, min(free))
+    group = group_limits(_ROOT).memory_left
+    free = [*_left_on_machine(), *_left_of_limits(), *([] if group is None else [group])]
+    return max(0, min(free, default=0))
+
+
+def total_memory_bytes(device: torch.device) -> int:
+    """Memory that there is: the GPU's, or the machine's within the limit of the container."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[1])
+    group = group_limits(_ROOT).memory
+    limits = [*_machine_memory(), *([] if group is None else [group])]
+    return min(limits, default=0)
 
 
 def _left_of_limits() -> Iterator[int]:
@@ -54,16 +68,21 @@ def _left_of_limits() -> Iterator[int]:
             yield limit - taken
 
 
-def _left_in_container(root: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:
-    """Under the memory limit of a container (cgroup version 2; files that can be dropped count as free)."""
-    try:
-        limit = (root / "memory.max").read_text().strip()
-        if limit != "max":
-            figures = dict(line.split() for line in (root / "memory.stat").read_text().splitlines())
-            used = int((root / "memory.current").read_text()) - int(figures.get("inactive_file", 0))
-            yield int(limit) - used
-    except (OSError, ValueError):
+def _left_on_machine() -> Iterator[int]:
+    with contextlib.suppress(OSError, ValueError, KeyError, RuntimeError):
+        yield int(psutil.virtual_memory().available)
         return
+    # Without /proc/meminfo, as in some sandboxes.
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        yield os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _machine_memory() -> Iterator[int]:
+    with contextlib.suppress(OSError, ValueError, KeyError, RuntimeError):
+        yield int(psutil.virtual_memory().total)
+        return
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        yield os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 @contextlib.contextmanager

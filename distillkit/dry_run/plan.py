@@ -15,6 +15,7 @@ from distillkit.console import Console, format_bytes, format_duration
 from distillkit.device.malloc import freed_memory_kept
 from distillkit.device.memory import free_memory_bytes
 from distillkit.device.precision import Compute, choose_compute
+from distillkit.device.processors import threads_within_quota
 from distillkit.dry_run.inputs import Amounts, PlannedModels, count_texts, find_models, teacher_facts
 from distillkit.dry_run.memory_model import memory_bytes
 from distillkit.dry_run.time_model import Work, phase_seconds
@@ -169,6 +170,10 @@ def _missing_share(facts: TeacherFacts | None, teacher: TeacherDecision | None) 
     return facts.exact_missing_bytes / facts.exact_bytes
 
 
+def _said_by_the_run(_: str) -> None:
+    """The plan shows times; how many threads there are, the run says."""
+
+
 def _times(
     config: Parameters, compute: Compute, models: PlannedModels, work: Work, stages: list[str]
 ) -> dict[str, Any]:
@@ -177,7 +182,7 @@ def _times(
         return {"phases": None, "total_seconds": None}
     if not stages:
         return {"phases": {}, "total_seconds": 0.0}
-    with freed_memory_kept():  # As the run will do it.
+    with freed_memory_kept(), threads_within_quota(_said_by_the_run):  # As the run will do it.
         phases = phase_seconds(config, compute, models.teacher_shape, models.student_shape, work, stages)
     return {
         "phases": {name: round(seconds, 2) for name, seconds in phases.items()},

@@ -15,7 +15,9 @@ import torch
 from packaging.requirements import Requirement
 
 from distillkit.console import Console, format_bytes
+from distillkit.device.memory import free_memory_bytes, total_memory_bytes
 from distillkit.device.precision import best_device, choose_compute, cpu_has_bf16, has_bf16
+from distillkit.device.processors import threads_within_quota, usable_processors
 from distillkit.installing import provide
 from distillkit.models.references import ModelReference, parse_student_reference, parse_teacher_reference
 from distillkit.models.requirements import required_libraries
@@ -64,7 +66,8 @@ def check(config: Parameters, console: Console) -> dict[str, Any]:
     references = [parse_teacher_reference(config), parse_student_reference(config)]
     hub = _hub_state()
     libraries = _provide_libraries(config, references, console)
-    device = _device_facts(config)
+    with threads_within_quota(console.info):
+        device = _device_facts(config)
     output = nearest_existing(Path(config.output_dir).expanduser().absolute())
     free = free_disk_bytes(output)
     passed = 0
@@ -106,7 +109,6 @@ def _provide_libraries(config: Parameters, references: list[ModelReference], con
 def _device_facts(config: Parameters) -> dict[str, Any]:
     device = best_device(config.no_cuda)
     compute = choose_compute(config)
-    memory = psutil.virtual_memory()
     facts: dict[str, Any] = {
         "type": device.type,
         "name": platform.processor() or platform.machine(),
@@ -114,13 +116,13 @@ def _device_facts(config: Parameters) -> dict[str, Any]:
         "bf16": has_bf16(device),
         "cpu_bf16": cpu_has_bf16(),
         "threads": torch.get_num_threads(),
-        "cores": psutil.cpu_count(logical=False) or os.cpu_count() or 1,
-        "memory_total": memory.total,
-        "memory_available": memory.available,
+        # Of two hardware threads of a core only one computes; a container may have fewer of either.
+        "cores": min(psutil.cpu_count(logical=False) or os.cpu_count() or 1, usable_processors()),
+        "memory_total": total_memory_bytes(device),
+        "memory_available": free_memory_bytes(device),
     }
     if device.type == "cuda":
-        free, total = torch.cuda.mem_get_info(device)
-        facts |= {"name": torch.cuda.get_device_name(device), "memory_total": total, "memory_available": free}
+        facts["name"] = torch.cuda.get_device_name(device)
         facts["gpus"] = torch.cuda.device_count()
     elif device.type == "cpu":
         facts["name"] = _processor_name()

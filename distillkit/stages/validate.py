@@ -9,7 +9,6 @@ import gc
 from typing import Any, Literal
 
 import numpy as np
-import psutil
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +18,7 @@ from distillkit.console import Console
 from distillkit.data.examples import ROW_COLUMNS, load_examples
 from distillkit.data.text_encoder import TextEncoders
 from distillkit.data.training_rows import same_rows
+from distillkit.device.memory import free_memory_bytes
 from distillkit.device.precision import Compute, choose_compute
 from distillkit.evaluation.agreement import Agreement, PairedText, agreement
 from distillkit.evaluation.bits_per_byte import Scores, score
@@ -162,7 +162,7 @@ def _generation_speed(
     """New tokens per second in the format in which the model would be used here; None where memory forbids it."""
     weight_format = next(model.parameters()).dtype
     if compute.device.type == "cpu" and weight_format != compute.generation:
-        if psutil.virtual_memory().available < 1.5 * 4 * model_size(model).parameters:
+        if free_memory_bytes(torch.device("cpu")) < 1.5 * 4 * model_size(model).parameters:
             return None
         model.to(compute.generation)
     role, encoder = ("teacher", encoders.teacher) if name == "teacher" else ("student", encoders.student)

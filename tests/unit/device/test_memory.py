@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import psutil
 import pytest
 import torch
 
-from distillkit.device.memory import explained_memory_errors, free_memory_bytes, peak_memory_bytes
+from distillkit.device import memory
+from distillkit.device.memory import explained_memory_errors, free_memory_bytes, peak_memory_bytes, total_memory_bytes
 from distillkit.errors import DistillkitError
 
 
@@ -51,3 +55,23 @@ def test_a_limit_of_the_process_counts() -> None:
         assert free_memory_bytes(torch.device("cpu")) <= room
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, limits)
+
+
+def test_a_limit_of_the_container_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    groups = tmp_path / "sys/fs/cgroup"
+    groups.mkdir(parents=True)
+    (groups / "memory.max").write_text("15000000")
+    (groups / "memory.current").write_text("9000000")
+    (groups / "memory.stat").write_text("inactive_file 1000000")
+    monkeypatch.setattr(memory, "_ROOT", tmp_path)
+    assert free_memory_bytes(torch.device("cpu")) == 7_000_000
+    assert total_memory_bytes(torch.device("cpu")) == 15_000_000
+
+
+def test_without_proc_meminfo(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent() -> Any:
+        raise FileNotFoundError("/proc/meminfo")
+
+    monkeypatch.setattr(psutil, "virtual_memory", absent)
+    assert free_memory_bytes(torch.device("cpu")) > 0
+    assert total_memory_bytes(torch.device("cpu")) >= free_memory_bytes(torch.device("cpu"))
