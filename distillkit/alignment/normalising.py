@@ -46,11 +46,13 @@ def normalised(texts: Sequence[str], readings: Sequence[Reading]) -> list[str | 
     result: list[str | None] = [None] * len(texts)
     current = dict(enumerate(texts))
     for _ in range(_MOST_PASSES):
-        before = dict(current)
+        unsettled: set[int] = set()
         for read in readings:
-            found = read(list(current.values()))
-            current = {index: text for index, text in zip(current, found, strict=True) if text is not None}
-        for index in [index for index, text in current.items() if text == before[index]]:
+            found = dict(zip(current, read(list(current.values())), strict=True))
+            # One may undo what another does, so that the text comes back: each has to leave it alone.
+            unsettled |= {index for index, text in found.items() if text != current[index]}
+            current = {index: text for index, text in found.items() if text is not None}
+        for index in [index for index in current if index not in unsettled]:
             result[index] = current.pop(index)
     return result
 
