@@ -287,6 +287,17 @@ def save_model_folder(path: Path, model: PreTrainedModel, tokenizer: PreTrainedT
     return path
 
 
+def write_chats(path: Path, chats: int, *, seed: int = 7) -> Path:
+    """A JSON Lines file of chats as a template of the ChatML kind renders them."""
+    generator = random.Random(seed)
+    with path.open("w", encoding="utf-8") as file:
+        for _ in range(chats):
+            turns = [(role, make_paragraph(generator, 1)) for role in ("user", "assistant")]
+            text = "".join(f"<|im_start|>{role}\n{said}<|im_end|>\n" for role, said in turns)
+            file.write(json.dumps({"text": text}) + "\n")
+    return path
+
+
 def teacher_of_letters(tokenizer: Any) -> Any:
     """A tiny GPT-2 that writes letters only, which the filter of black box lets pass."""
     teacher = tiny_model("gpt2", len(tokenizer), layers=1, hidden=16, seed=1, tie_word_embeddings=False)

@@ -14,8 +14,8 @@ from typing import Any
 from distillkit.alignment.encoding import encode_batch, unknown_ids
 from distillkit.alignment.token_bytes import TokenBytes, token_ids
 
-Reading = Callable[[str], "str | None"]
-"""A text -> the text that a tokenizer reads in its place (the same where the tokens spell it); None where it cannot."""
+Reading = Callable[[Sequence[str]], "list[str | None]"]
+"""Texts -> those that a tokenizer reads in their place (the same where the tokens spell it); None where it cannot."""
 
 # One pass settles nearly every text; NFC and NFKC together may need two.
 _MOST_PASSES = 4
@@ -31,37 +31,45 @@ def reading_of(tokenizer: Any, table: TokenBytes, *, parse: bool = False) -> Rea
 
     unknown = unknown_ids(tokenizer)
 
-    def read(text: str) -> str | None:
-        if encode_batch(tokenizer, table, [text], parse=parse)[0] is not None:
-            return text
-        return None if table.by_offsets else _spelled(tokenizer, table, text, parse, unknown)
+    def read(texts: Sequence[str]) -> list[str | None]:
+        exact = encode_batch(tokenizer, table, texts, parse=parse)
+        others = [text for text, found in zip(texts, exact, strict=True) if found is None and _is_unicode(text)]
+        known = [] if table.by_offsets else token_ids(tokenizer, others, parse=parse)
+        spelled = dict(zip(others, (_spelled(table, ids, parse, unknown) for ids in known), strict=False))
+        return [text if found is not None else spelled.get(text) for text, found in zip(texts, exact, strict=True)]
 
     return read
 
 
-def normalised(text: str, readings: Sequence[Reading]) -> str | None:
-    """The text that all tokenizers read unchanged, made by each of them in turn; None where there is none."""
+def normalised(texts: Sequence[str], readings: Sequence[Reading]) -> list[str | None]:
+    """For each text the one that all tokenizers read unchanged, made by each of them in turn; None where there is none."""
+    result: list[str | None] = [None] * len(texts)
+    current = dict(enumerate(texts))
+    for _ in range(_MOST_PASSES):
+        unsettled: set[int] = set()
+        for read in readings:
+            found = dict(zip(current, read(list(current.values())), strict=True))
+            # One may undo what another does, so that the text comes back: each has to leave it alone.
+            unsettled |= {index for index, text in found.items() if text != current[index]}
+            current = {index: text for index, text in found.items() if text is not None}
+        for index in [index for index in current if index not in unsettled]:
+            result[index] = current.pop(index)
+    return result
+
+
+def _is_unicode(text: str) -> bool:
     try:
         text.encode()
-    except UnicodeEncodeError:
-        return None
-    for _ in range(_MOST_PASSES):
-        before = text
-        for read in readings:
-            reading = read(text)
-            if reading is None:
-                return None
-            text = reading
-        if text == before:
-            return text
-    return None
+    except UnicodeEncodeError:  # A lone surrogate.
+        return False
+    return True
 
 
-def _spelled(tokenizer: Any, table: TokenBytes, text: str, parse: bool, unknown: frozenset[int]) -> str | None:
-    """The text that the tokens spell, dummy spaces left out; None where one of them stands for no text."""
+def _spelled(table: TokenBytes, ids: Sequence[int], parse: bool, unknown: frozenset[int]) -> str | None:
+    """The text that tokens spell, dummy spaces left out; None where one of them stands for no text."""
     spelled: list[bytes] = []
     begins = True  # Here a dummy space may stand.
-    for index in token_ids(tokenizer, [text], parse=parse)[0]:
+    for index in ids:
         if index in table.specials:
             if not parse or index in unknown:
                 return None

@@ -88,6 +88,7 @@ def token_bytes(tokenizer: Any) -> TokenBytes:
     specials = _special_tokens(tokenizer)
     if encoding is not None:
         pieces, fallback = _tiktoken_pieces(tokenizer, encoding), frozenset()
+        specials = {index: name for name, index in getattr(encoding, "_special_tokens", {}).items()} | specials
     elif getattr(tokenizer, "backend_tokenizer", None) is not None:
         pieces, fallback = _backend_pieces(tokenizer)
     elif getattr(tokenizer, "sp_model", None) is not None:

@@ -100,15 +100,15 @@ class TextReader:
         """
         found = self._encode(texts)
         failed = [index for index, item in enumerate(found) if item is None]
-        readings = list(self.readings.values())
-        for index in failed:
-            text = normalised(texts[index], readings)
-            if text is None or (item := self._encode([text])[0]) is None:
-                self._note_dropped(texts[index])
-                continue
-            found[index] = item
-            if whole and text != texts[index]:
-                self._note_change(texts[index])
+        if failed:
+            originals = [texts[index] for index in failed]
+            after = normalised(originals, list(self.readings.values()))
+            readable = iter(self._encode([text for text in after if text is not None]))
+            for index, text in zip(failed, after, strict=True):
+                found[index] = None if text is None else next(readable)
+            self._note_dropped([texts[index] for index in failed if found[index] is None])
+            if whole:
+                self._note_changed([texts[index] for index in failed if found[index] is not None])
         for item in found:
             if item is not None and not whole:
                 self._note_unknown(item)
@@ -121,22 +121,25 @@ class TextReader:
             for text, student, teacher in zip(texts, sides[0], sides[-1], strict=True)
         ]
 
-    def _note_change(self, text: str) -> None:
-        """Who changed it: each tokenizer for which the text as it is would not do."""
+    def _note_changed(self, texts: Sequence[str]) -> None:
+        """Who changed them: each tokenizer for which a text as it is would not do."""
         for role, reading in self.readings.items():
-            if (after := reading(text)) is not None and after != text:
-                self.problems.changed.setdefault(role, Counter())[kind_of_change(text, after)] += 1
+            for before, after in zip(texts, reading(texts), strict=True):
+                if after is not None and after != before:
+                    self.problems.changed.setdefault(role, Counter())[kind_of_change(before, after)] += 1
 
-    def _note_dropped(self, text: str) -> None:
-        unable = [role for role, reading in self.readings.items() if normalised(text, [reading]) is None]
-        # Each reads it in its way, and there is no text that both read.
-        for role in unable or list(self.encoders)[-1:]:
-            self.problems.dropped[role] += 1
-            if role not in self.problems.first_dropped:
-                reading = self.readings[role]
-                self.problems.first_dropped[role] = first_unreadable(
-                    text, lambda parts, reading=reading: [normalised(part, [reading]) for part in parts]
-                )
+    def _note_dropped(self, texts: Sequence[str]) -> None:
+        alone = {role: normalised(texts, [reading]) for role, reading in self.readings.items()}
+        for index, text in enumerate(texts):
+            unable = [role for role in self.readings if alone[role][index] is None]
+            # Else each reads it in its way, and there is no text that both read.
+            for role in unable or list(self.readings)[-1:]:
+                self.problems.dropped[role] += 1
+                if role not in self.problems.first_dropped:
+                    reading = self.readings[role]
+                    self.problems.first_dropped[role] = first_unreadable(
+                        text, lambda parts, reading=reading: normalised(parts, [reading])
+                    )
 
     def _note_unknown(self, item: ReadText) -> None:
         for role, encoding in zip(self.encoders, (item.student, item.teacher), strict=False):

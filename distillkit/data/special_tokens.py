@@ -94,16 +94,18 @@ def decide_special_tokens(
     return SpecialTokenReading(mode, parse, dict(found.most_common()), texts, len(rows))
 
 
-def special_names(tokenizer: Any) -> dict[str, int]:
-    """The special tokens of a tokenizer, name -> id."""
+def special_names(encoder: TextEncoder) -> dict[str, int]:
+    """The special tokens of a model, name -> id."""
+    if encoder.table is not None:
+        return {name: index for index, name in encoder.table.specials.items()}
+    tokenizer = encoder.tokenizer
     named = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
-    added = getattr(tokenizer, "added_tokens_decoder", {})
-    return named | {token.content: index for index, token in added.items() if token.special}
+    return named | {token.content: index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
 
 
 def same_names(student: TextEncoder, teacher: TextEncoder, names: Iterable[str]) -> bool:
     """Whether the names that the texts have are the same tokens to both models."""
-    ours, theirs = special_names(student.tokenizer), special_names(teacher.tokenizer)
+    ours, theirs = special_names(student), special_names(teacher)
     return all(ours.get(name) == theirs.get(name) for name in names)
 
 
@@ -139,7 +141,7 @@ def _names(encoders: TextEncoders) -> tuple[list[str], set[str]]:
     evidence: set[str] = set()
     for encoder in (encoders.student, encoders.teacher):
         tokenizer = encoder.tokenizer
-        own = {name for name in special_names(tokenizer) if name.strip()}
+        own = {name for name in special_names(encoder) if name.strip()}
         fillers = {getattr(tokenizer, role, None) for role in _NO_EVIDENCE}
         ends = {tokenizer.bos_token, tokenizer.eos_token}
         names |= own

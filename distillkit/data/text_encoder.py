@@ -69,11 +69,19 @@ class TextEncoder:
         return [next(loose) if item is None else item for item in found]
 
     def reading(self) -> Reading:
-        """What the tokenizer makes of a text before it encodes it (`alignment.normalising`)."""
+        """What the tokenizer makes of texts before it encodes them (`alignment.normalising`)."""
         if self.table is None:
-            return lambda text: text
-        exact = reading_of(self.tokenizer, self.table, parse=self.parse)
-        return exact if self.exact else lambda text: text if self.encode([text])[0] is not None else exact(text)
+            return list
+        spelled = reading_of(self.tokenizer, self.table, parse=self.parse)
+        if self.exact:
+            return spelled
+
+        def read(texts: Sequence[str]) -> list[str | None]:
+            readable = [item is not None for item in self.encode(texts)]
+            others = iter(spelled([text for text, is_readable in zip(texts, readable, strict=True) if not is_readable]))
+            return [text if is_readable else next(others) for text, is_readable in zip(texts, readable, strict=True)]
+
+        return read
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""Start and end tokens of a tokenizer whose own files do not name them: those of the model's configuration."""
+"""Start and end tokens of a tokenizer whose own files do not name them: those of the model's configuration.
+
+Without a word in its files a tokenizer class of transformers brings a default or nothing at all.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ _MARKED = re.compile(r"<(?!0x[0-9A-Fa-f]{2}>).+>|\[.+\]")
 
 
 def complete_ends(tokenizer: Any, folder: Path) -> list[str]:
-    """Set BOS and EOS where the tokenizer has none, by the ids in `config.json` or `generation_config.json`.
+    """Set BOS and EOS where the tokenizer's files name none, by the ids in `config.json` or `generation_config.json`.
 
     A tokenizer whose files say that it has none (`"bos_token": null`) keeps none. An id that is no token, or that of an
     ordinary piece of text (a configuration's defaults, mostly), is not used.
@@ -26,13 +29,14 @@ def complete_ends(tokenizer: Any, folder: Path) -> list[str]:
     """
     problems = []
     for role in ("bos_token", "eos_token"):
-        if getattr(tokenizer, role) is not None or _is_declared(folder, role):
+        if _is_declared(folder, role):
             continue
         refused = []
         for file, index in _ids(folder, f"{role}_id"):
             name = _token(tokenizer, index)
             if name is not None:
-                setattr(tokenizer, role, name)
+                if name != getattr(tokenizer, role):
+                    setattr(tokenizer, role, name)
                 break
             refused.append(f"{role}_id {index} in {file}")
         if refused and getattr(tokenizer, role) is None:

@@ -462,6 +462,74 @@ def test_bad_rows(distil: Distil, pair: SimpleNamespace, tmp_path: Path) -> None
     assert distil(dataset_path=many, bad_rows="skip-all").run_directory.is_dir()
 
 
+@pytest.fixture(scope="session")
+def chat_models(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """A teacher with `<|im_start|>` and `<|im_end|>`, students that have both, one, none, and rendered chats."""
+    from tiny_models import save_model_folder, teacher_of_letters, tiny_model, tiny_tokenizer, write_chats
+
+    root = tmp_path_factory.mktemp("chat")
+
+    def model(name: str, seed: int, vocabulary: int, **special: str) -> Path:
+        tokenizer = tiny_tokenizer(vocabulary, **special)
+        return save_model_folder(root / name, tiny_model("gpt2", vocabulary, layers=1, hidden=16, seed=seed), tokenizer)
+
+    both = {"bos": "<|im_start|>", "pad": "<|im_end|>"}
+    tokenizer = tiny_tokenizer(384, **both)
+    return SimpleNamespace(
+        teacher=save_model_folder(root / "teacher", teacher_of_letters(tokenizer), tokenizer),
+        student=model("student", 2, 384, **both),
+        one=model("one", 3, 320, pad="<|im_end|>"),
+        none=model("none", 4, 300),
+        chats=write_chats(root / "chats.jsonl", 60),
+    )
+
+
+def test_special_tokens(distil: Distil, chat_models: SimpleNamespace, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    models = {"teacher_model_path": chat_models.teacher, "dataset_path": chat_models.chats}
+
+    def inside(result: Any, side: str) -> list[tuple[list[int], str, Any]]:
+        """Of every training text what stands between its start and end, the text, and the tokenizer."""
+        model = (
+            chat_models.teacher
+            if side == "teacher"
+            else read(result.run_directory / "manifest.json")["config"]["student_model_path"]
+        )
+        tokenizer = AutoTokenizer.from_pretrained(model)
+        columns = [example_column(result, "train", name) for name in (f"{side}_ids", f"{side}_tokens", "text")]
+        return [(ids[1 : 1 + tokens], text, tokenizer) for ids, tokens, text in zip(*columns, strict=True)]
+
+    for student in (chat_models.student, chat_models.one, chat_models.none):
+        parsed = distil(**models, student_model_path=student)
+        as_text = distil(**models, student_model_path=student, special_tokens="text")
+        for side in ("student", "teacher"):
+            for ids, text, tokenizer in inside(parsed, side):
+                assert ids == tokenizer(text, add_special_tokens=False)["input_ids"]
+            for ids, text, tokenizer in inside(as_text, side):
+                assert ids == tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+                assert set(ids).isdisjoint(tokenizer.all_special_ids)
+        assert stats(parsed)["special_tokens"]["decided"] == "parse"
+        assert stats(parsed)["special_tokens"]["mode"] == "auto"
+        assert stats(as_text)["special_tokens"]["decided"] == "text"
+        assert set(stats(parsed)["special_tokens"]["names"]) == {"<|im_start|>", "<|im_end|>"}
+        assert stats(parsed)["same_tokenizer"] is (student == chat_models.student)
+        assert first(parsed)["soft_loss"] > 0
+        # Names that only one model has as a token are no targets of the teacher's; all others are.
+        if student != chat_models.student:
+            assert 0.5 < stats(parsed)["alignment"]["positions_aligned"] < 1
+    black = distil(**models, student_model_path=chat_models.none, box_type="black")
+    assert stats(black)["special_tokens"]["decided"] == "parse"
+    # In running text the end-of-text mark parts documents, unless names are text.
+    parted = tmp_path / "parted.txt"
+    lines = [json.loads(line)["text"].replace("<|im_", "(") for line in chat_models.chats.read_text().splitlines()]
+    parted.write_text("\n<|endoftext|>\n".join(lines), encoding="utf-8")
+    for mode, marks in (("auto", 0), ("parse", 0), ("text", 1)):
+        result = distil(dataset_path=parted, special_tokens=mode)
+        assert any("<|endoftext|>" in text for text in example_column(result, "train", "text")) is bool(marks)
+        assert sum(example_column(result, "train", "ends_text")) > (0 if marks else 8)
+
+
 def test_held_out_size(distil: Distil, base: Any) -> None:
     result = distil(held_out_size=11)
     for part in ("validation", "test"):

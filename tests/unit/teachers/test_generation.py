@@ -52,12 +52,13 @@ def generate(
 def generate_with(
     load: Any, tokenizer: Any, prompts: Sequence[Prompt], *, output: Path, max_new_tokens: int | Sequence[int] = 12,
     temperature: float = 1.0, top_p: float = 0.95, seed: int = 1, batch_size: int = 2, model_fingerprint: str = "m",
-    accumulation: int = 1, console: Console | None = None, cache: GenerationCache | None = None,
+    accumulation: int = 1, console: Console | None = None, cache: GenerationCache | None = None, parse: bool = False,
 ) -> list[Continuation]:  # fmt: skip
     room = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
     return generate_continuations(
         load, tokenizer, prompts, room, Sampling(temperature, top_p, seed, batch_size, accumulation), output=output, device=CPU,
         console=console or Console(quiet=True), model_fingerprint=model_fingerprint, cache=cache,
+        parse=parse,
     )  # fmt: skip
 
 
@@ -274,6 +275,20 @@ def test_a_token_that_ends_the_text_is_no_part_of_it(tmp_path: Path) -> None:
         ending = tokenizer.convert_tokens_to_ids(name)
         done = write_script(tokenizer, prompt, [*words, ending, *words], tmp_path / f"{ending}.jsonl")
         assert (done.text, done.tokens, done.finish) == (" and that was all", len(words), "eos")
+
+
+def test_special_tokens_stand_in_the_text_where_they_are_parsed(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer(vocab_size=300, bos="<s>", eos="</s>")
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_end|>", "<|im_start|>"]})
+    written = "yes<|im_end|>\n<|im_start|>user"
+    script = [*tokenizer(written, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id, 5]
+    prompt = prompts_of(tokenizer, ["<|im_start|>A<|im_end|> "])[0]
+    done = write_script(tokenizer, prompt, script, tmp_path / "parsed.jsonl", parse=True)
+    assert (done.text, done.tokens, done.finish) == (written, len(script) - 2, "eos")
+    assert json.loads((tmp_path / "parsed.settings.json").read_text())["special_tokens"] == "parse"
+    done = write_script(tokenizer, prompt, script, tmp_path / "text.jsonl")
+    assert (done.text, done.finish) == ("yes", "eos")
+    assert "special_tokens" not in json.loads((tmp_path / "text.settings.json").read_text())
 
 
 def test_the_models_own_ending_counts_too(tmp_path: Path) -> None:
