@@ -354,7 +354,16 @@ def load_model(
         )
     if unexpected := sorted(report.get("unexpected_keys", ())):
         console.info(f"{name}: {len(unexpected)} weights are not used (such as {unexpected[0]})")
+    if dtype != torch.float16:
+        _keep_scale(model)
     return model.eval()
+
+
+def _keep_scale(model: Any) -> None:
+    """RWKV halves weights in place whenever it stops training, against overflow in fp16: a student would be trained on
+    weights that change behind autograd's back, and saved halved. In other formats nothing overflows."""
+    if getattr(model.config, "rescale_every", 0):
+        model.config.rescale_every = 0
 
 
 def load_student(located: LocatedModel, *, trust_remote_code: bool = False, console: Console) -> nn.Module:
