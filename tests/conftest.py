@@ -46,6 +46,7 @@ _SLOW = (
     "unit/data/test_hub.py",
     "unit/dry_run/test_plan_is_run.py",
     "unit/selftests",
+    "zoo",
 )
 
 

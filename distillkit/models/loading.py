@@ -25,6 +25,11 @@ from distillkit.silence_libraries import silence_transformers
 from distillkit.storage import fingerprint_of, read_json, sha256_of
 
 _TOKENIZER_FILES = ("tokenizer", "vocab", "merges", "special_tokens", "added_tokens", "spiece", "qwen")
+# transformers calls them causal, but they do not predict a text from its beginning alone (found by tests/zoo).
+_NOT_CAUSAL = {
+    "xlnet": "lets each token see those that follow",
+    "cpmant": "reads a prompt and its padding as one text",
+}
 _CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
 
 
@@ -184,6 +189,11 @@ def _check_folder(located: LocatedModel, trust_remote_code: bool) -> None:
     if _is_masked_language_model(config):
         raise UsageError(
             f"{name} is an encoder ({config['model_type']}), not a causal language model", hint="name another model"
+        )
+    if reason := _NOT_CAUSAL.get(str(config.get("model_type"))):
+        raise UsageError(
+            f"{name} ({config['model_type']}) {reason}, so it is no causal language model of plain texts",
+            hint="name another model",
         )
     files = list(weight_files(folder))
     if not files:
