@@ -47,6 +47,7 @@ _SLOW = (
     "unit/data/test_hub.py",
     "unit/dry_run/test_plan_is_run.py",
     "unit/selftests",
+    "zoo",
 )
 
 

@@ -29,6 +29,11 @@ from distillkit.silence_libraries import silence_transformers
 from distillkit.storage import fingerprint_of, read_json, sha256_of
 
 _TOKENIZER_FILES = ("tokenizer", "vocab", "merges", "special_tokens", "added_tokens", "spiece", "qwen")
+# transformers calls them causal, but they do not predict a text from its beginning alone (found by tests/zoo).
+_NOT_CAUSAL = {
+    "xlnet": "lets each token see those that follow",
+    "cpmant": "reads a prompt and its padding as one text",
+}
 
 
 @dataclass(frozen=True)
@@ -190,6 +195,11 @@ def _check_folder(located: LocatedModel, trust_remote_code: bool, role: str) -> 
     if _is_masked_language_model(config):
         raise UsageError(
             f"{name} is an encoder ({config['model_type']}), not a causal language model", hint="name another model"
+        )
+    if reason := _NOT_CAUSAL.get(str(config.get("model_type"))):
+        raise UsageError(
+            f"{name} ({config['model_type']}) {reason}, so it is no causal language model of plain texts",
+            hint="name another model",
         )
     files = list(weight_files(folder))
     if not files:
@@ -368,6 +378,8 @@ def load_model(
         )
     if unexpected := sorted(report.get("unexpected_keys", ())):
         console.info(f"{name}: {len(unexpected)} weights are not used (such as {unexpected[0]})")
+    if dtype != torch.float16:
+        _keep_scale(model)
     return model.eval()
 
 
@@ -380,6 +392,13 @@ def _not_loaded_quantised(name: str, how: str, error: Exception) -> DistillkitEr
         f"{name} is quantised ({how}) and cannot be loaded: {first_line(error)}",
         hint="install what it asks for, or name the unquantised original",
     )
+
+
+def _keep_scale(model: Any) -> None:
+    """RWKV halves weights in place whenever it stops training, against overflow in fp16: a student would be trained on
+    weights that change behind autograd's back, and saved halved. In other formats nothing overflows."""
+    if getattr(model.config, "rescale_every", 0):
+        model.config.rescale_every = 0
 
 
 def load_student(located: LocatedModel, *, trust_remote_code: bool = False, console: Console) -> nn.Module:

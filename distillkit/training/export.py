@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from distillkit import __version__, registry
+from distillkit.data.examples import load_examples
 from distillkit.data.sources import hub_entry, local_path
 from distillkit.data.standard_sets import PYTHON_DOCS
 from distillkit.models.licence import licence_of
@@ -22,6 +23,7 @@ from distillkit.settings.conditions import SOFTENED, has_divergence
 from distillkit.settings.parameters import Parameters, default
 from distillkit.storage import write_bytes, write_folder
 from distillkit.teachers.sources import remembered_choice
+from distillkit.training.export_check import check_written
 
 # The numbers of every training that the card tells; other parameters only where they differ from the plain method.
 _NUMBERS = (
@@ -35,7 +37,8 @@ def export_student(folder: Path, model: nn.Module, pair: ModelPair, config: Para
 
     Raises:
         DistillkitError: it cannot be written; what was there before is still there.
-        PreconditionError: what the card tells is damaged.
+        PreconditionError: what the card tells is damaged, or what was written is not the
+            model that was given; the folder is then as it was.
     """
     card = model_card(card_facts(pair, config, run, None))
 
@@ -43,8 +46,15 @@ def export_student(folder: Path, model: nn.Module, pair: ModelPair, config: Para
         with plain_save_errors(target):
             save_student(target, model, pair.student.folder, trust_remote_code=config.trust_remote_code)
         (target / "README.md").write_text(card, encoding="utf-8")
+        check_written(target, model, _held_out_ids(run), trust_remote_code=config.trust_remote_code)
 
     write_folder(folder, fill, sum(weights.numel() * weights.element_size() for weights in model.parameters()))
+
+
+def _held_out_ids(run: RunDirectory) -> list[int]:
+    """The first text that the student was chosen by."""
+    examples = load_examples(run.data / "validation")
+    return list(examples[0]["student_ids"]) if len(examples) else []
 
 
 def write_card(

@@ -1,0 +1,86 @@
+"""Whether the student that was written is the one that was trained: both read a text that was held out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from distillkit.errors import PreconditionError, first_line
+from distillkit.evaluation.batched_forward import eval_mode
+from distillkit.silence_libraries import silence_transformers
+
+LONGEST = 128  # Tokens of the text.
+# On one machine both compute the same products in the same order; only kernels that choose by the address of their
+# operands may round otherwise. A layer of another kind, or one weight that is lost, changes far more than this.
+ROUNDING = 1e-4
+
+
+def check_written(folder: Path, model: nn.Module, text: Sequence[int], *, trust_remote_code: bool = False) -> None:
+    """Load a student that was just written, and compare its logits with those of the model in memory.
+
+    The loaded copy takes as much memory as the weights, for as long as this lasts.
+
+    Args:
+        folder: holds config.json and the weights.
+        model: that was written; its training mode is restored.
+        text: token ids, of which at most `LONGEST` are read; none: only the weights are compared with what the
+            configuration makes of them.
+
+    Raises:
+        PreconditionError: it cannot be loaded, lacks weights, has some that belong nowhere, or computes something else.
+    """
+    name, device = type(model).__name__, next(model.parameters()).device
+    written, report = _load(folder, name, trust_remote_code)
+    for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if keys := sorted(map(str, report.get(what, ()))):
+            raise _wrong(name, f"{len(keys)} {what.replace('_', ' ')} in its files, such as {keys[0]}")
+    if not len(text):
+        return
+    ids = torch.tensor([list(text[:LONGEST])], device=device)
+    with eval_mode(model):
+        trained = _logits(model, ids)
+    loaded = _logits(written.to(device), ids)
+    if trained.shape != loaded.shape:
+        raise _wrong(name, f"its logits have the shape {tuple(loaded.shape)} instead of {tuple(trained.shape)}")
+    apart, spread = (loaded - trained).abs().max().item(), trained.std().item()
+    # NaN is equal to NaN here: it is reported where a student is scored.
+    if apart > ROUNDING * max(spread, 1e-6):
+        raise _wrong(
+            name, f"its logits are up to {apart:.3g} away from those of the trained one, which vary by {spread:.3g}"
+        )
+
+
+def _load(folder: Path, name: str, trust_remote_code: bool) -> tuple[Any, dict[str, Any]]:
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with silence_transformers():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                str(folder), dtype=torch.float32, trust_remote_code=trust_remote_code, local_files_only=True,
+                use_safetensors=True, output_loading_info=True,
+            )  # fmt: skip
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        # Out of memory is a RuntimeError too, and no fault of the files.
+        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+            raise
+        raise _wrong(name, f"it cannot be loaded: {first_line(error)}") from error
+    model, report = loaded
+    return model.eval(), report
+
+
+def _logits(model: nn.Module, ids_1t: Tensor) -> Tensor:
+    """[1, T, V] in fp32. The class's own forward: what a trainer wraps around that of the object computes in other formats."""
+    with torch.no_grad(), torch.autocast(ids_1t.device.type, enabled=False):
+        mask = torch.ones_like(ids_1t)
+        return type(model).forward(model, input_ids=ids_1t, attention_mask=mask, use_cache=False).logits.float()
+
+
+def _wrong(name: str, what: str) -> PreconditionError:
+    return PreconditionError(
+        f"the student as it is saved is not the one that was trained ({name}): {what}",
+        hint="nothing was written; this architecture cannot be a student with this transformers: name another one",
+    )
