@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
@@ -357,7 +358,7 @@ def load_model(
         if how := _declared_quantisation(located):
             raise _not_loaded_quantised(name, how, error) from error
         raise
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except (OSError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         # Out of memory is a RuntimeError too, and no fault of the files.
         if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
             raise

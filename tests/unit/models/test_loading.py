@@ -229,6 +229,13 @@ def test_weights_of_another_shape(folder: Path) -> None:
     assert "\n" not in caught.value.message
 
 
+def test_a_configuration_that_makes_no_model_is_one_line(folder: Path) -> None:
+    change_config(folder, hidden_act=None)
+    with pytest.raises(PreconditionError, match="cannot be loaded from") as caught:
+        load(folder)
+    assert "\n" not in caught.value.message
+
+
 def test_weights_that_are_not_used_are_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     change_weights(folder, **{"model.extra.weight": torch.zeros(2)})
     load_model(located(folder), dtype=torch.float32, console=Console())
