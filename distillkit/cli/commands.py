@@ -140,7 +140,8 @@ def execute(
     else:
         resolved, run = request.resolve(), None
     if run is not None or resolved.parameters.folder_name is not None:
-        _check_apart(resolved.parameters, run.path if run else pipeline.target_folder(resolved))
+        with explaining_moved_sources(resolved, run):
+            _check_apart(resolved.parameters, run.path if run else pipeline.target_folder(resolved))
     wanted = stages or wanted_stages(resolved.parameters)
     if request.dry_run:
         from distillkit.dry_run.plan import show_plan

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from distillkit.console import Console
-from distillkit.data.sources import local_path, source_fingerprint
 from distillkit.errors import DistillkitError, UsageError
 from distillkit.models.references import parse_reference, parse_student_reference, parse_teacher_reference
 from distillkit.run.directory import RunDirectory
@@ -58,7 +57,7 @@ def _places(config: Parameters) -> dict[str, str]:
         if value is None or getattr(config, replacements.get(name, ""), None) is not None or "\0" in value:
             continue
         if name in ("dataset", "dataset_path"):
-            is_place = local_path(config) is not None
+            is_place = _local_texts(config) is not None
         else:
             is_place = name not in replacements
             with contextlib.suppress(UsageError):
@@ -66,6 +65,13 @@ def _places(config: Parameters) -> dict[str, str]:
         if is_place:
             places[name] = value
     return places
+
+
+def _local_texts(config: Parameters) -> str | None:
+    # The reader of texts brings libraries that not every command needs.
+    from distillkit.data.sources import local_path
+
+    return local_path(config)
 
 
 def _is_there(path: str, name: str) -> bool:
@@ -122,12 +128,14 @@ def same_source(name: str, config: Parameters, run: RunDirectory) -> bool:
         return False
     try:
         if role == "data":
+            from distillkit.data.sources import source_fingerprint
+
             record = run.record("prepare-data")
             recorded = {
                 key: value for key, value in (record.inputs if record else {}).items() if key.startswith("data ")
             }
             current = {f"data {key}": value for key, value in source_fingerprint(config, run.path.parent).items()}
-            return bool(recorded) and local_path(config) is not None and current == recorded
+            return bool(recorded) and _local_texts(config) is not None and current == recorded
         recorded_model: Any = run.manifest.models.get(role)
         reference = parse_teacher_reference(config) if role == "teacher" else parse_student_reference(config)
         if reference.kind not in _LOCAL_KINDS or not isinstance(recorded_model, Mapping):

@@ -82,7 +82,7 @@ def test_parts_of_a_file_are_documents_that_end(tmp_path: Path) -> None:
     file = tmp_path / "texts.txt"
     long = "\n\n".join(f"Paragraph {number} of a long one, with some words." for number in range(600))
     file.write_text(f"first\n<|endoftext|>\n{long}\n<|endoftext|>\nthird\nline<|endoftext|>\n")
-    read = load_documents(Parameters(dataset_path=str(file)), Console(quiet=True), MARKS)
+    read = load_documents(Parameters(dataset_path=str(file)), Console(quiet=True), end_marks=MARKS)
     documents = read.splits["all"]
     assert [document.text for document in (documents[0], documents[-1])] == ["first", "third\nline"]
     assert [document.ends_text for document in documents] == [True, *[False] * (len(documents) - 3), True, True]
