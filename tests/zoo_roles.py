@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import logging
 from zoo_models import VOCABULARY, kinds, zoo_config, zoo_model
 
 from distillkit.console import Console
@@ -28,6 +27,7 @@ from distillkit.models.decoding_ways import decoding_way
 from distillkit.models.loading import LocatedModel, load_student, locate
 from distillkit.models.pruning import keep_layers
 from distillkit.models.references import parse_reference
+from distillkit.silence_libraries import silence_transformers
 from distillkit.teachers.blocks import BlockwiseTeacher, streaming_problem
 from distillkit.training.export_check import check_written
 
@@ -47,9 +47,12 @@ class _OtherError(Exception):
 
 def outcome_of(kind: str) -> dict[str, str]:
     """{role: "works" or why not}; {"made": why not} for what cannot be made tiny here."""
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    warnings.filterwarnings("ignore")
+    with silence_transformers(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return _outcome_of(kind)
+
+
+def _outcome_of(kind: str) -> dict[str, str]:
     try:
         config = zoo_config(kind)
         if config.model_type != kind:
