@@ -8,7 +8,7 @@ some.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 LAYER_COUNT_NAMES = ("num_hidden_layers", "n_layer", "num_layers", "n_layers", "decoder_layers")
 # As long as there are layers by chance only.
@@ -64,7 +64,7 @@ def cut_values(values: Mapping[str, Any], kept: Sequence[int]) -> dict[str, Any]
     return changed | _rhythms(values, kept, changed)
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
