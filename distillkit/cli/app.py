@@ -138,9 +138,9 @@ def params(
     lang: Annotated[str, typer.Option("--lang", help="en or ru", envvar="DISTILLKIT_LANG")] = "en",
 ) -> None:
     """Explain the parameters."""
-    from distillkit.cli import commands
+    from distillkit.cli import information
 
-    commands.show_params(name, lang, console)
+    information.show_params(name, lang, console)
 
 
 @command(app, "presets", output=("json",))
@@ -150,17 +150,17 @@ def presets(
     name: Annotated[str | None, typer.Argument(help="the preset")] = None,
 ) -> None:
     """List the presets, or print one: distillkit presets show NAME."""
-    from distillkit.cli import commands
+    from distillkit.cli import information
 
-    commands.show_presets(action, name, console)
+    information.show_presets(action, name, console)
 
 
 @command(app, "runs", options=("output-dir",), output=("json",))
 def runs(console: Console, *, output_dir: str) -> None:
     """List the runs of an output directory."""
-    from distillkit.cli import commands
+    from distillkit.cli import information
 
-    commands.show_runs(output_dir, console)
+    information.show_runs(output_dir, console)
 
 
 @command(app, "cache", options=("output-dir",), output=("json",))
@@ -176,10 +176,10 @@ def cache(
     output_dir: str,
 ) -> None:
     """List the teacher caches of an output directory, or delete some: distillkit cache prune NAME…"""
-    from distillkit.cli import commands
+    from distillkit.cli import information
 
-    chosen = commands.PruneChoice(tuple(names or ()), everything, unused_days)
-    commands.show_caches(action, chosen, output_dir, console)
+    chosen = information.PruneChoice(tuple(names or ()), everything, unused_days)
+    information.show_caches(action, chosen, output_dir, console)
 
 
 # --- running it -------------------------------------------------------------------------------------------------------
