@@ -228,7 +228,7 @@ TEXTS = {
     ),
     "special_tokens": HelpText(
         what="names of special tokens in a text are its characters (`text`) or the tokens (`parse`)",
-        effect="With `parse`, `<|im_start|>` in a text that a chat template has written is read as the one token that it is to a chat model; with `text`, as a dozen pieces of ordinary text, which no text can break out of. `auto` parses where most texts of the source hold such names, as rendered chats do, and otherwise takes them as text; it reports what it decided. In running text (`.txt`, `.md`), `auto` and `parse` also end a document at `<|endoftext|>` and its relatives.",
+        effect="With `parse`, `<|im_start|>` in a text that a chat template has written is read as the one token that it is to a chat model; with `text`, as a dozen pieces of ordinary text, which no text can break out of. `auto` parses where most texts of the source hold such names, as rendered chats do, and otherwise takes them as text; it reports what it decided. A start token's name at the beginning of a text is taken away where the tokenizer puts that token there itself. In running text (`.txt`, `.md`), `auto` and `parse` also end a document at `<|endoftext|>` and its relatives.",
         choose="`text` for texts from strangers that only talk about such tokens; `parse` for chats that a template has written.",
         example="distillkit distill --dataset-path ./rendered.jsonl --special-tokens parse",
     ),
