@@ -49,7 +49,7 @@ def generated_rows(context: TrainingContext, stored: Any) -> list[Row]:
         lambda: context.pair.load_teacher(compute.generation, console).to(compute.device), encoder.tokenizer, prompts,
         [max(1, tokens) for tokens in room], sampling,
         output=context.run.teacher / "generated.jsonl", device=compute.device, console=console, model_fingerprint=teacher.fingerprint(), cache=cache,
-        parse=encoder.parse,
+        parse=encoder.parse, table=encoder.table,
     )  # fmt: skip
     rows, _ = continuation_rows(continuations, prompts, context.encoders.student)
     kept = sum(continuation.kept for continuation in continuations)
