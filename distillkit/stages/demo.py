@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from distillkit.alignment.spelling import is_decoded_by_bytes, spelled_after
 from distillkit.console import Console, sanitize
 from distillkit.data.examples import load_examples
 from distillkit.data.text_encoder import TextEncoder
@@ -131,6 +132,9 @@ def continue_text(model: nn.Module, encoder: TextEncoder, prompt: str, compute: 
             temperature=SAMPLING_TEMPERATURE, top_p=TOP_P, top_k=0, num_beams=1, return_dict_in_generate=False,
             pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0,
         )  # fmt: skip
+    if encoder.table is not None and is_decoded_by_bytes(tokenizer, encoder.table):
+        read, written = output[0][: len(ids)].tolist(), output[0][len(ids) :].tolist()
+        return sanitize(spelled_after(encoder.table, read, written, names=False))
     # Decoded together with the prompt: SentencePiece drops the space before the first word that it decodes.
     whole = tokenizer.decode(output[0], skip_special_tokens=True, clean_up_tokenization_spaces=False)
     beginning = tokenizer.decode(output[0][: len(ids)], skip_special_tokens=True, clean_up_tokenization_spaces=False)

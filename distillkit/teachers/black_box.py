@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from distillkit.data.text_boundaries import cluster_boundaries
 from distillkit.data.text_encoder import TextEncoder
 from distillkit.data.training_rows import Row
 from distillkit.errors import DistillkitError
@@ -48,7 +49,7 @@ def generated_rows(context: TrainingContext, stored: Any) -> list[Row]:
         lambda: context.pair.load_teacher(compute.generation, console).to(compute.device), encoder.tokenizer, prompts,
         [max(1, tokens) for tokens in room], sampling,
         output=context.run.teacher / "generated.jsonl", device=compute.device, console=console, model_fingerprint=teacher.fingerprint(), cache=cache,
-        parse=encoder.parse,
+        parse=encoder.parse, table=encoder.table,
     )  # fmt: skip
     rows, _ = continuation_rows(continuations, prompts, context.encoders.student)
     kept = sum(continuation.kept for continuation in continuations)
@@ -71,21 +72,25 @@ def make_prompts(examples: Iterable[Mapping[str, Any]], teacher: TextEncoder, se
         # Seeded by the example: which others there are does not change its prompt.
         chooser = random.Random(f"{seed}/{example['id']}")
         wanted = min(chooser.randint(SHORTEST_PROMPT, LONGEST_PROMPT), len(encoding.ids) // 2, teacher.limit // 2)
-        raw = example["text"].encode("utf-8")
-        kept = _whole_characters(encoding.ends, raw, max(1, wanted))
+        text = example["text"]
+        raw = text.encode("utf-8")
+        kept = _whole_clusters(encoding.ends, text, max(1, wanted), teacher.limit)
         if kept is None:
             continue
-        text = raw[: int(encoding.ends[kept - 1])].decode("utf-8")
+        beginning = raw[: int(encoding.ends[kept - 1])].decode("utf-8")
         ids = teacher.with_specials(encoding.ids[:kept], ends=False)
-        prompts.append(Prompt(index=int(example["id"]), text=text, ids=ids, bytes=len(text.encode("utf-8"))))
+        prompts.append(Prompt(int(example["id"]), beginning, ids, bytes=len(beginning.encode("utf-8"))))
     return prompts
 
 
-def _whole_characters(ends: np.ndarray, raw: bytes, wanted: int) -> int | None:
-    """The number of tokens, at least `wanted`, after which no character is cut in two; None if the text is over."""
-    for kept in range(wanted, len(ends)):
+def _whole_clusters(ends: np.ndarray, text: str, wanted: int, most: int) -> int | None:
+    """The number of tokens, `wanted` to `most`, after which no grapheme cluster is cut in two; None where there is none."""
+    clusters = cluster_boundaries(text)
+    size = int(clusters[-1])
+    for kept in range(wanted, min(len(ends) - 1, most) + 1):
         end = int(ends[kept - 1])
-        if 0 < end < len(raw) and (raw[end] & 0xC0) != 0x80:
+        # Tokens that together stand for a character may all end where it ends: they stay together.
+        if 0 < end < size and end < ends[kept] and clusters[np.searchsorted(clusters, end)] == end:
             return kept
     return None
 

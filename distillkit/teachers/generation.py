@@ -20,6 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from distillkit.alignment.spelling import is_decoded_by_bytes, spelled_after
+from distillkit.alignment.token_bytes import TokenBytes
 from distillkit.console import Console, ProgressHandle
 from distillkit.durability import sync_file
 from distillkit.errors import DistillkitError, PreconditionError
@@ -126,6 +128,7 @@ def generate_continuations(
     model_fingerprint: str,
     cache: GenerationCache | None = None,
     parse: bool = False,
+    table: TokenBytes | None = None,
 ) -> list[Continuation]:
     """Continue every prompt once, or go on where an earlier attempt with the same settings was cut off.
 
@@ -140,6 +143,7 @@ def generate_continuations(
         cache: finished generations of other runs, None to do without.
         parse: special tokens in texts are read by their names: those that the model writes stand in its texts, and only
             what it calls its end of text ends one.
+        table: the bytes of its tokens, for tokenizers that cannot decode them themselves.
 
     Returns:
         The continuations in the order of `prompts`, dropped ones included.
@@ -162,6 +166,7 @@ def generate_continuations(
         "seed": sampling.seed,
         "batch_size": sampling.drawn_together,
         **({"special_tokens": "parse"} if parse else {}),
+        **({"decoded": "bytes"} if is_decoded_by_bytes(tokenizer, table) else {}),
     }
     if cache is not None and not output.is_file():
         write_json(_settings_path(output), settings)
@@ -174,7 +179,7 @@ def generate_continuations(
             judge.remember(prompts[number].text, done.text)
 
     written = list(file.reused)
-    writer = _Writer(load_model(), tokenizer, sampling, device, parse) if len(written) < len(order) else None
+    writer = _Writer(load_model(), tokenizer, sampling, device, parse, table) if len(written) < len(order) else None
     if writer is not None and (words := writer.way.words()) is not None:
         console.info(f"the teacher ({type(writer.model).__name__}): {words}")
     with console.progress("the teacher writes", len(prompts), unit="texts", completed=len(written)) as progress:
@@ -224,8 +229,9 @@ class _Writer:
     """Lets the model write the continuations of a batch of prompts."""
 
     def __init__(
-        self, model: nn.Module, tokenizer: Any, sampling: Sampling, device: torch.device, parse: bool = False
-    ) -> None:
+        self, model: nn.Module, tokenizer: Any, sampling: Sampling, device: torch.device, parse: bool,
+        table: TokenBytes | None,
+    ) -> None:  # fmt: skip
         self.model = model
         self.tokenizer = tokenizer
         self.sampling = sampling
@@ -233,6 +239,7 @@ class _Writer:
         self.way = decoding_way(model, device)
         self.endings = _ending_ids(model, tokenizer, parse=parse)
         self.parse = parse
+        self.table = table if is_decoded_by_bytes(tokenizer, table) else None
         # Heads are often wider than the vocabulary: the rest are no tokens.
         self.vocabulary = max(
             len(tokenizer), 1 + max(tokenizer.get_vocab().values(), default=0), 1 + max(self.endings, default=0)
@@ -300,6 +307,8 @@ class _Writer:
         return logits
 
     def _text(self, prompt: Sequence[int], new: Sequence[int]) -> str:
+        if self.table is not None:
+            return spelled_after(self.table, prompt, new, names=self.parse).rstrip("\ufffd")
         # Decoded together: alone, SentencePiece would drop the space in front of the first word, and a character whose
         # bytes are spread over two tokens would be lost.
         whole = self._decode([*prompt, *new])

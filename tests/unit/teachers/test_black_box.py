@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
+from unicodedata import normalize
 
 import pytest
 from tiny_models import TRAINING_SENTENCES, tiny_sentencepiece_tokenizer, tiny_tokenizer
+from tokenizer_makers import split_byte_level
+from tokenizers import normalizers
 
 from distillkit.data.text_encoder import TextEncoder, make_text_encoder
 from distillkit.teachers.black_box import LONGEST_PROMPT, continuation_rows, make_prompts
@@ -136,3 +140,33 @@ def test_a_prompt_depends_on_its_text_and_the_seed_alone(tokenizers: dict[str, A
     prompts = make_prompts(rows, teacher, seed=1)
     assert make_prompts(rows[2:], teacher, seed=1) == prompts[2:]
     assert make_prompts(rows, teacher, seed=2) != prompts
+
+
+@pytest.mark.parametrize("name", ["bpe", "sentencepiece"])
+@pytest.mark.parametrize("cluster", ["e\u0301", "👩\u200d👩\u200d👧", "🇸🇪", "क्षि", "\r\n", "각"])
+def test_prompts_end_between_the_characters_that_a_reader_sees(
+    tokenizers: dict[str, Any], name: str, cluster: str
+) -> None:
+    teacher = encoder(tokenizers, name, 1024)
+    rows = [{"id": index, "text": "x" * index + cluster * 40} for index in range(1, 30)]
+    prompts = make_prompts(rows, teacher, seed=1)
+    assert len(prompts) == len(rows)
+    for item in prompts:
+        rest = item.text.removeprefix("x" * item.index)
+        assert rest == cluster * (len(rest) // len(cluster))
+
+
+def test_a_prompt_is_never_longer_than_the_teacher_reads(tokenizers: dict[str, Any]) -> None:
+    teacher = encoder(tokenizers, "bpe", 32)
+    rows = [{"id": 0, "text": "x" + "e" + "\u0301" * 60 + " and so on"}, {"id": 1, "text": "plain text " * 20}]
+    (prompt,) = make_prompts(rows, teacher, seed=1)
+    assert prompt.index == 1
+
+
+def test_tokens_that_share_a_character_are_not_parted() -> None:
+    tokenizer = split_byte_level(normalizer=normalizers.NFC())
+    teacher = replace(encoder({"nfc": tokenizer}, "nfc", 512), exact=False)
+    # One character to a reader and to NFC; two tokens, which both stand for all of it.
+    rows = [{"id": index, "text": "x" * index + "E\u0309" * 60} for index in range(1, 20)]
+    for item in make_prompts(rows, teacher, seed=1):
+        assert tokenizer.decode(item.ids, skip_special_tokens=True) == normalize("NFC", item.text)

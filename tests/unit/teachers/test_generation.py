@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 import torch
 from tiny_models import tiny_model, tiny_sentencepiece_tokenizer, tiny_tokenizer
+from tokenizer_makers import slow_sentencepiece
 from torch import nn
 
 from distillkit import interrupts
+from distillkit.alignment.token_bytes import TokenBytes, token_bytes
 from distillkit.console import Console
 from distillkit.errors import DistillkitError, Interrupted, PreconditionError
 from distillkit.models import decoding
@@ -53,12 +55,13 @@ def generate_with(
     load: Any, tokenizer: Any, prompts: Sequence[Prompt], *, output: Path, max_new_tokens: int | Sequence[int] = 12,
     temperature: float = 1.0, top_p: float = 0.95, seed: int = 1, batch_size: int = 2, model_fingerprint: str = "m",
     accumulation: int = 1, console: Console | None = None, cache: GenerationCache | None = None, parse: bool = False,
+    table: TokenBytes | None = None,
 ) -> list[Continuation]:  # fmt: skip
     room = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
     return generate_continuations(
         load, tokenizer, prompts, room, Sampling(temperature, top_p, seed, batch_size, accumulation), output=output, device=CPU,
         console=console or Console(quiet=True), model_fingerprint=model_fingerprint, cache=cache,
-        parse=parse,
+        parse=parse, table=table,
     )  # fmt: skip
 
 
@@ -254,6 +257,19 @@ def test_sentencepiece_keeps_the_space(tmp_path: Path, beginning: str, rest: str
         whole = [*prompt.ids[1:], *tokenizer(rest, add_special_tokens=False)["input_ids"]]
         rest = tokenizer.decode(whole)[len(beginning) :]
     done = write_script(tokenizer, prompt, whole[len(prompt.ids) - 1 :], tmp_path / "generated.jsonl")
+    assert done.text == rest
+
+
+@pytest.mark.parametrize("beginning", ["In the", "In the ", "東", " the cat"])
+@pytest.mark.parametrize("rest", [" mat 東京 🐻", "é fin ", "京", "  \n log  "])
+def test_slow_sentencepiece_writes_what_its_tokens_mean(tmp_path: Path, beginning: str, rest: str) -> None:
+    tokenizer = slow_sentencepiece(tmp_path)
+    whole = tokenizer(beginning + rest, add_special_tokens=False)["input_ids"]
+    prompt = Prompt(0, beginning, tokenizer(beginning, add_special_tokens=False)["input_ids"], len(beginning.encode()))
+    assert whole[: len(prompt.ids)] == list(prompt.ids)
+    done = write_script(
+        tokenizer, prompt, whole[len(prompt.ids) :], tmp_path / "generated.jsonl", table=token_bytes(tokenizer)
+    )
     assert done.text == rest
 
 
