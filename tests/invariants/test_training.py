@@ -372,7 +372,7 @@ def test_padded_vocabularies(pipeline: Pipeline) -> None:
         tokenizer,
     )
     run = pipeline.run(
-        "padded", teacher_model_path=str(teacher), student_model_path=str(student), learning_rate=2e-2, epochs=2
+        "padded", teacher_model_path=str(teacher), student_model_path=str(student), learning_rate=2e-2, epochs=3
     )
     ids = torch.tensor([tokenizer.encode("In the market there were 23 lamps, and Ada counted every one of them.")])
     with torch.no_grad():
