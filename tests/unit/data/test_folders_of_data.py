@@ -120,14 +120,21 @@ def test_cards_and_licences_in_archives_are_no_data(tmp_path: Path) -> None:
     path = tmp_path / "set.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("set/stories.txt", "TEXT it is.")
-        for name in ("README.md", "set/LICENSE.txt", "set/requirements.txt", "set/dataset_infos.json", "set/metadata.csv"):
+        for name in (
+            "README.md",
+            "set/LICENSE.txt",
+            "set/requirements.txt",
+            "set/dataset_infos.json",
+            "set/metadata.csv",
+        ):
             archive.writestr(name, "About the data.")
         archive.writestr("__MACOSX/set/._stories.txt", b"\0\1")
     for where in (path, tmp_path):
         documents = load(where)
         assert [document.text for document in documents.splits["all"]] == ["TEXT it is."]
-        assert "no data, left out: set.zip/README.md, set.zip/set/LICENSE.txt, set.zip/set/dataset_infos.json and 2 more" in (
-            documents.notes
+        assert (
+            "no data, left out: set.zip/README.md, set.zip/set/LICENSE.txt, set.zip/set/dataset_infos.json and 2 more"
+            in (documents.notes)
         )
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("README.md", "About the data.")
