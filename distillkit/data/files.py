@@ -17,14 +17,14 @@ from distillkit.data.compression import (
 )
 from distillkit.data.dataset_card import CARD, choose_config, config_files, read_card
 from distillkit.data.document import Document
-from distillkit.data.folder_walk import is_run, walk_data
+from distillkit.data.folder_walk import is_run, walk_data, without_records
 from distillkit.data.formats import DataFile, file_kind, known_suffixes_text, read_rows
 from distillkit.data.hub_folders import blob_folders, snapshot_folder, written_link
 from distillkit.data.notes import ReadingNotes
 from distillkit.data.reading_options import ReadingOptions
 from distillkit.data.recognise import by_content, by_name, refusal
 from distillkit.data.rows import row_documents
-from distillkit.data.split_names import SplitFiles, assign_splits, describe_splits
+from distillkit.data.split_names import SplitFiles, assign_splits, describe_splits, split_word
 from distillkit.errors import UsageError
 from distillkit.storage import sha256_of
 
@@ -140,7 +140,7 @@ def _named_file(path: Path, path_text: str, notes: ReadingNotes) -> dict[str, St
     if known is not None:
         raise refusal(path_text, known)
     if is_archive(path, path_text):
-        return _members(path, name, path_text, notes)
+        return _members(path, name, path_text, notes, is_named=True)
     if kind is None:
         hint = f"known: {known_suffixes_text()}; rename plain text to .txt"
         if packed_suffix(name):
@@ -167,27 +167,39 @@ def _behind_written_link(path: Path, shown: str) -> Path:
     )
 
 
-def _members(path: Path, name: str, shown: str, notes: ReadingNotes) -> dict[str, StoredFile]:
+def _members(path: Path, name: str, shown: str, notes: ReadingNotes, *, is_named: bool) -> dict[str, StoredFile]:
     """The data files in an archive, named "ARCHIVE/MEMBER"; the only one of unknown format has that of the archive's name.
 
+    The only one is called as the archive is, unless its own name alone tells a split. What is about the data is left out, as
+    in folders.
+
+    Args:
+        is_named: the user named the archive, rather than the folder that it lies in.
+
     Raises:
-        UsageError: it is damaged or holds no data file.
+        UsageError: it is damaged, or holds no data file and is named.
     """
     inside = visible_members(path, shown)
+    data = without_records([member.name for member in inside], name, notes)
+    left_out = next((f"; {member.name} is no data" for member in inside if member.name not in data), "")
+    inside = [member for member in inside if member.name in data]
     readable = [member for member in inside if file_kind(Path(member.name)) is not None]
     if not readable and len(inside) == 1 and file_kind(path) is not None:
         readable = inside
     others = len(inside) - len(readable)
+    if not readable and not is_named:
+        notes.count("archives without a file that can be read left out")
+        return {}
     if not readable:
         example = f" (such as {inside[0].name})" if inside else ""
         raise UsageError(
-            f"{shown}: the archive holds no file that can be read{example}",
+            f"{shown}: the archive holds no file that can be read{example}{left_out}",
             hint=f"known formats: {known_suffixes_text()}",
         )
     if others:
         example = next(member.name for member in inside if member not in readable)
         notes.count(f"files of other formats in archives left out (such as {example})", others)
-    if len(inside) == 1:
+    if len(inside) == 1 and (split_word(name) or not split_word(inside[0].name)):
         return {name: StoredFile(path, inside[0].size, inside[0].name)}
     return {f"{name}/{member.name}": StoredFile(path, member.size, member.name) for member in readable}
 
@@ -288,7 +300,7 @@ def _in_folder(path: Path, name: str, notes: ReadingNotes) -> dict[str, StoredFi
     if not is_archive(path, name):
         # A name that ends with .zip alone tells no format.
         return {name: StoredFile(path, path.stat().st_size)} if kind is not None else {}
-    return _members(path, name, name, notes)
+    return _members(path, name, name, notes, is_named=False)
 
 
 def _note_unread(found: _Found, notes: ReadingNotes) -> None:

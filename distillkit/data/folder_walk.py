@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,7 @@ def walk_data(folder: Path, output_dir: Path | None, notes: ReadingNotes) -> Ite
                 notes.count("hidden files and folders left out")
             elif rules.is_of_model(name):
                 notes.count("files of models left out")
-            elif rules.is_record(name):
+            elif _is_record(name):
                 records.append(shown)
             elif rules.is_cached(name):
                 notes.count("files that `datasets` keeps for itself left out")
@@ -98,6 +98,30 @@ def walk_data(folder: Path, output_dir: Path | None, notes: ReadingNotes) -> Ite
         records += [path.relative_to(folder).as_posix() for path in metadata]
     else:
         yield from metadata
+    _note_records(records, notes)
+
+
+def without_records(names: Sequence[str], shown: str, notes: ReadingNotes) -> set[str]:
+    """Those files of an archive that may be data, by the rules for folders: no cards, licences and records, which are noted.
+
+    Args:
+        names: in the archive, "/" between folders.
+        shown: the archive, for the note.
+    """
+    last = {name: name.rpartition("/")[2] for name in names}
+    records = {name for name in names if _is_record(last[name])}
+    metadata = {name for name in names if _METADATA.fullmatch(last[name].lower())}
+    if len(records) + len(metadata) < len(last):
+        records |= metadata
+    _note_records([f"{shown}/{name}" for name in records], notes)
+    return {*names} - records
+
+
+def _is_record(name: str) -> bool:
+    return _CARD.fullmatch(name) is not None or _RECORDS.fullmatch(name.lower()) is not None
+
+
+def _note_records(records: Sequence[str], notes: ReadingNotes) -> None:
     if records:
         more = f" and {len(records) - _NAMED:,} more" if len(records) > _NAMED else ""
         notes.remark(f"no data, left out: {', '.join(sorted(records)[:_NAMED])}{more}")
@@ -145,9 +169,6 @@ class _FolderRules:
         self._shards = _saved_shards(folder / _SAVED_STATE) if _SAVED_STATE in names else None
         self._is_own = is_own
         self._is_prepared = _DATASET_RECORD in names
-
-    def is_record(self, name: str) -> bool:
-        return _CARD.fullmatch(name) is not None or _RECORDS.fullmatch(name.lower()) is not None
 
     def is_of_model(self, name: str) -> bool:
         name = name.lower()

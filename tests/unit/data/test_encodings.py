@@ -42,6 +42,25 @@ WRITTEN = [
 ]  # fmt: skip
 
 
+SHORT = [
+    ("cp1251", "ПРИВЕТ, КАК ДЕЛА? ВСЁ ХОРОШО"), ("koi8-r", "ПРИВЕТ, КАК ДЕЛА? ВСЁ ХОРОШО"), ("cp1251", "Дуже дякую за швидку доставку"),
+    ("cp1253", "Πολύ καλό προϊόν, το συνιστώ ανεπιφύλακτα!"), ("cp1250", "Bardzo dobry produkt, polecam każdemu. Dziękuję!"),
+    ("iso8859_2", "Wczoraj poszliśmy na długi spacer, a później do domu."), ("cp1250", "Árvíztűrő tükörfúrógép"),
+    ("cp1254", "İstanbul'da yağmur yağıyor"), ("cp1254", "Kitabı okudum ve beğendim"), ("cp1255", "שלום עולם"),
+    ("cp1255", "מוצר מצוין, ממליץ לכולם! משלוח מהיר"), ("cp1256", "السلام عليكم"), ("cp1256", "امروز هوا خوب است و ما به پارک رفتيم"),
+    ("cp932", "東京都新宿区"), ("euc-jp", "すぐに壊れました。残念です"), ("gb18030", "北京"), ("gb18030", "质量太差，用了一周就坏了"),
+    ("cp950", "品質太差，用了一週就壞了"), ("cp949", "서울"), ("cp949", "일주일 만에 고장났어요 ㅠㅠ 비추"), ("cp874", "สินค้าดีมากแนะนำเลย"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("encoding", "text"), SHORT)
+def test_the_right_guess_comes_first_for_short_texts(encoding: str, text: str) -> None:
+    """Where letters of several encodings come out, how common they are decides."""
+    data = f"id,text\n1,{text}\n".encode(encoding)
+    at = next(place for place, byte in enumerate(data) if byte > 127)
+    assert guess_encodings(data, at)[0].encoding == encoding
+
+
 def load(path: Path, **settings: object) -> tuple[list[str], list[str]]:
     """Texts and notes."""
     documents = load_documents(Parameters(dataset_path=str(path), **settings), Console(quiet=True))  # type: ignore[arg-type]

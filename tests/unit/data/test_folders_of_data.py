@@ -116,6 +116,50 @@ def test_archives_are_folders(tmp_path: Path) -> None:
     assert words(load(tmp_path)) == {"train": {"TRAIN"}, "test": {"TEST"}, "validation": {"DEV"}}
 
 
+def test_cards_and_licences_in_archives_are_no_data(tmp_path: Path) -> None:
+    path = tmp_path / "set.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("set/stories.txt", "TEXT it is.")
+        for name in (
+            "README.md",
+            "set/LICENSE.txt",
+            "set/requirements.txt",
+            "set/dataset_infos.json",
+            "set/metadata.csv",
+        ):
+            archive.writestr(name, "About the data.")
+        archive.writestr("__MACOSX/set/._stories.txt", b"\0\1")
+    for where in (path, tmp_path):
+        documents = load(where)
+        assert [document.text for document in documents.splits["all"]] == ["TEXT it is."]
+        assert (
+            "no data, left out: set.zip/README.md, set.zip/set/LICENSE.txt, set.zip/set/dataset_infos.json and 2 more"
+            in (documents.notes)
+        )
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("README.md", "About the data.")
+    with pytest.raises(UsageError, match=r"holds no file that can be read; README\.md is no data"):
+        load(path)
+
+
+def test_the_only_file_of_an_archive_keeps_its_split(tmp_path: Path) -> None:
+    for name, inner in (("a.zip", "train.jsonl"), ("b.zip", "set/test.jsonl")):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr(inner, jsonl(inner.upper()))
+    assert words(load(tmp_path)) == {"train": {"TRAIN.JSONL"}, "test": {"SET/TEST.JSONL"}}
+
+
+def test_an_archive_of_other_things_beside_texts_is_left_out(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "pictures.zip", "w") as archive:
+        archive.writestr("a.png", b"\x89PNG")
+    with pytest.raises(UsageError, match="archives without a file that can be read left out: 1"):
+        load(tmp_path)
+    (tmp_path / "a.jsonl").write_bytes(jsonl("TEXT"))
+    documents = load(tmp_path)
+    assert words(documents) == {"all": {"TEXT"}}
+    assert "archives without a file that can be read left out: 1" in documents.notes
+
+
 def test_the_only_file_of_an_archive_has_the_format_of_either_name(tmp_path: Path) -> None:
     for name, inner in (("a.jsonl.zip", "a"), ("a.zip", "a.jsonl"), ("a.jsonl.zip", "b.jsonl.gz")):
         sink = io.BytesIO()
