@@ -170,7 +170,8 @@ class ProgressHandle:
         if self._live is None and self._console.shows_progress and not failed:
             seconds = time.monotonic() - self._start_time
             figures = f", {self._figures()}" if self._fields else ""
-            line = f"{self.description}: {self.completed:.0f} {self.unit} in {format_duration(seconds)}{figures}"
+            unit = self.unit.removesuffix("s") if self.completed == 1 and len(self.unit) > 1 else self.unit
+            line = f"{self.description}: {self.completed:.0f} {unit} in {format_duration(seconds)}{figures}"
             self._console.plain(line)
 
 

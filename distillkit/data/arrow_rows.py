@@ -56,7 +56,7 @@ def _arrow_rows(source: Any, file: DataFile) -> Iterator[Row | BadRow]:
         is_file = head == _FILE_MAGIC
         if not is_file and not _ends_with(source, _STREAM_END):
             # Arrow takes that for the end, where a whole batch is missing too.
-            file.notes.remark(f"{name}: ends without the mark of an end, so it may be cut off")
+            file.notes.remark_of(name, "ends without the mark of an end, so it may be cut off")
         schema = _reader(source, is_file, None).schema
 
         def read_first(names: list[str]) -> Mapping[str, Sequence[Any]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -130,7 +131,7 @@ def _wanted_column(columns: Mapping[str, Sequence[Any] | Look], wanted: str, whe
     if wanted not in columns:
         close = difflib.get_close_matches(wanted, names, n=1)
         listed = ", ".join(names[:_MOST_LISTED]) + (", …" if len(names) > _MOST_LISTED else "") or "none"
-        hint = f"did you mean --text-column {close[0]}?" if close else _FLAG_HINT
+        hint = f"did you mean --text-column {_quoted(close[0])}?" if close else _FLAG_HINT
         raise UsageError(f"{where}: no column '{wanted}'; columns: {listed}", hint=hint)
     values = columns[wanted]
     look = values if isinstance(values, Look) else look_at(wanted, values)
@@ -241,4 +242,4 @@ def _hint(looks: Mapping[str, Look], prose: Sequence[str]) -> str:
 
 
 def _quoted(name: str) -> str:
-    return name if name.replace("-", "").replace("_", "").isalnum() else f"'{name}'"
+    return shlex.quote(name) if name.isascii() or not name.replace("-", "").replace("_", "").isalnum() else name

@@ -47,7 +47,7 @@ def _table_rows(lines: Iterator[str], file: DataFile) -> Iterator[Row | BadRow]:
         return
     if table.remark is not None:
         notes.read_as(name, table.remark)
-        notes.remark(f"{name}: {table.remark}")
+        notes.remark_of(name, table.remark)
     found = _records(itertools.chain(head[table.skipped_lines :], lines), table, file)
     if table.has_header:
         next(found)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -110,7 +111,7 @@ def choose_config(configs: Sequence[CardConfig], wanted: str | None, where: str)
         raise UsageError(f"{where}: no configuration '{wanted}'; its {CARD} declares: {listed}")
     raise UsageError(
         f"{where}: its {CARD} declares {len(names)} configurations ({listed})",
-        hint=f"choose one: --dataset-path {where}:{names[0]}",
+        hint=f"choose one: --dataset-path {shlex.quote(f'{where}:{names[0]}')}",
     )
 
 

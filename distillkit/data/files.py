@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +36,14 @@ _SPLIT_NAMES = {
     "test": "test", "testing": "test",
 }  # fmt: skip
 _NAMED = 3
+
+
+def from_here(path: str) -> str:
+    """A path for messages: as seen from the current folder, where it lies below it."""
+    with contextlib.suppress(OSError):  # The current folder may have been deleted.
+        if Path(path).is_absolute() and Path(path).is_relative_to(Path.cwd()):
+            return os.path.relpath(path)
+    return path
 
 
 def standard_split_name(name: str) -> str | None:
@@ -108,6 +118,7 @@ def find_files(path_text: str, notes: ReadingNotes, output_dir: Path | None = No
         raise UsageError(f"'{path_text}' is not a usable path ({error})") from error
     if not exists:
         raise UsageError(f"no such file or folder: {path_text}", hint=_similar_path(path))
+    path_text = from_here(path_text)
     if path.is_dir():
         return _folder_source(path, path_text, config, notes, output_dir)
     if not path.is_file():
@@ -209,7 +220,9 @@ def _folder_source(
 ) -> SourceFiles:
     if is_run(folder):
         raise UsageError(
-            f"{path_text} is a run of this program, not a folder of texts", hint="give the texts with --dataset-path"
+            f"{path_text} is a run of this program, not a folder of texts",
+            hint="give the file or folder that holds the texts; this run goes on with: "
+            f"distillkit distill --run {shlex.quote(path_text)}",
         )
     folder = snapshot_folder(folder, path_text, notes)
     found = _folder_files(folder, notes, output_dir)
@@ -250,8 +263,7 @@ def _with_splits(
     if "all" not in found.splits:
         notes.remark(f"files by split: {describe_splits(found)}")
     if found.left_out:
-        more = f" and {len(found.left_out) - _NAMED:,} more" if len(found.left_out) > _NAMED else ""
-        notes.remark(f"in no split that is used, left out: {', '.join(found.left_out[:_NAMED])}{more}")
+        notes.left_out("in no split that is used", found.left_out)
     for remark in found.remarks:
         notes.remark(remark)
     return SourceFiles({name: file for name, file in files.items() if name in used}, found.splits, card)
@@ -266,7 +278,9 @@ def _folder_files(folder: Path, notes: ReadingNotes, output_dir: Path | None) ->
             known = by_name(path.name)
             found.unknown.append(path.name)
             if known is not None:
-                found.recognised.setdefault(known.what, f"{name} is {known.what}: {known.todo.format(name=name)}")
+                found.recognised.setdefault(
+                    known.what, f"{name} is {known.what}: {known.todo.format(name=shlex.quote(from_here(str(path))))}"
+                )
         elif path.is_symlink():
             found.links[name] = path
         elif path.is_file():
@@ -296,7 +310,7 @@ def _in_folder(path: Path, name: str, notes: ReadingNotes) -> dict[str, StoredFi
     path = _behind_written_link(path, name)
     known = by_content(path, name, kind)
     if known is not None:
-        raise refusal(name, known)
+        raise refusal(name, known, from_here(str(path)))
     if not is_archive(path, name):
         # A name that ends with .zip alone tells no format.
         return {name: StoredFile(path, path.stat().st_size)} if kind is not None else {}
@@ -350,7 +364,7 @@ def folder_documents(
         UsageError: a file cannot be used; the message names file, line and byte, or row and column.
     """
     total = sum(source.files[name].size for name in names)
-    with console.progress(f"reading {format_bytes(total)} of text", total=len(names), unit="files") as progress:
+    with console.progress(f"reading {format_bytes(total)}", total=len(names), unit="files") as progress:
         for name in names:
             stored = source.files[name]
             file = DataFile(stored.path, name, options, section_bytes, notes, stored.member)

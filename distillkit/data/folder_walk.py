@@ -13,8 +13,6 @@ from typing import Any
 from distillkit.data.notes import ReadingNotes
 from distillkit.errors import UsageError
 
-# So many of the files that were left out are named.
-_NAMED = 3
 _RUN_RECORD = "manifest.json"
 _RUN_KEYS = {"distillkit", "schema_version", "stages"}
 _VENV_RECORD = "pyvenv.cfg"
@@ -123,8 +121,7 @@ def _is_record(name: str) -> bool:
 
 def _note_records(records: Sequence[str], notes: ReadingNotes) -> None:
     if records:
-        more = f" and {len(records) - _NAMED:,} more" if len(records) > _NAMED else ""
-        notes.remark(f"no data, left out: {', '.join(sorted(records)[:_NAMED])}{more}")
+        notes.left_out("no data", sorted(records))
 
 
 def _refuse_unreadable(error: OSError) -> None:

@@ -9,13 +9,18 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+# So many files are named in a remark of which they are not the subject, and in one that is about them.
+_NAMED, _FILES_NAMED = 2, 3
+
 
 class ReadingNotes:
     """Remarks for the user, in the order in which they came up."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
-        self._remarks: dict[str, None] = {}
+        self._files: Counter[str] = Counter()
+        # With the files that it is true of; none for a remark on the whole source.
+        self._remarks: dict[str, list[str]] = {}
         self._columns: dict[str, dict[str, str]] = {}
         self._read_as: dict[str, str] = {}
         self._bad_rows: dict[str, dict[str, Any]] = {}
@@ -26,7 +31,17 @@ class ReadingNotes:
 
     def remark(self, remark: str) -> None:
         """Something to be reported once."""
-        self._remarks[remark] = None
+        self._remarks.setdefault(remark, [])
+
+    def remark_of(self, name: str, remark: str) -> None:
+        """Something that may be true of many files: it is reported once, with the first of them."""
+        self._remarks.setdefault(remark, []).append(name)
+
+    def left_out(self, why: str, names: Sequence[str]) -> None:
+        """Files that are there and are not read; `why`: "no data", "in no split that is used"."""
+        more = f" and {len(names) - _FILES_NAMED:,} more" if len(names) > _FILES_NAMED else ""
+        self.remark(f"{why}, left out: {', '.join(names[:_FILES_NAMED])}{more}")
+        self._files[why] += len(names)
 
     def chose_column(self, name: str, column: str, why: str) -> None:
         """The column that the texts of a file or data set were read from.
@@ -51,12 +66,14 @@ class ReadingNotes:
         self._bad_rows[name] = {"rows": amount, "first": list(first)}
 
     def record(self) -> dict[str, Any]:
-        """All that was noted, for `data/stats.json`: "remarks", "columns" and "read_as" by file, "bad_rows" by file, "counts"."""
+        """All that was noted, for `data/stats.json`: "remarks", "columns" and "read_as" by file, "bad_rows" by file,
+        "files_left_out" by why, "counts"."""
         return {
-            "remarks": list(self._remarks),
+            "remarks": self._remark_lines(),
             "columns": self._columns,
             "read_as": self._read_as,
             "bad_rows": self._bad_rows,
+            "files_left_out": dict(self._files),
             "counts": {what: amount for what, amount in self._counts.items() if amount},
         }
 
@@ -67,4 +84,18 @@ class ReadingNotes:
             rows, first = note["rows"], note["first"]
             named = f" ({'; '.join(first)}{'; …' if rows > len(first) else ''})" if first else ""
             bad.append(f"{name}: {rows:,} bad {'row' if rows == 1 else 'rows'} left out{named}")
-        return [*self._remarks, *bad, *(f"{what}: {amount:,}" for what, amount in self._counts.items() if amount)]
+        return [
+            *self._remark_lines(),
+            *bad,
+            *(f"{what}: {amount:,}" for what, amount in self._counts.items() if amount),
+        ]
+
+    def _remark_lines(self) -> list[str]:
+        return [f"{some_of(names)}: {remark}" if names else remark for remark, names in self._remarks.items()]
+
+
+def some_of(names: Sequence[str]) -> str:
+    """The first of some files, and how many more there are."""
+    more = len(names) - _NAMED
+    shown = ", ".join(names[:_NAMED])
+    return f"{shown} and {more:,} more {'file' if more == 1 else 'files'}" if more > 0 else shown

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,9 +13,10 @@ from distillkit.errors import UsageError
 
 # The block of a tar archive that tells what it is.
 _HEAD_BYTES = 512
-_TEXT = "write its text to .txt or .jsonl files"
 _ONE_SHEET = "save the sheet as .csv"
 _PAGES = "convert it: pandoc -t plain {name} -o texts.txt"
+# pandoc does not read these.
+_PLAIN = "save it as plain text (.txt) in the program that opens it"
 
 
 class Recognised(NamedTuple):
@@ -28,8 +30,11 @@ _PDF = Recognised("a PDF file", "extract its text: pdftotext {name} texts.txt")
 _TAR = Recognised("a tar archive", "unpack it, and give the folder: tar -xf {name}")
 _SHEET = Recognised("a spreadsheet", _ONE_SHEET)
 _OFFICE = Recognised("a word processor's document", _PAGES)
+_OLD_OFFICE = Recognised("a document of an office program", _PLAIN)
 _BOOK = Recognised("an e-book", _PAGES)
+_OTHER_BOOK = Recognised("an e-book", "convert it: ebook-convert {name} texts.txt")
 _WEB_PAGE = Recognised("a web page", _PAGES)
+_SAVED_PAGE = Recognised("a web page", _PLAIN)
 _XML = Recognised("an XML file", "write the texts of its elements to a .jsonl file")
 _SQLITE = Recognised(
     "an SQLite database", 'export a table: sqlite3 -header -csv {name} "select text from TABLE" > texts.csv'
@@ -45,13 +50,14 @@ _AVRO = Recognised("an Avro file", "convert it to .parquet or .jsonl")
 _NOTEBOOK = Recognised("a Jupyter notebook", "convert it: jupyter nbconvert --to markdown {name}")
 _MARKUP = Recognised("running text with markup", "rename it to .txt to learn it with its markup")
 _LOG = Recognised("a log", "rename it to .txt if its lines are what is to be learnt")
+_OLE = Recognised("a file of an old office program", f"{_PLAIN}, a table as .csv")
 _SEVEN_ZIP = Recognised("an archive", "unpack it, and give the folder")
 _LFS = Recognised("a Git LFS pointer, not the data themselves", "fetch them in the folder it is from: git lfs pull")
 _BY_SUFFIX = {
     ".xlsx": _SHEET, ".xls": _SHEET, ".xlsm": _SHEET, ".ods": _SHEET, ".numbers": _SHEET,
-    ".docx": _OFFICE, ".doc": _OFFICE, ".odt": _OFFICE, ".rtf": _OFFICE, ".pptx": _OFFICE, ".pages": _OFFICE,
-    ".epub": _BOOK, ".mobi": _BOOK, ".azw3": _BOOK, ".fb2": _BOOK, ".pdf": _PDF, ".html": _WEB_PAGE, ".htm": _WEB_PAGE,
-    ".xhtml": _WEB_PAGE, ".mhtml": _WEB_PAGE, ".xml": _XML, ".db": _SQLITE, ".sqlite": _SQLITE, ".sqlite3": _SQLITE,
+    ".docx": _OFFICE, ".doc": _OLD_OFFICE, ".odt": _OFFICE, ".rtf": _OFFICE, ".pptx": _OLD_OFFICE, ".pages": _OLD_OFFICE,
+    ".epub": _BOOK, ".mobi": _OTHER_BOOK, ".azw3": _OTHER_BOOK, ".fb2": _BOOK, ".pdf": _PDF, ".html": _WEB_PAGE, ".htm": _WEB_PAGE,
+    ".xhtml": _WEB_PAGE, ".mhtml": _SAVED_PAGE, ".xml": _XML, ".db": _SQLITE, ".sqlite": _SQLITE, ".sqlite3": _SQLITE,
     ".pkl": _PICKLE, ".pickle": _PICKLE, ".joblib": _PICKLE, ".pt": _PICKLE, ".pth": _PICKLE,
     ".tfrecord": _TFRECORD, ".tfrecords": _TFRECORD, ".tar": _TAR, ".tgz": _TAR, ".tbz2": _TAR, ".txz": _TAR, ".tzst": _TAR,
     ".7z": _SEVEN_ZIP, ".rar": _SEVEN_ZIP, ".h5": _HDF5, ".hdf5": _HDF5, ".npy": _NUMPY, ".npz": _NUMPY, ".orc": _ORC,
@@ -64,7 +70,7 @@ _BY_MAGIC = (
     (b"SQLite format 3\0", _SQLITE),
     (b"\x89HDF\r\n\x1a\n", _HDF5),
     (b"\x93NUMPY", _NUMPY),
-    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", Recognised("a file of an old office program", _PAGES)),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", _OLE),
     (b"{\\rtf", _OFFICE),
     (b"7z\xbc\xaf\x27\x1c", _SEVEN_ZIP),
     (b"Rar!\x1a\x07", _SEVEN_ZIP),
@@ -105,7 +111,8 @@ def by_content(path: Path, name: str, kind: str | None) -> Recognised | None:
     head = read_head(path, name, _HEAD_BYTES)
     for magic, known in _BY_MAGIC:
         if head.startswith(magic):
-            return known
+            # These programs had one container for documents and tables; the name tells which.
+            return (by_name(name) or known) if known is _OLE else known
     for magic, real, what in _READ:
         if head.startswith(magic) and real != kind and not {real, kind} <= {*_ARROW_KINDS} and _ends_with(path, magic):
             return Recognised(what, f"rename it to .{real}")
@@ -138,10 +145,11 @@ def _office_file(path: Path, name: str) -> Recognised | None:
     return _NUMPY if members and all(member.endswith(".npy") for member in members) else None
 
 
-def refusal(shown: str, known: Recognised) -> UsageError:
+def refusal(shown: str, known: Recognised, path: str | None = None) -> UsageError:
     """The error for a recognised file.
 
     Args:
-        shown: the file as the user may write it.
+        shown: what the file is called.
+        path: the file as a command takes it; None where it is called so.
     """
-    return UsageError(f"{shown} is {known.what}", hint=known.todo.format(name=shown))
+    return UsageError(f"{shown} is {known.what}", hint=known.todo.format(name=shlex.quote(path or shown)))

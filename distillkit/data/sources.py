@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import hashlib
 import os
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from distillkit.console import Console
 from distillkit.data.document import Document, DocumentSet
-from distillkit.data.files import find_files, folder_documents, hash_files
+from distillkit.data.files import find_files, folder_documents, from_here, hash_files
 from distillkit.data.formats import file_kind, known_suffixes
 from distillkit.data.notes import ReadingNotes
 from distillkit.data.python_docs import python_docs_fingerprint, python_documents
@@ -68,7 +67,7 @@ def load_documents(
             )
             for split, names in source.splits.items()
         }  # fmt: skip
-        shown = _from_here(path)
+        shown = from_here(path)
         description = f"{shown} ({len(source.files)} files)" if len(source.files) > 1 else shown
     elif _is_python_docs(config):
         documents = list(python_documents(section_bytes, notes, console))
@@ -87,14 +86,6 @@ def load_documents(
         left_out = "; ".join(notes.lines())
         raise UsageError(f"{description}: no text in it ({left_out or 'it is empty or blank'})")
     return DocumentSet(description, splits, fingerprint, notes.lines(), notes.record())
-
-
-def _from_here(path: str) -> str:
-    """A path for messages: as seen from the current folder, where it lies below it."""
-    with contextlib.suppress(OSError):  # The current folder may have been deleted.
-        if Path(path).is_absolute() and Path(path).is_relative_to(Path.cwd()):
-            return os.path.relpath(path)
-    return path
 
 
 def check_source(config: Parameters) -> None:

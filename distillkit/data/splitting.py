@@ -30,6 +30,7 @@ class DocumentSplits:
         train, validation, test: shuffled; none of them empty; no text is in two of them.
         official: True where the source itself says what is held out.
         notes: what the user should know.
+        duplicates: what was left out because a text is there already ("duplicate documents left out"), with how many.
     """
 
     train: list[Document]
@@ -37,6 +38,7 @@ class DocumentSplits:
     test: list[Document]
     official: bool
     notes: list[str] = field(default_factory=list)
+    duplicates: dict[str, int] = field(default_factory=dict)
 
 
 def held_out_examples(config: Parameters) -> int:
@@ -62,6 +64,7 @@ def split_documents(
         UsageError: there are too few documents for three splits.
     """
     notes: list[str] = []
+    duplicates: dict[str, int] = {}
     splits = {name: list(documents) for name, documents in document_set.splits.items() if documents}
     held_out = [name for name in ("validation", "test") if name in splits]
     official = "train" in splits and bool(held_out)
@@ -77,7 +80,7 @@ def split_documents(
         # A lone split, whatever its name, is all there is.
         every = [document for documents in splits.values() for document in documents]
         unique = _unique(every)
-        _note_duplicates(notes, len(every) - len(unique), "duplicate documents left out")
+        _count_duplicates(duplicates, len(every) - len(unique), "duplicate documents left out")
         pooled = _enough(unique, 3, finest, document_set.description)
         if len(pooled) > len(unique):
             notes.append(f"cut finer so that each split gets its share: {len(unique):,} -> {len(pooled):,} documents")
@@ -85,7 +88,7 @@ def split_documents(
         wanted = _held_out_bytes(_size(pooled), held_out_size, max_length)
         splits["test"], rest = _take(pooled, wanted, at_most=len(pooled) - 2)
         splits["validation"], splits["train"] = _take(rest, wanted, at_most=len(rest) - 1)
-    _remove_overlap(splits, notes)
+    _remove_overlap(splits, duplicates)
     for name in ("train", "validation", "test"):
         if not splits[name]:
             raise UsageError(
@@ -93,7 +96,8 @@ def split_documents(
                 hint="give more texts, or texts that differ",
             )
         draw.shuffle(splits[name])
-    return DocumentSplits(splits["train"], splits["validation"], splits["test"], official, notes)
+    notes += [f"{what}: {count:,}" for what, count in duplicates.items()]
+    return DocumentSplits(splits["train"], splits["validation"], splits["test"], official, notes, duplicates)
 
 
 def _size(documents: Sequence[Document]) -> int:
@@ -160,7 +164,7 @@ def _cut_all(documents: Sequence[Document], limit: int) -> list[Document]:
     return cut
 
 
-def _remove_overlap(splits: dict[str, list[Document]], notes: list[str]) -> None:
+def _remove_overlap(splits: dict[str, list[Document]], duplicates: dict[str, int]) -> None:
     """Remove from each split what it repeats, or what a split that judges more holds too."""
     judging: set[bytes] = set()
     for name in ("test", "validation", "train"):
@@ -178,10 +182,10 @@ def _remove_overlap(splits: dict[str, list[Document]], notes: list[str]) -> None
                 kept.append(document)
         splits[name] = kept
         judging |= own
-        _note_duplicates(notes, repeated, f"duplicate documents left out of {name}")
-        _note_duplicates(notes, overlapping, f"documents left out of {name} because they are held out too")
+        _count_duplicates(duplicates, repeated, f"duplicate documents left out of {name}")
+        _count_duplicates(duplicates, overlapping, f"documents left out of {name} because they are held out too")
 
 
-def _note_duplicates(notes: list[str], count: int, what: str) -> None:
+def _count_duplicates(duplicates: dict[str, int], count: int, what: str) -> None:
     if count:
-        notes.append(f"{what}: {count:,}")
+        duplicates[what] = count

@@ -81,7 +81,7 @@ def decode_blocks(
         block = stream.read(BLOCK_BYTES)
     # `newlines` names the line ends met: a string, a tuple of them, or None.
     if any("\r" in end for end in line_ends.newlines or ()):
-        notes.remark(f"{name}: line ends changed to LF")
+        notes.remark_of(name, "line ends changed to LF")
 
 
 def _encoding_of(head: bytes, name: str, notes: ReadingNotes, wanted: str | None) -> tuple[str, int]:
@@ -91,17 +91,17 @@ def _encoding_of(head: bytes, name: str, notes: ReadingNotes, wanted: str | None
         if not head.startswith(mark):
             continue
         fits = wanted_name in (None, encoding) or encoding in _COMPLETED.get(wanted_name or "", ())
-        notes.remark(f"{name}: {remark}" + ("" if fits else f", as its byte-order mark says, not as {wanted}"))
+        notes.remark_of(name, remark + ("" if fits else f", as its byte-order mark says, not as {wanted}"))
         return encoding, len(mark)
     if wanted_name in ("utf-16", "utf-32"):
         sample = head[: len(head) // 4 * 4]
         little = little_endian(sample) if wanted_name == "utf-16" else sample[3::4].count(0) >= sample[0::4].count(0)
-        notes.remark(f"{name}: no byte-order mark, read as {'little' if little else 'big'} endian")
+        notes.remark_of(name, f"no byte-order mark, read as {'little' if little else 'big'} endian")
         return f"{wanted_name}-{'le' if little else 'be'}", 0
     if wanted is None or wanted_name in ("utf-8", "utf-8-sig"):
         return "utf-8", 0
     if not head.isascii() and is_utf8(head):
-        notes.remark(f"{name}: read as {wanted}, as --encoding says, although its beginning is valid UTF-8")
+        notes.remark_of(name, f"read as {wanted}, as --encoding says, although its beginning is valid UTF-8")
     return wanted, 0
 
 

@@ -5,12 +5,15 @@ A wrong column, a test split that is trained on or a table read as prose shows h
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-# Files of which each is named; more are counted.
+from distillkit.data.notes import some_of
+
+# What is told of each of so many groups of files; of more only how many there are.
 _NAMED = 2
-_SHOWN_CHARACTERS = 160
+# With the names of the lines, two lines of a terminal.
+_SHOWN_CHARACTERS = 100
 
 
 def input_report(stats: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -24,7 +27,7 @@ def input_report(stats: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("source", stats["source"]),
         ("read as", _by_file(reading.get("read_as", {}))),
         ("column", _by_file({name: f"{made['column']} ({made['why']})" for name, made in _columns(reading).items()})),
-        ("splits", _splits(reading.get("splits", {}))),
+        ("splits", _splits(reading.get("splits", {}), stats.get("source_documents"))),
         ("texts", _amounts(stats)),
         ("left out", _left_out(stats, reading)),
         ("special tokens", _special_tokens(stats.get("special_tokens"))),
@@ -48,41 +51,59 @@ def _columns(reading: Mapping[str, Any]) -> Mapping[str, Mapping[str, str]]:
 
 def _by_file(found: Mapping[str, str]) -> str:
     """Once where it is the same of all files, else by file."""
-    different = list(dict.fromkeys(found.values()))
-    if len(different) <= 1:
-        return different[0] if different else ""
-    named = [f"{name}: {what}" for name, what in list(found.items())[:_NAMED]]
-    return "; ".join(named) + (f"; {len(found) - _NAMED} more files" if len(found) > _NAMED else "")
+    files: dict[str, list[str]] = {}
+    for name, what in found.items():
+        files.setdefault(what, []).append(name)
+    if len(files) <= 1:
+        return next(iter(files), "")
+    named = [f"{some_of(names)}: {what}" for what, names in list(files.items())[:_NAMED]]
+    others = [name for names in list(files.values())[_NAMED:] for name in names]
+    return "; ".join([*named, *([f"{len(others):,} more {_files(others)} otherwise"] if others else [])])
 
 
-def _splits(documents: Mapping[str, int]) -> str:
+def _files(names: Sequence[str]) -> str:
+    return "file" if len(names) == 1 else "files"
+
+
+def _splits(documents: Mapping[str, int], all_documents: int | None) -> str:
     if not documents:
-        return "the source has none: its documents are divided"
+        amount = "" if all_documents is None else f"{all_documents:,} "
+        return f"the source has none: its {amount}documents are divided"
     return "as in the source: " + ", ".join(f"{split} {count:,} documents" for split, count in documents.items())
 
 
 def _amounts(stats: Mapping[str, Any]) -> str:
     parts = {"train": "to train on", "validation": "to choose by", "test": "to judge by"}
-    amounts = [
-        f"{made['examples']:,} {parts[part]} (of {made['documents']:,} documents)"
-        for part in parts
-        if (made := stats["splits"].get(part))
-    ]
-    return ", ".join(amounts)
+    made = {part: stats["splits"][part] for part in parts if part in stats["splits"]}
+    examples = ", ".join(f"{of_part['examples']:,} {parts[part]}" for part, of_part in made.items())
+    *most, last = [f"{of_part['documents']:,}" for of_part in made.values()]
+    return f"{examples}; from {', '.join(most)} and {last} documents" if most else f"{examples}; from {last} documents"
 
 
 def _left_out(stats: Mapping[str, Any], reading: Mapping[str, Any]) -> str:
     bad = [
-        f"{note['rows']:,} bad rows of {name} ({'; '.join(note['first'])}{'; …' if note['rows'] > len(note['first']) else ''})"
+        f"{note['rows']:,} bad {'row' if note['rows'] == 1 else 'rows'} of {name} ({_first_rows(note, name)})"
         for name, note in reading.get("bad_rows", {}).items()
     ]
     counts = [f"{what.removesuffix(' left out')}: {amount:,}" for what, amount in reading.get("counts", {}).items()]
+    files = [
+        f"{why}: {amount:,} {'file' if amount == 1 else 'files'}"
+        for why, amount in reading.get("files_left_out", {}).items()
+    ]
     dropped = [
         f"texts that {why}: {stats['dropped'][key]:,}"
         for key, why in (("inexact", "a tokenizer cannot spell"), ("too_short", "have fewer than two tokens"))
         if stats["dropped"].get(key)
     ]
-    return "; ".join([*bad, *counts, *dropped]) or "nothing"
+    duplicates = [
+        f"{what.replace(' left out', '', 1)}: {amount:,}" for what, amount in stats.get("duplicates", {}).items()
+    ]
+    return "; ".join([*bad, *files, *counts, *duplicates, *dropped]) or "nothing"
+
+
+def _first_rows(note: Mapping[str, Any], name: str) -> str:
+    first = [row.removeprefix(f"{name}, ") for row in note["first"]]
+    return "; ".join([*first, *(["…"] if note["rows"] > len(first) else [])])
 
 
 def _special_tokens(decided: Mapping[str, Any] | None) -> str:

@@ -96,6 +96,8 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
         "normalised": problems.record(),
         "special_tokens": special.record(),
         "notes": [*documents.notes, *split.notes],
+        "source_documents": sum(map(len, documents.splits.values())),
+        "duplicates": split.duplicates,
         "reading": documents.reading | {"splits": _source_splits(documents)},
         "first_text": examples["train"][0].text,
     }
@@ -158,6 +160,12 @@ def _check_amounts(
     if built < config.sample_size:
         console.warn(
             f"{source} gives {built:,} training examples, fewer than sample_size {config.sample_size:,}: all are used"
+        )
+    short = min((part for part in ("validation", "test")), key=lambda part: len(examples[part]))
+    if config.held_out_size is not None and len(examples[short]) < config.held_out_size:
+        console.warn(
+            f"{source} gives {len(examples[short]):,} {short} examples, fewer than held_out_size "
+            f"{config.held_out_size:,}: a quarter of the text at most is held out for each part"
         )
 
 

@@ -135,7 +135,7 @@ def test_a_folder_of_other_formats_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "scan.pdf").write_bytes(b"x")
     (tmp_path / "a.jsonl").write_text(json.dumps({"text": "A text of some words, which is long enough."}))
     notes = load_documents(Parameters(dataset_path=str(tmp_path)), Console(quiet=True)).notes
-    assert "book.epub is an e-book: convert it: pandoc -t plain book.epub -o texts.txt" in notes
+    assert f"book.epub is an e-book: convert it: pandoc -t plain {tmp_path / 'book.epub'} -o texts.txt" in notes
     assert "files of other formats left out (such as book.epub): 2" in notes
     (tmp_path / "a.jsonl").unlink()
     with pytest.raises(UsageError, match="holds no file that can be read") as caught:
@@ -148,3 +148,30 @@ def test_packed_names_without_a_format_say_how_to_name_them(tmp_path: Path) -> N
     with pytest.raises(UsageError, match="unknown format") as caught:
         check_source(Parameters(dataset_path=str(tmp_path / "corpus.gz")))
     assert "put the format in front of .gz" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("name", "what", "todo"),
+    [
+        ("table.xls", "a spreadsheet", "save the sheet as .csv"),
+        ("letter.doc", "a document of an office program", "save it as plain text"),
+        ("old", "a file of an old office program", "a table as .csv"),
+    ],
+)
+def test_the_name_tells_which_old_office_file_it_is(tmp_path: Path, name: str, what: str, todo: str) -> None:
+    (tmp_path / name).write_bytes(bytes.fromhex("d0cf11e0a1b11ae1") + bytes(600))
+    with pytest.raises(UsageError, match=what) as caught:
+        check_source(Parameters(dataset_path=str(tmp_path / name)))
+    assert todo in (caught.value.hint or "")
+
+
+def test_the_command_of_a_hint_takes_paths_with_blanks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my texts").mkdir()
+    (tmp_path / "my texts" / "a book.pdf").write_bytes(b"%PDF-1.7")
+    with pytest.raises(UsageError, match="a PDF file") as caught:
+        check_source(Parameters(dataset_path=str(tmp_path / "my texts" / "a book.pdf")))
+    assert caught.value.hint == "extract its text: pdftotext 'my texts/a book.pdf' texts.txt"
+    with pytest.raises(UsageError, match="no file that can be read") as caught:
+        check_source(Parameters(dataset_path=str(tmp_path / "my texts")))
+    assert (caught.value.hint or "").endswith("pdftotext 'my texts/a book.pdf' texts.txt")
