@@ -62,6 +62,7 @@ def forward_per_token(
     Args:
         rows: texts in a batch; default: as many as have about 2048 tokens together.
     """
+    length = _readable(shape, length)
     rows = rows or max(1, 2048 // length)
     probe = max(1, min(rows, _PROBE_TOKENS // length or 1))
     timing = _layers(shape, dtype, compute.device, lambda model: _forward(model, probe, length, compute.device), int8)
@@ -80,6 +81,7 @@ def _overhead(shape: ModelShape, dtype: torch.dtype, compute: Compute) -> Timing
 
 def training_per_token(shape: ModelShape, compute: Compute, length: int, rows: int) -> float:
     """Seconds for a token forwards and backwards through all layers, the head left out."""
+    length = _readable(shape, length)
     probe = max(1, min(rows, _PROBE_TOKENS // length or 1))
 
     def step(model: nn.Module) -> Callable[[], object]:
@@ -150,6 +152,11 @@ def hashing_rate() -> float:
     """Bytes per second of a digest, which is what checking and writing files is bound by."""
     data = bytes(1 << 22)
     return len(data) / seconds_of(lambda: hashlib.sha256(data).digest(), torch.device("cpu"))
+
+
+def _readable(shape: ModelShape, length: int) -> int:
+    """The run cuts its texts to what a model has positions for; a plan may be made before they are cut."""
+    return length if shape.positions is None else max(1, min(length, shape.positions))
 
 
 def _forward(model: nn.Module, rows: int, length: int, device: torch.device) -> Callable[[], object]:

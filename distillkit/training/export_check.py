@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from distillkit.errors import PreconditionError, first_line
 from distillkit.evaluation.batched_forward import eval_mode
+from distillkit.models.plain_folder import plain_folder
 from distillkit.silence_libraries import silence_transformers
 
 LONGEST = 128  # Tokens of the text.
@@ -58,9 +59,10 @@ def _load(folder: Path, name: str, trust_remote_code: bool) -> tuple[Any, dict[s
     from transformers import AutoModelForCausalLM
 
     try:
-        with silence_transformers():
+        # The settings of its authors are in its config.json again, those with which its logits would have no name too.
+        with silence_transformers(), plain_folder(folder) as plain:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
-                str(folder), dtype=torch.float32, trust_remote_code=trust_remote_code, local_files_only=True,
+                str(plain), dtype=torch.float32, trust_remote_code=trust_remote_code, local_files_only=True,
                 use_safetensors=True, output_loading_info=True,
             )  # fmt: skip
     except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:

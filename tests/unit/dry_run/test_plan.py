@@ -119,3 +119,11 @@ def test_every_family_can_be_measured(family: str) -> None:
     forward = microbenchmarks.forward_per_token(shape, compute.teacher, compute, 32)
     training = microbenchmarks.training_per_token(shape, compute, 32, 4)
     assert min(forward, training) > 0
+
+
+@pytest.mark.parametrize("role", ["teacher", "student"])
+def test_examples_longer_than_a_model_has_positions_for(models: Path, tmp_path: Path, role: str) -> None:
+    tokenizer = tiny_tokenizer()
+    short = save_model_folder(tmp_path / "short", tiny_model("gpt2", len(tokenizer), layers=2, context=32), tokenizer)
+    config = settings(models, **{f"{role}_model_path": str(short)})
+    assert estimate_run(config, tmp_path / "run", STAGES)["total_seconds"] > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,15 @@ def test_what_was_trained_is_what_is_written(kind: str, tmp_path: Path) -> None:
     write(tmp_path / "best", model)
     assert model.training
     assert (tmp_path / "best" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("settings", [{"return_dict": False}, {"_attn_implementation": "flash_attention_2"}])
+def test_settings_of_its_authors_are_no_part_of_it(settings: dict[str, Any], tmp_path: Path) -> None:
+    model: Any = tiny_model("llama", 64)
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | settings))
+    check_written(tmp_path, model, TEXT)
 
 
 def test_layers_of_another_kind(tmp_path: Path) -> None:
