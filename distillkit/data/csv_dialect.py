@@ -22,6 +22,8 @@ DELIMITERS = (",", ";", "\t", "|")
 _ENOUGH = 0.99  # Beyond this agreement, rows of other widths are bad rows and the delimiter is right.
 _SHOWN = 40
 _MOST_TITLES = 8
+_UNUSUAL_DELIMITERS = ("\x01", "\x1f", "\x02", "^", "~", "¦", "¬", "§", "::", "@@", "##", "$$", "|||")
+_FEWEST_PARTED = 5
 _QUOTED_NAMES = re.compile(r'"[^"]*"( "[^"]*")+')  # What R parts with spaces has its names in quotes.
 _DELIMITER_HINT = "say with --csv-delimiter what parts the cells (tab for a tab)"
 _ONE_COLUMN_HINT = "--csv-delimiter tab reads each line as one text, --csv-delimiter , parts them"
@@ -198,6 +200,7 @@ def _find_trial(
     if _QUOTED_NAMES.fullmatch(lines[0].rstrip("\n")) and _fits(spaced := _only(tried(" "))):
         return spaced
     _check_one_column(trials, lines)
+    _check_unusual(lines)
     return _only(tried(NO_DELIMITER))
 
 
@@ -348,6 +351,28 @@ def _check_one_column(trials: dict[str, Trial], lines: Sequence[str]) -> None:
             raise _UnclearError(
                 f"every row holds '{delimiter_words(mark)}', but the rows do not have the same number of cells ({cells})",
                 f"quote cells that hold it, or {_ONE_COLUMN_HINT if mark == ',' else _DELIMITER_HINT}",
+            )
+
+
+def _check_unusual(lines: Sequence[str]) -> None:
+    """Refuse rows that are parted by what parts cells seldom, and stands in all lines as often: `^`, `::`, Hive's SOH."""
+    filled = [line for line in lines if line.strip()]
+    if len(filled) < _FEWEST_PARTED:
+        return
+    for mark in _UNUSUAL_DELIMITERS:
+        counts = {line.count(mark) for line in filled}
+        if len(counts) == 1 and counts != {0}:
+            shown = repr(mark).strip("'")
+            hint = (
+                f"say it with --csv-delimiter '{mark}'"
+                if len(mark) == 1
+                else "write the table with tabs between its cells"
+            )
+            if not mark.isprintable():
+                hint = f"say it with --csv-delimiter $'{shown}' (bash)"
+            raise _UnclearError(
+                f"every row holds '{shown}', as if it parted the cells",
+                f"{hint}; --csv-delimiter tab reads each line as one text",
             )
 
 

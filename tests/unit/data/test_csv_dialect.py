@@ -306,3 +306,15 @@ def test_names_beside_columns_of_next_to_nothing() -> None:
 def test_a_last_row_of_another_width_is_judged_later() -> None:
     rows = written([(number, text, "5") for number, text in IDS] * 40, ["id", "comment", "stars"]) + "Total: 240 rows\n"
     assert table(rows).columns == ["id", "comment", "stars"]
+
+
+@pytest.mark.parametrize(
+    ("mark", "hint"),
+    [("^", "--csv-delimiter '^'"), ("\x01", "--csv-delimiter $'\\x01'"), ("::", "with tabs between its cells")],
+)
+def test_unusual_delimiters_are_not_part_of_texts(mark: str, hint: str) -> None:
+    text = f"id{mark}text\n" + "".join(f"{number}{mark}{text}\n" for number, text in IDS)
+    assert hint in (refused(text).hint or "")
+    assert table(text, csv_delimiter="tab").width == 1
+    if len(mark) == 1:
+        assert table(text, csv_delimiter=mark).columns == ["id", "text"]
