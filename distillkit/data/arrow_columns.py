@@ -5,11 +5,13 @@ The types say most. Values are read only of the columns that may hold text, so t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from distillkit.data.column_looks import Look, are_turn_fields, is_text
 from distillkit.data.columns import SAMPLE_ROWS, ColumnChoice, choose_column
+from distillkit.errors import UsageError
 
 # Fewer rows are looked at where they are long.
 _SAMPLE_BYTES = 64 << 20
@@ -32,7 +34,9 @@ def choose_arrow_column(
     Raises:
         UsageError: there is no such column, it holds no text, or it is not clear which one is meant.
     """
-    known = {field.name: _look_at_type(field.type) for field in schema}
+    _refuse_doubles(schema, wanted, where)
+    doubles = {name for name, count in Counter(schema.names).items() if count > 1}
+    known = {field.name: _look_at_type(field.type) for field in schema if field.name not in doubles}
     columns: dict[str, Sequence[Any] | Look] = {name: look or _ANY_TEXT for name, look in known.items()}
     open_questions = [name for name, look in known.items() if look is None]
     if wanted is not None:
@@ -49,6 +53,14 @@ def choose_arrow_column(
     if open_questions:
         columns.update(read_first(open_questions))
     return choose_column(columns, None, where)
+
+
+def _refuse_doubles(schema: Any, wanted: str | None, where: str) -> None:
+    """Refuse several columns of one name, where one of them may be meant."""
+    for name, count in Counter(schema.names).items():
+        is_meant = name == wanted or (wanted is None and any(is_text_type(f.type) for f in schema if f.name == name))
+        if count > 1 and is_meant:
+            raise UsageError(f"{where}: {count} columns are called '{name}'", hint="give them names of their own")
 
 
 def first_values(source: Any, names: list[str]) -> dict[str, list[Any]]:

@@ -231,6 +231,12 @@ def _listed(looks: Mapping[str, Look]) -> str:
 def _hint(looks: Mapping[str, Look], prose: Sequence[str]) -> str:
     candidates = prose or [name for name, look in looks.items() if look.kind in _SPOKEN]
     candidates = [name for name in candidates if not _is_outweighed(name, looks)]
+    if not prose:
+        # Titles beside lists that were written as text are not what is looked for.
+        written = [name for name, look in looks.items() if look.label == "JSON written as text"]
+        long = max(written, key=lambda name: looks[name].letters, default=None)
+        if long is not None and all(looks[long].letters > _MUCH_MORE * looks[name].letters for name in candidates):
+            return f"if the text is in {_quoted(long)}, write it into a column of plain text; else {_FLAG_HINT}"
     if not candidates:
         heavy = [name for name, look in looks.items() if look.inner_letters or look.label.startswith("bytes")]
         if not heavy:

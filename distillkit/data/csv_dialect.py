@@ -6,12 +6,14 @@ with what was tried and the option that decides: a text must neither be cut at i
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from distillkit.data.csv_header import Verdict, has_names, has_usual_name, is_number, judge_header
-from distillkit.data.csv_quoting import RowShape, Trial, try_quotings
-from distillkit.data.csv_records import NO_DELIMITER, Dialect, Record, delimiter_words
+from distillkit.data.csv_quoting import RowShape, Trial, read_sample, try_quotings
+from distillkit.data.csv_records import NO_DELIMITER, Dialect, Record, delimiter_words, plain_cells
 from distillkit.data.reading_options import ReadingOptions
 from distillkit.errors import UsageError
 from distillkit.settings.data_values import delimiter_character
@@ -19,6 +21,10 @@ from distillkit.settings.data_values import delimiter_character
 DELIMITERS = (",", ";", "\t", "|")
 _ENOUGH = 0.99  # Beyond this agreement, rows of other widths are bad rows and the delimiter is right.
 _SHOWN = 40
+_MOST_TITLES = 8
+_UNUSUAL_DELIMITERS = ("\x01", "\x1f", "\x02", "^", "~", "¦", "¬", "§", "::", "@@", "##", "$$", "|||")
+_FEWEST_PARTED = 5
+_QUOTED_NAMES = re.compile(r'"[^"]*"( "[^"]*")+')  # What R parts with spaces has its names in quotes.
 _DELIMITER_HINT = "say with --csv-delimiter what parts the cells (tab for a tab)"
 _ONE_COLUMN_HINT = "--csv-delimiter tab reads each line as one text, --csv-delimiter , parts them"
 
@@ -30,7 +36,7 @@ class Table:
     Attributes:
         dialect: delimiter and quotes.
         quoting_given: the user said which quotes there are.
-        skipped_lines: how many lines at the start are no rows: `sep=;`, comments.
+        skipped_lines: how many lines at the start are no rows: `sep=;`, comments, titles.
         columns: the names of the columns; of duplicates only the first one can be chosen.
         has_header: whether the first row names them.
         trailing: rows end in a delimiter that parts nothing.
@@ -87,16 +93,60 @@ def find_table(lines: Sequence[str], options: ReadingOptions, name: str, *, comp
     rows = lines[skipped:]
     if not rows:
         return None
-    given = None if options.csv_delimiter is None else delimiter_character(options.csv_delimiter)
+    found: Table | None = None
+    unclear: _UnclearError | None = None
     try:
-        usual = "\t" if ".tsv" in name.lower() else ","
-        trial = _find_trial(rows, given or named, options, usual=usual, complete=complete)
-        _check_rows(trial, name, skipped, options)
-        table = _with_header(trial, options, skipped)
-        is_plain = not is_marked and _is_usual(table, rows, usual) and has_usual_name(table.columns)
-        return replace(table, remark=None) if is_plain else table
+        found = _table(rows, skipped, named, options, name, complete=complete, is_marked=is_marked)
     except _UnclearError as error:
-        raise UsageError(f"{name}: {error.why}", hint=error.hint) from error
+        unclear = error
+    titles = _title_lines(rows, named) if options.csv_header == "auto" else 0
+    if titles and (found is None or not found.has_header):
+        with contextlib.suppress(_UnclearError):
+            below = _table(rows[titles:], skipped + titles, named, options, name, complete=complete, is_marked=True)
+            if below.has_header and below.width > 1:
+                return replace(below, remark=f"{below.remark}, title lines above it left out")
+    if unclear is not None:
+        raise UsageError(f"{name}: {unclear.why}", hint=unclear.hint) from unclear
+    return found
+
+
+def _table(
+    rows: Sequence[str],
+    skipped: int,
+    named: str | None,
+    options: ReadingOptions,
+    name: str,
+    *,
+    complete: bool,
+    is_marked: bool,
+) -> Table:
+    """How `rows` are to be read, which begin below `skipped` lines.
+
+    Args:
+        named: the delimiter that the file names.
+        is_marked: those lines have to be said.
+    """
+    given = None if options.csv_delimiter is None else delimiter_character(options.csv_delimiter)
+    usual = "\t" if ".tsv" in name.lower() else ","
+    trial = _find_trial(rows, given or named, options, usual=usual, complete=complete)
+    _check_rows(trial, name, skipped, options)
+    table = _with_header(trial, options, skipped)
+    is_plain = not is_marked and _is_usual(table, rows, usual) and has_usual_name(table.columns)
+    return replace(table, remark=None) if is_plain else table
+
+
+def _title_lines(lines: Sequence[str], named: str | None) -> int:
+    """How many lines of one cell stand over a row that names several columns, as in reports from spreadsheets; 0 for none."""
+    for count, line in enumerate(lines[: _MOST_TITLES + 1]):
+        for mark in (named,) if named else DELIMITERS:
+            cells = [cell.strip('"') for cell in plain_cells(line, mark)]
+            if len(cells) > 1 and all(cells) and not any(cell[0].isspace() for cell in cells) and has_names(cells):
+                below = sum(line.count(mark) >= len(cells) - 1 for line in lines[count + 1 : count + 4])
+                return count if has_usual_name(cells) and below == len(lines[count + 1 : count + 4]) > 0 else 0
+        marks = [mark for mark in DELIMITERS if mark in line]
+        if marks and all(sum(map(bool, map(str.strip, plain_cells(line, mark)))) > 1 for mark in marks):
+            return 0
+    return 0
 
 
 def _blank_lines(lines: Sequence[str]) -> int:
@@ -147,7 +197,10 @@ def _find_trial(
     broken = [trial for trial in trials.values() if trial.rows and _is_broken_table(trial)]
     if broken:
         return max(broken, key=lambda trial: (trial.width, trial.agreement))
+    if _QUOTED_NAMES.fullmatch(lines[0].rstrip("\n")) and _fits(spaced := _only(tried(" "))):
+        return spaced
     _check_one_column(trials, lines)
+    _check_unusual(lines)
     return _only(tried(NO_DELIMITER))
 
 
@@ -188,11 +241,21 @@ def _header_width(trial: Trial) -> tuple[int, bool] | None:
     if len(first) == width:
         return width, False
     usual = [row.cells for row in trial.rows[1:] if len(row.cells) == width]
+    if _has_row_names(trial):
+        return width, False
     if len(first) == width - 1 and len(first) > 0 and usual and not any(cells[-1].strip() for cells in usual):
         return width - 1, True
     if len(first) == width + 1 and not first[-1].strip():
         return width, True
     return None
+
+
+def _has_row_names(trial: Trial) -> bool:
+    """Whether the rows begin with their numbers, for which the first row has no name, as R writes tables."""
+    numbers = [row.cells[0] for row in trial.rows[1:] if len(row.cells) == trial.width]
+    if len(trial.rows[0].cells) != trial.width - 1 or len(numbers) < 2 or not has_names(trial.rows[0].cells):
+        return False
+    return numbers == [str(number) for number in range(1, len(numbers) + 1)]
 
 
 def _best(fitting: Sequence[str], trials: dict[str, Trial], usual: str) -> str:
@@ -230,7 +293,8 @@ def _check_prose(trial: Trial, options: ReadingOptions) -> None:
     if (
         mark not in ",;"
         or options.csv_header == "present"
-        or judge_header(rows[0], rows[1:], options.text_column) == "present"
+        or judge_header(rows[0], [row for row in rows[1:] if len(row) == len(rows[0])], options.text_column)
+        == "present"
     ):
         return
     if _has_column_of_values(trial, trial.rows):
@@ -265,6 +329,16 @@ def _are_values(column: Sequence[str]) -> bool:
 def _check_one_column(trials: dict[str, Trial], lines: Sequence[str]) -> None:
     """Refuse what rather is a table: a delimiter in every line, in rows that do not fit together."""
     filled = [line for line in lines if line.strip()]
+    tabs = sum("\t" in line for line in filled)
+    if "\t" in trials and len(filled) > tabs > max(2, len(filled) / 2) and any("\t" not in line for line in filled[1:]):
+        alone = read_sample(lines, Dialect(NO_DELIMITER, "double"), complete=False)
+        if not any(len(row.lines) > 1 for row in alone.rows):  # Code in quotes has tabs too.
+            escapes = any(line.endswith("\\\n") for line in filled)
+            raise _UnclearError(
+                "most lines hold tabs, but not all of them"
+                + (": some end in a backslash, as MySQL writes line ends" * escapes),
+                "export the table with quotes around its cells",
+            )
     for mark, trial in trials.items():
         if len(filled) < 2 or not all(mark in line for line in filled[1:]):
             continue
@@ -277,6 +351,28 @@ def _check_one_column(trials: dict[str, Trial], lines: Sequence[str]) -> None:
             raise _UnclearError(
                 f"every row holds '{delimiter_words(mark)}', but the rows do not have the same number of cells ({cells})",
                 f"quote cells that hold it, or {_ONE_COLUMN_HINT if mark == ',' else _DELIMITER_HINT}",
+            )
+
+
+def _check_unusual(lines: Sequence[str]) -> None:
+    """Refuse rows that are parted by what parts cells seldom, and stands in all lines as often: `^`, `::`, Hive's SOH."""
+    filled = [line for line in lines if line.strip()]
+    if len(filled) < _FEWEST_PARTED:
+        return
+    for mark in _UNUSUAL_DELIMITERS:
+        counts = {line.count(mark) for line in filled}
+        if len(counts) == 1 and counts != {0}:
+            shown = repr(mark).strip("'")
+            hint = (
+                f"say it with --csv-delimiter '{mark}'"
+                if len(mark) == 1
+                else "write the table with tabs between its cells"
+            )
+            if not mark.isprintable():
+                hint = f"say it with --csv-delimiter $'{shown}' (bash)"
+            raise _UnclearError(
+                f"every row holds '{shown}', as if it parted the cells",
+                f"{hint}; --csv-delimiter tab reads each line as one text",
             )
 
 
@@ -320,10 +416,13 @@ def _with_header(trial: Trial, options: ReadingOptions, skipped: int) -> Table:
             f"mend the first row, or {_DELIMITER_HINT}",
         )
     width, trailing = fitting or (len(first), False)
-    first = [*first, ""][:width]
+    row_names = _has_row_names(trial)
+    first = ["", *first] if row_names else [*first, ""][:width]
     below = [row.cells[:width] for row in trial.rows[1:] if width <= len(row.cells) <= width + trailing]
     verdict: Verdict = "present" if options.csv_header == "present" else "absent"
-    if options.csv_header == "auto":
+    if row_names:
+        verdict = "present"
+    elif options.csv_header == "auto":
         verdict = judge_header(first, below, options.text_column)
     if verdict == "unclear":
         raise _UnclearError(

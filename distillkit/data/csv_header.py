@@ -184,6 +184,7 @@ _VALUE = re.compile(r"\d{1,4}[-/.:]\d|https?://|\S+@\S+\.\S|[+-]?[\d.,]+%?$")
 _IDENTIFIER = re.compile(r"[^\W\d_A-Z][^\WA-Z]*(?:[_.\-:][^\W]+)*$|[a-z]+(?:[A-Z][a-z]+)+$|[A-Z_]+$|#\w+$")
 _LONGEST_NAME = 60
 _MOST_WORDS = 5
+_STRAY = 0.1
 
 Verdict = Literal["present", "absent", "unclear"]
 
@@ -218,6 +219,13 @@ def judge_header(first: Sequence[str], below: Sequence[Sequence[str]], wanted: s
         below: the rows that follow, of the same number of cells.
         wanted: the column asked for; a row that holds it is a header.
     """
+    # Columns without a name that hold next to nothing, as spreadsheets write them, say nothing.
+    said = [
+        place
+        for place, cell in enumerate(first)
+        if cell.strip() or sum(bool(row[place].strip()) for row in below) > _STRAY * len(below)
+    ]
+    first, below = [first[place] for place in said], [[row[place] for place in said] for row in below]
     names = [cell.strip() for cell in first]
     if "text" in names or (wanted is not None and wanted in names):
         return "present"

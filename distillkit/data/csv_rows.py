@@ -21,6 +21,10 @@ from distillkit.data.text_decoding import LONGEST_ROW, decode_blocks, decode_lin
 from distillkit.errors import UsageError
 
 _SAMPLE_CHARACTERS = 1 << 20
+# What R, pandas, Polars, databases and Excel write where there is no value.
+_MISSING = frozenset(
+    ("NA", "<NA>", "N/A", "#N/A", "NaN", "nan", "NULL", "null", "None", "\\N", "#NAME?", "#REF!", "#VALUE!")
+)
 _SAMPLE_LINES = 4000
 
 
@@ -137,6 +141,8 @@ def _problem(cell: str) -> str | None:
     """Why a cell is no text; None if it is one."""
     if not cell:
         return "empty"
+    if cell.strip() in _MISSING:
+        return f"{cell.strip()} (no value)"
     if looks_like_number(cell):
         return f"the number {cell.strip()}" if len(cell) < 30 else "a number"
     return None

@@ -7,9 +7,12 @@ from typing import Any, NamedTuple
 
 from distillkit.data.column_looks import look_at
 from distillkit.data.columns import choose_column, kind_of
+from distillkit.data.text_classes import class_of
 from distillkit.errors import UsageError
 
 _DEEPEST = 8
+_MANY_TEXTS = 10
+_MOSTLY = 0.9
 _SPLIT_KEYS = frozenset(("columns", "index", "data", "index_names", "column_names"))
 
 
@@ -139,9 +142,14 @@ def _table_of_lists(value: Mapping[str, Any]) -> ShapedRows | None:
 
 
 def _series(value: Mapping[str, Any]) -> ShapedRows | None:
-    """`{index: text}`, a Series of pandas."""
-    if value and _are_numbers(value) and all(item is None or isinstance(item, str) for item in value.values()):
+    """`{index: text}`, a Series of pandas; `{name: text}` of many texts, which no record has."""
+    if not value or not all(item is None or isinstance(item, str) for item in value.values()):
+        return None
+    if _are_numbers(value):
         return ShapedRows(list(value.values()), "a series of pandas")
+    prose = sum(item is not None and class_of(item) == "prose" for item in value.values())
+    if len(value) >= _MANY_TEXTS and prose >= _MOSTLY * len(value):
+        return ShapedRows(list(value.values()), "texts by name")
     return None
 
 

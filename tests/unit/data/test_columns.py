@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import uuid
 from typing import Any
@@ -125,6 +126,16 @@ def test_titles_beside_what_holds_the_texts() -> None:
     )
     # Alone, they are what is meant.
     assert choose_column({"caption": titles}, None, "a").name == "caption"
+
+
+def test_lists_written_as_text_are_proposed_rather_than_the_titles_beside_them() -> None:
+    steps = [json.dumps([sentence, *PROSE[:4]]) for sentence in PROSE]
+    titles = [f"Cake {word}" for word in sentences(3, 2)]
+    hint = refusal({"title": titles, "directions": steps[: len(titles)]}).hint
+    assert (
+        hint
+        == "if the text is in directions, write it into a column of plain text; else name the column with --text-column"
+    )
 
 
 def test_two_columns_of_prose_are_refused_unless_one_is_called_as_texts_are() -> None:

@@ -251,3 +251,70 @@ def test_a_sample_that_ends_inside_a_cell() -> None:
     assert found.dialect.quoting == "double"
     with pytest.raises(UsageError, match="not valid CSV"):
         find_table(lines, ReadingOptions(), "a.csv", complete=True)
+
+
+@pytest.mark.parametrize(
+    "titles", ["Feedback of the year,,\n,,\n", "Feedback of the year\n\n", "Feedback\nexported on 2021-03-04\n\n"]
+)
+def test_titles_over_the_names_are_no_rows(titles: str) -> None:
+    rows = written([(number, text, "5") for number, text in IDS], ["id", "comment", "stars"])
+    found = table(titles + rows)
+    assert (found.columns, found.has_header) == (["id", "comment", "stars"], True)
+    assert found.skipped_lines == titles.count("\n") - titles.endswith("\n\n") or found.skipped_lines == titles.count(
+        "\n"
+    )
+    assert "title lines above it left out" in (found.remark or "")
+
+
+def test_a_text_above_others_is_no_title() -> None:
+    """One column of texts with commas, the second of which could name columns."""
+    found = table(
+        "A first text of some length\n" + "".join(f"{text}\n" for text in ["A text, a title", *PROSE]),
+        csv_header="absent",
+    )
+    assert found.skipped_lines == 0
+
+
+@pytest.mark.parametrize("delimiter", ["\t", ",", " "])
+def test_row_names_of_r(delimiter: str) -> None:
+    """`write.table`: no name for the first column, quotes behind backslashes, spaces between cells."""
+    texts = ['He said "no", and left.', *PROSE]
+    lines = [
+        f'"{number}"{delimiter}"{text}"{delimiter}0.5'
+        for number, text in enumerate((text.replace('"', '\\"') for text in texts), 1)
+    ]
+    found = table("\n".join([f'"text"{delimiter}"score"', *lines]) + "\n")
+    assert found.columns == ["column1", "text", "score"]
+    assert (found.dialect.delimiter, found.dialect.backslash) == (delimiter, True)
+
+
+def test_cells_broken_by_backslashes_are_not_one_column() -> None:
+    rows = [f"{number}\t{text}\tde" for number, text in IDS]
+    rows[2] = rows[2].replace("saw, and ", "saw\\\nand\\\n")
+    assert "as MySQL writes line ends" in refused("\n".join(rows) + "\n", "a.tsv").message
+    # Tabs inside quoted cells of one column are no table.
+    code = "code\n" + "".join(f'"func f{number}() {{\n\treturn {number}\n\t// done\n}}"\n' for number in range(6))
+    assert table(code).columns == ["code"]
+
+
+def test_names_beside_columns_of_next_to_nothing() -> None:
+    rows = [["ham" if int(number) % 3 else "spam", text, "", ""] for number, text in IDS]
+    found = table(written(rows, ["v1", "v2", "", ""]))
+    assert (found.has_header, found.columns) == (True, ["v1", "v2", "column3", "column4"])
+
+
+def test_a_last_row_of_another_width_is_judged_later() -> None:
+    rows = written([(number, text, "5") for number, text in IDS] * 40, ["id", "comment", "stars"]) + "Total: 240 rows\n"
+    assert table(rows).columns == ["id", "comment", "stars"]
+
+
+@pytest.mark.parametrize(
+    ("mark", "hint"),
+    [("^", "--csv-delimiter '^'"), ("\x01", "--csv-delimiter $'\\x01'"), ("::", "with tabs between its cells")],
+)
+def test_unusual_delimiters_are_not_part_of_texts(mark: str, hint: str) -> None:
+    text = f"id{mark}text\n" + "".join(f"{number}{mark}{text}\n" for number, text in IDS)
+    assert hint in (refused(text).hint or "")
+    assert table(text, csv_delimiter="tab").width == 1
+    if len(mark) == 1:
+        assert table(text, csv_delimiter=mark).columns == ["id", "text"]

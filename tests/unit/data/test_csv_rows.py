@@ -162,3 +162,11 @@ def test_the_limit_of_the_csv_module_is_restored(tmp_path: Path) -> None:
     before = csv.field_size_limit()
     texts(path)
     assert csv.field_size_limit() == before
+
+
+@pytest.mark.parametrize("mark", ["NA", "NaN", "NULL", "null", "\\N", "<NA>", "#N/A"])
+def test_marks_of_missing_values_are_no_texts(tmp_path: Path, mark: str) -> None:
+    path = write(tmp_path / "a.csv", numbered([*PROSE[:8], mark, *PROSE[8:]]))
+    loaded = load(path)
+    assert [document.text for document in loaded.splits["all"]] == PROSE
+    assert any(f"{mark} (no value)" in note for note in loaded.notes)

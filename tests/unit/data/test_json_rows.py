@@ -190,3 +190,10 @@ def test_the_columns_are_those_of_many_rows(tmp_path: Path) -> None:
     assert len(texts(read(tmp_path / "a.jsonl", sparse, bad_rows="skip-all"))) == 50
     late = '{"id": 1}\n' + LINES * 40
     assert texts(read(tmp_path / "a.jsonl", late)) == TEXTS * 40
+
+
+def test_many_texts_by_name(tmp_path: Path) -> None:
+    many = {f"story {number}": f"{TEXTS[0]} And the number {number}." for number in range(12)}
+    assert texts(read(tmp_path / "a.json", json.dumps(many))) == list(many.values())
+    few = dict(list(many.items())[:3])
+    assert "it is not clear which column" in refusal(tmp_path / "a.json", json.dumps(few)).message

@@ -112,3 +112,19 @@ def test_one_text_whose_bytes_are_broken(tmp_path: Path) -> None:
     assert found.reading["bad_rows"]["a.parquet"]["first"] == [
         "a.parquet, row 121, column 'body': bytes that are not UTF-8"
     ]
+
+
+def test_two_columns_of_one_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    arrays = [
+        pyarrow.array(TEXTS),
+        pyarrow.array(TEXTS),
+        pyarrow.array([1] * len(TEXTS)),
+        pyarrow.array([1] * len(TEXTS)),
+    ]
+    parquet.write_table(pyarrow.Table.from_arrays(arrays, names=["text", "text", "n", "n"]), path)
+    for settings in ({}, {"text_column": "text"}):
+        with pytest.raises(UsageError, match="2 columns are called 'text'"):
+            load_documents(Parameters(dataset_path=str(path), **settings), Console(quiet=True))
+    parquet.write_table(pyarrow.Table.from_arrays(arrays[1:], names=["text", "n", "n"]), path)
+    assert texts(load_documents(Parameters(dataset_path=str(path)), Console(quiet=True))) == TEXTS
