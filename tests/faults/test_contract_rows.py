@@ -277,7 +277,9 @@ def test_a_small_held_out_part_is_said(cli: ForkedCli, place: SimpleNamespace, t
     (tmp_path / "a.jsonl").write_text(
         "".join(json.dumps({"text": make_paragraph(generator, 2)}) + "\n" for _ in range(60))
     )
-    done = run(cli, place, "prepare-data", *options(place, tmp_path, dataset_path=tmp_path / "a.jsonl", held_out_size=300))
+    done = run(
+        cli, place, "prepare-data", *options(place, tmp_path, dataset_path=tmp_path / "a.jsonl", held_out_size=300)
+    )
     assert re.search(r"warning: .* gives \d+ (validation|test) examples, fewer than held_out_size 300", done.err)
 
 
