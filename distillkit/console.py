@@ -33,7 +33,8 @@ _ESCAPE_SEQUENCES = re.compile(
 )
 # Other control characters, and the bidirectional overrides that reorder what a reader sees.
 _CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-_SECRETS = re.compile(r"\b(hf_[A-Za-z0-9]{8,}|sk-[A-Za-z0-9_-]{16,})\b|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)")
+# An address comes first: where a token is its user, the password behind it is a secret too.
+_SECRETS = re.compile(r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)|\b(hf_[A-Za-z0-9]{8,}|sk-[A-Za-z0-9_-]{16,})\b")
 
 _PLAIN_SECONDS_BETWEEN_LINES = 10.0
 # Columns of a terminal in which a progress line with everything fits.

@@ -228,12 +228,12 @@ def _folder_source(
     found = _folder_files(folder, notes, output_dir)
     _note_unread(found, notes)
     if not found.files:
-        left_out = "; ".join(notes.lines())
         hint = next(
             iter(found.recognised.values()), f"known formats: {known_suffixes_text()}; rename plain text to .txt"
         )
         if found.lost_links:
             hint = "give the folder that the links lead to, or copy the files: cp -rL"
+        left_out = "; ".join(line for line in notes.lines() if line != hint)
         raise UsageError(
             f"{path_text}: the folder holds no file that can be read" + (f" ({left_out})" if left_out else ""),
             hint=hint,

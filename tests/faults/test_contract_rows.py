@@ -265,6 +265,22 @@ def test_what_is_done_with_the_data_is_said(cli: ForkedCli, place: SimpleNamespa
     done = run(cli, place, "prepare-data", *given)
     assert "documents left out of train because they are held out too: 8" in done.err
     assert re.search(r"warning: .* gives \d+ training examples, fewer than sample_size 5,000: all are used", done.err)
+    line = next(line for line in done.err.splitlines() if line.startswith("left out"))
+    assert "documents of train because they are held out too: 8" in line
+
+
+def test_a_small_held_out_part_is_said(cli: ForkedCli, place: SimpleNamespace, tmp_path: Path) -> None:
+    """A verdict on fewer texts than were asked for is a weaker one."""
+    import random
+
+    generator = random.Random(3)
+    (tmp_path / "a.jsonl").write_text(
+        "".join(json.dumps({"text": make_paragraph(generator, 2)}) + "\n" for _ in range(60))
+    )
+    done = run(
+        cli, place, "prepare-data", *options(place, tmp_path, dataset_path=tmp_path / "a.jsonl", held_out_size=300)
+    )
+    assert re.search(r"warning: .* gives \d+ (validation|test) examples, fewer than held_out_size 300", done.err)
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,7 @@ ANY_TEXT = st.lists(
 @example("\x1b[\x1b[31m")
 @example("\r\r\n\n")
 @example("hf_\x00abcdefgh")
+@example("://hf_abcdefgha:b@")
 @given(ANY_TEXT)
 def test_nothing_dangerous_survives_and_once_is_enough(raw: str) -> None:
     clean = sanitize(raw)
