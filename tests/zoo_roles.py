@@ -197,7 +197,7 @@ def page(outcomes: dict[str, dict[str, str]]) -> str:
         "",
         "A tiny model with random weights of every architecture that `AutoModelForCausalLM` of transformers 5.24 knows, in "
         "each of its roles, compared with transformers' own numbers. Written by `python tests/zoo_roles.py --write`, and "
-        "checked by the tests.",
+        "checked by `pytest tests/zoo`.",
         "",
         "- *teacher*: white box; its logits in a batch are those of each text alone.",
         "- *cached*: its hidden states can be cached exactly; otherwise `--teacher-cache sparse` or `off`.",
