@@ -12,16 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from distillkit.data.csv_header import Verdict, has_names, has_usual_name, is_number, judge_header
+from distillkit.data.csv_preamble import blank_lines, comment_lines, title_lines
 from distillkit.data.csv_quoting import RowShape, Trial, read_sample, try_quotings
-from distillkit.data.csv_records import NO_DELIMITER, Dialect, Record, delimiter_words, plain_cells
+from distillkit.data.csv_records import DELIMITERS, NO_DELIMITER, Dialect, Record, delimiter_words
 from distillkit.data.reading_options import ReadingOptions
 from distillkit.errors import UsageError
 from distillkit.settings.data_values import delimiter_character
 
-DELIMITERS = (",", ";", "\t", "|")
 _ENOUGH = 0.99  # Beyond this agreement, rows of other widths are bad rows and the delimiter is right.
 _SHOWN = 40
-_MOST_TITLES = 8
 _UNUSUAL_DELIMITERS = ("\x01", "\x1f", "\x02", "^", "~", "¦", "¬", "§", "::", "@@", "##", "$$", "|||")
 _FEWEST_PARTED = 5
 _QUOTED_NAMES = re.compile(r'"[^"]*"( "[^"]*")+')  # What R parts with spaces has its names in quotes.
@@ -80,16 +79,16 @@ def find_table(lines: Sequence[str], options: ReadingOptions, name: str, *, comp
     Raises:
         UsageError: it cannot be told how; the message says what was tried and the hint which option decides.
     """
-    blank = skipped = _blank_lines(lines)
+    blank = skipped = blank_lines(lines)
     named = None
     first = lines[skipped].strip() if skipped < len(lines) else ""
     # The line by which Excel is told the delimiter.
     if first[:4].lower() == "sep=" and len(lines[skipped].rstrip("\n").lstrip()) == 5:
         named = lines[skipped].rstrip("\n").lstrip()[4]
         skipped += 1
-    skipped += _comment_lines(lines[skipped:], named)
+    skipped += comment_lines(lines[skipped:], named)
     is_marked = skipped > blank
-    skipped += _blank_lines(lines[skipped:])
+    skipped += blank_lines(lines[skipped:])
     rows = lines[skipped:]
     if not rows:
         return None
@@ -99,7 +98,7 @@ def find_table(lines: Sequence[str], options: ReadingOptions, name: str, *, comp
         found = _table(rows, skipped, named, options, name, complete=complete, is_marked=is_marked)
     except _UnclearError as error:
         unclear = error
-    titles = _title_lines(rows, named) if options.csv_header == "auto" else 0
+    titles = title_lines(rows, named) if options.csv_header == "auto" else 0
     if titles and (found is None or not found.has_header):
         with contextlib.suppress(_UnclearError):
             below = _table(rows[titles:], skipped + titles, named, options, name, complete=complete, is_marked=True)
@@ -133,37 +132,6 @@ def _table(
     table = _with_header(trial, options, skipped)
     is_plain = not is_marked and _is_usual(table, rows, usual) and has_usual_name(table.columns)
     return replace(table, remark=None) if is_plain else table
-
-
-def _title_lines(lines: Sequence[str], named: str | None) -> int:
-    """How many lines of one cell stand over a row that names several columns, as in reports from spreadsheets; 0 for none."""
-    for count, line in enumerate(lines[: _MOST_TITLES + 1]):
-        for mark in (named,) if named else DELIMITERS:
-            cells = [cell.strip('"') for cell in plain_cells(line, mark)]
-            if len(cells) > 1 and all(cells) and not any(cell[0].isspace() for cell in cells) and has_names(cells):
-                below = sum(line.count(mark) >= len(cells) - 1 for line in lines[count + 1 : count + 4])
-                return count if has_usual_name(cells) and below == len(lines[count + 1 : count + 4]) > 0 else 0
-        marks = [mark for mark in DELIMITERS if mark in line]
-        if marks and all(sum(map(bool, map(str.strip, plain_cells(line, mark)))) > 1 for mark in marks):
-            return 0
-    return 0
-
-
-def _blank_lines(lines: Sequence[str]) -> int:
-    """How many lines at the start are blank."""
-    return next((number for number, line in enumerate(lines) if line.strip()), len(lines))
-
-
-def _comment_lines(lines: Sequence[str], named: str | None) -> int:
-    """How many lines at the start are comments (`# …`) over a table."""
-    count = next((number for number, line in enumerate(lines) if not line.startswith("#")), len(lines))
-    if count == 0 or count == len(lines):
-        return 0
-    delimiters = (named,) if named else DELIMITERS
-    parts = [mark for mark in delimiters if lines[count].count(mark) > 0]
-    if any(lines[count - 1].count(mark) == lines[count].count(mark) for mark in parts):
-        return count - 1  # `#id<tab>text` names the columns.
-    return count if parts and has_names(lines[count].rstrip("\n").split(parts[0])) else 0
 
 
 # --- delimiter and quotes ---------------------------------------------------------------------------------------------

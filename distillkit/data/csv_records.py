@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 # Parts nothing: a noncharacter, for files of one column whose texts hold commas.
+DELIMITERS = (",", ";", "\t", "|")
 NO_DELIMITER = "\uffff"
 _DELIMITER_WORDS = {"\t": "tab", NO_DELIMITER: "none (one column)", " ": "space"}
 _QUOTES = {"double": '"', "single": "'"}

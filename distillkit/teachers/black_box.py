@@ -15,7 +15,8 @@ from distillkit.errors import DistillkitError
 from distillkit.run.context import TrainingContext
 from distillkit.storage import make_folder
 from distillkit.teachers.cache_entries import FOLDER
-from distillkit.teachers.generation import Continuation, Prompt, Sampling, generate_continuations
+from distillkit.teachers.generated_file import Continuation, Prompt
+from distillkit.teachers.generation import Sampling, generate_continuations
 from distillkit.teachers.generation_cache import GenerationCache
 
 # Full-length sampling at temperature 1 keeps the teacher's own diversity; the nucleus cuts its unreliable tail.

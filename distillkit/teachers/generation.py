@@ -7,11 +7,7 @@ file in `<name>.settings.json`; a file from other settings is never continued.
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import hashlib
-import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,56 +19,18 @@ from torch import Tensor, nn
 from distillkit.alignment.spelling import is_decoded_by_bytes, spelled_after
 from distillkit.alignment.token_bytes import TokenBytes
 from distillkit.console import Console, ProgressHandle
-from distillkit.durability import sync_file
-from distillkit.errors import DistillkitError, PreconditionError
+from distillkit.errors import DistillkitError
 from distillkit.evaluation.length_batches import longest_first
 from distillkit.interrupts import check_interrupted
 from distillkit.models.decoding import Decoding, choose_tokens
 from distillkit.models.decoding_ways import decoding_way
-from distillkit.storage import explained_write_errors, fingerprint_of, read_json, write_json
+from distillkit.storage import fingerprint_of, write_json
 from distillkit.teachers.continuation_filter import ContinuationFilter
+from distillkit.teachers.generated_file import Continuation, GeneratedFile, Prompt, settings_path_of
 from distillkit.teachers.generation_cache import GenerationCache
 
 # Of the lines and of how they come about; raised when either changes, the filter's judgement included.
 _FORMAT = 3
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """The beginning of a text.
-
-    Attributes:
-        index: names it among the prompts.
-        text: what it says.
-        ids: the same as the teacher reads it, start token included; not empty.
-        bytes: UTF-8 bytes of `text`.
-    """
-
-    index: int
-    text: str
-    ids: Sequence[int]
-    bytes: int
-
-
-@dataclass(frozen=True)
-class Continuation:
-    """What the teacher wrote after a prompt.
-
-    Attributes:
-        index: of the prompt.
-        text: the continuation without the prompt.
-        tokens: how many tokens it was written in, the ending one not counted.
-        finish: "eos" where the teacher ended the text, "length" where it was cut off.
-        kept: whether it is worth learning.
-        reason: why not (`continuation_filter.Reason`).
-    """
-
-    index: int
-    text: str
-    tokens: int
-    finish: str
-    kept: bool
-    reason: str | None
 
 
 @dataclass(frozen=True)
@@ -169,10 +127,10 @@ def generate_continuations(
         **({"decoded": "bytes"} if is_decoded_by_bytes(tokenizer, table) else {}),
     }
     if cache is not None and not output.is_file():
-        write_json(_settings_path(output), settings)
+        write_json(settings_path_of(output), settings)
         cache.fetch(output, settings)
     batch_size = sampling.batch_size
-    file = _OutputFile(output, settings, [prompts[number] for number in order], batch_size, console)
+    file = GeneratedFile(output, settings, [prompts[number] for number in order], batch_size, console)
     judge = ContinuationFilter()
     for done, number in zip(file.reused, order, strict=False):
         if done.kept:
@@ -333,122 +291,3 @@ def _ending_ids(model: nn.Module, tokenizer: Any, *, parse: bool) -> frozenset[i
     endings = [*(of_model if isinstance(of_model, (list, tuple)) else [of_model]), tokenizer.eos_token_id]
     others = [] if parse else tokenizer.all_special_ids
     return frozenset(int(index) for index in [*endings, *others] if index is not None)
-
-
-# --- the file --------------------------------------------------------------------------------------------------------
-
-
-class _OutputFile:
-    """The JSONL file, which grows by whole batches.
-
-    Attributes:
-        reused: what whole batches of an earlier attempt have written.
-    """
-
-    def __init__(
-        self, path: Path, settings: dict[str, Any], prompts: Sequence[Prompt], batch_size: int, console: Console
-    ) -> None:
-        self.path = path
-        self.reused: list[Continuation] = []
-        settings_path = _settings_path(path)
-        if path.is_file():
-            _check_settings(path, settings_path, settings)
-            size = path.stat().st_size
-            self.reused, end = _whole_batches(path, prompts, batch_size)
-            if end < size:
-                console.info(f"{path.name}: {size - end:,} bytes of an unfinished batch are dropped and written again")
-                with explained_write_errors(path):
-                    os.truncate(path, end)
-            if self.reused:
-                console.info(f"{path.name}: {len(self.reused):,} of {len(prompts):,} texts are already written")
-        else:
-            # First the settings: lines without them could not be trusted.
-            write_json(settings_path, settings)
-            with explained_write_errors(path):
-                path.touch()
-
-    def append(self, prompts: Sequence[Prompt], continuations: Sequence[Continuation]) -> None:
-        """Add the lines of a batch: afterwards all of them are on the disk, or none."""
-        lines = "".join(_line(prompt, done) for prompt, done in zip(prompts, continuations, strict=True)).encode(
-            "utf-8"
-        )
-        with explained_write_errors(self.path, len(lines)):
-            before = self.path.stat().st_size
-            try:
-                with self.path.open("ab") as stream:
-                    stream.write(lines)
-                    stream.flush()
-                    sync_file(stream.fileno(), self.path)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    os.truncate(self.path, before)
-                raise
-
-
-def _settings_path(path: Path) -> Path:
-    return path.with_suffix(".settings.json")
-
-
-def _line(prompt: Prompt, done: Continuation) -> str:
-    fields = dataclasses.asdict(done)
-    line = {"index": fields.pop("index"), "prompt": prompt.text, "continuation": fields.pop("text"), **fields}
-    return json.dumps({**line, "check": check_of(line)}, ensure_ascii=False) + "\n"
-
-
-def check_of(line: dict[str, Any]) -> str:
-    """Of a line's content: one with a byte that has changed is not learnt from."""
-    return fingerprint_of(line)[:16]
-
-
-def _check_settings(path: Path, settings_path: Path, settings: dict[str, Any]) -> None:
-    hint = "--force lets the teacher write anew"
-    try:
-        noted = read_json(settings_path)
-    except (OSError, ValueError) as error:
-        raise PreconditionError(
-            f"{path} cannot be continued: its settings in {settings_path.name} cannot be read", hint=hint
-        ) from error
-    if noted == settings:
-        return
-    noted = noted if isinstance(noted, dict) else {}
-    # Fingerprints say nothing to a reader; that they differ does.
-    different = [
-        name if name in ("model", "prompts", "format") else f"{name} {noted.get(name)} instead of {value}"
-        for name, value in settings.items()
-        if noted.get(name) != value
-    ]
-    raise PreconditionError(f"{path} was written with other settings: {', '.join(different)}", hint=hint)
-
-
-def _whole_batches(path: Path, prompts: Sequence[Prompt], batch_size: int) -> tuple[list[Continuation], int]:
-    """The continuations of the batches that are completely written, and the byte at which they end."""
-    reused: list[Continuation] = []
-    whole = end = position = 0
-    with path.open("rb") as stream:
-        for prompt, line in zip(prompts, stream, strict=False):
-            done = _parse(line, prompt)
-            if done is None:
-                break
-            reused.append(done)
-            position += len(line)
-            if len(reused) % batch_size == 0 or len(reused) == len(prompts):
-                whole, end = len(reused), position
-    return reused[:whole], end
-
-
-def _parse(line: bytes, prompt: Prompt) -> Continuation | None:
-    """The continuation that a line holds; None if it is torn or not this prompt's."""
-    try:
-        fields = json.loads(line.decode("utf-8")) if line.endswith(b"\n") else None
-        if (
-            not isinstance(fields, dict)
-            or fields.pop("check", None) != check_of(fields)
-            or fields.pop("prompt", None) != prompt.text
-            or fields.get("index") != prompt.index
-        ):
-            return None
-        done = Continuation(text=fields.pop("continuation", None), **fields)
-    except (ValueError, TypeError):
-        return None
-    valid = isinstance(done.text, str) and isinstance(done.tokens, int) and isinstance(done.kept, bool)
-    return done if valid and done.finish in ("eos", "length") else None

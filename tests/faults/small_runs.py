@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from settings_file import settings_file
-from tiny_models import save_model_folder, tiny_model, tiny_tokenizer, write_texts
+from tiny_models import save_model_folder, teacher_of_letters, tiny_model, tiny_tokenizer, write_texts
 
 from distillkit.storage import TEMPORARY_PREFIX, files_below
 
@@ -40,13 +39,7 @@ def make_models(folder: Path, texts: int = 60) -> Path:
     tokenizer = tiny_tokenizer(384)
     teacher = tiny_model("gpt2", 384, layers=1, hidden=16, seed=1)
     save_model_folder(folder / "teacher", teacher, tokenizer)
-    writer = tiny_model("gpt2", 384, layers=1, hidden=16, seed=4, tie_word_embeddings=False)
-    letters = [index for piece, index in tokenizer.get_vocab().items() if piece.strip("\u0120").isascii()]
-    with torch.no_grad():
-        # It writes nonsense, but of letters, which the filter lets pass.
-        writer.get_parameter("transformer.ln_f.bias").fill_(1.0)
-        writer.get_parameter("lm_head.weight")[letters] += 0.5
-    save_model_folder(folder / "writer", writer, tokenizer)
+    save_model_folder(folder / "writer", teacher_of_letters(tokenizer, seed=4), tokenizer)
     student = tiny_model("gpt2", 384, layers=1, hidden=16, seed=2, dropout=0.1)
     save_model_folder(folder / "student", student, tokenizer)
     write_texts(folder / "texts.txt", texts, sentences=2)

@@ -29,7 +29,7 @@ from distillkit.run.directory import RunDirectory
 from distillkit.run.manifest import load_manifest
 from distillkit.storage import files_below
 from distillkit.teachers import exact_cache as teacher_cache
-from distillkit.teachers import generation, precompute, shards, sparse_cache
+from distillkit.teachers import generated_file, precompute, shards, sparse_cache
 from distillkit.training import checkpoints
 from distillkit.training.trainer import DistillTrainer
 
@@ -315,14 +315,14 @@ def test_every_byte_of_a_written_text(runs: Runs, tmp_path: Path) -> None:
     sound = path.read_bytes()
     lines = sound.splitlines(keepends=True)
     prompts = [
-        generation.Prompt(line["index"], line["prompt"], [1], len(line["prompt"].encode()))
+        generated_file.Prompt(line["index"], line["prompt"], [1], len(line["prompt"].encode()))
         for line in map(json.loads, lines)
     ]
-    reused, end = generation._whole_batches(path, prompts, 2)
+    reused, end = generated_file.whole_batches(path, prompts, 2)
     assert (len(reused), end) == (len(lines), len(sound))
     for damaged in [*every_byte(sound, 300), *(content for _, content in damages(sound, seed=5))]:
         path.write_bytes(damaged)
-        again, end = generation._whole_batches(path, prompts, 2)
+        again, end = generated_file.whole_batches(path, prompts, 2)
         assert sound[:end] == damaged[:end]
         assert again == reused[: len(again)]
         assert len(again) < len(reused) or damaged.startswith(sound)

@@ -21,7 +21,8 @@ from tiny_models import make_paragraph, tiny_model, tiny_tokenizer
 
 from distillkit.console import Console
 from distillkit.errors import DistillkitError
-from distillkit.teachers.generation import Prompt, Sampling, check_of, generate_continuations
+from distillkit.teachers.generated_file import Prompt, check_of
+from distillkit.teachers.generation import Sampling, generate_continuations
 
 PROMPTS, BATCH = 22, 3
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from settings_file import settings_file
-from tiny_models import save_model_folder, tiny_model, tiny_tokenizer, write_texts
+from tiny_models import save_model_folder, teacher_of_letters, tiny_model, tiny_tokenizer, write_texts
 
 from distillkit.cli import app as cli
 from distillkit.data import batching
@@ -47,13 +47,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_model_folder(folder / "teacher", tiny_model("gpt2", 384, layers=1, hidden=16, seed=1), tokenizer)
     save_model_folder(folder / "other", tiny_model("llama", 300, layers=1, hidden=16, seed=3), other)
     save_model_folder(folder / "student", tiny_model("gpt2", 384, layers=1, hidden=16, seed=2), tokenizer)
-    writer = tiny_model("gpt2", 384, layers=1, hidden=16, seed=4, tie_word_embeddings=False)
-    letters = [index for piece, index in tokenizer.get_vocab().items() if piece.strip("\u0120").isascii()]
-    with torch.no_grad():
-        # It writes nonsense, but of letters, which the filter lets pass.
-        writer.get_parameter("transformer.ln_f.bias").fill_(1.0)
-        writer.get_parameter("lm_head.weight")[letters] += 0.5
-    save_model_folder(folder / "writer", writer, tokenizer)
+    save_model_folder(folder / "writer", teacher_of_letters(tokenizer, seed=4), tokenizer)
     write_texts(folder / "texts.txt", 110, sentences=2)
     return folder
 

@@ -13,7 +13,7 @@ from tokenizers import normalizers
 
 from distillkit.data.text_encoder import TextEncoder, make_text_encoder
 from distillkit.teachers.black_box import LONGEST_PROMPT, continuation_rows, make_prompts
-from distillkit.teachers.generation import Continuation, Prompt
+from distillkit.teachers.generated_file import Continuation, Prompt
 
 CASES = [
     ("The quick brown fox", " jumps over the lazy dog."),

@@ -24,7 +24,8 @@ from distillkit.errors import DistillkitError, Interrupted, PreconditionError
 from distillkit.models import decoding
 from distillkit.models.decoding import Decoding, choose_tokens
 from distillkit.teachers.cache_entries import list_caches
-from distillkit.teachers.generation import Continuation, Prompt, Sampling, generate_continuations
+from distillkit.teachers.generated_file import Continuation, Prompt
+from distillkit.teachers.generation import Sampling, generate_continuations
 from distillkit.teachers.generation_cache import GenerationCache
 
 CPU = torch.device("cpu")
