@@ -36,6 +36,13 @@ def distill_models(
     skip_demo: bool = True,
     allow_out_of_range: bool = False,
     trust_remote_code: bool = False,
+    control: bool | None = None,
+    layer_choice: Literal["greedy", "influence", "perplexity", "contiguous", "even"] = "greedy",
+    student_start: Literal["fitted", "cut"] = "fitted",
+    target_parameters: int | None = None,
+    tune_teacher: int = 0,
+    temperature_schedule: Literal["constant", "anneal"] = "constant",
+    alpha_schedule: Literal["constant", "decay"] = "constant",
     text_column: str | None = None,
     bad_rows: Literal["skip", "skip-all", "stop"] = "skip",
     encoding: str | None = None,
@@ -61,7 +68,7 @@ def distill_models(
     teacher_streaming: Literal["auto", "on", "off"] = "auto",
     teacher_precision: Literal["same", "int8"] = "same",
     compile_loss: Literal["auto", "on", "off"] = "auto",
-    quality_gate: Literal["improved", "not-worse", "off"] = "not-worse",
+    quality_gate: Literal["improved", "not-worse", "better-than-control", "off"] = "not-worse",
     datasets: dict[str, dict[str, Any]] = {},
     preset: str | None = None,
     config: str | Path | None = None,
@@ -103,6 +110,13 @@ def distill_models(
         skip_demo: do not show at the end what the models write
         allow_out_of_range: accept values outside the documented ranges
         trust_remote_code: run the Python code that a model's repository brings along
+        control: whether the same student is also trained without the teacher, to see what the teacher was worth
+        layer_choice: how the layers that a student `teacher:N` keeps are chosen
+        student_start: whether what a cut student keeps is fitted to the teacher before the training
+        target_parameters: how many parameters the student `teacher:auto` may have at most
+        tune_teacher: for how many steps the teacher is trained on the texts before it teaches
+        temperature_schedule: how the temperature changes over the training
+        alpha_schedule: how the weight of the teacher changes over the training
         text_column: the column (or JSON key) that holds the text
         bad_rows: what happens to rows of a data file without a usable text (null, empty, only a number)
         encoding: the encoding of the data files, by a name that Python knows

@@ -91,7 +91,7 @@ def parameter_option(name: str, *, hidden: bool = False) -> inspect.Parameter:
         "show_default": False,
         "hidden": hidden,
     }
-    if declared.types()[name] is bool:
+    if declared.kind(name) is bool:
         annotation: Any = Annotated[bool | None, typer.Option("/".join(declared.flags(name)), **common)]
     else:
         annotation = Annotated[str | None, typer.Option(declared.flag(name), metavar=_metavar(name), **common)]
@@ -184,7 +184,7 @@ def parameter_of(flag: str) -> str | None:
 
 def no_such_option(flag: str, parameter: str, name: str) -> UsageError:
     """The error for `flag`, which would set `parameter` and is no option of the subcommand `name`."""
-    if declared.types()[parameter] is bool:
+    if declared.kind(parameter) is bool:
         value = str(not declared.default(parameter)).lower()
     else:
         value = [*declared.facts(parameter).examples, *declared.choices(parameter), "VALUE"][0]

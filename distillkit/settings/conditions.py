@@ -51,3 +51,28 @@ BYTE_PREFIXES = Use(
 SPARSE_TARGETS = Use("--teacher-cache sparse", may_be_sparse)
 MIXTURE = Use("--divergence jsd, skew-kl or skew-reverse-kl", _divergence_except("alpha-beta"))
 EXPONENTS = Use("--divergence alpha-beta", _divergence_except("jsd", "skew-kl", "skew-reverse-kl"))
+
+
+# --- students cut from the teacher ------------------------------------------------------------------------------------
+
+
+def _student(values: Values) -> str:
+    """The student as it was named; "" where a path names it."""
+    return "" if values["student_model_path"] is not None else values["student_model"]
+
+
+def is_cut(values: Values) -> bool:
+    """Whether the student is a part of the teacher."""
+    return _student(values).startswith("teacher:")
+
+
+def has_measured_layers(values: Values) -> bool:
+    """Whether it is left to the program which layers such a student keeps: `teacher:N` rather than `teacher:0,4,9`."""
+    items = _student(values).removeprefix("teacher:").split(",")
+    return is_cut(values) and sum(item.strip().isdigit() for item in items) < 2
+
+
+CUT_STUDENT = Use("a student cut from the teacher (teacher:N)", is_cut)
+MEASURED_LAYERS = Use("a student teacher:N, whose layers are not named", has_measured_layers)
+AUTOMATIC_CUT = Use("the student teacher:auto", lambda values: _student(values) == "teacher:auto")
+TEACHER_IN_WHITE_BOX = Use("white box with alpha above 0", lambda values: is_white_box(values) and values["alpha"] > 0)

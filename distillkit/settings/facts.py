@@ -73,6 +73,7 @@ class ParameterFacts:
             config.yaml reproduces, and never changed for an existing run.
         takes_path: its text may name a file or a folder; Python takes a `Path` for it.
         may_be_blank: white space is a value of it.
+        is_large: a whole number that may be written with a suffix: `60M`, `1.5B`.
         on_command_line: False for what only configuration files, presets, Python and, unless it is a mapping, the
             environment can express.
         opposite_flag: the flag for "no" of a yes-or-no parameter, where `--no-NAME` would be wrong.
@@ -92,6 +93,7 @@ class ParameterFacts:
     location: Literal["directory", "folder"] | None = None
     takes_path: bool = False
     may_be_blank: bool = False
+    is_large: bool = False
     on_command_line: bool = True
     opposite_flag: str | None = None
 

@@ -34,7 +34,7 @@ from distillkit.settings.facts import (
 BoxType = Literal["white", "black"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 LearningRateSchedule = Literal["linear", "cosine", "constant"]
-QualityGate = Literal["improved", "not-worse", "off"]
+QualityGate = Literal["improved", "not-worse", "better-than-control", "off"]
 PrefixMap = Literal["longest", "canonical"]
 TeacherStreaming = Literal["auto", "on", "off"]
 TeacherPrecision = Literal["same", "int8"]
@@ -44,6 +44,10 @@ BadRowPolicy = Literal["skip", "skip-all", "stop"]
 CsvQuoting = Literal["auto", "double", "single", "none"]
 CsvHeader = Literal["auto", "present", "absent"]
 SpecialTokens = Literal["auto", "text", "parse"]
+LayerChoice = Literal["greedy", "influence", "perplexity", "contiguous", "even"]
+StudentStart = Literal["fitted", "cut"]
+TemperatureSchedule = Literal["constant", "anneal"]
+AlphaSchedule = Literal["constant", "decay"]
 
 ENVIRONMENT_PREFIX = "DISTILLKIT_"
 GROUPS = ("models", "data", "distillation", "training", "output", "extras", "advanced")
@@ -155,6 +159,38 @@ class Parameters:
 
     allow_out_of_range: bool = parameter(False, "advanced")
     trust_remote_code: bool = parameter(False, "advanced")
+    control: bool | None = parameter(None, "advanced")
+    layer_choice: LayerChoice = parameter(
+        "greedy", "advanced", affects="prepare-data", used_by=conditions.MEASURED_LAYERS
+    )
+    student_start: StudentStart = parameter(
+        "fitted", "advanced", affects="prepare-data", used_by=conditions.CUT_STUDENT
+    )
+    target_parameters: int | None = parameter(
+        None,
+        "advanced",
+        low=100_000,
+        high=100_000_000_000,
+        possible=at_least(1),
+        affects="prepare-data",
+        used_by=conditions.AUTOMATIC_CUT,
+        is_large=True,
+        examples=("60M", "1.5B"),
+    )
+    tune_teacher: int = parameter(
+        0,
+        "advanced",
+        low=0,
+        high=10_000,
+        possible=NOT_NEGATIVE,
+        affects="distill",
+        used_by=conditions.TEACHER_IN_WHITE_BOX,
+        examples=("100",),
+    )
+    temperature_schedule: TemperatureSchedule = parameter(
+        "constant", "advanced", affects="distill", used_by=conditions.SOFTENED
+    )
+    alpha_schedule: AlphaSchedule = parameter("constant", "advanced", affects="distill")
     text_column: str | None = parameter(None, "advanced", affects="prepare-data", examples=("text", "body"))
     bad_rows: BadRowPolicy = parameter("skip", "advanced", affects="prepare-data")
     encoding: str | None = parameter(None, "advanced", affects="prepare-data", examples=("cp1252", "utf-16", "gb18030"))
@@ -319,7 +355,7 @@ def flags(name: str) -> tuple[str, ...]:
     """The flag of a parameter, and for yes-or-no its opposite; () for what has no flag."""
     if not facts(name).on_command_line:
         return ()
-    if types()[name] is not bool:
+    if kind(name) is not bool:
         return (flag(name),)
     return (flag(name), facts(name).opposite_flag or flag(name).replace("--", "--no-", 1))
 

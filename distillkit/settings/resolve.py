@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import functools
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,7 +154,9 @@ def check_known_name(name: str, where: str, known: Iterable[str] | None = None) 
     names = list(known if known is not None else declared.fields())
     if name in names:
         return
-    near = difflib.get_close_matches(name.lower().replace("-", "_"), names, n=1, cutoff=0.6)
+    wanted = name.lower().replace("-", "_")
+    begun = [known_name for known_name in names if known_name.startswith(f"{wanted}_")]
+    near = begun or difflib.get_close_matches(wanted, names, n=1, cutoff=0.6)
     guess = f"did you mean {near[0]!r}?" if near else "see: distillkit params"
     raise UsageError(f"unknown parameter {name!r} ({where})", hint=guess)
 
@@ -189,7 +192,7 @@ def coerce(name: str, value: Any, where: str) -> Any:
     if empty and declared.is_optional(name):
         return None
     choices = declared.choices(name)
-    wants_bool = declared.types()[name] is bool
+    wants_bool = declared.kind(name) is bool
     try:
         if isinstance(value, bool) != wants_bool and isinstance(value, bool | float | int):
             # pydantic would read `true` as 1, and 1 as true.
@@ -198,6 +201,8 @@ def coerce(name: str, value: Any, where: str) -> Any:
             value = value.strip() if choices else value
             if not value.strip() and not declared.facts(name).may_be_blank:
                 raise ValueError
+            if facts.is_large:
+                value = _without_suffix(value)
         coerced = _adapter(name).validate_python(value)
         if choices and coerced not in choices:
             raise ValueError
@@ -208,6 +213,13 @@ def coerce(name: str, value: Any, where: str) -> Any:
         raise UsageError(
             f"{name}: {value!r} is not {_type_words(name)} ({where}){guess}", hint=f"see: distillkit params {name}"
         ) from error
+
+
+def _without_suffix(text: str) -> str | float:
+    """`60M` -> 60e6, `1.5B` -> 1.5e9; another text as it is."""
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kKmMbBgG])\s*", text)
+    powers = {"k": 3, "m": 6, "b": 9, "g": 9}
+    return round(float(match.group(1)) * 10 ** powers[match.group(2).lower()], 3) if match else text
 
 
 def _from_environment(environment: Mapping[str, str], notes: list[str]) -> dict[str, str]:

@@ -17,7 +17,7 @@ import pytest
 KB = 1 << 10
 # The free space is looked at before the training, which would then not even begin; here the disk fills up later.
 LATER = {
-    "distillkit.stages.distill._check_disk": "@small_runs.unchecked",
+    "distillkit.training.inputs._check_disk": "@small_runs.unchecked",
     "distillkit.teachers.loader.free_disk_bytes": "@small_runs.plenty",
 }
 

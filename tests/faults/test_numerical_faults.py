@@ -269,7 +269,7 @@ def test_batches_without_any_target(
     """Their loss is 0 and moves nothing; the run goes on."""
     from distillkit.stages import distill
 
-    made = distill._teacher_part
+    made = distill.teacher_part
 
     def without(*args: Any) -> Any:
         rows, teacher = made(*args)
@@ -277,7 +277,7 @@ def test_batches_without_any_target(
             row["first_target"] = len(row["student_ids"])
         return rows, teacher
 
-    monkeypatch.setattr(distill, "_teacher_part", without)
+    monkeypatch.setattr(distill, "teacher_part", without)
     # Alone in their batches, some of them are.
     code, said = command(batch_size=1, teacher_cache=cache)
     assert code == 0, said

@@ -25,7 +25,7 @@ TEXTS = {
     "student_model": HelpText(
         what="the small model that is trained",
         effect="Its size decides how fast the result runs, how much memory it takes, and how much it can learn. A student that is already trained on text gets much further in a short run than one that starts from nothing.",
-        choose="Take the largest model that is still fast enough where you will use it. It may be anything that `teacher_model` takes, or `teacher:N`: a copy of the teacher that keeps N of its layers, evenly spaced; `teacher:0,4,9` keeps just these. That is the way to start if you have no small model.",
+        choose="Take the largest model that is still fast enough where you will use it. It may be anything that `teacher_model` takes, or `teacher:N`: a copy of the teacher that keeps N of its layers (`layer_choice` says which); `teacher:0,4,9` keeps just these; `teacher:20,ffn=0.5,heads=0.67,hidden=0.75` keeps also only these shares of the neurons of each layer, of its attention groups and of the width between layers; `teacher:auto` with `target_parameters` looks for the best shape of that size. That is the way to start if you have no small model.",
         example="distillkit distill --teacher-model gpt2-medium --student-model teacher:6",
     ),
     "box_type": HelpText(
@@ -190,6 +190,48 @@ TEXTS = {
         choose="Only for repositories that you trust, best with a fixed revision: `OWNER/NAME@COMMIT`.",
         example="distillkit distill --teacher-model Qwen/Qwen-1_8B --trust-remote-code",
     ),
+    "control": HelpText(
+        what="whether the same student is also trained without the teacher, to see what the teacher was worth",
+        effect="The control starts from the same weights, sees the same texts in the same order and is scored at the same steps, with alpha 0 (black box: on the true texts). `validate` then says which part of the gain is the teacher's, and `--quality-gate better-than-control` can ask for it. It takes about the time of the training itself, less what the teacher takes. Without this setting it is made where it is less than half of the whole run.",
+        choose="`--control` for every figure that you publish; `--no-control` where only the student counts. It can be made later too: `distillkit control --run DIR`.",
+        example="distillkit distill --control",
+    ),
+    "layer_choice": HelpText(
+        what="how the layers that a student `teacher:N` keeps are chosen",
+        effect="They are measured on a few of the run's own training texts. `greedy`: layers are taken away one by one, of those that change their input the least the one that costs the least. `influence`: those are kept that turn their input the most. `perplexity`: those are kept without which, one at a time, the teacher gets worst. `contiguous`: one block of neighbours goes. `even`: evenly spaced, nothing is measured. The choice and its scores are in the manifest and among the plots.",
+        choose="`greedy`, which measured best (docs/recipes.md); `influence` for a very large teacher: it takes one pass. `teacher:0,4,9` names the layers yourself.",
+        example="distillkit distill --teacher-model gpt2-medium --student-model teacher:10 --layer-choice influence",
+    ),
+    "student_start": HelpText(
+        what="whether what a cut student keeps is fitted to the teacher before the training",
+        effect="`fitted`: the last projection of each layer is set, in closed form, so that on the training texts the layer hands on what the teacher would have had there, the layers that were left out included. It takes seconds and no gradient. `cut`: the layers stay as they are in the teacher.",
+        choose="`fitted`, which measured far better (docs/recipes.md). `cut` to compare with others' results.",
+        example="distillkit distill --teacher-model gpt2-medium --student-model teacher:10 --student-start cut",
+    ),
+    "target_parameters": HelpText(
+        what="how many parameters the student `teacher:auto` may have at most",
+        effect="Depths and widths that come to at most so many are scored, the best few are trained for a short while on the same teacher cache, half of them are dropped, and so on; the one that is left is the student. `60M` is 60 million, `1.5B` 1.5 thousand million.",
+        choose="What fits where the student will run: a parameter takes two bytes in bf16.",
+        example="distillkit distill --student-model teacher:auto --target-parameters 60M",
+    ),
+    "tune_teacher": HelpText(
+        what="for how many steps the teacher is trained on the texts before it teaches",
+        effect="The teacher gets to know the kind of text, so that its distributions are better there (teacher correction: Sreenivas et al. 2024, arXiv 2408.11796). Only training texts are used, never held-out ones. It takes the memory of training the teacher. `validate` still measures the teacher as it came.",
+        choose="`0`; some steps where the texts are unlike those that the teacher was made with, and it fits into memory.",
+        example="distillkit distill --tune-teacher 50",
+    ),
+    "temperature_schedule": HelpText(
+        what="how the temperature changes over the training",
+        effect="`constant`: it stays. `anneal`: it falls linearly from `temperature` to 1, so that the student ends on the teacher's own distributions.",
+        choose="`anneal` with a temperature above 1.",
+        example="distillkit distill --temperature 2 --temperature-schedule anneal",
+    ),
+    "alpha_schedule": HelpText(
+        what="how the weight of the teacher changes over the training",
+        effect="`constant`: it stays. `decay`: alpha falls linearly to 0 and beta rises to 1, so that the training ends on the true texts.",
+        choose="`constant`; `decay` where the student ends up less sure of the text than it should be.",
+        example="distillkit distill --alpha 0.7 --alpha-schedule decay",
+    ),
     "text_column": HelpText(
         what="the column (or JSON key) that holds the text",
         effect="Only this column of the table, the JSON lines or the Hub set is read. Without it, the column named `text` is taken, else the only one that is prose, judged by the first 1,000 rows: identifiers, addresses, dates, labels, titles and numbers are not. If that is not clear, or the texts are in chat turns, lists or objects, the program stops and says what each column looks like.",
@@ -342,7 +384,7 @@ TEXTS = {
     ),
     "quality_gate": HelpText(
         what="when validate fails with exit code 4",
-        effect="`not-worse`: only if the student got worse beyond doubt, that is, the whole 95 % interval of its gain is below zero. `improved`: unless a gain is proven, the whole interval being above zero. `off`: never. Verdict and figures are the same in every case.",
+        effect="`not-worse`: only if the student got worse beyond doubt, that is, the whole 95 % interval of its gain is below zero. `improved`: unless a gain is proven, the whole interval being above zero. `better-than-control`: unless it is proven that the teacher has made the student better than training without it (`control`). `off`: never. Verdict and figures are the same in every case.",
         choose="`improved` in scripts that pass the student on, `off` if you want to look at the figures yourself.",
         example="distillkit validate --quality-gate improved",
     ),

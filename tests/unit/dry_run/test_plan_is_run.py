@@ -25,10 +25,10 @@ from distillkit.run.context import TrainingContext
 from distillkit.run.directory import RunDirectory
 from distillkit.settings.parameters import Parameters
 from distillkit.settings.resolve import resolve
-from distillkit.stages.distill import decide
 from distillkit.storage import remove_tree
 from distillkit.teachers.cache_entries import FOLDER
 from distillkit.training.decisions import uses_white_box_teacher
+from distillkit.training.inputs import decide
 
 QUIET = Console(quiet=True)
 USUAL: dict[str, Any] = {
@@ -203,6 +203,7 @@ def test_the_loss_is_compiled_where_planned(
 ) -> None:
     """`auto` goes by the logits of the whole training: counted alike by plan and run."""
     from distillkit.stages import distill
+    from distillkit.training import session
 
     counted: list[int] = []
 
@@ -210,7 +211,7 @@ def test_the_loss_is_compiled_where_planned(
         counted.append(logits)
         raise DistillkitError("far enough")
 
-    monkeypatch.setattr(distill, "compile_loss", noted)
+    monkeypatch.setattr(session, "compile_loss", noted)
     monkeypatch.setattr("distillkit.training.compiling.WORTH_COMPILING", threshold)
     config = configuration(models, prepared, "other", "white", teacher_cache="off", epochs=3)
     folder = prepared / "white-other"

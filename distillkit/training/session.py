@@ -1,0 +1,230 @@
+"""One training of a student: from its start, or its newest checkpoint, to the best and the final student."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import set_seed
+
+from distillkit.data.batching import DistillationCollator
+from distillkit.data.examples import load_examples
+from distillkit.data.training_rows import Row
+from distillkit.device.memory import peak_memory_bytes
+from distillkit.errors import DistillkitError, Interrupted, PreconditionError
+from distillkit.evaluation.batched_forward import head_width
+from distillkit.evaluation.bits_per_byte import score
+from distillkit.evaluation.held_out import scored_texts
+from distillkit.interrupts import check_interrupted, pending
+from distillkit.run.context import TrainingContext
+from distillkit.silence_libraries import silence_transformers
+from distillkit.storage import file_records, files_below, make_folder, records_problem
+from distillkit.teachers.protocol import TeacherSource
+from distillkit.training.arguments import total_steps, training_arguments
+from distillkit.training.compiling import compile_loss
+from distillkit.training.export import export_student
+from distillkit.training.metrics_log import MetricsLog
+from distillkit.training.objectives import training_objective
+from distillkit.training.trainer import DistillTrainer, Progress
+
+
+def _hint(context: TrainingContext, source: TeacherSource | None) -> None:
+    """What the experiment in benchmarks/cross_tokenizer found; the defaults stay what they are."""
+    config = context.config
+    if source is None or context.pair.same_tokenizer or config.temperature <= 1:
+        return
+    if config.alignment in ("auto", "bpm"):
+        context.console.info(
+            "hint: across tokenizers temperature 1 made better students in our measurements (docs/cross-tokenizer.md): "
+            "--temperature 1 --alpha 0.5, or --preset tuned"
+        )
+
+
+@dataclass(frozen=True)
+class TrainingPlace:
+    """Where a training writes: the run directory itself, or a folder in it for a training beside the real one.
+
+    Attributes:
+        folder: holds checkpoints/, student/ and metrics.jsonl.
+    """
+
+    folder: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    @property
+    def student(self) -> Path:
+        return self.folder / "student"
+
+    @property
+    def best_student(self) -> Path:
+        """The best student by held-out score, or the final one where no best is kept."""
+        best = self.student / "best"
+        return best if best.is_dir() else self.student / "final"
+
+    @property
+    def metrics(self) -> Path:
+        return self.folder / "metrics.jsonl"
+
+
+def train_student(
+    context: TrainingContext,
+    student: nn.Module,
+    source: TeacherSource | None,
+    rows: Sequence[Row],
+    place: TrainingPlace,
+    checkpoint: Path | None,
+    fingerprint: str,
+    *,
+    label: str = "training",
+) -> dict[str, Any]:
+    """Train a student and write it.
+
+    Args:
+        context: its configuration decides alpha, beta and everything else of the training.
+        student: the student before training; trained in place.
+        source: of the teacher's targets; None where the teacher's distributions have no part.
+        rows: the texts.
+        place: where everything goes.
+        checkpoint: in `place.checkpoints`, to continue from.
+        fingerprint: what the checkpoints belong to.
+        label: what the progress display calls it.
+
+    Returns:
+        Its figures, for metrics.json.
+
+    Raises:
+        DistillkitError: a loss or a score is no number, or something cannot be written.
+        PreconditionError: the best student that an earlier attempt has exported is damaged.
+        Interrupted: a signal arrived; the last step is saved.
+    """
+    config, run, compute, console = context.config, context.run, context.compute, context.console
+    objective = training_objective(context, source)
+    _hint(context, source)
+    progress = Progress.load(checkpoint) if checkpoint else Progress()
+    resumed_step = int(checkpoint.name.removeprefix("step-")) if checkpoint else 0
+    log = MetricsLog(place.metrics if config.save_metrics else None, resumed_step)
+    set_seed(config.seed)
+    make_folder(place.checkpoints)
+    steps = total_steps(config, len(rows))
+    if checkpoint:
+        console.info(f"continuing from step {resumed_step} of {steps}")
+    lengths = [len(row["student_ids"]) for row in rows]
+    compiled = compile_loss(context, sum(lengths) * head_width(student) * config.epochs)
+    with console.progress(label, total=steps, unit="steps", completed=resumed_step) as display:
+        trainer = DistillTrainer(
+            model=student,
+            args=training_arguments(config, compute, place.checkpoints, len(rows), resumed=checkpoint is not None),
+            train_dataset=_Rows(rows),
+            eval_dataset=_Rows(()),  # `evaluate` scores the validation part itself; the Trainer only asks for one
+            data_collator=DistillationCollator(
+                white_box=source is not None,
+                aligned=source is not None and source.pairs_rows and context.pairs_rows,
+                prepare=objective.prepare,
+            ),
+            objective=objective,
+            alpha=config.alpha,
+            beta=config.beta,
+            schedule=config.lr_schedule,
+            lengths=lengths,
+            held_out_score=_held_out_score(context),
+            fingerprint=fingerprint,
+            on_best=_keep_best(context, place) if config.save_best_model else None,
+            metrics_log=log,
+            progress=progress,
+            display=display,
+            teacher=source,
+            compile_kernels=compiled,
+        )
+        with silence_transformers():
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    number = pending()
+    if number is not None and trainer.state.global_step < trainer.state.max_steps:
+        raise Interrupted(number, f"stopped after step {trainer.state.global_step} of {steps}; it is saved")
+    _check_best(place, progress)
+    final = trainer.accelerator.unwrap_model(trainer.model)
+    export_student(place.student / "final", final, context.pair, config, run)
+    check_interrupted()
+    return _figures(trainer, source)
+
+
+class _Rows(torch.utils.data.Dataset[dict[str, Any]]):
+    """Examples in memory; token lists are small beside the models."""
+
+    def __init__(self, rows: Sequence[dict[str, Any]]) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.rows[index]
+
+
+def _held_out_score(context: TrainingContext) -> Callable[[nn.Module], float]:
+    """Bits per byte of the validation part. Not interruptible: a step that is scored is also saved."""
+    compute = context.compute
+    texts = scored_texts(load_examples(context.run.data / "validation"), context.encoders.student, "student")
+
+    def held_out(model: nn.Module) -> float:
+        value = score(
+            model, texts, device=compute.device, autocast_dtype=compute.autocast, interruptible=False
+        ).bits_per_byte
+        if not math.isfinite(value):
+            raise DistillkitError(f"the held-out score became {value}", hint="lower --learning-rate")
+        return value
+
+    return held_out
+
+
+def _keep_best(context: TrainingContext, place: TrainingPlace) -> Callable[[nn.Module], list[dict[str, Any]]]:
+    def keep(model: nn.Module) -> list[dict[str, Any]]:
+        export_student(place.student / "best", model, context.pair, context.config, context.run)
+        return file_records(place.folder, without_cards(files_below(place.student / "best")))
+
+    return keep
+
+
+def without_cards(paths: Sequence[Path]) -> list[Path]:
+    """`validate` writes its figures into the cards."""
+    return [path for path in paths if path.name != "README.md"]
+
+
+def _check_best(place: TrainingPlace, progress: Progress) -> None:
+    """Refuse to offer another student than the one that was the best.
+
+    Raises:
+        PreconditionError: its files are not those that were exported, perhaps in an earlier attempt.
+    """
+    problem = records_problem(place.folder, progress.best)
+    if problem is not None:
+        raise PreconditionError(f"the best student is damaged: {problem}", hint="train anew with --force")
+
+
+def _figures(trainer: DistillTrainer, source: TeacherSource | None) -> dict[str, Any]:
+    progress = trainer.progress
+    seconds = trainer.seconds_so_far()
+    figures: dict[str, Any] = {
+        "train": {
+            "steps": trainer.state.global_step,
+            "tokens": progress.tokens,
+            "seconds": round(seconds, 3),
+            "tokens_per_second": round(progress.tokens / max(seconds, 1e-9), 2),
+            "peak_memory_bytes": peak_memory_bytes(),
+        },
+        "decisions": {"compiled_loss": "on" if trainer.compile_kernels else "off"},
+        "best": {"step": trainer.state.best_global_step, "bits_per_byte": trainer.state.best_metric},
+    }
+    if source is not None:
+        figures["teacher_pass"] = source.figures()
+    mass = trainer.objective.mass
+    if mass.rows:
+        figures["alignment"] = {"mass_mapped": mass.mapped / mass.rows, "rows": mass.rows}
+    return figures
