@@ -117,7 +117,7 @@ def _student(model: Any, blocks: nn.ModuleList, path: str, kept: Sequence[int]) 
     try:
         for name, value in changed.items():
             setattr(text, name, value)
-        read = _read_again(config)
+        read = read_again(config)
         student = empty_copy(model, read)
         found = _blocks_at(student, path)
     except Exception as error:
@@ -134,8 +134,8 @@ def _student(model: Any, blocks: nn.ModuleList, path: str, kept: Sequence[int]) 
     return student
 
 
-def _read_again(config: Any) -> Any:
-    """As it will be loaded: what a configuration derives when it is read counts, not what it was set to."""
+def read_again(config: Any) -> Any:
+    """A configuration as it will be loaded: what it derives when it is read counts, not what it was set to."""
     with tempfile.TemporaryDirectory(prefix="distillkit-") as folder, silence_transformers():
         config.save_pretrained(folder)
         read = type(config).from_pretrained(folder)
@@ -194,6 +194,11 @@ def _share_out(model: Any, student: Any, path: str, kept: Sequence[int]) -> None
             place, rest = name.removeprefix(prefix).split(".", 1)
             source = f"{prefix}{kept[int(place)]}.{rest}"
         state[name] = copied(source)
+    give_weights(student, state, model)
+
+
+def give_weights(student: Any, state: dict[str, Tensor], model: Any) -> None:
+    """Make `state` the weights of a model that has none; how it is trained and how it writes comes from `model`."""
     student.load_state_dict(state, assign=True)
     student.tie_weights()
     for weights in student.parameters():
