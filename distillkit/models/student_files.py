@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from distillkit.models.plain_folder import ATTENTION_SETTINGS, OUTPUT_SETTINGS, plain_folder
+from distillkit.models.plain_folder import ATTENTION_SETTINGS, OUTPUT_SETTINGS, plain_config, plain_folder
 from distillkit.silence_libraries import silence_transformers
 from distillkit.storage import read_json
 
@@ -98,8 +98,8 @@ def _rewrite(path: Path, content: Any) -> None:
 
 
 def student_config(saved: dict[str, Any], origin: Path, model: Any, trust_remote_code: bool) -> dict[str, Any]:
-    """The origin's config.json with the settings in which the student differs from it: the number of its layers, the rows
-    of its embedding, the format of its weights.
+    """The origin's config.json with the settings in which the student differs from it: the number of its layers, its
+    widths, the rows of its embedding, the format of its weights.
 
     Args:
         saved: config.json as `save_pretrained` has written it.
@@ -119,7 +119,12 @@ def student_config(saved: dict[str, Any], origin: Path, model: Any, trust_remote
         return {name: value for name, value in saved.items() if name != "use_cache"} | (
             {} if kept is None else {"use_cache": kept}
         )
-    _update(written, _as_json(before), _as_json(model.config), getattr(before, "attribute_map", {}))
+    after, aliases = _as_json(model.config), getattr(before, "attribute_map", {})
+    _update(written, _as_json(before), after, aliases)
+    # What the origin leaves to be derived (Llama's size of a head, from the hidden size) may now be derived otherwise.
+    with silence_transformers():
+        again = type(model.config).from_dict(plain_config(written))
+    _update(written, _as_json(again), after, aliases)
     _set_formats(written, str(next(model.parameters()).dtype).removeprefix("torch."))
     own = type(model).__name__
     if own not in (written.get("architectures") or ()):

@@ -30,9 +30,7 @@ class Importance:
     hidden: Tensor
 
 
-def measure_importance(
-    model: nn.Module, texts: Sequence[Tensor], family: Family, sizes: Sizes
-) -> Importance:
+def measure_importance(model: nn.Module, texts: Sequence[Tensor], family: Family, sizes: Sizes) -> Importance:
     """Read the texts once.
 
     With a mean over the tokens t of a text b, and the L2 norm over texts:
@@ -55,7 +53,11 @@ def measure_importance(
         return lambda read_BTF: _add(ffn[layer], read_BTF.abs())
 
     def heads(layer: int) -> Callable[[Tensor], None]:
-        return lambda read_BTQ: _add(groups[layer], read_BTQ.unflatten(-1, (sizes.groups, -1)).norm(dim=-1))
+        def add(read_BTQ: Tensor) -> None:
+            read_BTGq = read_BTQ.unflatten(-1, (sizes.groups, -1))
+            _add(groups[layer], torch.linalg.vector_norm(read_BTGq, dim=-1, dtype=torch.float32))
+
+        return add
 
     def columns(name: str) -> Callable[[Tensor], None]:
         return lambda written_BTD: _add(norms[name], written_BTD.abs())
@@ -71,9 +73,7 @@ def measure_importance(
     return Importance(ffn.sqrt(), groups.sqrt(), hidden)
 
 
-def norm_scales(
-    model: nn.Module, texts: Sequence[Tensor], family: Family, columns: Tensor
-) -> dict[str, float]:
+def norm_scales(model: nn.Module, texts: Sequence[Tensor], family: Family, columns: Tensor) -> dict[str, float]:
     """By what each norm's weight has to be multiplied once only some hidden columns are left.
 
     A norm divides by the root mean square s of all columns (LayerNorm: by their standard deviation), the narrower one by
@@ -93,7 +93,7 @@ def norm_scales(
 
     def ratio(name: str, norm: Any) -> Callable[[Tensor], None]:
         def add(read_BTD: Tensor) -> None:
-            states = read_BTD.double()
+            states = read_BTD.float()
             left = states[..., columns.to(states.device)]
             sums[name] += float((_spread(left, norm) / _spread(states, norm)).sum())
 
@@ -128,20 +128,26 @@ def _add(sums: Tensor, values_BTN: Tensor) -> None:
 
 @contextlib.contextmanager
 def _reading(module: nn.Module, note: Callable[[Tensor], None]) -> Iterator[None]:
-    hook = module.register_forward_pre_hook(lambda _, inputs: note(inputs[0]))
+    def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        note(inputs[0])
+
+    handle = module.register_forward_pre_hook(hook)
     try:
         yield
     finally:
-        hook.remove()
+        handle.remove()
 
 
 @contextlib.contextmanager
 def _writing(module: nn.Module, note: Callable[[Tensor], None]) -> Iterator[None]:
-    hook = module.register_forward_hook(lambda _, __, output: note(output))
+    def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        note(output)
+
+    handle = module.register_forward_hook(hook)
     try:
         yield
     finally:
-        hook.remove()
+        handle.remove()
 
 
 def _read(model: Any, texts: Sequence[Tensor]) -> None:

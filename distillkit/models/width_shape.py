@@ -161,9 +161,7 @@ def sizes_of(config: Any) -> Sizes:
         UsageError: its width cannot be cut.
     """
     family = family_of(config)
-    hidden, heads, groups, ffn = (
-        getattr(config, family.names[name]) for name in ("hidden", "heads", "groups", "ffn")
-    )
+    hidden, heads, groups, ffn = (getattr(config, family.names[name]) for name in ("hidden", "heads", "groups", "ffn"))
     head = getattr(config, family.head_size, None) if family.head_size else None
     return Sizes(
         ffn=4 * hidden if ffn is None else ffn,  # As GPT-2 reads it.
@@ -188,7 +186,7 @@ def narrowed_sizes(config: Any, width: WidthCut) -> Sizes:
     if FAMILIES[config.model_type].head_size is None:
         groups, hidden = _tied_to_heads(whole, width)
     else:
-        groups = _kept("heads", width.heads, whole.groups, 1, f", each with its {whole.queries} query heads")
+        groups = _kept("heads", width.heads, whole.groups, 1, whole.queries)
         divisor = groups * whole.queries if config.model_type in _DIVIDED_BY_HEADS else 1
         hidden = _divided(whole, width, groups, divisor)
     return Sizes(ffn, groups, hidden, whole.queries, whole.head)
@@ -229,7 +227,9 @@ def narrowed_config(config: dict[str, Any], width: WidthCut) -> dict[str, Any]:
     if kind not in FAMILIES:
         raise _unknown(kind)
     with silence_transformers():
-        read: Any = AutoConfig.for_model(kind, **{name: value for name, value in config.items() if name != "model_type"})
+        read: Any = AutoConfig.for_model(
+            kind, **{name: value for name, value in config.items() if name != "model_type"}
+        )
     values = narrowed_values(read, width)
     # Another name of a setting would contradict it.
     aliases = {alias for alias, real in read.attribute_map.items() if real in values}
@@ -240,16 +240,17 @@ def _multiple(total: int) -> int:
     return _MULTIPLE if total >= _SMALLEST_ROUNDED else 1
 
 
-def _kept(name: str, wanted: float | None, total: int, multiple: int, more: str = "") -> int:
+def _kept(name: str, wanted: float | None, total: int, multiple: int, queries: int = 1) -> int:
     """A share rounded to the nearest multiple, at least one; a count as it is."""
     if wanted is None or wanted == 1:
         return total
     if wanted < 1:
         return multiple * min(total // multiple, max(1, math.floor(wanted * total / multiple + 0.5)))
     if wanted > total:
-        what = {"ffn": "neurons in each layer", "heads": "key/value groups", "hidden": "numbers in a hidden state"}[name]
+        groups = f"key/value groups, each with its {queries} query heads" if queries > 1 else "attention heads"
+        what = {"ffn": "neurons in each layer", "heads": groups, "hidden": "numbers in a hidden state"}[name]
         raise UsageError(
-            f"the teacher has {total} {what}{more}, so {name}={wanted:g} cannot be kept",
+            f"the teacher has {total} {what}, so {name}={wanted:g} cannot be kept",
             hint=f"use at most {name}={total}, or a share such as {name}=0.5",
         )
     return int(wanted)
