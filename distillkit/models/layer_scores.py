@@ -5,6 +5,7 @@ All of it is before any training. The numbers behind the ways are in benchmarks/
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ def influence(states: Sequence[Tensor]) -> list[float]:
         A number from 0 to 2 for each block.
     """
     scores = []
-    for before, after in zip(states[:-1], states[1:], strict=True):
+    for before, after in itertools.pairwise(states):
         scores.append(1 - float(_cosine(before, after).mean()))
     return scores
 
