@@ -12,6 +12,7 @@ import pytest
 import torch
 from tiny_models import tiny_model
 from torch import Tensor, nn
+from zoo_models import zoo_model
 
 from distillkit.console import Console
 from distillkit.errors import Interrupted
@@ -311,8 +312,9 @@ def test_the_record_of_a_choice() -> None:
 
 
 def test_choices_that_cannot_be_saved() -> None:
-    # Every second layer has experts; a rhythm cannot follow any choice of layers.
-    model = zoo_model("jamba")
-    assert nearest_savable(model, [0, 1]) == [0, 1]
-    near = nearest_savable(model, [0])
-    assert len(near) == 1
+    # The first layer alone has a norm in front of it.
+    model = zoo_model("rwkv")
+    assert nearest_savable(model, [0, 2]) == [0, 2]
+    assert nearest_savable(model, [1, 2]) == [0, 2]
+    choice = LayerChoice("influence", [1, 2], 4).but([0, 2], "why")
+    assert (choice.kept, choice.remarks) == ([0, 2], ["why"])
