@@ -50,6 +50,8 @@ class BlockChain:
         self._start, self._state = 0, None
         self._wanted: frozenset[int] = frozenset()
         self._seen: dict[int, Tensor] = {}
+        self._checked = False
+        self._problem: NotAChainError | None = None
 
     def __len__(self) -> int:
         return len(self.blocks)
@@ -129,12 +131,22 @@ class BlockChain:
         return output
 
     def check(self, ids_BT: Tensor) -> None:
-        """Prove on a few tokens that the blocks are a chain.
+        """Prove on a few tokens, once, that the blocks are a chain.
 
         Raises:
             NotAChainError: a pass that begins in the middle ends elsewhere, or a pass without blocks is not possible.
         """
-        ids, count = ids_BT[:1, :_PROBE_TOKENS], len(self.blocks)
+        if not self._checked:
+            try:
+                self._try(ids_BT[:1, :_PROBE_TOKENS])
+            except NotAChainError as error:
+                self._problem = error
+            self._checked = True
+        if self._problem is not None:
+            raise self._problem
+
+    def _try(self, ids: Tensor) -> None:
+        count = len(self.blocks)
         try:
             whole, _ = self.run(ids, places=range(count + 1))
             for start in {1, count // 2, count - 1} & set(range(1, count)):

@@ -196,7 +196,9 @@ _SCORES = (
 def _layers(cut: Mapping[str, Any], heading: str) -> Figure | None:
     kept = set(cut.get("kept") or ())
     name, label = next(((name, label) for name, label in _SCORES if cut.get(name)), ("", ""))
-    values = {layer: number for layer, value in enumerate(cut.get(name) or ()) if (number := _finite(value)) is not None}
+    values = {
+        layer: number for layer, value in enumerate(cut.get(name) or ()) if (number := _finite(value)) is not None
+    }
     if not values:
         return None
     figure, (axes,) = _new_figure("The teacher's layers, and which the student has", heading)

@@ -35,6 +35,7 @@ from distillkit.teachers.loader import teacher_memory
 _LONGEST, _LONGEST_TRIAL = 128, 96  # Tokens of a text that are read.
 INFLUENCE_TOKENS, TRIAL_TOKENS, FIT_TOKENS = 2048, 768, 16384
 _BATCH_TOKENS = 1024
+_NOT_FITTED = "the layers cannot be fitted to the teacher ({}): the student starts with them as they are"
 
 
 @dataclass(frozen=True)
@@ -165,9 +166,12 @@ def begin_cut_student(
     with opened as teacher:
         choice = _choice(reference.layers, config.layer_choice, teacher, drawn, console)
         remarks, kept = choice.remarks, choice.kept
-        if teacher.chain is not None:
-            losses |= _losses_of_layers(teacher.chain, kept, drawn.trial)
         fitting = fitting and len(kept) < choice.total
+        problem = _problem(teacher, drawn)
+        if fitting and problem is not None:
+            fitting, remarks = False, [*remarks, _NOT_FITTED.format(problem)]
+        if teacher.chain is not None and problem is None:
+            losses |= _losses_of_layers(teacher.chain, kept, drawn.trial)
         targets = teacher.states(_batches(drawn.fit), target_places(kept, choice.total)) if fitting else []
     del teacher, opened
     trim_heap()  # The teacher and the student are never in memory together.
@@ -283,16 +287,24 @@ def _choice(
     return choice.but(kept, f"{said}: the nearest that can are kept")
 
 
+def _problem(teacher: _OpenTeacher, drawn: CutTexts) -> str | None:
+    """Why the teacher's layers cannot run one by one; None if they can."""
+    try:
+        if teacher.chain is not None:
+            teacher.chain.check(drawn.trial)
+    except NotAChainError as error:
+        return str(error)
+    return None
+
+
 def _losses_of_layers(chain: BlockChain, kept: Sequence[int], trial: Tensor) -> dict[str, float]:
-    """Of the teacher, and of the teacher with the layers that are kept alone; {} where it cannot run with these alone."""
-    with contextlib.suppress(NotAChainError):
-        found: dict[str, float] = {}
-        for name, layers in (("teacher", range(len(chain))), ("cut", kept)):
-            _, logits = chain.run(trial, kept=layers, head=True)
-            if logits is not None:
-                found[name] = mean_loss(logits, trial)
-        return found
-    return {}
+    """Of the teacher, and of the teacher with the layers that are kept alone."""
+    found: dict[str, float] = {}
+    for name, layers in (("teacher", range(len(chain))), ("cut", kept)):
+        _, logits = chain.run(trial, kept=layers, head=True)
+        if logits is not None:
+            found[name] = mean_loss(logits, trial)
+    return found
 
 
 # --- the student ------------------------------------------------------------------------------------------------------
@@ -322,7 +334,7 @@ def _fitted(
                 advance=progress.advance,
             )  # fmt: skip
     except NotAChainError as error:
-        return [], [f"the layers cannot be fitted to the teacher ({error}): the student starts with them as they are"]
+        return [], [_NOT_FITTED.format(error)]
     if not any(fit.after is not None for fit in fits):
         reasons = dict.fromkeys(fit.why for fit in fits if fit.why)
         return fits, [f"no layer could be fitted to the teacher ({'; '.join(map(str, reasons))})"]

@@ -7,13 +7,12 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_models import save_model_folder, tiny_model, tiny_tokenizer
+from tiny_models import save_model_folder, teacher_of_letters, tiny_model, tiny_tokenizer
 
 from distillkit import PreconditionError, UsageError
 from distillkit.console import Console
@@ -94,7 +93,11 @@ def test_the_same_start_from_the_same_texts(trained: Any, distil: Distil, teache
 
 def test_a_run_of_an_older_version_keeps_its_even_layers(distil: Distil, teacher: Path, tmp_path: Path) -> None:
     result = distil(
-        teacher_model_path=teacher, student_model="teacher:3", layer_choice="even", student_start="cut", output_dir=tmp_path
+        teacher_model_path=teacher,
+        student_model="teacher:3",
+        layer_choice="even",
+        student_start="cut",
+        output_dir=tmp_path,
     )
     run = result.run_directory
     assert read(run / "data" / "cut.json")["kept"] == evenly_spaced(3, 5)
@@ -141,9 +144,12 @@ def test_the_plan_knows_the_start(trained: Any, teacher: Path, tmp_path: Path) -
     assert planned["phases"]["prepare-data"] > bare["phases"]["prepare-data"] > 0
 
 
-def test_black_box(distil: Distil, pair: SimpleNamespace, teacher: Path) -> None:
-    result = distil(teacher_model_path=teacher, student_model="teacher:2", box_type="black", alpha=0.5, beta=0.5)
-    assert len(read(result.run_directory / "data" / "cut.json")["kept"]) == 2
+def test_black_box(distil: Distil, tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    writer = save_model_folder(tmp_path / "writer", teacher_of_letters(tokenizer, layers=3), tokenizer)
+    result = distil(teacher_model_path=writer, student_model="teacher:2", box_type="black", alpha=0.5)
+    cut = read(result.run_directory / "data" / "cut.json")
+    assert (len(cut["kept"]), cut["start"]) == (2, "fitted")
     assert read(result.student_path / "config.json")["n_layer"] == 2
 
 

@@ -404,7 +404,11 @@ def test_layer_choice(distil: Distil, deep_teacher: Path) -> None:
     found = {}
     for way in ("greedy", "influence", "perplexity", "contiguous", "even"):
         result = distil(
-            teacher_model_path=deep_teacher, student_model="teacher:4", layer_choice=way, student_start="cut", save_plot=True
+            teacher_model_path=deep_teacher,
+            student_model="teacher:4",
+            layer_choice=way,
+            student_start="cut",
+            save_plot=True,
         )
         cut = read(result.run_directory / "data" / "cut.json")
         assert (cut["way"], cut["layers"], len(cut["kept"])) == (way, 5, 4)
@@ -433,7 +437,9 @@ def test_student_start(distil: Distil, deep_teacher: Path) -> None:
     teacher, start = load_file(deep_teacher / "model.safetensors"), load_file(folder / "model.safetensors")
     changed = [name for name in start if not torch.equal(start[name], teacher[name.replace("h.2.", "h.4.")])]
     # The first layer is followed by the one that followed it; the others make up for what is missing.
-    assert sorted(changed) == [f"transformer.h.{place}.mlp.c_proj.{name}" for place in (1, 2) for name in ("bias", "weight")]
+    assert sorted(changed) == [
+        f"transformer.h.{place}.mlp.c_proj.{name}" for place in (1, 2) for name in ("bias", "weight")
+    ]
     cut = read(runs["fitted"].run_directory / "data" / "cut.json")
     assert [fit["after"] < fit["before"] for fit in cut["fit"]["layers"] if "after" in fit] == [True, True]
     before = {name: lines(run, "eval_bits_per_byte")[0]["eval_bits_per_byte"] for name, run in runs.items()}
@@ -442,8 +448,9 @@ def test_student_start(distil: Distil, deep_teacher: Path) -> None:
     for run in runs.values():
         own = read(run.run_directory / "validation.json")["before"]["bits_per_byte"]
         assert own != pytest.approx(read(run.run_directory / "validation.json")["teacher"]["bits_per_byte"], rel=1e-4)
-    assert read(runs["fitted"].run_directory / "validation.json")["before"] != (
-        read(runs["cut"].run_directory / "validation.json")["before"]
+    assert (
+        read(runs["fitted"].run_directory / "validation.json")["before"]
+        != (read(runs["cut"].run_directory / "validation.json")["before"])
     )
 
 

@@ -55,6 +55,17 @@ def fitted(model: Any, kept: list[int], **settings: Any) -> tuple[Any, list[Laye
     )
 
 
+def noted(module: nn.Module, *, first: bool = False) -> tuple[list[Tensor], Any]:
+    """The rows that a module will be given (`first`) or give, and what ends it."""
+    seen: list[Tensor] = []
+
+    def note(_module: nn.Module, values: tuple[Tensor, ...], output: Tensor) -> None:
+        value = values[0] if first else output
+        seen.append(value.reshape(-1, value.shape[-1]))
+
+    return seen, module.register_forward_hook(note)
+
+
 def naive_fit(model: Any, kept: list[int], projection: str, columns: list[int] | None = None) -> Any:
     """Layer by layer, every text alone, with a student that is run from its beginning each time."""
     student: Any = keep_layers(model, kept)
@@ -64,21 +75,14 @@ def naive_fit(model: Any, kept: list[int], projection: str, columns: list[int] |
         if kept[: place + 2] == list(range(place + 2)):
             continue
         layer = block.get_submodule(projection)
-        inputs: list[Tensor] = []
-        outputs: list[Tensor] = []
-        wanted: list[Tensor] = []
-        hooks = [
-            layer.register_forward_pre_hook(lambda _m, values: inputs.append(values[0].reshape(-1, values[0].shape[-1]))),
-            block.register_forward_hook(lambda _m, _v, out: outputs.append(out.reshape(-1, out.shape[-1]))),
-            teacher_blocks[targets[place] - 1].register_forward_hook(
-                lambda _m, _v, out: wanted.append(out.reshape(-1, out.shape[-1]))
-            ),
-        ]
+        inputs, hook_in = noted(layer, first=True)
+        outputs, hook_out = noted(block)
+        wanted, hook_of_teacher = noted(teacher_blocks[targets[place] - 1])
         with torch.no_grad():
             for row in torch.cat(TEXTS):
                 student(input_ids=row[None], use_cache=False)
                 model(input_ids=row[None], use_cache=False)
-        for hook in hooks:
+        for hook in (hook_in, hook_out, hook_of_teacher):
             hook.remove()
         a, t = torch.cat(inputs), torch.cat(wanted)
         e = (t if columns is None else t[:, columns]) - torch.cat(outputs)

@@ -205,7 +205,9 @@ def test_influence_and_turning(family: str) -> None:
         found = boundary_states(chain, list(IDS.split(4)), range(LAYERS + 1))
     wanted = [1 - naive_cosines(states[layer], states[layer + 1]).mean() for layer in range(LAYERS)]
     assert influence(found) == pytest.approx(wanted, rel=1e-9)
-    angles = [np.arccos(naive_cosines(states[first], states[first + 3])).mean() / math.pi for first in range(LAYERS - 2)]
+    angles = [
+        np.arccos(naive_cosines(states[first], states[first + 3])).mean() / math.pi for first in range(LAYERS - 2)
+    ]
     assert turning(found, 3) == pytest.approx(angles, rel=1e-9)
 
 
@@ -284,7 +286,14 @@ def test_a_teacher_that_gives_no_numbers() -> None:
         model.model.layers[2].mlp.down_proj.weight[0, 0] = math.nan
     with BlockChain(model) as chain:
         choice = choose_layers(
-            "greedy", 3, LAYERS, lambda batches, places: boundary_states(chain, batches, places), chain, [IDS], IDS, QUIET
+            "greedy",
+            3,
+            LAYERS,
+            lambda batches, places: boundary_states(chain, batches, places),
+            chain,
+            [IDS],
+            IDS,
+            QUIET,
         )
     assert choice.kept == evenly_spaced(3, LAYERS)
     assert choice.remarks

@@ -55,7 +55,9 @@ def teachers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def begin(teachers: Path, family: str = "llama", student: str = "teacher:3", **settings: Any) -> tuple[ModelPair, CutStudent]:
+def begin(
+    teachers: Path, family: str = "llama", student: str = "teacher:3", **settings: Any
+) -> tuple[ModelPair, CutStudent]:
     config = Parameters(
         teacher_model_path=str(teachers / family), student_model=student, no_cuda=True,
         **{"precision": "fp32", **settings},
@@ -76,7 +78,9 @@ def test_a_streamed_teacher_gives_the_same_start(teachers: Path, family: str, wa
     wanted = whole.model.state_dict()
     for name, value in streamed.model.state_dict().items():
         assert torch.allclose(value, wanted[name], rtol=1e-3, atol=1e-4), name
-    assert streamed.record["bits_per_byte"]["fitted"] == pytest.approx(whole.record["bits_per_byte"]["fitted"], rel=1e-3)
+    assert streamed.record["bits_per_byte"]["fitted"] == pytest.approx(
+        whole.record["bits_per_byte"]["fitted"], rel=1e-3
+    )
     # There is no whole teacher to be measured.
     assert streamed.record["bits_per_byte"]["teacher"] is None
 
@@ -101,7 +105,9 @@ def test_a_student_cut_without_the_whole_teacher(teachers: Path, family: str) ->
     assert own.keys() == other.keys()
     assert all(torch.equal(own[name], other[name]) for name in own)
     with torch.no_grad():
-        assert torch.equal(blockwise(input_ids=torch.tensor([[3, 4, 5]])).logits, wanted(input_ids=torch.tensor([[3, 4, 5]])).logits)
+        assert torch.equal(
+            blockwise(input_ids=torch.tensor([[3, 4, 5]])).logits, wanted(input_ids=torch.tensor([[3, 4, 5]])).logits
+        )
 
 
 def test_the_same_start_every_time(teachers: Path) -> None:
