@@ -298,9 +298,9 @@ def write_chats(path: Path, chats: int, *, seed: int = 7) -> Path:
     return path
 
 
-def teacher_of_letters(tokenizer: Any, *, seed: int = 1) -> Any:
+def teacher_of_letters(tokenizer: Any, *, seed: int = 1, layers: int = 1) -> Any:
     """A tiny GPT-2 that writes letters only, which the filter of black box lets pass."""
-    teacher = tiny_model("gpt2", len(tokenizer), layers=1, hidden=16, seed=seed, tie_word_embeddings=False)
+    teacher = tiny_model("gpt2", len(tokenizer), layers=layers, hidden=16, seed=seed, tie_word_embeddings=False)
     letters = [index for piece, index in tokenizer.get_vocab().items() if piece.strip("\u0120").isascii()]
     teacher.get_parameter("transformer.ln_f.bias").data.fill_(1.0)
     teacher.get_parameter("lm_head.weight").data[letters] += 0.5

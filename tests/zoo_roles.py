@@ -204,7 +204,7 @@ def page(outcomes: dict[str, dict[str, str]]) -> str:
         "- *streamed*: it can run block by block when it is larger than memory (`--teacher-streaming`).",
         "- *black box*: its greedy texts, in batches, are those of its plain forward pass.",
         "- *student*: it trains, and the student that is saved is the one that was trained.",
-        "- *cut*: `teacher:N`, with evenly spaced layers; otherwise the error names a choice that can be saved.",
+        "- *cut*: evenly spaced layers alone (`teacher:0,4,9`); otherwise the error names a choice that can be saved, and `teacher:N` takes one like it.",
         "",
         f"| architecture | {' | '.join(ROLES)} |",
         f"|---|{'---|' * len(ROLES)}",

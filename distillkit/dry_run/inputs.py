@@ -20,7 +20,7 @@ from distillkit.models.references import ModelReference, parse_student_reference
 from distillkit.models.shape import ModelShape, model_shape
 from distillkit.run.context import TrainingContext
 from distillkit.run.directory import RunDirectory
-from distillkit.run.pair import ModelPair
+from distillkit.run.pair import START, ModelPair
 from distillkit.settings.parameters import Parameters
 from distillkit.silence_libraries import silence_hub
 from distillkit.storage import free_disk_bytes, read_json
@@ -68,25 +68,33 @@ class Amounts:
     exact: bool
 
 
-def find_models(config: Parameters) -> PlannedModels:
-    """The models of a configuration, from where they cost next to nothing: no weights are downloaded or converted."""
+def find_models(config: Parameters, folder: Path) -> PlannedModels:
+    """The models of a configuration, from where they cost next to nothing: no weights are downloaded or converted.
+
+    Args:
+        folder: the run directory, which need not be there; in it may lie the start of a student that is cut from the teacher.
+    """
     teacher_reference, student_reference = parse_teacher_reference(config), parse_student_reference(config)
     teacher = _find(teacher_reference)
     teacher_shape = _shape(teacher)
     if student_reference.kind == "pruned-teacher":
         student = LocatedModel(student_reference, teacher.folder) if teacher is not None else None
         layers = student_reference.layers
-        shape = teacher_shape.with_layers(layers) if teacher_shape is not None and layers is not None else None
+        shape = _shape_in(folder / "data" / START)
+        if shape is None and teacher_shape is not None and layers is not None:
+            shape = teacher_shape.with_layers(layers)
         return PlannedModels(teacher, student, teacher_shape, shape)
     student = _find(student_reference)
     return PlannedModels(teacher, student, teacher_shape, _shape(student))
 
 
 def _shape(located: LocatedModel | None) -> ModelShape | None:
-    if located is None:
-        return None
+    return None if located is None else _shape_in(located.folder)
+
+
+def _shape_in(folder: Path) -> ModelShape | None:
     with contextlib.suppress(OSError, ValueError):
-        config: Any = read_json(located.folder / "config.json")
+        config: Any = read_json(folder / "config.json")
         return model_shape(config) if isinstance(config, dict) else None
     return None
 
@@ -119,6 +127,16 @@ def _hub_config(repo_id: str, revision: str | None) -> Path | None:
             # Not on the Hub, gated, no network, in whatever words the HTTP client has for it: the plan says
             # "unknown", the run itself says why.
             return None
+
+
+def makes_start(config: Parameters, models: PlannedModels, folder: Path) -> bool:
+    """Whether preparing the data will write a start for the student (`--student-start`)."""
+    teacher, student = models.teacher_shape, models.student_shape
+    fitted = parse_student_reference(config).kind == "pruned-teacher" and config.student_start == "fitted"
+    return (
+        fitted and teacher is not None and student is not None and student.layers < teacher.layers
+        and not (folder / "data" / START).exists()
+    )  # fmt: skip
 
 
 # --- the texts -------------------------------------------------------------------------------------------------------
@@ -198,6 +216,7 @@ def _context(config: Parameters, compute: Compute, folder: Path, models: Planned
         run = RunDirectory.open(folder)
         pair = ModelPair(config, models.teacher, models.student)
         pair.take_from(read_json(run.data / "stats.json"))
+        pair.take_record(read_json(run.data / "models.json"), run.data)
         return TrainingContext(config, run, pair, pair.text_encoders(config), compute, console)
     except (DistillkitError, OSError, ValueError, KeyError, TypeError):
         return None  # The run itself says what is wrong with them.

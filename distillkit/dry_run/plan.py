@@ -16,7 +16,7 @@ from distillkit.device.malloc import freed_memory_kept
 from distillkit.device.memory import free_memory_bytes
 from distillkit.device.precision import Compute, choose_compute
 from distillkit.device.processors import threads_within_quota
-from distillkit.dry_run.inputs import Amounts, PlannedModels, count_texts, find_models, teacher_facts
+from distillkit.dry_run.inputs import Amounts, PlannedModels, count_texts, find_models, makes_start, teacher_facts
 from distillkit.dry_run.memory_model import memory_bytes
 from distillkit.dry_run.time_model import Work, phase_seconds
 from distillkit.errors import DistillkitError
@@ -96,7 +96,7 @@ def estimate_run(config: Parameters, folder: Path, stages: list[str]) -> dict[st
         stages: that are timed.
     """
     compute = choose_compute(config)
-    models = find_models(config)
+    models = find_models(config, folder)
     amounts = count_texts(config, folder)
     facts = teacher_facts(config, compute, folder, models, amounts) if uses_white_box_teacher(config) else None
     decisions = plan_decisions(config, compute, folder, models, amounts, facts)
@@ -152,6 +152,7 @@ def plan_decisions(
             teacher = decide_teacher(config, facts, remembered_choice(folder / "teacher" / "cache.json"))
         if student is not None:
             disk = student_disk_bytes(config, student.parameters) + (teacher.cache_bytes if teacher else 0)
+            disk += 4 * student.parameters * makes_start(config, models, folder)
             checkpoints = folder / "checkpoints"
             existing = sum(path.stat().st_size for path in files_below(checkpoints)) if checkpoints.is_dir() else 0
             decide_disk(config, folder, free_disk_bytes(folder) + existing, student.parameters, teacher)

@@ -9,11 +9,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
+
 from distillkit.device.precision import Compute
 from distillkit.dry_run import microbenchmarks
 from distillkit.dry_run.inputs import Amounts
+from distillkit.models.layer_scores import CANDIDATES
+from distillkit.models.references import parse_student_reference
 from distillkit.models.shape import ModelShape
 from distillkit.settings.parameters import Parameters
+from distillkit.teachers.cut_student import FIT_TOKENS, INFLUENCE_TOKENS, TRIAL_TOKENS
 
 # On the machine where the fixed costs below were taken, quiet.
 _QUIET_HASHING = 1.4e9
@@ -24,6 +29,8 @@ _COMPILING = 25.0
 _COMPILED = 0.12  # Of the eager element-wise time.
 _READING = 10e9  # Bytes per second of memory, where one token at a time reads all weights.
 _STREAMING_READ = 1.5e9  # Bytes per second from a disk.
+# What configurations call the width of the feed-forward layers.
+_INNER = ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size")
 _DEMO_TOKENS, _SPEED_TOKENS, _SPEED_MOST = 3 * 48, 3 * 33, 15.0
 
 
@@ -66,6 +73,10 @@ def phase_seconds(
         phases["check-env"] = pace * _CHECK
     if "prepare-data" in stages:
         phases["prepare-data"] = pace * (2 * _TOKENIZERS + texts / _ENCODING) + 3 * both / hashing
+        if parse_student_reference(config).kind == "pruned-teacher" and student.layers < teacher.layers:
+            phases["prepare-data"] += _cutting(config, compute, teacher, student, amounts, hashing) + sum(
+                loading.values()
+            )
     if "distill" in stages:
         if config.alpha > 0:
             phases["teacher pass"] = _teacher_pass(config, compute, teacher, work, hashing)
@@ -81,6 +92,33 @@ def phase_seconds(
     if "plot" in stages:
         phases["plot"] = pace * _PLOTTING
     return phases
+
+
+def _cutting(
+    config: Parameters, compute: Compute, teacher: ModelShape, student: ModelShape, amounts: Amounts, hashing: float
+) -> float:
+    """Choosing the layers of a student that is cut from the teacher, and fitting them (`teachers.cut_student`)."""
+    named = not isinstance(parse_student_reference(config).layers, int)
+    way = "even" if named else config.layer_choice
+    each = microbenchmarks.forward_per_token(teacher, compute.teacher, compute, amounts.length)
+    products, element_wise = microbenchmarks.loss_seconds(teacher.vocabulary, teacher.width, compute)
+    head = products / 3 + element_wise / 4
+    # A try runs the layers behind the one that is left out: about half of those that are still there.
+    tries = {"perplexity": teacher.layers, "greedy": CANDIDATES * (teacher.layers - student.layers)}.get(way, 0)
+    shares = {"perplexity": 0.5, "greedy": 0.25 * (1 + student.layers / teacher.layers)}
+    seconds = tries * TRIAL_TOKENS * (each * shares.get(way, 0.0) + head)
+    seconds += 0.0 if way == "even" else each * INFLUENCE_TOKENS
+    if config.student_start == "fitted":
+        tokens = min(FIT_TOKENS, amounts.student_tokens)
+        own = microbenchmarks.forward_per_token(student, compute.autocast or torch.float32, compute, amounts.length)
+        inner = next(
+            (size for name in _INNER if isinstance(size := teacher.config.get(name), int)), 4 * teacher.inner_width
+        )
+        row = microbenchmarks.head_seconds(inner, inner, torch.float32, compute.device)
+        # Each layer runs twice; the sums, and a triangle of them in fp64.
+        seconds += tokens * (each + 2 * own) + student.layers * row * (tokens + inner / 3)
+        seconds += 4 * student.parameters * 2 / hashing
+    return seconds
 
 
 def _teacher_pass(config: Parameters, compute: Compute, teacher: ModelShape, work: Work, hashing: float) -> float:

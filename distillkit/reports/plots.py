@@ -1,4 +1,5 @@
-"""The pictures of a run: loss terms, held-out score, learning rate, and the student before and after beside its teacher.
+"""The pictures of a run: loss terms, held-out score, learning rate, the student before and after beside its teacher, and which
+of the teacher's layers it has.
 
 Every picture is a PNG and an SVG on an opaque light background, so that it reads on paper, on a dark screen, in grey and
 by colour-blind eyes: series differ in line style or hatching as well as in colour (palette: Okabe and Ito, 2008). The
@@ -48,7 +49,12 @@ Points = tuple[np.ndarray, np.ndarray]
 
 
 def draw_plots(
-    metrics: Sequence[Mapping[str, Any]], validation: Mapping[str, Any] | None, folder: Path, *, title: str
+    metrics: Sequence[Mapping[str, Any]],
+    validation: Mapping[str, Any] | None,
+    folder: Path,
+    *,
+    title: str,
+    cut: Mapping[str, Any] | None = None,
 ) -> list[Path]:
     """Draw every picture for which there are figures.
 
@@ -57,9 +63,11 @@ def draw_plots(
         validation: the content of validation.json, where the student was validated.
         folder: an existing folder; files of the same name are replaced.
         title: the name of the run, shown on every picture.
+        cut: the content of data/cut.json, of a student that is cut from its teacher.
 
     Returns:
-        The files written (`loss`, `score`, `learning_rate`, `comparison`, each .png and .svg); [] without any figures.
+        The files written (`loss`, `score`, `learning_rate`, `comparison`, `layers`, each .png and .svg); [] without any
+        figures.
 
     Raises:
         DistillkitError: a picture cannot be written.
@@ -72,6 +80,7 @@ def draw_plots(
             ("score", _score(metrics, validation or {}, heading)),
             ("learning_rate", _learning_rate(metrics, heading)),
             ("comparison", _comparison(validation or {}, heading)),
+            ("layers", _layers(cut or {}, heading)),
         ):
             if figure is None:
                 continue
@@ -174,6 +183,42 @@ def _comparison(validation: Mapping[str, Any], heading: str) -> Figure | None:
     axes.set_ylabel("bits per byte, lower is better")
     axes.yaxis.set_major_formatter(_Ticks(_tick))
     figure.supxlabel("\n".join(_outcome(validation)), fontsize=9.5, color=FAINT_INK)
+    return figure
+
+
+# The scores that data/cut.json may have, the one that decided first.
+_SCORES = (
+    ("losses_without", "loss without the layer, nats per token"),
+    ("influence", "influence: 1 - mean cosine of input and output"),
+)
+
+
+def _layers(cut: Mapping[str, Any], heading: str) -> Figure | None:
+    kept = set(cut.get("kept") or ())
+    name, label = next(((name, label) for name, label in _SCORES if cut.get(name)), ("", ""))
+    values = {
+        layer: number for layer, value in enumerate(cut.get(name) or ()) if (number := _finite(value)) is not None
+    }
+    if not values:
+        return None
+    figure, (axes,) = _new_figure("The teacher's layers, and which the student has", heading)
+    for inside, color, hatch, words in ((True, BLUE, "", "kept"), (False, PAPER, "//", "left out")):
+        layers = [layer for layer in values if (layer in kept) == inside]
+        if layers:
+            axes.bar(
+                layers, [values[layer] for layer in layers], width=0.8, color=color, hatch=hatch, edgecolor=BLUE,
+                linewidth=0.8, label=f"{words}: {len(layers)}",
+            )  # fmt: skip
+    lowest, highest = min(values.values()), max(values.values())
+    if lowest > 0 and highest > 50 * lowest:
+        axes.set_yscale("log")
+        label += " (log scale)"
+    axes.set_xlabel(f"layer; chosen by: {_printable(str(cut.get('way')))}")
+    axes.set_ylabel(label)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=16, integer=True, min_n_ticks=1))
+    axes.yaxis.set_major_formatter(FuncFormatter(_tick) if axes.get_yscale() == "log" else _Ticks(_tick))
+    axes.grid(axis="x", visible=False)
+    _legend(figure, axes)
     return figure
 
 

@@ -34,6 +34,9 @@ from distillkit.models.usable_ids import MissingRows, add_rows
 from distillkit.run.directory import RunDirectory
 from distillkit.settings.parameters import Parameters
 
+# In data/: the student before training, where its weights are not simply the teacher's.
+START = "start"
+
 
 @dataclass
 class ModelPair:
@@ -47,6 +50,9 @@ class ModelPair:
         missing_rows: the tokens of each model that its embedding has no row for, known with the text encoders.
         student_rows: to how many rows the student's embedding is resized, known then too; None: it stays as it is.
         parse: whether names of special tokens in texts are the tokens; likewise.
+        layers: of a student cut from the teacher, which it keeps, known once the data are prepared; None where that was not
+            recorded: as its reference says, evenly spaced.
+        start: the folder of such a student's own weights, where they are no longer the teacher's.
     """
 
     config: Parameters
@@ -56,14 +62,33 @@ class ModelPair:
     missing_rows: dict[str, MissingRows | None] = field(default_factory=dict)
     student_rows: int | None = None
     parse: bool = False
+    layers: list[int] | None = None
+    start: Path | None = None
 
     def record(self) -> dict[str, Any]:
         """For the manifest and data/models.json."""
-        resized = {} if self.student_rows is None else {"rows": self.student_rows}
+        made: dict[str, Any] = {} if self.student_rows is None else {"rows": self.student_rows}
+        if self.layers is not None:
+            made |= {"layers": self.layers, "start": START if self.start is not None else None}
         return {
             "teacher": {**self.teacher.describe(), "fingerprint": self.teacher.fingerprint()},
-            "student": {**self.student.describe(), "fingerprint": self.student.fingerprint(), **resized},
+            "student": {**self.student.describe(), "fingerprint": self.student.fingerprint(), **made},
         }
+
+    def take_record(self, recorded: dict[str, Any], data: Path) -> None:
+        """Take from data/models.json how the student is made.
+
+        Args:
+            recorded: what `record` gave, of this or an older version.
+            data: the folder in which it lies.
+
+        Raises:
+            KeyError: it is not of this form.
+        """
+        student = recorded["student"]
+        self.student_rows, self.layers = student.get("rows"), student.get("layers")
+        start = student.get("start")
+        self.start = None if start is None else data / start
 
     def take_from(self, stats: dict[str, Any]) -> None:
         """Take what was decided when the data were prepared.
@@ -161,7 +186,12 @@ class ModelPair:
         Raises:
             PreconditionError, UsageError: as `distillkit.models.loading.load_student`; its embedding cannot be resized.
         """
-        student = load_student(self.student, trust_remote_code=self.config.trust_remote_code, console=console)
+        trust = self.config.trust_remote_code
+        if self.start is not None:
+            located = LocatedModel(self.student.reference, self.start)
+            student = load_model(located, dtype=torch.float32, trust_remote_code=trust, console=console)
+        else:
+            student = load_student(self.student, trust_remote_code=trust, console=console, layers=self.layers)
         if self.student_rows is not None:
             add_rows(student, self.student_rows, self.student.reference.text)
         return student
@@ -227,14 +257,17 @@ def open_pair(config: Parameters, run: RunDirectory, console: Console) -> ModelP
             )
     stats = json.loads((run.data / "stats.json").read_text(encoding="utf-8"))
     pair.take_from(stats)
-    pair.student_rows = recorded["student"].get("rows")
+    pair.take_record(recorded, run.data)
     return pair
 
 
 def student_parameters(pair: ModelPair) -> int:
     """Parameters of the student, tied ones once, without reading its weights where its configuration tells."""
+    if pair.start is not None:
+        made = model_shape(read_config(pair.start))
+        return made.parameters if made is not None else StoredWeights(list(weight_files(pair.start))).numbers
     shape = model_shape(read_config(pair.student.folder))
-    layers = pair.student.reference.layers
+    layers = pair.layers or pair.student.reference.layers
     if shape is not None and layers is not None:
         shape = shape.with_layers(layers)
     if shape is not None:

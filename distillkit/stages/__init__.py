@@ -78,7 +78,11 @@ STAGES: dict[str, StageSpec] = {
     "prepare-data": StageSpec(
         "prepare_data",
         "Read, clean and split the texts and encode them for both models. Starts a new run where settings are given.",
-        parameters=("output_dir", "folder_name", "install_deps", "allow_out_of_range", "trust_remote_code"),
+        # How a student that is cut from the teacher is measured; the result is recorded, so none of them undoes it later.
+        parameters=(
+            "output_dir", "folder_name", "install_deps", "allow_out_of_range", "trust_remote_code", "no_cuda", "precision",
+            "teacher_streaming",
+        ),
     ),
     "distill": StageSpec(
         "distill",

@@ -1,4 +1,4 @@
-"""plot: the loss terms, the held-out score, the learning rate, and before/after against the teacher."""
+"""plot: the loss terms, the held-out score, the learning rate, before/after against the teacher, and the layers."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
     """Draw plots/*.png and plots/*.svg."""
     metrics = read_metrics(run.path / "metrics.jsonl") or _from_checkpoint(run)
     validation = run.read_output("validate", "validation.json") or None
+    cut = run.read_output("prepare-data", "data/cut.json") or None
     make_folder(run.plots)
-    drawn = draw_plots(metrics, validation, run.plots, title=run.path.name)
+    drawn = draw_plots(metrics, validation, run.plots, title=run.path.name, cut=cut)
     if not drawn:
         raise PreconditionError(
             "there are no figures to draw", hint=f"train first: distillkit distill --run {run.path}"

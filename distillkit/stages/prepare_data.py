@@ -1,12 +1,14 @@
 """prepare-data: texts -> split -> the same bytes encoded for both models -> aligned rows.
 
-Writes data/train, data/validation, data/test (Arrow), data/stats.json and data/models.json.
+Writes data/train, data/validation, data/test (Arrow), data/stats.json and data/models.json; of a student that is cut from
+its teacher also data/cut.json and, where its layers are fitted to the teacher, data/start.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from distillkit.alignment.bpm import BytePrefixMap
@@ -24,13 +26,18 @@ from distillkit.data.special_tokens import (
 )
 from distillkit.data.splitting import held_out_examples, split_documents
 from distillkit.data.text_encoder import TextEncoder
+from distillkit.device.memory import explained_memory_errors
+from distillkit.device.precision import choose_compute
 from distillkit.errors import UsageError
+from distillkit.models.save_errors import plain_save_errors
+from distillkit.models.student_files import save_student
 from distillkit.reports.input_report import input_report
 from distillkit.run.directory import RunDirectory
-from distillkit.run.pair import locate_pair
+from distillkit.run.pair import START, ModelPair, locate_pair
 from distillkit.settings.parameters import Parameters
 from distillkit.stages import StageResult
 from distillkit.storage import files_below, write_folder, write_json
+from distillkit.teachers.cut_student import CutStudent, begin_cut_student
 
 # Below this the teacher reaches too little of the text to be worth its time.
 _LOW_COVERAGE = 0.5
@@ -106,16 +113,20 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
         _warn_of_low_coverage(stats["alignment"], console)
     report = input_report(stats)
     console.table("Input", ["", ""], report)
+    cut = _cut_student(pair, config, run, examples["train"], console)
 
-    def fill(folder: Any) -> None:
+    def fill(folder: Path) -> None:
         for part, built in examples.items():
             save_examples(built, folder / part)
         write_json(folder / "stats.json", stats)
         write_json(folder / "models.json", pair.record())
+        if cut is not None:
+            write_json(folder / "cut.json", cut.record)
+            _write_start(folder / START, cut, pair)
 
     tokens = sum(example.student_tokens + example.teacher_tokens for built in examples.values() for example in built)
     text = sum(example.bytes for built in examples.values() for example in built)
-    write_folder(run.data, fill, text + 4 * tokens)
+    write_folder(run.data, fill, text + 4 * tokens + (0 if cut is None else cut.weight_bytes))
     run.manifest.models = pair.record()
     train = stats["splits"]["train"]
     kind = "same tokenizer" if same else "different tokenizers"
@@ -127,8 +138,34 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
         "examples": {part: len(built) for part, built in examples.items()},
         "same_tokenizer": same,
         "input_report": dict(report),
+        **({} if cut is None else {"cut": cut.figures()}),
     }
     return StageResult(files_below(run.data), metrics | {"alignment": stats.get("alignment")}, summary)
+
+
+def _cut_student(
+    pair: ModelPair, config: Parameters, run: RunDirectory, training: Sequence[Example], console: Console
+) -> CutStudent | None:
+    """How a student that is cut from the teacher begins, told to the pair; None for any other student."""
+    if pair.student.reference.kind != "pruned-teacher":
+        return None
+    texts = [example.teacher_ids for example in training]
+    rate = sum(example.teacher_tokens for example in training) / sum(example.bytes for example in training)
+    with explained_memory_errors():
+        cut = begin_cut_student(pair, config, choose_compute(config), texts, rate, console)
+    pair.layers, pair.start = cut.layers, None if cut.model is None else run.data / START
+    for remark in cut.remarks:
+        console.warn(remark)
+    console.info(cut.summary())
+    return cut
+
+
+def _write_start(folder: Path, cut: CutStudent, pair: ModelPair) -> None:
+    """The student before training, where it is not simply some of the teacher's layers."""
+    if cut.model is not None:
+        folder.mkdir()
+        with plain_save_errors(folder):
+            save_student(folder, cut.model, pair.student.folder, trust_remote_code=pair.config.trust_remote_code)
 
 
 def same_tokenizer(student: TextEncoder, teacher: TextEncoder, special: SpecialTokenReading) -> bool:

@@ -8,7 +8,7 @@ again here, and every block gets exactly the arguments that the whole model woul
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from distillkit.errors import PreconditionError, UsageError
 from distillkit.models.empty_model import empty_model
 from distillkit.models.loading import LocatedModel, read_config, weight_files
 from distillkit.models.plain_folder import plain_folder
-from distillkit.models.pruning import decoder_blocks
+from distillkit.models.pruning import decoder_blocks, keep_layers
 from distillkit.models.safetensors_reader import StoredWeights
 from distillkit.silence_libraries import silence_transformers
 
@@ -135,15 +135,26 @@ class BlockwiseTeacher:
     def whole_model(self) -> nn.Module:
         """A causal language model as any other, which reads each block from the disk whenever it gets there: slow, but
         no larger than a block. This object is used up by it."""
+        self._load_surroundings()
+        for index, block in enumerate(self.blocks):
+            block.forward = functools.partial(self._read_and_run, index)
+        return self.model
+
+    def cut(self, kept: Sequence[int]) -> nn.Module:
+        """A student made of some of the blocks (`pruning.keep_layers`); only these are read. This object is used up by it."""
+        self._load_surroundings()
+        for index in kept:
+            self.load_block(index)
+        return keep_layers(self.model, kept)
+
+    def _load_surroundings(self) -> None:
+        """All that is no block."""
         self.load_frame(embedding=True)
         head, table = (self._stored_name(f"{self._names[module]}.weight") for module in (self._head(), self.embedding))
         if head == table:
             self._head().weight = self._any.get_input_embeddings().weight
         else:
             self._load(self._head())
-        for index, block in enumerate(self.blocks):
-            block.forward = functools.partial(self._read_and_run, index)
-        return self.model
 
     def _read_and_run(self, index: int, *values: Any, **named: Any) -> Any:
         self.load_block(index)
@@ -202,18 +213,35 @@ class BlockwiseTeacher:
         Returns:
             [B, T, d]; of the last block [B, T, D], as the head reads it.
         """
+        _, output, last = self._pass(index, ids_BT, mask_BT, hidden_BTd)
+        return last if index == len(self.blocks) - 1 else output
+
+    def around(self, index: int, ids_BT: Tensor, hidden_BTd: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The hidden states in front of block `index` and behind it, [B, T, d] each, of texts without padding.
+
+        Args:
+            hidden_BTd: as `run` takes it.
+        """
+        before, after, _ = self._pass(index, ids_BT, torch.ones_like(ids_BT), hidden_BTd)
+        return before, after
+
+    def _pass(
+        self, index: int, ids_BT: Tensor, mask_BT: Tensor, hidden_BTd: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What goes into a block, what comes out of it, and what the model makes of that for its head."""
         self._current, self._input, self._output = index, hidden_BTd, None
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             last = self._any.base_model(input_ids=ids_BT, attention_mask=mask_BT, use_cache=False).last_hidden_state
-        output, self._input, self._output = self._output, None, None
-        if output is None:
+        given, output, self._input, self._output = self._input, self._output, None, None
+        if given is None or output is None:
             raise RuntimeError(f"{type(self.model).__name__} did not run its block {index}")
-        return last if index == len(self.blocks) - 1 else output
+        return given, output, last
 
     def _forward(self, index: int, hidden: Tensor, *values: Any, **named: Any) -> Tensor:
         if index != self._current:
             return hidden
-        output = self._own[index](hidden if self._input is None else self._input, *values, **named)
+        self._input = hidden if self._input is None else self._input
+        output = self._own[index](self._input, *values, **named)
         if not isinstance(output, Tensor) or output.dtype != self.dtype:
             raise UsageError(
                 f"{self.name} cannot run block by block: its blocks give something else than hidden states",

@@ -96,6 +96,7 @@ def card_facts(pair: ModelPair, config: Parameters, run: RunDirectory, validatio
         teacher_licence=(teacher_licence.name or teacher_licence.identifier) if teacher_licence else None,
         trust_remote_code=config.trust_remote_code,
         validation=validation,
+        cut=run.read_output("prepare-data", "data/cut.json") or None,
     )
 
 

@@ -385,6 +385,75 @@ def test_trust_remote_code(
     assert manifest(result)["config"]["trust_remote_code"] is True
 
 
+@pytest.fixture(scope="module")
+def deep_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A teacher of five layers of which the third does nothing."""
+    from tiny_models import save_model_folder, tiny_model, tiny_tokenizer
+
+    tokenizer = tiny_tokenizer()
+    made: Any = tiny_model("gpt2", len(tokenizer), seed=1, eos_token_id=0, layers=5, hidden=32)
+    with torch.no_grad():
+        made.transformer.wte.weight.mul_(6)
+        for number, block in enumerate(made.transformer.h):
+            for projection in (block.attn.c_proj, block.mlp.c_proj):
+                projection.weight.mul_(0 if number == 2 else 8)
+    return save_model_folder(tmp_path_factory.mktemp("deep") / "teacher", made, tokenizer)
+
+
+def test_layer_choice(distil: Distil, deep_teacher: Path) -> None:
+    found = {}
+    for way in ("greedy", "influence", "perplexity", "contiguous", "even"):
+        result = distil(
+            teacher_model_path=deep_teacher,
+            student_model="teacher:4",
+            layer_choice=way,
+            student_start="cut",
+            save_plot=True,
+        )
+        cut = read(result.run_directory / "data" / "cut.json")
+        assert (cut["way"], cut["layers"], len(cut["kept"])) == (way, 5, 4)
+        assert manifest(result)["models"]["student"]["layers"] == cut["kept"]
+        assert manifest(result)["stages"]["prepare-data"]["metrics"]["cut"]["layers"] == cut["kept"]
+        assert (result.run_directory / "plots" / "layers.png").exists() == (way != "even")
+        assert f"{', '.join(map(str, cut['kept']))} of 5" in (result.student_path / "README.md").read_text("utf-8")
+        found[way] = cut["kept"]
+    assert found["even"] == [0, 1, 3, 4]
+    # What does nothing goes, as one layer and as a row of one; without it the loss is the teacher's.
+    assert found["greedy"] == found["influence"] == found["contiguous"] == [0, 1, 3, 4]
+    assert 2 not in found["perplexity"] or len(found["perplexity"]) == 4
+
+
+def test_student_start(distil: Distil, deep_teacher: Path) -> None:
+    runs = {
+        start: distil(
+            teacher_model_path=deep_teacher, student_model="teacher:0,1,4", student_start=start, skip_validation=False,
+            quality_gate="off",
+        )
+        for start in ("fitted", "cut")
+    }  # fmt: skip
+    folder = runs["fitted"].run_directory / "data" / "start"
+    assert (folder / "model.safetensors").is_file()
+    assert not (runs["cut"].run_directory / "data" / "start").exists()
+    teacher, start = load_file(deep_teacher / "model.safetensors"), load_file(folder / "model.safetensors")
+    changed = [name for name in start if not torch.equal(start[name], teacher[name.replace("h.2.", "h.4.")])]
+    # The first layer is followed by the one that followed it; the others make up for what is missing.
+    assert sorted(changed) == [
+        f"transformer.h.{place}.mlp.c_proj.{name}" for place in (1, 2) for name in ("bias", "weight")
+    ]
+    cut = read(runs["fitted"].run_directory / "data" / "cut.json")
+    assert [fit["after"] < fit["before"] for fit in cut["fit"]["layers"] if "after" in fit] == [True, True]
+    before = {name: lines(run, "eval_bits_per_byte")[0]["eval_bits_per_byte"] for name, run in runs.items()}
+    assert before["fitted"] != before["cut"]
+    # What is validated as the student before is what the training began with.
+    for run in runs.values():
+        own = read(run.run_directory / "validation.json")["before"]["bits_per_byte"]
+        assert own != pytest.approx(read(run.run_directory / "validation.json")["teacher"]["bits_per_byte"], rel=1e-4)
+    assert (
+        read(runs["fitted"].run_directory / "validation.json")["before"]
+        != (read(runs["cut"].run_directory / "validation.json")["before"])
+    )
+
+
 def test_text_column(distil: Distil, pair: SimpleNamespace, tmp_path: Path) -> None:
     paragraphs = pair.texts.read_text(encoding="utf-8").split("\n\n")
     file = tmp_path / "two.jsonl"

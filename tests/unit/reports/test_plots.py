@@ -62,7 +62,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
 
         return remember
 
-    for name in ("loss", "score", "learning_rate", "comparison"):
+    for name in ("loss", "score", "learning_rate", "comparison", "layers"):
         monkeypatch.setattr(plots, f"_{name}", remembering(name, getattr(plots, f"_{name}")))
     return figures
 
@@ -314,3 +314,27 @@ def test_ticks_are_readable(drawn: dict[str, Figure], tmp_path: Path) -> None:
     assert {"0.1", "1", "10"} <= {label.get_text() for label in norm.get_yticklabels()}
     steps = [label.get_text() for label in norm.get_xticklabels()]
     assert [step for step in steps if 0 <= float(step) <= 40] == ["0", "10", "20", "30", "40"]
+
+
+def test_the_layers_of_a_cut_student(tmp_path: Path, drawn: dict[str, Figure]) -> None:
+    cut = {"way": "greedy", "kept": [0, 3], "layers": 4, "influence": [0.5, 0.01, None, 0.2]}
+    draw_plots([], None, tmp_path, title="run", cut=cut)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["layers.png", "layers.svg"]
+    (axes,) = drawn["layers"].axes
+    bars = {round(bar.get_x() + bar.get_width() / 2): bar for bar in axes.patches}
+    assert {layer: bar.get_height() for layer, bar in bars.items()} == {0: 0.5, 1: 0.01, 3: 0.2}
+    filled = {layer: bar.get_facecolor()[:3] for layer, bar in bars.items()}
+    assert filled[0] == filled[3] != filled[1]
+    assert "chosen by: greedy" in axes.get_xlabel()
+    assert "influence" in axes.get_ylabel()
+    assert "log" not in axes.get_ylabel()
+    assert {text.get_text() for text in drawn["layers"].legends[0].get_texts()} == {"kept: 2", "left out: 1"}
+    # The losses decided, so they are what is shown.
+    draw_plots([], None, tmp_path, title="run", cut={**cut, "losses_without": [9.0, 3.1, 3.0, 200.0]})
+    assert "loss without the layer" in drawn["layers"].axes[0].get_ylabel()
+    assert drawn["layers"].axes[0].get_yscale() == "log"
+
+
+@pytest.mark.parametrize("cut", [None, {}, {"way": "even", "kept": [0, 1], "layers": 4}, {"influence": [None]}])
+def test_layers_that_were_not_measured(tmp_path: Path, cut: Any) -> None:
+    assert draw_plots([], None, tmp_path, title="run", cut=cut) == []
