@@ -26,9 +26,7 @@ from distillkit.teachers.cut_student import equal_texts
 COUNTS = (10, 15, 20)
 MAIN = (("even", "cut"), ("greedy", "cut"))
 MORE = (("greedy", "fitted"), ("even", "fitted"), ("influence", "cut"), ("contiguous", "cut"), ("perplexity", "cut"))
-RECIPE = Recipe(
-    steps=300, batch_size=2, learning_rate=4e-4, options={"temperature": 1.0, "alpha": 0.5, "beta": 0.5}
-)
+RECIPE = Recipe(steps=300, batch_size=2, learning_rate=4e-4, options={"temperature": 1.0, "alpha": 0.5, "beta": 0.5})
 
 
 def main() -> None:

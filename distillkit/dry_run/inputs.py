@@ -14,6 +14,7 @@ from distillkit.data.training_rows import white_box_rows
 from distillkit.device.memory import free_memory_bytes
 from distillkit.device.precision import Compute
 from distillkit.errors import DistillkitError
+from distillkit.models.cut_shape import cut_shape
 from distillkit.models.gguf import cached_conversion
 from distillkit.models.loading import LocatedModel
 from distillkit.models.references import ModelReference, parse_student_reference, parse_teacher_reference
@@ -79,10 +80,9 @@ def find_models(config: Parameters, folder: Path) -> PlannedModels:
     teacher_shape = _shape(teacher)
     if student_reference.kind == "pruned-teacher":
         student = LocatedModel(student_reference, teacher.folder) if teacher is not None else None
-        layers = student_reference.layers
         shape = _shape_in(folder / "data" / START)
-        if shape is None and teacher_shape is not None and layers is not None:
-            shape = teacher_shape.with_layers(layers)
+        if shape is None and teacher_shape is not None:
+            shape = cut_shape(teacher_shape.config, student_reference)
         return PlannedModels(teacher, student, teacher_shape, shape)
     student = _find(student_reference)
     return PlannedModels(teacher, student, teacher_shape, _shape(student))
@@ -132,11 +132,11 @@ def _hub_config(repo_id: str, revision: str | None) -> Path | None:
 def makes_start(config: Parameters, models: PlannedModels, folder: Path) -> bool:
     """Whether preparing the data will write a start for the student (`--student-start`)."""
     teacher, student = models.teacher_shape, models.student_shape
-    fitted = parse_student_reference(config).kind == "pruned-teacher" and config.student_start == "fitted"
-    return (
-        fitted and teacher is not None and student is not None and student.layers < teacher.layers
-        and not (folder / "data" / START).exists()
-    )  # fmt: skip
+    reference = parse_student_reference(config)
+    if teacher is None or student is None or (folder / "data" / START).exists():
+        return False
+    fitted = reference.kind == "pruned-teacher" and config.student_start == "fitted" and student.layers < teacher.layers
+    return fitted or reference.width is not None
 
 
 # --- the texts -------------------------------------------------------------------------------------------------------

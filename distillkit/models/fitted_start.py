@@ -1,36 +1,36 @@
-"""A start for a cut student that is better than the bare layers: the last projection of each layer, fitted in closed form.
+"""A start for a cut student that is better than the bare layers: what each layer writes, fitted in closed form.
 
-For each layer that is kept, in order, on hidden states that the student itself has by then: the change D of the weight of
-the layer's last projection (the MLP's way back to the hidden size) that brings what the layer hands on closest to the
-teacher's state in front of the next layer that is kept; behind the last one, to the teacher's state behind its last layer.
-With a the input of the projection, e what is missing to the teacher's state t, and a token's weight 1/|t|²:
+For each layer that is kept, in order, on hidden states that the student itself has by then: the changes D of the weights
+of the layer's projections into the hidden states (attention's, and the MLP's) that bring what the layer hands on closest to
+the teacher's state in front of the next layer that is kept; behind the last one, to the teacher's state behind its last
+layer. With a the inputs of the projections, one beside the other, e what is missing to the teacher's state t, and a token's
+weight 1/|t|²:
 
     D = argmin  sum over tokens |e - D a|² / |t|²  +  λ |D|²,      λ = 0.3 · mean diagonal of  sum a aᵀ / |t|²
 
-The weights make the first token of a text, whose state is enormous, count as much as any other. A bias is fitted along and
-not held back. That dropped layers can be made up for by a linear map in closed form is ReplaceMe's (arXiv 2505.02819), which
-fits one map for one row of layers, on the teacher's states; here every layer that is kept is fitted, each on what the ones
-before it, already fitted, make of the texts.
+The MLP reads what attention writes: attention's part of D is put in, and the MLP's projection fitted once more, alone, to
+what is missing then. The weights make the first token of a text, whose state is enormous, count as much as any other. A
+bias of the last projection is fitted along and not held back. That dropped layers can be made up for by a linear map in
+closed form is ReplaceMe's (arXiv 2505.02819), which fits one map for one row of layers, on the teacher's states; here every
+layer that is kept is fitted, each on what the ones before it, already fitted, make of the texts.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from distillkit.interrupts import check_interrupted
 from distillkit.models.block_chain import BlockChain
+from distillkit.models.residual_projections import add_to, inputs_of, residual_projections, weight_inputs
 
 RIDGE = 0.3  # λ in mean diagonals; 0.03 and 3 made slightly worse students of SmolLM2-135M's layers.
 _PROBE_TOKENS = 32
-# What the output of a block may differ from the prediction, relative to the change, and still be linear.
-_NEARLY_LINEAR = 1e-2
 
 
 @dataclass(frozen=True)
@@ -162,98 +162,64 @@ class _Layer:
 
     def fit(self, layer: int) -> tuple[LayerFit, list[Tensor | None]]:
         """Change the block; returns what became of it, and what comes out of it."""
-        projection = self._last_projection()
-        if projection is None:
+        projections = self._projections()
+        if not projections:
             outputs = self.through()
             return LayerFit(layer, self.error(outputs), why="its output is not linear in its last projection"), outputs
-        sums, outputs = self._sums(projection)
+        own = [parameter.detach().clone() for parameter in _parameters(projections)]
+        sums, outputs = self._sums(projections)
         before = self.error(outputs)
         change = sums.solve()
-        if change is None:
-            return LayerFit(layer, before, why="the numbers do not allow it"), outputs
-        kept = [parameter.detach().clone() for parameter in projection.parameters(recurse=False)]
-        _add(projection, change)
-        fitted = self.through()
-        after = self.error(fitted)
-        if after < before:
-            return LayerFit(layer, before, after), fitted
+        if change is not None and len(projections) > 1:
+            # What the last projection reads changes with what the ones before it write: it is fitted anew.
+            begin = 0
+            for projection in projections[:-1]:
+                add_to(projection, change[begin : begin + weight_inputs(projection)])
+                begin += weight_inputs(projection)
+            change = self._sums(projections[-1:])[0].solve()
+        if change is not None:
+            add_to(projections[-1], change)
+            fitted = self.through()
+            after = self.error(fitted)
+            if after < before:
+                return LayerFit(layer, before, after), fitted
         with torch.no_grad():
-            for parameter, value in zip(projection.parameters(recurse=False), kept, strict=True):
+            for parameter, value in zip(_parameters(projections), own, strict=True):
                 parameter.copy_(value)
-        return LayerFit(layer, before, why="it is as close as it can be"), outputs
+        why = "the numbers do not allow it" if change is None else "it is as close as it can be"
+        return LayerFit(layer, before, why=why), outputs
 
-    def _sums(self, projection: nn.Module) -> tuple[_Sums, list[Tensor | None]]:
-        sums = _Sums(with_bias=getattr(projection, "bias", None) is not None)
+    def _sums(self, projections: Sequence[nn.Module]) -> tuple[_Sums, list[Tensor | None]]:
+        """Of the inputs of some projections, one beside the other, and of what is missing in the output."""
+        sums = _Sums(with_bias=getattr(projections[-1], "bias", None) is not None)
         outputs: list[Tensor | None] = []
         for ids, state, target in zip(self.batches, self.states, self.targets, strict=True):
             check_interrupted()
-            with _inputs_of(projection) as inputs:
+            with contextlib.ExitStack() as stack:
+                inputs = [stack.enter_context(inputs_of(projection)) for projection in projections]
                 output = self._run(ids, state)
             wanted, weights = self._weighted(target, output)
             missing = wanted - output.flatten(0, 1).to(wanted.dtype) * weights
-            sums.add(inputs[-1].flatten(0, -2).to(wanted.dtype), missing, weights)
+            values = torch.cat([seen[-1].flatten(0, -2).to(wanted.dtype) for seen in inputs], dim=1)
+            sums.add(values, missing, weights)
             outputs.append(output)
         return sums, outputs
 
-    def _last_projection(self) -> nn.Module | None:
-        """The last linear layer that runs in the block and gives hidden states, if the block's output is linear in it."""
+    def _projections(self) -> list[nn.Module]:
+        """The linear layers that write into what the block hands on."""
         ids = self.batches[0][:1, :_PROBE_TOKENS]
         state = self.states[0]
         state = None if state is None else state[:1, :_PROBE_TOKENS]
-        ran: list[nn.Module] = []
-        hooks = [
-            module.register_forward_hook(lambda module, _values, _output: ran.append(module))
-            for module in self.block.modules()
-            if isinstance(module, (nn.Linear, Conv1D))
-        ]
         # Rounding would hide what is not linear.
         autocast, self.chain.autocast = self.chain.autocast, None
         try:
-            plain = self._run(ids, state)
-            for hook in hooks:
-                hook.remove()
-            width = plain.shape[-1]
-            last = next((module for module in reversed(ran) if _outputs(module) == width), None)
-            if last is None or ran.count(last) != 1 or not self._is_its_own(last):
-                return None
-            return last if self._is_linear(last, ids, state, plain) else None
+            return residual_projections(self.chain.model, self.block, lambda: self._run(ids, state))
         finally:
-            for hook in hooks:
-                hook.remove()
             self.chain.autocast = autocast
 
-    def _is_its_own(self, projection: nn.Module) -> bool:
-        """Whether no other part of the model has the same weight."""
-        own = {id(parameter) for parameter in projection.parameters(recurse=False)}
-        found = [
-            parameter
-            for _, parameter in self.chain.model.named_parameters(remove_duplicate=False)
-            if id(parameter) in own
-        ]
-        return len(found) == len(own)
 
-    def _is_linear(self, projection: nn.Module, ids: Tensor, state: Tensor | None, plain: Tensor) -> bool:
-        weight = projection.weight
-        if not isinstance(weight, Tensor):
-            return False
-        generator = torch.Generator().manual_seed(0)
-        change = torch.randn(weight.shape, generator=generator).to(weight.device, weight.dtype) * weight.detach().std()
-        own = weight.detach().clone()
-        with _inputs_of(projection) as inputs:
-            self._run(ids, state)
-        values = inputs[-1].flatten(0, -2)
-        if len(values) != ids.numel():
-            return False
-        predicted = values @ (change if isinstance(projection, Conv1D) else change.T)
-        try:
-            with torch.no_grad():
-                weight.add_(change)
-            moved = (self._run(ids, state) - plain).flatten(0, 1)
-        finally:
-            with torch.no_grad():
-                weight.copy_(own)
-        apart = (moved - predicted).norm()
-        return bool(apart <= _NEARLY_LINEAR * predicted.norm()) and bool(predicted.norm() > 0)
+def _parameters(projections: Sequence[nn.Module]) -> list[nn.Parameter]:
+    return [parameter for projection in projections for parameter in projection.parameters(recurse=False)]
 
 
 class _Sums:
@@ -293,28 +259,3 @@ class _Sums:
             return None
         change = torch.cholesky_solve(self.cross, triangle)
         return change if bool(change.isfinite().all()) else None
-
-
-def _outputs(module: nn.Module) -> int:
-    return int(module.nf) if isinstance(module, Conv1D) else int(module.out_features)  # type: ignore[arg-type]
-
-
-def _add(projection: Any, change: Tensor) -> None:
-    """Add [m, d] to the weight, and a last row to the bias."""
-    inputs = projection.weight.shape[0] if isinstance(projection, Conv1D) else projection.weight.shape[1]
-    weights = change[:inputs] if isinstance(projection, Conv1D) else change[:inputs].T
-    with torch.no_grad():
-        projection.weight.add_(weights.to(projection.weight.device, projection.weight.dtype))
-        if len(change) > inputs:
-            projection.bias.add_(change[inputs].to(projection.bias.device, projection.bias.dtype))
-
-
-@contextlib.contextmanager
-def _inputs_of(module: nn.Module) -> Iterator[list[Tensor]]:
-    """While this is open, the inputs of a module are noted."""
-    seen: list[Tensor] = []
-    hook = module.register_forward_pre_hook(lambda _module, values: seen.append(values[0]))
-    try:
-        yield seen
-    finally:
-        hook.remove()

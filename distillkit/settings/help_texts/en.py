@@ -204,7 +204,7 @@ TEXTS = {
     ),
     "student_start": HelpText(
         what="whether what a cut student keeps is fitted to the teacher before the training",
-        effect="`fitted`: the last projection of each layer is set, in closed form, so that on the training texts the layer hands on what the teacher would have had there, the layers that were left out included. It takes seconds and no gradient. `cut`: the layers stay as they are in the teacher.",
+        effect="`fitted`: what each layer writes into the hidden states is set, in closed form, so that on the training texts the layer hands on what the teacher would have had there, the layers that were left out included. It takes seconds and no gradient. `cut`: the layers stay as they are in the teacher.",
         choose="`fitted`, which measured far better (docs/recipes.md). `cut` to compare with others' results.",
         example="distillkit distill --teacher-model gpt2-medium --student-model teacher:10 --student-start cut",
     ),

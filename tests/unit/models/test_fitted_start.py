@@ -19,7 +19,10 @@ from distillkit.models.fitted_start import LayerFit, fit_to_teacher, target_plac
 from distillkit.models.pruning import decoder_blocks, keep_layers
 
 LAYERS = 6
-PROJECTIONS = {"gpt2": "mlp.c_proj", "llama": "mlp.down_proj", "gpt_neox": "mlp.dense_4h_to_h"}
+PROJECTIONS = {
+    "gpt2": ("attn.c_proj", "mlp.c_proj"), "llama": ("self_attn.o_proj", "mlp.down_proj"),
+    "gpt_neox": ("attention.dense", "mlp.dense_4h_to_h"),
+}  # fmt: skip
 
 
 def batches(seed: int = 0) -> list[Tensor]:
@@ -66,44 +69,57 @@ def noted(module: nn.Module, *, first: bool = False) -> tuple[list[Tensor], Any]
     return seen, module.register_forward_hook(note)
 
 
-def naive_fit(model: Any, kept: list[int], projection: str, columns: list[int] | None = None) -> Any:
-    """Layer by layer, every text alone, with a student that is run from its beginning each time."""
+def naive_fit(model: Any, kept: list[int], projections: tuple[str, str], columns: list[int] | None = None) -> Any:
+    """Layer by layer, every text alone, with a student that is run from its beginning each time: attention's and the MLP's
+    projection together, of which attention's part counts, then the MLP's alone."""
     student: Any = keep_layers(model, kept)
-    targets = [*kept[1:], LAYERS]
-    teacher_blocks, blocks = decoder_blocks(model)[2], decoder_blocks(student)[2]
-    for place, block in enumerate(blocks):
+    for place in range(len(kept)):
         if kept[: place + 2] == list(range(place + 2)):
             continue
-        layer = block.get_submodule(projection)
-        inputs, hook_in = noted(layer, first=True)
-        outputs, hook_out = noted(block)
-        wanted, hook_of_teacher = noted(teacher_blocks[targets[place] - 1])
-        with torch.no_grad():
-            for row in torch.cat(TEXTS):
-                student(input_ids=row[None], use_cache=False)
-                model(input_ids=row[None], use_cache=False)
-        for hook in (hook_in, hook_out, hook_of_teacher):
-            hook.remove()
-        a, t = torch.cat(inputs), torch.cat(wanted)
-        e = (t if columns is None else t[:, columns]) - torch.cat(outputs)
-        weights = 1 / (t if columns is None else t[:, columns]).norm(dim=1, keepdim=True)
-        a, e = a * weights, e * weights
-        ridge = 0.3 * (a**2).sum(0).mean()
-        if layer.bias is not None:
-            a = torch.cat([a, weights], dim=1)
-        held_back = math.sqrt(ridge) * torch.eye(a.shape[1], dtype=torch.double)
-        if layer.bias is not None:
-            held_back[-1, -1] = 0
-        change = torch.linalg.lstsq(
-            torch.cat([a, held_back]), torch.cat([e, torch.zeros(a.shape[1], e.shape[1], dtype=torch.double)])
-        ).solution
-        with torch.no_grad():
-            inputs_count = layer.weight.shape[0 if projection.endswith("c_proj") else 1]
-            own = change[:inputs_count]
-            layer.weight.add_(own if projection.endswith("c_proj") else own.T)
-            if layer.bias is not None:
-                layer.bias.add_(change[-1])
+        attention, mlp = projections
+        add_change(student, place, attention, naive_change(model, student, kept, place, (attention, mlp), columns))
+        add_change(student, place, mlp, naive_change(model, student, kept, place, (mlp,), columns))
     return student
+
+
+def naive_change(
+    model: Any, student: Any, kept: list[int], place: int, projections: tuple[str, ...], columns: list[int] | None
+) -> Tensor:
+    block = decoder_blocks(student)[2][place]
+    layers = [block.get_submodule(projection) for projection in projections]
+    inputs = [noted(layer, first=True) for layer in layers]
+    outputs, hook_out = noted(block)
+    wanted, hook_of_teacher = noted(decoder_blocks(model)[2][[*kept[1:], LAYERS][place] - 1])
+    with torch.no_grad():
+        for row in torch.cat(TEXTS):
+            student(input_ids=row[None], use_cache=False)
+            model(input_ids=row[None], use_cache=False)
+    for hook in (hook_out, hook_of_teacher, *(hook for _, hook in inputs)):
+        hook.remove()
+    a = torch.cat([torch.cat(seen) for seen, _ in inputs], dim=1)
+    t = torch.cat(wanted) if columns is None else torch.cat(wanted)[:, columns]
+    weights = 1 / t.norm(dim=1, keepdim=True)
+    a, e = a * weights, (t - torch.cat(outputs)) * weights
+    ridge = 0.3 * (a**2).sum(0).mean()
+    if layers[-1].bias is not None:
+        a = torch.cat([a, weights], dim=1)
+    held_back = math.sqrt(ridge) * torch.eye(a.shape[1], dtype=torch.double)
+    if layers[-1].bias is not None:
+        held_back[-1, -1] = 0
+    return torch.linalg.lstsq(
+        torch.cat([a, held_back]), torch.cat([e, torch.zeros(a.shape[1], e.shape[1], dtype=torch.double)])
+    ).solution
+
+
+def add_change(student: Any, place: int, projection: str, change: Tensor) -> None:
+    """What belongs to a projection: the first rows of the change, and of one that is for it alone the bias at its end."""
+    layer = decoder_blocks(student)[2][place].get_submodule(projection)
+    turned = projection.endswith("c_proj")
+    count = layer.weight.shape[0 if turned else 1]
+    with torch.no_grad():
+        layer.weight.add_(change[:count] if turned else change[:count].T)
+        if layer.bias is not None and len(change) == count + 1:
+            layer.bias.add_(change[-1])
 
 
 @pytest.mark.parametrize("family", list(PROJECTIONS))
@@ -119,7 +135,7 @@ def test_against_least_squares(family: str, kept: list[int]) -> None:
         assert torch.allclose(value, wanted[name], rtol=1e-7, atol=1e-9), name
     changed = {name for name, value in own.items() if not torch.equal(value, cut[name])}
     assert changed
-    assert all(f"{PROJECTIONS[family]}." in name for name in changed)
+    assert all(any(f"{one}." in name for one in PROJECTIONS[family]) for name in changed)
     assert [fit.layer for fit in fits] == kept
     for fit in fits:
         if fit.after is not None:
