@@ -45,7 +45,8 @@ class BlockChain:
         self.autocast = autocast
         self.blocks = decoder_blocks(model)[2]
         self.device = next(model.parameters()).device
-        self._parts: dict[int, int] = {}  # Of those blocks that give a tuple: of how many.
+        # Of those blocks that give the hidden states and more: in what, and how much.
+        self._parts: dict[int, tuple[type[tuple[Any, ...]] | type[list[Any]], int]] = {}
         self._kept: Collection[int] = range(len(self.blocks))
         self._start, self._state = 0, None
         self._wanted: frozenset[int] = frozenset()
@@ -119,11 +120,12 @@ class BlockChain:
             self._seen[index] = hidden
         if index >= self._start and index in self._kept:
             output = self._own[index](hidden, *values[1:], **named)
-            if isinstance(output, tuple):
-                self._parts[index] = len(output)
+            if isinstance(output, tuple | list):
+                self._parts[index] = (type(output), len(output))
         else:
-            output = hidden if index not in self._parts else (hidden, *[None] * (self._parts[index] - 1))
-        last = output[0] if isinstance(output, tuple) else output
+            kind, count = self._parts.get(index, (None, 0))
+            output = hidden if kind is None else kind([hidden, *[None] * (count - 1)])
+        last = output[0] if isinstance(output, tuple | list) else output
         if not isinstance(last, Tensor) or last.shape != hidden.shape:
             raise NotAChainError(f"the blocks of {type(self.model).__name__} change the shape of the hidden states")
         if index + 1 == len(self.blocks) and index + 1 in self._wanted:
@@ -149,6 +151,8 @@ class BlockChain:
         count = len(self.blocks)
         try:
             whole, _ = self.run(ids, places=range(count + 1))
+            if whole[0].shape[:-1] != ids.shape:
+                raise NotAChainError(f"{type(self.model).__name__} has other states than one for each token")
             for start in {1, count // 2, count - 1} & set(range(1, count)):
                 again, _ = self.run(ids, start=start, state=whole[start], places=[count])
                 if not _alike(again[count], whole[count]):

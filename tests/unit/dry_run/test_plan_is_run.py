@@ -108,7 +108,7 @@ def of_run(config: Parameters, run: RunDirectory) -> Outcome:
 
 
 def of_plan(config: Parameters, folder: Path) -> Outcome:
-    compute, models, amounts = choose_compute(config), find_models(config), count_texts(config, folder)
+    compute, models, amounts = choose_compute(config), find_models(config, folder), count_texts(config, folder)
     assert amounts.exact
     facts = teacher_facts(config, compute, folder, models, amounts) if uses_white_box_teacher(config) else None
     decisions = plan_decisions(config, compute, folder, models, amounts, facts)

@@ -11,10 +11,11 @@ import torch
 from tiny_models import tiny_model
 from torch import Tensor, nn
 from transformers import OPTConfig, OPTForCausalLM
+from zoo_models import zoo_model
 
 from distillkit.errors import Interrupted
 from distillkit.models import fitted_start
-from distillkit.models.block_chain import BlockChain, boundary_states
+from distillkit.models.block_chain import BlockChain, NotAChainError, boundary_states
 from distillkit.models.fitted_start import LayerFit, fit_to_teacher, target_places
 from distillkit.models.pruning import decoder_blocks, keep_layers
 
@@ -281,3 +282,30 @@ def test_a_signal_stops_the_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fitted_start, "check_interrupted", stop)
     with pytest.raises(Interrupted):
         fitted(model, [0, 3])
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        ("falcon", None),  # attention and feed-forward side by side
+        ("bloom", None),
+        ("mamba", None),  # no attention
+        ("gemma2", "not linear"),  # a norm behind the projection
+        ("qwen2_moe", "not linear"),  # a gate behind the shared expert
+        ("rwkv", "not linear"),
+    ],
+)
+def test_architectures(kind: str, why: str | None) -> None:
+    model = zoo_model(kind).eval()
+    total = len(decoder_blocks(model)[2])
+    kept = [0, total - 1] if kind == "rwkv" else [0, 2]
+    student = keep_layers(model, kept)
+    fits = fit_to_teacher(student, kept, states_of(model, target_places(kept, total)), TEXTS, whole=True)
+    for fit in fits:
+        assert (fit.after is not None and fit.after < fit.before) if why is None else why in str(fit.why)
+
+
+def test_states_that_are_not_one_for_each_token() -> None:
+    model = zoo_model("deepseek_v4").eval()
+    with pytest.raises(NotAChainError, match="other states than one for each token"):
+        fit_to_teacher(model, [0], [], TEXTS, whole=True)

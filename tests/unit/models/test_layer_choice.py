@@ -158,31 +158,45 @@ def test_blocks_that_hand_on_more_than_hidden_states() -> None:
     assert "cannot be measured" in choice.remarks[0]
 
 
-class _Pair(nn.Module):
-    def __init__(self, inner: nn.Module) -> None:
+class _Wrapped(nn.Module):
+    """A block that gives its hidden states among other things, as older architectures do."""
+
+    def __init__(self, inner: nn.Module, kind: Any) -> None:
         super().__init__()
-        self.inner = inner
+        self.inner, self.kind = inner, kind
 
-    def forward(self, *values: Any, **named: Any) -> Any:
-        return self.inner(*values, **named), None
+    def forward(self, hidden: Any, *values: Any, **named: Any) -> Any:
+        return self.kind([self.inner(hidden, *values, **named), "other"])
 
 
-def test_blocks_that_give_tuples() -> None:
+class _Unwrapping(nn.Module):
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, hidden: Any) -> Any:
+        return self.norm(hidden[0])
+
+
+@pytest.mark.parametrize("kind", [tuple, list])
+def test_blocks_that_give_more_than_a_tensor(kind: Any) -> None:
     plain, wrapped = opinionated("llama"), opinionated("llama")
     for index, block in enumerate(wrapped.model.layers):
-        wrapped.model.layers[index] = _Pair(block)
-    # transformers' own model takes what comes back for the hidden states.
-    own = [block.forward for block in wrapped.model.layers]
+        wrapped.model.layers[index] = _Wrapped(block, kind)
+    wrapped.model.norm = _Unwrapping(wrapped.model.norm)
     with BlockChain(wrapped) as chain:
-        for index in range(LAYERS):
-            dispatch = chain.blocks[index].forward
-            chain.blocks[index].forward = lambda *values, _d=dispatch, **named: _d(*values, **named)[0]
+        # The model itself takes the first of each, which the loop of this Llama does not.
+        own = [block.forward for block in chain.blocks]
+        for block, forward in zip(chain.blocks, own, strict=True):
+            block.forward = lambda hidden, *values, _own=forward, **named: _own(
+                hidden[0] if isinstance(hidden, kind) else hidden, *values, **named
+            )
+        chain.check(IDS)
         states, _ = chain.run(IDS, places=range(LAYERS + 1))
         some, _ = chain.run(IDS, kept=(1, 4), places=[LAYERS])
     with BlockChain(plain) as chain:
         wanted, _ = chain.run(IDS, places=range(LAYERS + 1))
         wanted_some, _ = chain.run(IDS, kept=(1, 4), places=[LAYERS])
-    assert own
     assert all(torch.equal(states[place], wanted[place]) for place in range(LAYERS + 1))
     assert torch.equal(some[LAYERS], wanted_some[LAYERS])
 

