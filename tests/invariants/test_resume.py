@@ -31,7 +31,7 @@ PLAIN, ACCUMULATED = EXAMPLES // BATCH, EXAMPLES // BATCH // 4
 PREPARED: dict[str, Any] = {
     "sample_size": EXAMPLES, "max_length": 40, "held_out_size": 6, "batch_size": BATCH, "epochs": EPOCHS,
     "checkpoint_interval": INTERVAL, "learning_rate": 2e-3, "precision": "fp32", "no_cuda": True,
-    "skip_validation": True, "save_plot": False, "install_deps": False, "allow_out_of_range": True,
+    "skip_validation": True, "save_plot": False, "control": False, "install_deps": False, "allow_out_of_range": True,
 }  # fmt: skip
 # What of these lines depends on the clock.
 TIMES = ("seconds",)

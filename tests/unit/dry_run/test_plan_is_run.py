@@ -33,7 +33,7 @@ from distillkit.training.inputs import decide
 QUIET = Console(quiet=True)
 USUAL: dict[str, Any] = {
     "sample_size": 12, "max_length": 24, "held_out_size": 4, "batch_size": 4, "checkpoint_interval": 4, "precision": "fp32", "sparse_size": 8,
-    "no_cuda": True, "skip_validation": True, "save_plot": False, "install_deps": False, "allow_out_of_range": True,
+    "no_cuda": True, "skip_validation": True, "save_plot": False, "control": False, "install_deps": False, "allow_out_of_range": True,
 }  # fmt: skip
 # Beside the reserve of a gigabyte: everything; the sparse targets but not the hidden states; nothing.
 DISKS = {"plenty": 1 << 40, "short": (1 << 30) + 25_000, "full": 200_000}
