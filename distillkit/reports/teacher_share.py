@@ -23,7 +23,7 @@ def teacher_verdict(teacher_gain: Mapping[str, Any]) -> TeacherVerdict:
 def share_sentence(gain: Mapping[str, Any], teacher_gain: Mapping[str, Any]) -> str:
     """`of 3.10 bits per byte, 3.05 is training on these texts and 0.05 [0.03, 0.07] the teacher`."""
     teachers = float(teacher_gain["bits_per_byte"])
-    places = _places(teachers)
+    places = _places(teachers, teacher_gain.get("ci95"))
     whole = round(float(gain["bits_per_byte"]), places)
     # As shown, the parts add up to the whole.
     training = whole - round(teachers, places)
@@ -40,9 +40,10 @@ def share_sentence(gain: Mapping[str, Any], teacher_gain: Mapping[str, Any]) -> 
     return f"{alone}: the teacher's part, {share}, is not shown to be above 0{why}"
 
 
-def _places(teachers: float) -> int:
-    """Decimals with which the teacher's part still shows a digit or two."""
-    return 2 if abs(teachers) >= 0.02 else 3 if abs(teachers) >= 0.002 else 4
+def _places(teachers: float, interval: Any) -> int:
+    """Decimals with which the teacher's part still shows a digit, and its interval two ends: two to four."""
+    shown = min([abs(teachers), *([] if interval is None else [interval[1] - interval[0]])])
+    return 2 if shown >= 0.02 else 3 if shown >= 0.002 else 4
 
 
 def _interval(interval: Any, places: int) -> str:

@@ -21,10 +21,10 @@ class DistillResult:
         gap_closed: (before - after) / (before - teacher) in bits per byte; None where undefined or not measured.
         gain: `bits_per_byte` gained over the held-out documents and its 95 % interval `ci95`.
         verdict: "improved", "inconclusive", "worse"; None without validation.
+        metrics: the content of metrics.json (`train`, `teacher_pass`, `best`).
         control: figures of the same student trained without the teacher; None where there is no control.
         teacher_gain: `bits_per_byte` that the student is better than its control, and the 95 % interval `ci95`.
         advice: what to try where the teacher is not shown to have helped, else "".
-        metrics: the content of metrics.json (`train`, `teacher_pass`, `best`).
     """
 
     run_directory: Path
@@ -35,10 +35,10 @@ class DistillResult:
     gap_closed: float | None = None
     gain: dict[str, Any] | None = None
     verdict: str | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
     control: dict[str, Any] | None = None
     teacher_gain: dict[str, Any] | None = None
     advice: str = ""
-    metrics: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: paths as text."""
