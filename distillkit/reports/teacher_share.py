@@ -42,7 +42,7 @@ def share_sentence(gain: Mapping[str, Any], teacher_gain: Mapping[str, Any]) -> 
 
 def _places(teachers: float, interval: Any) -> int:
     """Decimals with which the teacher's part still shows a digit, and its interval two ends: two to four."""
-    shown = min([abs(teachers), *([] if interval is None else [interval[1] - interval[0]])])
+    shown = abs(teachers) if interval is None else min(abs(teachers), float(interval[1]) - float(interval[0]))
     return 2 if shown >= 0.02 else 3 if shown >= 0.002 else 4
 
 
