@@ -16,7 +16,7 @@ from distillkit.console import Console, format_duration, sanitize
 from distillkit.device.malloc import freed_memory_kept
 from distillkit.errors import DistillkitError, PreconditionError, UsageError
 from distillkit.interrupts import check_interrupted, graceful_signals
-from distillkit.run.directory import LATEST, RunDirectory, find_run
+from distillkit.run.directory import LATEST, RESULT_OF, RunDirectory, find_run
 from distillkit.run.source_paths import THIS_RUN, same_source
 from distillkit.settings import parameters as declared
 from distillkit.settings.parameters import Parameters
@@ -169,13 +169,18 @@ def stage_inputs(stage: str, config: Parameters, run: RunDirectory) -> dict[str,
         for name in declared.fields()
         if declared.facts(name).affects == stage
     }
-    for earlier in STAGES[stage].after:
-        record = run.record(earlier)
-        inputs[f"result of {earlier}"] = record.fingerprint() if record else "missing"
+    inputs |= {RESULT_OF + earlier: run.result_fingerprint(earlier) for earlier in STAGES[stage].after}
+    inputs |= {RESULT_OF + earlier: run.result_fingerprint(earlier) for earlier in _read_too(stage, run)}
     module = load_stage(stage)
     if hasattr(module, "extra_inputs"):
         inputs.update(module.extra_inputs(config, run))
     return inputs
+
+
+def _read_too(stage: str, run: RunDirectory) -> list[str]:
+    """The stages that `stage` reads where there are any, of which there is a result."""
+    found = {earlier: run.record(earlier) for earlier in STAGES[stage].reads if run.holds(earlier)}
+    return [earlier for earlier, record in found.items() if record is not None and record.outputs]
 
 
 def _changed(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
@@ -241,12 +246,15 @@ def planned_stages(
 
 
 def _planned_fate(stage: str, config: Parameters, run: RunDirectory | None, force: bool, redone: str | None) -> str:
+    why = STAGES[stage].not_made(config, run)
+    if why is not None:
+        return f"skip, not made: {why}"
     record = run.record(stage) if run else None
     if run is None or record is None:
         return "run"
     if force:
         return "run again (--force)"
-    if redone in STAGES[stage].after and STAGES[stage].cheap:
+    if redone in (*STAGES[stage].after, *STAGES[stage].reads) and STAGES[stage].cheap:
         return f"run again after {redone}"
     try:
         reason = needs_run(stage, config, run, stage_inputs(stage, config, run), force)
@@ -277,6 +285,10 @@ def require_earlier_stages(stage: str, run: RunDirectory) -> None:
             raise _mended_by(
                 f"{continue_command(run, earlier)} --force", f"{stage} needs the result of {earlier}, but {problem}"
             )
+    for earlier in _read_too(stage, run):
+        problem = run.output_problem(earlier)
+        if problem is not None:
+            raise _mended_by(continue_command(run, earlier), f"{stage} reads the result of {earlier}, but {problem}")
 
 
 def run_stage(

@@ -217,6 +217,11 @@ def files_below(folder: Path) -> list[Path]:
     return sorted(path for path in files if path.is_file() and not path.is_symlink())
 
 
+def bytes_below(folder: Path) -> int:
+    """What the files below `folder` hold; 0 where it is not there."""
+    return sum(path.stat().st_size for path in files_below(folder))
+
+
 def nearest_existing(path: Path) -> Path:
     """`path` if it exists, else the nearest of its parents that does: where it would be made."""
     while not path.exists() and path != path.parent:

@@ -35,7 +35,7 @@ ROOT = HERE.parent
 # Parameters as in a configuration file: there every one is valid, on the command line some are not.
 COMMON = {
     "dataset_path": "texts.txt", "sample_size": 24, "max_length": 32, "held_out_size": 6, "batch_size": 2, "epochs": 2,
-    "checkpoint_interval": 5, "learning_rate": 2e-3, "no_cuda": True, "skip_validation": True, "save_plot": False,
+    "checkpoint_interval": 5, "learning_rate": 2e-3, "no_cuda": True, "skip_validation": True, "save_plot": False, "control": False,
     "install_deps": False, "allow_out_of_range": True,
 }  # fmt: skip
 WHITE = {"teacher_model_path": "teacher", "student_model_path": "student"}

@@ -38,7 +38,7 @@ def main() -> None:
     command = [
         sys.executable, "-m", "distillkit", "distill", "--preset", "weak-pc", "--teacher-model-path", str(teacher),
         "--student-model-path", str(student), "--dataset-path", str(arguments.texts), "--output-dir",
-        str(arguments.work / "weak-pc"), "--folder-name", name, "--quality-gate", "off",
+        str(arguments.work / "weak-pc"), "--folder-name", name, "--quality-gate", "off", "--no-control",
     ]  # fmt: skip
     began = time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True, check=False)

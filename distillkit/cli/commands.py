@@ -266,22 +266,23 @@ def run_later_stage(
     options: Mapping[str, Any],
     given: Mapping[str, Any] | None = None,
 ) -> None:
-    """The subcommand of a stage that works on a run whose training is complete: `validate`, `demo`, `plot`.
+    """The subcommand of a stage that works on a run whose training is complete: `control`, `validate`, `demo`, `plot`.
 
     Args:
         options: keyword options of that stage.
         given: parameters that were given.
     """
     check_surroundings(console)
-    request = Request(given or {}, environment={})
+    request = Request({**STAGES[stage].sets, **(given or {})}, environment={})
     directory, resolved = pipeline.open_run(request.resolve, run, output_dir)
     console.info(f"run directory: {directory.path}")
+    stages = [stage, *(later for later in STAGES[stage].then if directory.record(later) is not None)]
     with (
         weaknesses_reported(console.warn),
         continuing(directory, stage),
         explaining_moved_sources(resolved, directory),
     ):
-        outcome = pipeline.run_pipeline(resolved, directory, [stage], console, force=force, options={stage: options})
+        outcome = pipeline.run_pipeline(resolved, directory, stages, console, force=force, options={stage: options})
     if STAGES[stage].shows_result:
         show_result(directory, console)
     _report(stage, outcome, console)
@@ -297,5 +298,7 @@ def show_result(run: RunDirectory, console: Console) -> None:
         )
     if result.verdict_sentence:
         console.prose(result.verdict_sentence)
+    for sentence in filter(None, (result.teacher_sentence, result.advice)):
+        console.prose(sentence)
     if result.student_path is not None:
         console.data(f"student: {result.student_path}")

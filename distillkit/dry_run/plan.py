@@ -16,19 +16,21 @@ from distillkit.device.malloc import freed_memory_kept
 from distillkit.device.memory import free_memory_bytes
 from distillkit.device.precision import Compute, choose_compute
 from distillkit.device.processors import threads_within_quota
+from distillkit.dry_run.control import COMPARED, PHASE, PlannedTraining, planned_control
 from distillkit.dry_run.inputs import Amounts, PlannedModels, count_texts, find_models, makes_start, teacher_facts
 from distillkit.dry_run.memory_model import memory_bytes
 from distillkit.dry_run.time_model import Work, phase_seconds
 from distillkit.errors import DistillkitError
 from distillkit.settings.parameters import Parameters
 from distillkit.settings.resolve import ResolvedConfig
-from distillkit.storage import files_below, free_disk_bytes
+from distillkit.storage import bytes_below, free_disk_bytes
 from distillkit.teachers.choices import TeacherFacts
 from distillkit.teachers.sources import remembered_choice
 from distillkit.training.arguments import total_steps
 from distillkit.training.compiling import CompileChoice, choose_compile
+from distillkit.training.control import ControlChoice, settled_control
 from distillkit.training.decisions import TeacherDecision, decide_disk, decide_teacher, uses_white_box_teacher
-from distillkit.training.disk import student_disk_bytes
+from distillkit.training.disk import finished_disk_bytes, student_disk_bytes
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class PlannedDecisions:
     Attributes:
         teacher: how a white-box run has its teacher; None where it has none, or where its size is not known.
         compile: whether the loss is compiled; None where the student's size is not known.
-        disk_bytes: what the training needs on the disk; None where a size is not known.
+        disk_bytes: what the training needs on the disk, its control left out; None where a size is not known.
         refused: why the run would refuse to begin; None if it would not.
     """
 
@@ -59,7 +61,7 @@ def show_plan(resolved: ResolvedConfig, folder: Path, planned: Sequence[tuple[st
     console.table("Stages", ["stage", "what would happen"], planned, to_stdout=True)
     estimate = estimate_run(config, folder, [stage for stage, words in planned if not words.startswith("skip")])
     # What does not apply to this run, or does not stand in its way, is left out.
-    optional = ("refused", "teacher_cache", "teacher_streaming", "compiled_loss")
+    optional = ("refused", "teacher_cache", "teacher_streaming", "compiled_loss", "control")
     shown = {
         name: value for name, value in estimate.items() if name != "phases" and not (value is None and name in optional)
     }
@@ -113,6 +115,14 @@ def estimate_run(config: Parameters, folder: Path, stages: list[str]) -> dict[st
         teacher_share=_missing_share(facts, teacher),
         compiled=decisions.compile is not None and decisions.compile.on,
     )  # fmt: skip
+    planned = PlannedTraining(
+        folder, stages, total_steps(config, amounts.examples),
+        models.student_shape.parameters if models.student_shape else None, teacher.cache_bytes if teacher else 0,
+    )  # fmt: skip
+    control, times = _times(config, compute, models, work, planned)
+    disk = decisions.disk_bytes
+    if disk is not None and planned.parameters is not None and control is not None and control.on:
+        disk += finished_disk_bytes(config, planned.parameters)
     return {
         "device": compute.description,
         "teacher_parameters": models.teacher_shape.parameters if models.teacher_shape else None,
@@ -122,13 +132,14 @@ def estimate_run(config: Parameters, folder: Path, stages: list[str]) -> dict[st
         "teacher_cache": _reason(teacher.cache.mode, teacher.cache.why) if teacher else None,
         "teacher_streaming": _reason("on" if teacher.streaming.on else "off", teacher.streaming.why) if teacher else None,
         "compiled_loss": _reason("on" if decisions.compile.on else "off", decisions.compile.why) if decisions.compile else None,
+        "control": _reason("on" if control.on else "off", control.why) if control else None,
         "refused": decisions.refused,
-        "disk_bytes": decisions.disk_bytes,
+        "disk_bytes": disk,
         "teacher_cache_bytes": cache,
         "disk_free_bytes": free_disk_bytes(folder),
         "memory_bytes": memory_bytes(config, compute, models.teacher_shape, models.student_shape, work),
         "memory_free_bytes": free_memory_bytes(compute.device),
-        **_times(config, compute, models, work, stages),
+        **times,
     }  # fmt: skip
 
 
@@ -151,11 +162,13 @@ def plan_decisions(
         if facts is not None:
             teacher = decide_teacher(config, facts, remembered_choice(folder / "teacher" / "cache.json"))
         if student is not None:
+            settled = settled_control(config)
+            control = settled is not None and settled.on
             disk = student_disk_bytes(config, student.parameters) + (teacher.cache_bytes if teacher else 0)
             disk += 4 * student.parameters * makes_start(config, models, folder)
-            checkpoints = folder / "checkpoints"
-            existing = sum(path.stat().st_size for path in files_below(checkpoints)) if checkpoints.is_dir() else 0
-            decide_disk(config, folder, free_disk_bytes(folder) + existing, student.parameters, teacher)
+            free = free_disk_bytes(folder) + bytes_below(folder / "checkpoints")
+            free += bytes_below(folder / "control") if control else 0
+            decide_disk(config, folder, free, student.parameters, teacher, control=control)
             doubled = config.box_type == "black" and 0 < config.alpha < 1
             logits = amounts.student_inputs * (2 if doubled else 1) * student.vocabulary * config.epochs
             compiled = choose_compile(config, compute.device, logits)
@@ -176,16 +189,24 @@ def _said_by_the_run(_: str) -> None:
 
 
 def _times(
-    config: Parameters, compute: Compute, models: PlannedModels, work: Work, stages: list[str]
-) -> dict[str, Any]:
-    """Seconds of each phase and of all together; None where the models are not here yet."""
+    config: Parameters, compute: Compute, models: PlannedModels, work: Work, planned: PlannedTraining
+) -> tuple[ControlChoice | None, dict[str, Any]]:
+    """Whether there is a control, and seconds of each phase and of all together; None where the models are not here yet."""
+    stages = planned.stages
     if models.teacher_shape is None or models.student_shape is None:
-        return {"phases": None, "total_seconds": None}
+        return planned_control(config, planned, None), {"phases": None, "total_seconds": None}
     if not stages:
-        return {"phases": {}, "total_seconds": 0.0}
+        return planned_control(config, planned, None), {"phases": {}, "total_seconds": 0.0}
+    # What the control is measured against counts also where it is there already.
+    timed = [*stages, *(stage for stage in COMPARED if "control" in stages and stage not in stages)]
     with freed_memory_kept(), threads_within_quota(_said_by_the_run):  # As the run will do it.
-        phases = phase_seconds(config, compute, models.teacher_shape, models.student_shape, work, stages)
-    return {
+        phases = phase_seconds(config, compute, models.teacher_shape, models.student_shape, work, timed)
+    control = planned_control(config, planned, phases)
+    left_out = {phase for stage, own in COMPARED.items() if stage not in stages for phase in own}
+    if control is None or not control.on:
+        left_out.add(PHASE)
+    phases = {name: seconds for name, seconds in phases.items() if name not in left_out}
+    return control, {
         "phases": {name: round(seconds, 2) for name, seconds in phases.items()},
         "total_seconds": round(sum(phases.values()), 1),
     }

@@ -7,7 +7,7 @@ machine and stretched by how much slower this one is at present.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -19,6 +19,8 @@ from distillkit.models.references import parse_student_reference
 from distillkit.models.shape import ModelShape
 from distillkit.settings.parameters import Parameters
 from distillkit.teachers.cut_student import FIT_TOKENS, INFLUENCE_TOKENS, TRIAL_TOKENS
+from distillkit.training.arguments import total_steps
+from distillkit.training.control import control_config
 
 # On the machine where the fixed costs below were taken, quiet.
 _QUIET_HASHING = 1.4e9
@@ -83,6 +85,10 @@ def phase_seconds(
         phases["training"] = _training(config, compute, teacher, student, work, pace, hashing) + loading["student"]
         if config.alpha > 0:
             phases["training"] += loading["teacher"]
+    if "control" in stages:
+        untaught = replace(work, steps=total_steps(config, amounts.examples), cache="off")
+        control = _training(control_config(config), compute, teacher, student, untaught, pace, hashing)
+        phases["control"] = control + loading["student"] + pace * _TOKENIZERS
     others = pace * _TOKENIZERS + loading["teacher"] + 2 * loading["student"]
     if "validate" in stages:
         phases["validate"] = _validation(compute, teacher, student, amounts) + others

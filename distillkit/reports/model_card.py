@@ -24,7 +24,10 @@ _LONGEST_PARAGRAPH = 600
 _HUB_ID = re.compile(
     r"[A-Za-z0-9_][A-Za-z0-9._-]*(?:/[A-Za-z0-9_][A-Za-z0-9._-]*)?(?:[:@][A-Za-z0-9][A-Za-z0-9._/:@-]*)?"
 )
-_MODELS = (("before", "student before"), ("after", "student after"), ("teacher", "teacher"))
+_MODELS = (
+    ("before", "student before"), ("control", "the same without the teacher"), ("after", "student after"),
+    ("teacher", "teacher"),
+)  # fmt: skip
 _METRICS = (("bits_per_byte", "Bits per byte"), ("perplexity", "Perplexity per token"))
 
 _BLACK_BOX = (
@@ -247,15 +250,23 @@ def _measured(validation: Mapping[str, Any] | None) -> list[str]:
         return ["This student was not measured on held-out texts: nothing is known about its quality."]
     rows = []
     for model, name in _MODELS:
-        figures = validation[model]
+        figures = validation.get(model)
+        if figures is None:
+            continue  # There need not be a control.
         rows.append((name, _figure(figures.get("bits_per_byte"), ".4f"), _figure(figures.get("perplexity"), ".2f")))
     documents, size = _count(validation.get("documents"), "document"), _count(validation.get("bytes"), "byte")
     closed = _figure(validation.get("gap_closed"), ".1%")
+    teachers = validation.get("teacher_gain")
+    share = (
+        ""
+        if teachers is None
+        else f"\n- The teacher's part of it: {_gain(teachers)}; the rest is training on these texts"
+    )
     return [
         f"On {documents} ({size}) that neither training nor the choice of the best checkpoint has seen. Lower is better; "
         "perplexity is per token, so models with different tokenizers compare by bits per byte only.",
         _table(("model", "bits per byte", "perplexity"), rows, numeric=True),
-        f"- Gain: {_gain(validation['gain'])}\n- Gap to the teacher closed: {closed}\n- Verdict: **{_plain(validation['verdict'])}**",
+        f"- Gain: {_gain(validation['gain'])}{share}\n- Gap to the teacher closed: {closed}\n- Verdict: **{_plain(validation['verdict'])}**",
     ]
 
 

@@ -43,7 +43,7 @@ _LARGEST = 1e100
 
 _TITLE_POINTS = 10
 _FONT = "DejaVu Sans"  # comes with matplotlib, so that every machine draws the same letters
-_NAMES = {"before": "student before", "after": "student after", "teacher": "teacher"}
+_NAMES = {"before": "student before", "after": "student after", "control": "no teacher", "teacher": "teacher"}
 
 Points = tuple[np.ndarray, np.ndarray]
 
@@ -55,6 +55,7 @@ def draw_plots(
     *,
     title: str,
     cut: Mapping[str, Any] | None = None,
+    control: Sequence[Mapping[str, Any]] = (),
 ) -> list[Path]:
     """Draw every picture for which there are figures.
 
@@ -64,6 +65,7 @@ def draw_plots(
         folder: an existing folder; files of the same name are replaced.
         title: the name of the run, shown on every picture.
         cut: the content of data/cut.json, of a student that is cut from its teacher.
+        control: the lines of control/metrics.jsonl, where the same student was trained without the teacher.
 
     Returns:
         The files written (`loss`, `score`, `learning_rate`, `comparison`, `layers`, each .png and .svg); [] without any
@@ -77,7 +79,7 @@ def draw_plots(
         heading = _printable(title)
         for name, figure in (
             ("loss", _loss(metrics, heading)),
-            ("score", _score(metrics, validation or {}, heading)),
+            ("score", _score(metrics, control, validation or {}, heading)),
             ("learning_rate", _learning_rate(metrics, heading)),
             ("comparison", _comparison(validation or {}, heading)),
             ("layers", _layers(cut or {}, heading)),
@@ -108,12 +110,21 @@ def _loss(metrics: Sequence[Mapping[str, Any]], heading: str) -> Figure | None:
     return figure
 
 
-def _score(metrics: Sequence[Mapping[str, Any]], validation: Mapping[str, Any], heading: str) -> Figure | None:
+def _score(
+    metrics: Sequence[Mapping[str, Any]],
+    control: Sequence[Mapping[str, Any]],
+    validation: Mapping[str, Any],
+    heading: str,
+) -> Figure | None:
     steps, scores = points = _series(metrics, "eval_bits_per_byte")
     if not len(steps):
         return None
     figure, (axes,) = _new_figure("Held-out score of the student", heading)
     _draw_series(axes, points, label="student, validation texts", color=BLUE, style="-", marker="o")
+    untaught = _series(control, "eval_bits_per_byte")
+    _draw_series(
+        axes, untaught, label="control without teacher, validation texts", color=PURPLE, style=(0, (4, 1.5)), marker="s"
+    )
     best = int(np.argmin(scores))
     axes.plot(
         steps[best], scores[best], linestyle="none", marker="*", markersize=15, color=ORANGE, markeredgecolor=INK,
@@ -163,7 +174,12 @@ def _learning_rate(metrics: Sequence[Mapping[str, Any]], heading: str) -> Figure
 def _comparison(validation: Mapping[str, Any], heading: str) -> Figure | None:
     bars = [
         (name, value, color, hatch)
-        for name, color, hatch in (("before", "#9c9c9c", ""), ("after", BLUE, "//"), ("teacher", GREEN, ".."))
+        for name, color, hatch in (
+            ("before", "#9c9c9c", ""),
+            ("control", PURPLE, "\\\\"),
+            ("after", BLUE, "//"),
+            ("teacher", GREEN, ".."),
+        )
         if (value := _bits_per_byte(validation, name)) is not None
     ]
     if not bars:
@@ -233,6 +249,9 @@ def _outcome(validation: Mapping[str, Any]) -> list[str]:
         if len(ends) == 2:
             gained += f" (95% interval {_number(ends[0])} to {_number(ends[1])})"
         first_line.append(gained)
+    teachers = _finite((validation.get("teacher_gain") or {}).get("bits_per_byte"))
+    if teachers is not None:
+        first_line.append(f"the teacher's part of it {_number(teachers)}")
     closed = _finite(validation.get("gap_closed"))
     if closed is not None:
         first_line.append(f"gap to the teacher closed: {closed:.0%}")
@@ -314,7 +333,7 @@ def moving_average(values: np.ndarray, width: int) -> np.ndarray:
 
 
 def _draw_series(
-    axes: Axes, points: Points, *, label: str, color: str, style: str, marker: str, smooth: bool = True
+    axes: Axes, points: Points, *, label: str, color: str, style: Any, marker: str, smooth: bool = True
 ) -> None:
     """A line over optimizer steps: with markers where there are few, smoothed over a faint one where there are many."""
     steps, values = points

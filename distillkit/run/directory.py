@@ -45,6 +45,8 @@ from distillkit.storage import (
 
 LATEST = "latest"
 CONFIG_FILE = "config.yaml"
+# How the inputs of a stage name the result of an earlier one.
+RESULT_OF = "result of "
 
 
 @dataclass
@@ -84,6 +86,20 @@ class RunDirectory:
         """The student that the run offers: the best by held-out score, or the final one where no best is kept."""
         best = self.student / "best"
         return best if best.is_dir() else self.student / "final"
+
+    @property
+    def control(self) -> Path:
+        """The training of the same student without its teacher, laid out as the run itself."""
+        return self.path / "control"
+
+    @property
+    def best_control(self) -> Path | None:
+        """The student of the control, chosen as `best_student` is; None where there is none of the present training."""
+        record = self.record("control")
+        if record is None or not record.metrics.get("made") or not self.holds("control"):
+            return None
+        best = self.control / "student" / "best"
+        return best if best.is_dir() else self.control / "student" / "final"
 
     @classmethod
     def create(cls, folder: Path, resolved: ResolvedConfig) -> RunDirectory:
@@ -199,12 +215,28 @@ class RunDirectory:
         Raises:
             DistillkitError: it cannot be deleted.
         """
-        folders = (self.path, self.teacher, self.checkpoints, self.student, self.plots)
+        control = (self.control, self.control / "checkpoints", self.control / "student")
+        folders = (self.path, self.teacher, self.checkpoints, self.student, self.plots, *control)
         return [path for folder in folders for path in remove_leftovers(folder)]
 
     def record(self, stage: str) -> StageRecord | None:
         """What the manifest says of a stage; None where it has never run."""
         return self.manifest.stages.get(stage)
+
+    def holds(self, stage: str) -> bool:
+        """Whether a stage is complete and was made from the results of earlier stages that are there now."""
+        record = self.record(stage)
+        if record is None or record.status != "complete":
+            return False
+        read = {
+            name.removeprefix(RESULT_OF): value for name, value in record.inputs.items() if name.startswith(RESULT_OF)
+        }
+        return all(value == self.result_fingerprint(earlier) for earlier, value in read.items())
+
+    def result_fingerprint(self, stage: str) -> str:
+        """What stands for the result of a stage among the inputs of a later one."""
+        record = self.record(stage)
+        return record.fingerprint() if record else "missing"
 
     def begin_stage(self, stage: str, inputs: Mapping[str, str]) -> None:
         """Record that a stage runs, from these inputs.

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from distillkit.reports.teacher_share import share_advice, share_sentence
 from distillkit.run.directory import RunDirectory
 
 
@@ -21,6 +22,9 @@ class DistillResult:
         gain: `bits_per_byte` gained over the held-out documents and its 95 % interval `ci95`.
         verdict: "improved", "inconclusive", "worse"; None without validation.
         metrics: the content of metrics.json (`train`, `teacher_pass`, `best`).
+        control: figures of the same student trained without the teacher; None where there is no control.
+        teacher_gain: `bits_per_byte` that the student is better than its control, and the 95 % interval `ci95`.
+        advice: what to try where the teacher is not shown to have helped, else "".
     """
 
     run_directory: Path
@@ -32,6 +36,9 @@ class DistillResult:
     gain: dict[str, Any] | None = None
     verdict: str | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
+    control: dict[str, Any] | None = None
+    teacher_gain: dict[str, Any] | None = None
+    advice: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: paths as text."""
@@ -44,6 +51,9 @@ class DistillResult:
             "gap_closed": self.gap_closed,
             "gain": self.gain,
             "verdict": self.verdict,
+            "control": self.control,
+            "teacher_gain": self.teacher_gain,
+            "advice": self.advice,
             "metrics": self.metrics,
         }
 
@@ -69,6 +79,11 @@ class DistillResult:
             sentence += f", {closed if self.gap_closed <= 1 else 'now better than the teacher on these texts'}"
         return sentence
 
+    @property
+    def teacher_sentence(self) -> str:
+        """What part of the gain is the teacher's; "" without a control."""
+        return share_sentence(self.gain, self.teacher_gain) if self.gain and self.teacher_gain else ""
+
 
 def read_result(run: RunDirectory) -> DistillResult:
     """Read the outcome of a run as far as it has got.
@@ -83,6 +98,7 @@ def read_result(run: RunDirectory) -> DistillResult:
     metrics = run.read_output("distill", "metrics.json")
     if not metrics and distilled is not None:
         metrics = {name: value for name, value in distilled.metrics.items() if isinstance(value, dict)}
+    teacher_gain = validation.get("teacher_gain")
     return DistillResult(
         run_directory=run.path,
         student_path=run.best_student if trained else None,
@@ -92,13 +108,19 @@ def read_result(run: RunDirectory) -> DistillResult:
         gap_closed=validation.get("gap_closed"),
         gain=validation.get("gain"),
         verdict=validation.get("verdict"),
+        control=validation.get("control"),
+        teacher_gain=teacher_gain,
+        advice=share_advice(teacher_gain, run.manifest.config) if teacher_gain else "",
         metrics=metrics,
     )
 
 
 def result_rows(result: DistillResult) -> list[tuple[str, Any, Any, Any]]:
     """(who, bits per byte, perplexity, parameters) of those that were measured."""
-    measured = (("student before", result.before), ("student after", result.after), ("teacher", result.teacher))
+    measured = (
+        ("student before", result.before), ("control (no teacher)", result.control), ("student after", result.after),
+        ("teacher", result.teacher),
+    )  # fmt: skip
     return [
         (who, f"{figures['bits_per_byte']:.4f}", figures["perplexity"], figures.get("parameters"))
         for who, figures in measured

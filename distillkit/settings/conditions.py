@@ -19,6 +19,11 @@ def is_white_box(values: Values) -> bool:
     return values["box_type"] == "white"
 
 
+def needs_control(values: Values) -> bool:
+    """Whether the quality gate compares the student with its control."""
+    return values["quality_gate"] == "better-than-control"
+
+
 def has_divergence(values: Values) -> bool:
     """Whether the distance of two distributions is a choice; `alm` and `uld` bring their own."""
     return is_white_box(values) and values["alignment"] not in _OWN_LOSS

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from distillkit.errors import UsageError
-from distillkit.settings.conditions import is_white_box, sparse_problem
+from distillkit.settings.conditions import is_white_box, needs_control, sparse_problem
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ def _sparse_targets_of_another_method(values: Mapping[str, Any]) -> str | None:
     return f"--teacher-cache sparse and {problem}"
 
 
+_AGAINST_CONTROL = "--quality-gate better-than-control"
+
 CONFLICTS = (
     Conflict(
         _always("--no-cuda and --precision fp16", lambda values: values["no_cuda"] and values["precision"] == "fp16"),
@@ -49,6 +51,30 @@ CONFLICTS = (
         ),
         "the gate is part of the validation",
         hint="leave one of them out",
+    ),
+    Conflict(
+        _always(
+            f"--skip-validation and {_AGAINST_CONTROL}",
+            lambda values: values["skip_validation"] and needs_control(values),
+        ),
+        "the gate is part of the validation",
+        hint="leave one of them out",
+    ),
+    Conflict(
+        _always(
+            f"--no-control and {_AGAINST_CONTROL}",
+            lambda values: values["control"] is False and needs_control(values),
+        ),
+        "there would be no control to be better than",
+        hint="leave one of them out; a finished run gets its control by: distillkit control --run DIR",
+    ),
+    Conflict(
+        _always(
+            f"--alpha 0 and {_AGAINST_CONTROL}",
+            lambda values: values["alpha"] == 0 and needs_control(values),
+        ),
+        "a training without the teacher is its own control",
+        hint="give --alpha a value above 0, or choose another --quality-gate",
     ),
     Conflict(
         _sparse_targets_of_another_method,

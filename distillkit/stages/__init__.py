@@ -3,7 +3,7 @@
 A stage module has
     run(config, run, console, **options) -> StageResult
 and, where its result depends on more than parameters and earlier stages,
-    extra_inputs(config, run) -> dict[str, str].
+    extra_inputs(config, run) -> dict[str, str],
 All that passes between stages lies in the run directory. To add a stage, write the module and register it in `STAGES`:
 its subcommand, its place in a whole `distill`, `--force` and `--dry-run` follow.
 """
@@ -11,14 +11,17 @@ its subcommand, its place in a whole `distill`, `--force` and `--dry-run` follow
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distillkit.settings import parameters as declared
 from distillkit.settings.parameters import Parameters
+
+if TYPE_CHECKING:
+    from distillkit.run.directory import RunDirectory
 
 
 @dataclass(frozen=True)
@@ -48,21 +51,36 @@ class StageSpec:
         module: its module name in this package.
         help: what it does, as a sentence; the help of its subcommand.
         after: the stages whose results it reads; they must be complete.
+        reads: the same of those that a run need not have; what is there is read.
         cheap: it only derives from earlier results, so it is redone without asking when those changed.
         wanted: whether a whole `distill` with this configuration runs it.
+        not_made: why it will decide to make nothing, as far as that is known before it runs; for a run or a new one (None).
         parameters: those that it reads besides the ones that are declared to affect it.
         options: what only its subcommand takes.
+        sets: what its subcommand sets in the configuration of the run.
+        then: stages that its subcommand brings up to date afterwards, where the run has them.
         shows_result: its subcommand ends with the table before/after.
     """
 
     module: str
     help: str
     after: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
     cheap: bool = False
     wanted: Callable[[Parameters], bool] = lambda config: True
+    not_made: Callable[[Parameters, RunDirectory | None], str | None] = lambda config, run: None
     parameters: tuple[str, ...] = ()
     options: tuple[StageOption, ...] = ()
+    sets: Mapping[str, Any] = field(default_factory=dict)
+    then: tuple[str, ...] = ()
     shows_result: bool = False
+
+
+def _no_control(config: Parameters, run: RunDirectory | None) -> str | None:
+    from distillkit.training.control import early_choice
+
+    choice = early_choice(config, run)
+    return None if choice is None or choice.on else choice.why
 
 
 STAGES: dict[str, StageSpec] = {
@@ -90,10 +108,23 @@ STAGES: dict[str, StageSpec] = {
         after=("prepare-data",),
         parameters=declared.names_with_flag(),
     ),
+    "control": StageSpec(
+        "control",
+        "Train the same student without the teacher, so that validate can say what the teacher was worth.",
+        after=("prepare-data", "distill"),
+        # It takes long, but whoever redid the training has agreed to that; what still holds of it is kept.
+        cheap=True,
+        wanted=lambda config: config.control is not False,
+        not_made=_no_control,
+        sets={"control": True},
+        then=("validate", "plot"),
+        shows_result=True,
+    ),
     "validate": StageSpec(
         "validate",
         "Measure teacher, student before and student after on held-out texts, and say whether the student improved.",
         after=("prepare-data", "distill"),
+        reads=("control",),
         cheap=True,
         wanted=lambda config: not config.skip_validation,
         shows_result=True,
@@ -112,6 +143,7 @@ STAGES: dict[str, StageSpec] = {
         "plot",
         "Draw the loss, the held-out score, the learning rate and the comparison before/after.",
         after=("distill",),
+        reads=("control",),
         cheap=True,
         wanted=lambda config: config.save_plot,
     ),

@@ -26,18 +26,14 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
             with explained_write_errors(folder):
                 remove_tree(folder)
     fingerprint = checkpoint_fingerprint(config, run)
-    search = checkpoints.newest_valid(run.checkpoints, fingerprint)
-    for words in search.passed_over:
-        console.warn(f"ignored checkpoint {words}")
-    if search.path is not None:
-        checkpoints.prune(run.checkpoints, newest=search.path)  # An earlier attempt may have been killed while it did.
+    checkpoint = checkpoints.continue_from(run.checkpoints, fingerprint, console)
 
     context = TrainingContext.open(config, run, console)
     with explained_memory_errors():
         decided = decide(context)
         rows, source = teacher_part(context, decided)
         student = context.pair.load_student(console)
-        figures = train_student(context, student, source, rows, TrainingPlace(run.path), search.path, fingerprint)
+        figures = train_student(context, student, source, rows, TrainingPlace(run.path), checkpoint, fingerprint)
     if decided.teacher is not None:
         streaming, cache = decided.teacher.streaming, decided.teacher.cache
         figures["decisions"]["teacher_cache"] = cache.mode

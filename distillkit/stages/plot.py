@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from distillkit.console import Console
@@ -24,11 +25,15 @@ def extra_inputs(config: Parameters, run: RunDirectory) -> dict[str, str]:
 
 def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch: bool = False) -> StageResult:
     """Draw plots/*.png and plots/*.svg."""
-    metrics = read_metrics(run.path / "metrics.jsonl") or _from_checkpoint(run)
+    metrics = read_metrics(run.path / "metrics.jsonl") or _from_checkpoint(run.checkpoints, f"distill --run {run.path}")
+    control = []
+    if run.best_control is not None:
+        control = read_metrics(run.control / "metrics.jsonl")
+        control = control or _from_checkpoint(run.control / "checkpoints", f"control --run {run.path}")
     validation = run.read_output("validate", "validation.json") or None
     cut = run.read_output("prepare-data", "data/cut.json") or None
     make_folder(run.plots)
-    drawn = draw_plots(metrics, validation, run.plots, title=run.path.name, cut=cut)
+    drawn = draw_plots(metrics, validation, run.plots, title=run.path.name, control=control, cut=cut)
     if not drawn:
         raise PreconditionError(
             "there are no figures to draw", hint=f"train first: distillkit distill --run {run.path}"
@@ -37,15 +42,19 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
     return StageResult(drawn, {"plots": pictures}, f"{', '.join(pictures)} in {run.plots}")
 
 
-def _from_checkpoint(run: RunDirectory) -> list[dict[str, Any]]:
-    """Without save_metrics there is no metrics.jsonl; the newest checkpoint carries the same lines."""
-    newest = checkpoints.newest(run.checkpoints)
+def _from_checkpoint(folder: Path, again: str) -> list[dict[str, Any]]:
+    """Without save_metrics there is no metrics.jsonl; the newest checkpoint carries the same lines.
+
+    Args:
+        again: the subcommand that trains anew.
+    """
+    newest = checkpoints.newest(folder)
     if newest is None:
         return []
     problem = checkpoints.problem(newest)
     if problem is not None:
         raise PreconditionError(
             f"the figures are in {newest}, of which {problem}",
-            hint=f"train again: distillkit distill --run {run.path} --force",
+            hint=f"train again: distillkit {again} --force",
         )
     return json.loads((newest / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]

@@ -1,4 +1,5 @@
-"""validate: teacher, student before and student after on texts that neither training nor selection has seen.
+"""validate: teacher, student before and student after on texts that neither training nor selection has seen, and the control
+where there is one.
 
 Writes validation.json and puts the figures into the model card of the student that was measured.
 """
@@ -6,6 +7,8 @@ Writes validation.json and puts the figures into the model card of the student t
 from __future__ import annotations
 
 import gc
+import shlex
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -20,15 +23,18 @@ from distillkit.data.text_encoder import TextEncoders
 from distillkit.data.training_rows import same_rows
 from distillkit.device.memory import free_memory_bytes
 from distillkit.device.precision import Compute, choose_compute
+from distillkit.errors import PreconditionError
 from distillkit.evaluation.agreement import Agreement, PairedText, agreement
 from distillkit.evaluation.bits_per_byte import Scores, score
-from distillkit.evaluation.bootstrap import gap_closed, paired_bootstrap, verdict
+from distillkit.evaluation.bootstrap import Interval, gap_closed, paired_bootstrap, verdict
 from distillkit.evaluation.held_out import scored_texts
 from distillkit.evaluation.speed import generation_speed, model_size
 from distillkit.losses.target_rows import restrict_columns
 from distillkit.losses.tempered import temper
+from distillkit.reports.teacher_share import share_sentence, teacher_verdict
 from distillkit.run.directory import RunDirectory
 from distillkit.run.pair import ModelPair, open_pair
+from distillkit.settings.conditions import needs_control
 from distillkit.settings.parameters import Parameters
 from distillkit.stages import StageResult
 from distillkit.storage import write_json
@@ -45,13 +51,22 @@ def extra_inputs(config: Parameters, run: RunDirectory) -> dict[str, str]:
 
 
 def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch: bool = False) -> StageResult:
-    """Score the three models, compare them, decide.
+    """Score the models, compare them, decide.
 
     Raises:
-        PreconditionError: a model has changed since the data were prepared, or the trained student is damaged.
+        PreconditionError: a model has changed since the data were prepared, or the trained student is damaged; the gate
+            compares with a control, and there is none.
         DistillkitError: a score is no number, or a result cannot be written.
         Interrupted: a signal arrived.
     """
+    if needs_control(vars(config)) and run.best_control is None:
+        make_it = f"distillkit control --run {shlex.quote(str(run.path))}"
+        error = PreconditionError(
+            f"quality gate {config.quality_gate!r}: this run has no control to compare the student with",
+            hint=f"make it: {make_it}",
+        )
+        error.next_command = make_it
+        raise error
     compute = choose_compute(config)
     pair = open_pair(config, run, console)
     test = load_examples(run.data / "test").to_list()
@@ -67,28 +82,34 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
     write_json(run.path / "validation.json", validation)
     # The figures are those of the student that was measured; another one's card says nothing of them.
     write_card(run.best_student, pair, config, run, validation)
-    gate = _gate_failure(config, validation["verdict"])
-    metrics = {**{name: validation[name] for name in ("verdict", "gap_closed", "gain")}, "gate_failure": gate}
+    teacher_gain = validation.get("teacher_gain")
+    gate = _gate_failure(config, validation["verdict"], teacher_gain)
+    named = ("verdict", "gap_closed", "gain", "teacher_gain")
+    metrics = {**{name: validation[name] for name in named if name in validation}, "gate_failure": gate}
     before, after = (figures[name]["bits_per_byte"] for name in ("before", "after"))
     summary = f"{before:.4f} -> {after:.4f} bits per byte, {validation['verdict']}"
+    if teacher_gain is not None:
+        summary += f"; {share_sentence(validation['gain'], teacher_gain)}"
     return StageResult([run.path / "validation.json"], metrics, summary, gate_failure=gate)
 
 
 def _measurements(
     run: RunDirectory, pair: ModelPair, test: list[dict[str, Any]], compute: Compute, console: Console
 ) -> tuple[dict[str, Scores], dict[str, dict[str, Any]]]:
-    """Scores, and figures for validation.json, of teacher, student before and student after."""
+    """Scores, and figures for validation.json, of teacher, student before, student after and control."""
     encoders = pair.text_encoders(pair.config)
     scores: dict[str, Scores] = {}
     figures: dict[str, dict[str, Any]] = {}
-    with console.progress("validating", total=5, unit="measurements") as progress:
+    trained = {"after": run.best_student}
+    if run.best_control is not None:
+        trained["control"] = run.best_control
+    with console.progress("validating", total=4 + len(trained), unit="measurements") as progress:
         streaming = choose_streaming(pair.config, teacher_memory(pair, compute))
         teacher = _teacher(pair, compute, streaming, console)
         scores["teacher"], figures["teacher"] = _measure(teacher, test, encoders, "teacher", compute)
         progress.advance()
-        students: dict[str, nn.Module] = {
-            "before": pair.load_student(console), "after": pair.load_trained_student(run.best_student, console)
-        }  # fmt: skip
+        students: dict[str, nn.Module] = {"before": pair.load_student(console)}
+        students |= {name: pair.load_trained_student(folder, console) for name, folder in trained.items()}
         for name, student in students.items():
             scores[name], figures[name] = _measure(
                 student.to(compute.device).eval(), test, encoders, "student", compute
@@ -98,6 +119,8 @@ def _measurements(
             figures[name]["teacher_agreement"] = with_teacher.top1
             figures[name]["teacher_kl"] = with_teacher.kl
         progress.advance()
+        # The control is as fast as the student after.
+        students.pop("control", None)
         for name, model in {"teacher": teacher, **students}.items():
             slow = name == "teacher" and streaming.on
             speed = None if slow else _generation_speed(model, test[0], name, encoders, compute)
@@ -109,14 +132,21 @@ def _measurements(
 
 
 def _comparison(scores: dict[str, Scores], seed: int) -> dict[str, Any]:
-    """What the student has gained, how sure that is, and the verdict."""
+    """What the student has gained, how much of it is the teacher's, how sure that is, and the verdict."""
     interval = paired_bootstrap(scores["before"], scores["after"], seed=seed)
-    ci95 = None if interval.low is None or interval.high is None else [interval.low, interval.high]
-    return {
+    compared: dict[str, Any] = {
         "gap_closed": gap_closed(*(scores[name].bits_per_byte for name in ("teacher", "before", "after"))),
-        "gain": {"bits_per_byte": interval.estimate, "ci95": ci95},
+        "gain": _gain(interval),
         "verdict": verdict(interval),
     }
+    if "control" in scores:
+        compared["teacher_gain"] = _gain(paired_bootstrap(scores["control"], scores["after"], seed=seed))
+    return compared
+
+
+def _gain(interval: Interval) -> dict[str, Any]:
+    ci95 = None if interval.low is None or interval.high is None else [interval.low, interval.high]
+    return {"bits_per_byte": interval.estimate, "ci95": ci95}
 
 
 def _teacher(pair: ModelPair, compute: Compute, streaming: StreamingChoice, console: Console) -> nn.Module:
@@ -127,8 +157,13 @@ def _teacher(pair: ModelPair, compute: Compute, streaming: StreamingChoice, cons
     return BlockwiseTeacher(pair.teacher, compute.teacher, compute.device).whole_model()
 
 
-def _gate_failure(config: Parameters, decision: str) -> str | None:
+def _gate_failure(config: Parameters, decision: str, teacher_gain: Mapping[str, Any] | None) -> str | None:
     """Why the student does not pass the quality gate of the configuration; None if it does."""
+    if needs_control(vars(config)) and teacher_gain is not None:
+        found = teacher_verdict(teacher_gain)
+        comparison = "worse than" if found == "harmed" else "not shown to be better than"
+        failure = f"quality gate {config.quality_gate!r}: the student is {comparison} its control, trained without the teacher"
+        return None if found == "helped" else failure
     if config.quality_gate == "off" or decision == "improved":
         return None
     if decision == "inconclusive" and config.quality_gate == "not-worse":

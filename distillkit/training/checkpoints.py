@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from distillkit.console import Console
 from distillkit.errors import PreconditionError
 from distillkit.storage import (
     explained_write_errors,
@@ -129,6 +130,20 @@ def newest_valid(root: Path, fingerprint: str) -> Found:
             f"no checkpoint in {root} can be resumed from ({'; '.join(passed_over)})", hint="start anew with --force"
         )
     return Found(None, tuple(passed_over))
+
+
+def continue_from(root: Path, fingerprint: str, console: Console) -> Path | None:
+    """The checkpoint that an attempt goes on from, if there is one; says which newer ones it cannot use.
+
+    Raises:
+        PreconditionError: as `newest_valid`.
+    """
+    search = newest_valid(root, fingerprint)
+    for words in search.passed_over:
+        console.warn(f"ignored checkpoint {words}")
+    if search.path is not None:
+        prune(root, newest=search.path)  # An earlier attempt may have been killed while it did.
+    return search.path
 
 
 def prune(root: Path, keep: int = KEEP, newest: Path | None = None) -> None:

@@ -15,7 +15,7 @@ from distillkit.teachers.choices import (
     choose_cache,
     choose_streaming,
 )
-from distillkit.training.disk import check_disk, student_disk_bytes
+from distillkit.training.disk import check_disk, finished_disk_bytes, student_disk_bytes
 
 
 @dataclass(frozen=True)
@@ -53,17 +53,22 @@ def uses_white_box_teacher(config: Parameters) -> bool:
     return config.box_type == "white" and needs_teacher(config)
 
 
-def decide_disk(config: Parameters, place: Path, free: int, parameters: int, teacher: TeacherDecision | None) -> int:
-    """The bytes that the training needs on the disk.
+def decide_disk(
+    config: Parameters, place: Path, free: int, parameters: int, teacher: TeacherDecision | None, *, control: bool
+) -> int:
+    """The bytes that the training needs on the disk, with those of its control.
 
     Args:
         place: the run directory.
         free: bytes that can be had there, old checkpoints counted.
         parameters: of the student.
+        control: whether a control follows in any case.
 
     Raises:
         DistillkitError: they do not fit.
     """
     student, cache = student_disk_bytes(config, parameters), teacher.cache_bytes if teacher is not None else 0
+    if control:
+        student += finished_disk_bytes(config, parameters)
     check_disk(place, free, student, cache)
     return student + cache

@@ -26,6 +26,11 @@ def student_disk_bytes(config: Parameters, parameters: int) -> int:
     return _WEIGHT_BYTES * parameters * (checkpoint_copies + student_copies)
 
 
+def finished_disk_bytes(config: Parameters, parameters: int) -> int:
+    """What a finished training leaves of that, on which its control comes on top."""
+    return _WEIGHT_BYTES * parameters * (3 * KEEP + 1 + (1 if config.save_best_model else 0))
+
+
 def check_disk(place: Path, free: int, student: int, cache: int) -> None:
     """Refuse what does not fit, before anything is computed.
 

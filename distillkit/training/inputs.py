@@ -9,11 +9,12 @@ from distillkit.data.examples import load_examples
 from distillkit.data.training_rows import Row, true_rows, white_box_rows
 from distillkit.run.context import TrainingContext, needs_teacher
 from distillkit.run.pair import student_parameters
-from distillkit.storage import files_below, free_disk_bytes
+from distillkit.storage import bytes_below, free_disk_bytes
 from distillkit.teachers.black_box import generated_rows
 from distillkit.teachers.loader import TeacherLoader
 from distillkit.teachers.protocol import TeacherSource
 from distillkit.teachers.sources import open_source, remember_choice, remembered_choice
+from distillkit.training.control import settled_control
 from distillkit.training.decisions import TeacherDecision, decide_disk, decide_teacher, uses_white_box_teacher
 
 
@@ -41,8 +42,8 @@ def decide(context: TrainingContext) -> Decided:
     """
     config, same = context.config, bool(context.pair.same_tokenizer)
     stored = load_examples(context.run.data / "train")
-    first_target = 0 if context.encoders.student.start_id is None else 1
     if uses_white_box_teacher(config):
+        first_target = 0 if context.encoders.student.start_id is None else 1
         rows = white_box_rows(
             stored, first_target=first_target, identical=same and context.pairs_rows,
             start_shift=context.encoders.start_shift,
@@ -55,7 +56,13 @@ def decide(context: TrainingContext) -> Decided:
     _check_disk(context, None)
     if config.box_type == "black" and config.beta == 0:
         return Decided([])
-    return Decided(true_rows(stored, first_target=first_target))
+    return Decided(true_texts(context))
+
+
+def true_texts(context: TrainingContext) -> list[Row]:
+    """The texts of the data set, for a training in which the teacher has no part."""
+    stored = load_examples(context.run.data / "train")
+    return true_rows(stored, first_target=0 if context.encoders.student.start_id is None else 1)
 
 
 def _cache_note(context: TrainingContext) -> Path:
@@ -81,7 +88,7 @@ def teacher_part(context: TrainingContext, decided: Decided) -> tuple[list[Row],
 
 def _check_disk(context: TrainingContext, decision: TeacherDecision | None) -> None:
     """Refuse to begin what cannot be finished."""
-    run = context.run
-    existing = sum(path.stat().st_size for path in files_below(run.checkpoints)) if run.checkpoints.is_dir() else 0
-    free = free_disk_bytes(run.path) + existing
-    decide_disk(context.config, run.path, free, student_parameters(context.pair), decision)
+    run, settled = context.run, settled_control(context.config)
+    control = settled is not None and settled.on
+    free = free_disk_bytes(run.path) + bytes_below(run.checkpoints) + (bytes_below(run.control) if control else 0)
+    decide_disk(context.config, run.path, free, student_parameters(context.pair), decision, control=control)

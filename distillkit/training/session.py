@@ -110,9 +110,9 @@ def train_student(
     _hint(context, source)
     progress = Progress.load(checkpoint) if checkpoint else Progress()
     resumed_step = int(checkpoint.name.removeprefix("step-")) if checkpoint else 0
+    make_folder(place.checkpoints)
     log = MetricsLog(place.metrics if config.save_metrics else None, resumed_step)
     set_seed(config.seed)
-    make_folder(place.checkpoints)
     steps = total_steps(config, len(rows))
     if checkpoint:
         console.info(f"continuing from step {resumed_step} of {steps}")

@@ -24,6 +24,7 @@ SMALL = {
     "allow_out_of_range": True,
     "skip_validation": True,
     "save_plot": False,
+    "control": False,
 }
 
 

@@ -841,3 +841,17 @@ def test_the_hint_about_the_temperature(
     ):
         distil(**({"student_model_path": pair.foreign_student, "quiet": False} | settings))
         assert ("--preset tuned" in " ".join(capsys.readouterr().err.split())) is hinted
+
+
+def test_control(distil: Distil, base: Any) -> None:
+    result = distil(control=True, skip_validation=False, quality_gate="off")
+    plain = load_file(result.run_directory / "control" / "student" / "final" / "model.safetensors")
+    assert equal_weights(result, base)
+    untaught = weights(distil(alpha=0.0))
+    assert all(torch.equal(plain[name], untaught[name]) for name in untaught)
+    assert result.teacher_gain["bits_per_byte"] == pytest.approx(
+        result.control["bits_per_byte"] - result.after["bits_per_byte"]
+    )
+    without = distil(control=False, skip_validation=False, quality_gate="off")
+    assert without.control is without.teacher_gain is None
+    assert not (without.run_directory / "control").exists()

@@ -13,7 +13,7 @@ from small_runs import SMALL_SHARDS, Scene, leftovers, make_models, prepare_comm
 
 FAILURES = tuple((mode, error) for mode in ("once", "persistent") for error in (errno.ENOSPC, errno.EIO))
 SHORT: dict[str, Any] = {"sample_size": 6, "batch_size": 3, "checkpoint_interval": 1, "held_out_size": 3}
-SCENES = ("prepare-data", "exact", "sparse", "off", "black", "validate", "demo", "plot")
+SCENES = ("prepare-data", "exact", "sparse", "off", "black", "control", "validate", "demo", "plot")
 
 
 class Workshop:
@@ -48,7 +48,7 @@ class Workshop:
         if kind == "prepare-data":
             command = prepare_command(self.models, self.output, **self.settings, **changes)
             return Scene(name, None, command)
-        if kind in ("validate", "demo", "plot"):
+        if kind in ("control", "validate", "demo", "plot"):
             return Scene(name, self._state_after("off"), [kind, "--run", "{output}/run"])
         settings = {"box_type": "black"} if kind == "black" else {"teacher_cache": kind}
         prepared = Scene(

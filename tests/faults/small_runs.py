@@ -20,7 +20,7 @@ from distillkit.storage import TEMPORARY_PREFIX, files_below
 SETTINGS: dict[str, Any] = {
     "sample_size": 12, "max_length": 24, "held_out_size": 4, "batch_size": 2, "epochs": 1, "checkpoint_interval": 2,
     "learning_rate": 2e-3, "precision": "fp32", "alpha": 0.7, "beta": 0.3, "no_cuda": True, "skip_validation": True,
-    "save_plot": False, "install_deps": False, "allow_out_of_range": True,
+    "save_plot": False, "control": False, "install_deps": False, "allow_out_of_range": True,
 }  # fmt: skip
 # A cache of a few kilobytes in several shards, as a large one has.
 SMALL_SHARDS = {

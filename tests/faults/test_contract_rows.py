@@ -63,7 +63,7 @@ def options(place: SimpleNamespace, output: Path, **more: Any) -> list[str]:
         "dataset_path": place.root / "texts.txt", "output_dir": output, "folder_name": "run", "sample_size": 12,
         "max_length": 40, "held_out_size": 4, "batch_size": 2, "epochs": 1, "checkpoint_interval": 2, "precision": "fp32",
         "compile_loss": "off", "teacher_cache": "exact", "no_cuda": True, "install_deps": False,
-        "allow_out_of_range": True, "save_plot": False, "skip_validation": True, **more,
+        "allow_out_of_range": True, "save_plot": False, "skip_validation": True, "control": False, **more,
     }  # fmt: skip
     return ["--config", str(settings_file(place.root, **values))]
 

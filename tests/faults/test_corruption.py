@@ -82,7 +82,7 @@ def every_byte(content: bytes, most: int, seed: int = 0) -> Iterator[bytes]:
 
 SWITCHES = ("--no-cuda", "--no-save-plot", "--no-install-deps", "--allow-out-of-range", "--quiet")
 VALUES = {
-    "sample_size": 12, "max_length": 40, "held_out_size": 4, "batch_size": 2, "epochs": 1, "checkpoint_interval": 2,
+    "control": False, "sample_size": 12, "max_length": 40, "held_out_size": 4, "batch_size": 2, "epochs": 1, "checkpoint_interval": 2,
     "learning_rate": 2e-3, "precision": "fp32",
 }  # fmt: skip
 

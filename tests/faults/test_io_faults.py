@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 # How many calls of each command are made to fail here, of the 30 to 700 that it makes.
-SAMPLE = {"prepare-data": 6, "exact": 5, "sparse": 3, "black": 4, "validate": 3, "demo": 2, "plot": 2}
+SAMPLE = {"prepare-data": 6, "exact": 5, "sparse": 3, "black": 4, "control": 2, "validate": 3, "demo": 2, "plot": 2}
 
 
 def cases(name: str, calls: int) -> Iterator[tuple[int, str, int]]:

@@ -47,6 +47,17 @@ TRAINING = [
     ("/run/.tmp-manifest.json", "write", 2),
     ("/run/manifest.json", "rename", 2),
 ]
+# Of the scene "control", whose trainings take two steps.
+CONTROL = [
+    ("/control/metrics.jsonl", "write", 2),
+    ("/control/student/.tmp-best/", "write", 3),
+    ("/control/checkpoints/.tmp-step-1/optimizer.pt", "write", 3),
+    ("/control/checkpoints/step-1", "rename", 1),
+    ("/control/student/best", "rename", 1),
+    ("/control/student/.tmp-final/tokenizer.json", "write", 1),
+    ("/control/metrics.json", "rename", 1),
+    ("/run/manifest.json", "rename", 2),
+]
 PREPARATION = [
     ("/run/.tmp-manifest.json", "write", 1),
     ("/run/manifest.json", "rename", 1),
@@ -100,6 +111,15 @@ def test_prepare_data_killed_at_chosen_points(workshop: Any) -> None:
     said = killed_along(workshop, scene, PREPARATION)
     assert workshop.differences(scene) == []
     assert f"ignored and deleted {workshop.output}/run/.tmp-data:" in said[-2]
+
+
+def test_control_killed_at_chosen_points(workshop: Any) -> None:
+    scene = workshop.scene("control")
+    said = killed_along(workshop, scene, CONTROL)
+    assert workshop.differences(scene) == []
+    control = workshop.output / "run" / "control"
+    assert f"ignored and deleted {control}/student/.tmp-best:" in said[2]
+    assert "continuing from step 2 of 2" in said[-1]
 
 
 @pytest.mark.parametrize("name", ["exact", "black"])

@@ -63,7 +63,7 @@ def command(models: Models, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -
     def run(*more: str, **settings: Any) -> tuple[int, str]:
         values = {
             "teacher_model_path": models.root / "teacher", "student_model_path": models.root / "student",
-            "dataset_path": models.texts, "output_dir": tmp_path, "folder_name": "run", "sample_size": 12, "max_length": 40,
+            "dataset_path": models.texts, "output_dir": tmp_path, "folder_name": "run", "control": False, "sample_size": 12, "max_length": 40,
             "held_out_size": 4, "batch_size": 2, "epochs": 1, "checkpoint_interval": 2, "learning_rate": 2e-3,
             "precision": "fp32", "teacher_cache": "off", **settings,
         }  # fmt: skip

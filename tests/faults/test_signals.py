@@ -59,7 +59,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 def options(made: SimpleNamespace, output: Path, **more: Any) -> list[str]:
     values = {
         "teacher_model_path": made.root / "teacher", "student_model_path": made.root / "student",
-        "dataset_path": made.root / "texts.txt", "output_dir": output, "folder_name": "run", "sample_size": 12,
+        "dataset_path": made.root / "texts.txt", "output_dir": output, "folder_name": "run", "control": False, "sample_size": 12,
         "max_length": 40, "held_out_size": 4, "batch_size": 2, "epochs": 2, "checkpoint_interval": 4,
         "learning_rate": 2e-3, "precision": "fp32", "compile_loss": "off", "no_cuda": True, "install_deps": False,
         "allow_out_of_range": True, "skip_demo": False, **more,

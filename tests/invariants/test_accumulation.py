@@ -22,7 +22,7 @@ SPLITS = ((8, 1), (2, 4), (1, 8))
 EXAMPLES, EPOCHS = 21, 2
 SETTINGS: dict[str, Any] = {
     "sample_size": EXAMPLES, "max_length": 40, "held_out_size": 4, "epochs": EPOCHS, "checkpoint_interval": 100,
-    "learning_rate": 1e-3, "precision": "fp32", "no_cuda": True, "skip_validation": True, "save_plot": False,
+    "learning_rate": 1e-3, "precision": "fp32", "no_cuda": True, "skip_validation": True, "save_plot": False, "control": False,
     "install_deps": False, "allow_out_of_range": True,
 }  # fmt: skip
 KINDS: dict[str, dict[str, Any]] = {

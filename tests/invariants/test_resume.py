@@ -31,7 +31,7 @@ PLAIN, ACCUMULATED = EXAMPLES // BATCH, EXAMPLES // BATCH // 4
 PREPARED: dict[str, Any] = {
     "sample_size": EXAMPLES, "max_length": 40, "held_out_size": 6, "batch_size": BATCH, "epochs": EPOCHS,
     "checkpoint_interval": INTERVAL, "learning_rate": 2e-3, "precision": "fp32", "no_cuda": True,
-    "skip_validation": True, "save_plot": False, "install_deps": False, "allow_out_of_range": True,
+    "skip_validation": True, "save_plot": False, "control": False, "install_deps": False, "allow_out_of_range": True,
 }  # fmt: skip
 # What of these lines depends on the clock.
 TIMES = ("seconds",)
@@ -146,7 +146,12 @@ def distill(run: Path, *options: str) -> int:
     return cli.main(["distill", "--run", str(run), "--quiet", *options])
 
 
-def stop_at(run: Path, step: int, number: int = signal.SIGTERM) -> int:
+def control(run: Path, *options: str) -> int:
+    """`distillkit control --run RUN` in this process; its exit code."""
+    return cli.main(["control", "--run", str(run), "--quiet", *options])
+
+
+def stop_at(run: Path, step: int, number: int = signal.SIGTERM, command: Callable[[Path], int] | None = None) -> int:
     """Begin or continue, with a signal that arrives while `step` is being computed; the exit code."""
     compute_loss = DistillTrainer.compute_loss
 
@@ -158,7 +163,7 @@ def stop_at(run: Path, step: int, number: int = signal.SIGTERM) -> int:
 
     DistillTrainer.compute_loss = compute
     try:
-        return distill(run)
+        return (command or distill)(run)
     finally:
         DistillTrainer.compute_loss = compute_loss
 
@@ -188,6 +193,22 @@ def test_interrupted_with_accumulation(runs: Runs) -> None:
         assert stop_at(run, step, signal.SIGINT) == 130
     assert distill(run) == 0
     assert_same(run, reference)
+
+
+def test_an_interrupted_control(runs: Runs) -> None:
+    """It is a training like the other: at the first step, between checkpoints, at one, and before the last."""
+    reference = runs.copy(runs.reference("plain"))
+    assert control(reference) == 0
+    run = runs.copy(runs.reference("plain"))
+    for step in (1, 7, 10, PLAIN * EPOCHS - 1):
+        assert stop_at(run, step, command=control) == 143
+        assert f"step-{step}" in committed(run / "control")
+        assert len(committed(run / "control")) <= 2
+    assert control(run) == 0
+    assert_same(run / "control", reference / "control")
+    assert lines(run / "control") != lines(run)
+    # The run's own student was not touched.
+    assert_same(run, runs.reference("plain"))
 
 
 def test_interrupted_between_two_lines_of_the_log(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:

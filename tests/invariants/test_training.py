@@ -297,7 +297,7 @@ class Pipeline:
             "dataset_path": str(self.texts), "output_dir": str(self.folder / "runs"), "folder_name": name,
             "sample_size": 24, "max_length": 40, "held_out_size": 6, "batch_size": 4, "epochs": 1,
             "checkpoint_interval": 4, "learning_rate": 2e-3, "precision": "fp32", "no_cuda": True,
-            "skip_validation": True, "save_plot": False, "install_deps": False, "allow_out_of_range": True, **changes,
+            "skip_validation": True, "save_plot": False, "control": False, "install_deps": False, "allow_out_of_range": True, **changes,
         }  # fmt: skip
 
     def run(self, name: str, **changes: Any) -> Path:

@@ -214,7 +214,7 @@ def test_pokemon_in_python_without_its_pictures(
     program = """
 import json, sys
 from distillkit import distill_models
-result = distill_models(dataset="pokemon", sample_size=100, max_length=64, epochs=1, batch_size=4, no_cuda=True,
+result = distill_models(dataset="pokemon", sample_size=100, max_length=64, epochs=1, control=False, batch_size=4, no_cuda=True,
                         save_plot=False, folder_name="pokemon")
 print(json.dumps(result.as_dict()))
 """

@@ -29,7 +29,7 @@ def distilled(tmp_path: Path, texts: Path) -> Run:
 
     def run(teacher: Path, student: Path | str, **parameters: Any) -> Any:
         settings = {
-            "sample_size": 100, "held_out_size": 20, "max_length": 64, "epochs": 1, "batch_size": 10,
+            "control": False, "sample_size": 100, "held_out_size": 20, "max_length": 64, "epochs": 1, "batch_size": 10,
             "learning_rate": 1e-3, "no_cuda": True, "save_plot": False, "output_dir": str(tmp_path / "output"),
         }  # fmt: skip
         names = {"student_model": student} if isinstance(student, str) else {"student_model_path": str(student)}

@@ -74,11 +74,13 @@ def go(resolved: ResolvedConfig, run: RunDirectory, names: list[str], **options:
 @pytest.mark.parametrize(
     ("given", "after"),
     [
-        ({}, ["validate", "plot"]),
-        ({"skip_demo": False}, ["validate", "demo", "plot"]),
-        ({"skip_validation": True}, ["plot"]),
-        ({"save_plot": False}, ["validate"]),
-        ({"skip_validation": True, "save_plot": False}, []),
+        ({}, ["control", "validate", "plot"]),
+        ({"control": True}, ["control", "validate", "plot"]),
+        ({"control": False}, ["validate", "plot"]),
+        ({"skip_demo": False}, ["control", "validate", "demo", "plot"]),
+        ({"skip_validation": True}, ["control", "plot"]),
+        ({"save_plot": False}, ["control", "validate"]),
+        ({"skip_validation": True, "save_plot": False, "control": False}, []),
     ],
 )
 def test_wanted_stages(given: dict[str, Any], after: list[str]) -> None:
@@ -88,7 +90,8 @@ def test_wanted_stages(given: dict[str, Any], after: list[str]) -> None:
 def test_stages_come_after_what_they_read() -> None:
     order = list(STAGES)
     for name, spec in STAGES.items():
-        assert all(order.index(earlier) < order.index(name) for earlier in spec.after)
+        assert all(order.index(earlier) < order.index(name) for earlier in (*spec.after, *spec.reads))
+        assert all(order.index(later) > order.index(name) for later in spec.then)
 
 
 def test_the_continue_command_survives_a_shell() -> None:
@@ -133,6 +136,38 @@ def test_a_new_result_makes_what_follows_stale(resolved: ResolvedConfig, run: Ru
     stages.content = "one"
     go(resolved, run, ["prepare-data"], force=True)
     assert go(resolved, run, ["distill"]).stages == {"distill": "skipped"}, "the same result again is no change"
+
+
+def test_what_need_not_be_there_is_read_where_it_is(
+    resolved: ResolvedConfig, run: RunDirectory, stages: Stages
+) -> None:
+    """validate reads the control; its record says whether one was made."""
+
+    def inputs() -> dict[str, str]:
+        record = run.record("validate")
+        assert record is not None
+        return record.inputs
+
+    go(resolved, run, CHAIN)
+    assert "result of control" not in inputs()
+    go(resolved, run, ["control"])
+    assert pipeline.planned_stages(["validate"], resolved.parameters, run, False) == [
+        ("validate", "run again, changed: result of control")
+    ]
+    assert go(resolved, run, ["control", "validate"]).stages == {"control": "skipped", "validate": "complete"}
+    assert inputs()["result of control"] == run.result_fingerprint("control")
+    # A damaged one is made again by its own command, and before that not read.
+    (run.path / "control.txt").write_text("tampered", encoding="utf-8")
+    with pytest.raises(PreconditionError, match=r"validate reads the result of control, but control\.txt") as caught:
+        go(resolved, run, ["validate"])
+    assert caught.value.next_command == pipeline.continue_command(run, "control")
+    go(resolved, run, ["control"])
+    # That of an earlier training is none.
+    stages.content = "two"
+    go(resolved, run, ["distill"], force=True)
+    assert not run.holds("control")
+    go(resolved, run, ["validate"])
+    assert "result of control" not in inputs()
 
 
 def test_a_damaged_result(resolved: ResolvedConfig, run: RunDirectory, stages: Stages) -> None:

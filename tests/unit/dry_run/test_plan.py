@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from distillkit.dry_run.time_model import Work, phase_seconds
 from distillkit.models.shape import ModelShape, model_shape
 from distillkit.settings.parameters import Parameters
 
-STAGES = ["check-env", "prepare-data", "distill", "validate", "demo", "plot"]
+STAGES = ["check-env", "prepare-data", "distill", "control", "validate", "demo", "plot"]
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +69,16 @@ def phases(**changes: Any) -> dict[str, float]:
 @pytest.mark.usefixtures("unmeasured")
 def test_times_follow_from_what_is_to_be_done() -> None:
     usual = phases()
-    assert set(usual) == {"check-env", "prepare-data", "teacher pass", "training", "validate", "demo", "plot"}
+    assert set(usual) == {
+        "check-env",
+        "prepare-data",
+        "teacher pass",
+        "training",
+        "control",
+        "validate",
+        "demo",
+        "plot",
+    }
     assert usual["teacher pass"] == pytest.approx(100, rel=0.02)  # Once, whatever the epochs.
     assert usual["training"] == pytest.approx(200_000 * (3e-3 + 3e-5 + 3e-5 + 1e-5), rel=0.2)
     assert phases(teacher_cache="off")["teacher pass"] == pytest.approx(200, rel=0.02)
@@ -76,6 +87,65 @@ def test_times_follow_from_what_is_to_be_done() -> None:
     assert "teacher pass" not in phases(alpha=0.0, beta=1.0)
     assert phases(epochs=4)["training"] == pytest.approx(2 * usual["training"], rel=0.2)
     assert phases(checkpoint_interval=10)["training"] > usual["training"] + 15 * 5
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_the_control_trains_without_the_teacher() -> None:
+    usual = phases(teacher_cache="exact")
+    # 1000 texts in batches of 8, twice; no head of a teacher.
+    assert usual["control"] == pytest.approx(200_000 * (3e-3 + 3e-5 + 3e-5) + 250 * (1e-2 + 0.012), rel=0.08)
+    assert phases(epochs=4)["control"] == pytest.approx(2 * usual["control"], rel=0.2)
+    assert phases(temperature=5.0)["control"] == usual["control"]
+    # Black box trains on the teacher's texts as well, the control does not.
+    black = phases(box_type="black")
+    assert black["control"] == pytest.approx(usual["control"], rel=0.05)
+    assert black["training"] > 1.5 * black["control"]
+
+
+@pytest.mark.usefixtures("unmeasured")
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({}, r"on: it takes about \d+:\d\d of \d+:\d\d, less than half of the whole run"),
+        ({"control": True}, "on: --control"),
+        ({"quality_gate": "better-than-control"}, "on: the quality gate"),
+        ({"control": False}, "off: --no-control"),
+        ({"skip_validation": True}, "off: nothing would compare it"),
+        ({"alpha": 0.0, "beta": 1.0}, "off: alpha is 0"),
+    ],
+)
+def test_the_plan_says_whether_there_is_a_control(
+    models: Path, tmp_path: Path, changes: dict[str, Any], line: str
+) -> None:
+    estimate = estimate_run(settings(models, **changes), tmp_path, STAGES)
+    assert re.match(line, estimate["control"])
+    on = line.startswith("on")
+    assert ("control" in estimate["phases"]) is on
+    assert estimate["total_seconds"] == pytest.approx(sum(estimate["phases"].values()), abs=0.1)
+    without = estimate_run(settings(models, **{**changes, "control": False, "quality_gate": "off"}), tmp_path, STAGES)
+    # Two checkpoints and two students of the training stay beside those of the control.
+    assert estimate["disk_bytes"] - without["disk_bytes"] == on * 4 * estimate["student_parameters"] * (3 * 2 + 2)
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_a_control_that_does_not_fit_is_left_out_or_refused(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = estimate_run(settings(models), tmp_path, STAGES)
+    usage = shutil.disk_usage
+    # Beside the cache of the hidden states, which keeps a reserve.
+    free = {"control": 0}
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(path)._replace(free=free["control"]))
+    plans = {}
+    for missing in (0, 1):
+        free["control"] = usual["disk_bytes"] - usual["teacher_cache_bytes"] - missing
+        plans[missing] = estimate_run(settings(models, teacher_cache="off"), tmp_path, STAGES)
+    assert plans[0]["control"].startswith("on: ")
+    assert plans[1]["control"].startswith("off: it needs ")
+    assert "control" not in plans[1]["phases"]
+    assert plans[1]["refused"] is None
+    asked = estimate_run(settings(models, teacher_cache="off", control=True), tmp_path, STAGES)
+    assert "of disk are needed" in asked["refused"]
 
 
 @pytest.mark.usefixtures("unmeasured")

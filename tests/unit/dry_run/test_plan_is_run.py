@@ -33,7 +33,7 @@ from distillkit.training.inputs import decide
 QUIET = Console(quiet=True)
 USUAL: dict[str, Any] = {
     "sample_size": 12, "max_length": 24, "held_out_size": 4, "batch_size": 4, "checkpoint_interval": 4, "precision": "fp32", "sparse_size": 8,
-    "no_cuda": True, "skip_validation": True, "save_plot": False, "install_deps": False, "allow_out_of_range": True,
+    "no_cuda": True, "skip_validation": True, "save_plot": False, "control": False, "install_deps": False, "allow_out_of_range": True,
 }  # fmt: skip
 # Beside the reserve of a gigabyte: everything; the sparse targets but not the hidden states; nothing.
 DISKS = {"plenty": 1 << 40, "short": (1 << 30) + 25_000, "full": 200_000}
@@ -174,6 +174,8 @@ def test_plan_and_run_decide_alike(
         ("other", "white", {"epochs": 2, "teacher_cache": "sparse", "compile_loss": "off"}),
         ("other", "white", {"epochs": 1, "alpha": 0.0}),
         ("same", "black", {"epochs": 1}),
+        ("same", "white", {"epochs": 1, "control": None, "skip_validation": False, "quality_gate": "off"}),
+        ("same", "white", {"epochs": 1, "control": None}),
     ],
 )
 def test_what_a_whole_run_did_is_what_was_planned(
@@ -183,7 +185,7 @@ def test_what_a_whole_run_did_is_what_was_planned(
     values = {**changes, "beta": 1.0} if changes.get("alpha") == 0 else changes
     config = configuration(models, tmp_path, tokenizer, box, **values)
     folder = tmp_path / f"{box}-{tokenizer}"
-    plan = estimate_run(config, folder, ["distill"])
+    plan = estimate_run(config, folder, ["distill", "control"])
     given = {name: value for name, value in vars(config).items() if value != getattr(Parameters(), name)}
     result = distill_models(**given, quiet=True)
     decided = json.loads((folder / "metrics.json").read_text())["decisions"]
@@ -194,6 +196,10 @@ def test_what_a_whole_run_did_is_what_was_planned(
     }
     assert planned == decided
     assert plan["refused"] is None
+    control = json.loads((folder / "manifest.json").read_text())["stages"].get("control")
+    made = control is not None and control["metrics"]["made"]
+    assert plan["control"].startswith("on: " if made else "off: ")
+    assert made is (values.get("skip_validation") is False)
     assert result.metrics["train"]["steps"] <= plan["optimizer_steps_at_most"]
 
 

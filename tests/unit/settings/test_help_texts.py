@@ -113,7 +113,7 @@ def test_an_example_is_a_command_that_would_be_accepted(name: str, lang: str) ->
     while words:
         flag = words.pop(0)
         parameter = next(option for option, spelled in options.items() if flag in spelled)
-        if parameter in declared.fields() and declared.types()[parameter] is bool:
+        if parameter in declared.fields() and declared.kind(parameter) is bool:
             given[parameter] = "true" if flag == options[parameter][0] else "false"
         else:
             given[parameter] = words.pop(0)

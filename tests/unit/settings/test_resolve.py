@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -124,6 +125,20 @@ def test_path_and_name_conflict_only_when_given_together() -> None:
 def test_no_cuda_conflicts_with_fp16() -> None:
     with pytest.raises(UsageError, match=r"--no-cuda and --precision fp16"):
         resolve({"no_cuda": True, "precision": "fp16"})
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"control": False}, {"skip_validation": True}, {"alpha": 0.0}],
+    ids=["--no-control", "--skip-validation", "--alpha 0"],
+)
+def test_a_gate_that_needs_a_control_conflicts_with_what_prevents_it(
+    other: dict[str, Any], request: pytest.FixtureRequest
+) -> None:
+    with pytest.raises(UsageError, match="--quality-gate better-than-control exclude each other") as caught:
+        resolve({"quality_gate": "better-than-control", **other})
+    assert request.node.callspec.id in caught.value.message
+    resolve({"quality_gate": "better-than-control"})
 
 
 @pytest.mark.parametrize(

@@ -353,7 +353,7 @@ torch.set_num_threads(1)
 def run(teacher, name, streaming, validate):
     return distill_models(
         teacher_model_path=f"{folder}/{teacher}", student_model_path=f"{folder}/student", dataset_path=f"{folder}/texts.txt",
-        output_dir=f"{folder}/out", folder_name=name, quiet=True, sample_size=16, max_length=32, held_out_size=8,
+        output_dir=f"{folder}/out", folder_name=name, quiet=True, control=False, sample_size=16, max_length=32, held_out_size=8,
         batch_size=4, epochs=1, precision="fp32", no_cuda=True, allow_out_of_range=True, save_plot=False,
         quality_gate="off", teacher_streaming=streaming, skip_validation=not validate,
     )
