@@ -80,6 +80,10 @@ class RunDirectory:
         return self.path / "plots"
 
     @property
+    def tuning(self) -> Path:
+        return self.path / "tune"
+
+    @property
     def best_student(self) -> Path:
         """The student that the run offers: the best by held-out score, or the final one where no best is kept."""
         best = self.student / "best"
@@ -199,7 +203,7 @@ class RunDirectory:
         Raises:
             DistillkitError: it cannot be deleted.
         """
-        folders = (self.path, self.teacher, self.checkpoints, self.student, self.plots)
+        folders = (self.path, self.teacher, self.checkpoints, self.student, self.plots, self.tuning)
         return [path for folder in folders for path in remove_leftovers(folder)]
 
     def record(self, stage: str) -> StageRecord | None:
