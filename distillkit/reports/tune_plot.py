@@ -29,7 +29,8 @@ from distillkit.reports.plots import (
 
 # Of the rungs from the shortest trials to the longest; what comes before the last ones shares the first.
 _RUNGS = (("#9c9c9c", "o"), (PURPLE, "s"), (GREEN, "^"), (BLUE, "D"))
-_WORDS = {"temperature": "temperature", "alpha": "alpha", "divergence": "divergence"}
+# What has small axes of its own, where more than one value of it was tried.
+_SMALL = ("temperature", "alpha", "divergence")
 
 
 def draw_tune_plot(found: Mapping[str, Any], folder: Path, *, title: str) -> list[Path]:
@@ -49,7 +50,7 @@ def draw_tune_plot(found: Mapping[str, Any], folder: Path, *, title: str) -> lis
     trials = [trial for trial in found["all_trials"] if trial["bits_per_byte"] is not None]
     if not trials:
         return []
-    others = [name for name in found["searched"] if name in _WORDS]
+    others = [name for name in _SMALL if len({trial["settings"].get(name) for trial in trials}) > 1]
     with own_style():
         figure = Figure(figsize=(8, 4.8), dpi=DPI)
         figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
@@ -68,7 +69,7 @@ def draw_tune_plot(found: Mapping[str, Any], folder: Path, *, title: str) -> lis
             turned = {"rotation": 20, "ha": "right"} if name == "divergence" else {}
             axes.set_xticks(range(len(values)), words, fontsize=8, **turned)
             axes.set_xlim(-0.5, len(values) - 0.5)
-            axes.set_xlabel(_WORDS[name], fontsize=9, labelpad=2)
+            axes.set_xlabel(name, fontsize=9, labelpad=2)
             axes.tick_params(axis="y", labelsize=8)
         put_headings(main, "Search: score of every trial", printable(title))
         handles, labels = main.get_legend_handles_labels()
