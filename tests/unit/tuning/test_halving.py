@@ -65,7 +65,10 @@ def test_a_bracket_fits_into_the_time(seconds: float, cost: Cost) -> None:
     if plan is None:
         assert cost.seconds(Amount(32)) > seconds
         return
-    assert sum(size * (cost.fixed + cost.per_text * a.passes) for size, a in zip(plan.sizes, plan.amounts, strict=True)) <= seconds
+    assert (
+        sum(size * (cost.fixed + cost.per_text * a.passes) for size, a in zip(plan.sizes, plan.amounts, strict=True))
+        <= seconds
+    )
     assert [a.passes for a in plan.amounts] == sorted({a.passes for a in plan.amounts})
     assert list(plan.sizes) == sorted(plan.sizes, reverse=True)
 

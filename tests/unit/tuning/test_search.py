@@ -120,7 +120,9 @@ def test_nothing_is_left_to_do_with_the_same_budget(tmp_path: Path) -> None:
     assert len(world.ran) == before
 
 
-@pytest.mark.parametrize(("small", "large"), [({"trials": 6}, {"trials": 24}), ({"seconds": 120.0}, {"seconds": 600.0})])
+@pytest.mark.parametrize(
+    ("small", "large"), [({"trials": 6}, {"trials": 24}), ({"seconds": 120.0}, {"seconds": 600.0})]
+)
 def test_a_larger_budget_extends_the_search(tmp_path: Path, small: dict[str, Any], large: dict[str, Any]) -> None:
     world = World(tmp_path / "j")
     first = world.search(**small)
