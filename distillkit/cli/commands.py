@@ -257,17 +257,21 @@ def run_tune(request: Request, console: Console, options: Mapping[str, Any]) -> 
     Args:
         options: `minutes`, `trials`.
     """
-    from distillkit.stages.tune import check_budget, use_command
+    from distillkit.stages.tune import check_budget, plan_words, use_command
 
     check_budget(**options)
     if request.run is None and request.empty and list_runs(user_path(request.output_dir, "--output-dir")):
         request = request.on_newest_run()
     stages = ["prepare-data", "tune"]
-    if request.run is not None:
-        existing, _ = pipeline.open_run(request.resolve, request.run, request.output_dir)
+    if request.run is None:
+        resolved = request.resolve()
+    else:
+        existing, resolved = pipeline.open_run(request.resolve, request.run, request.output_dir)
         record = existing.record("prepare-data")
         # --force begins the search anew, and leaves the data that it searches on alone.
         stages = ["tune"] if record is not None and record.status == "complete" else stages
+    if request.dry_run:
+        console.info(plan_words(resolved.parameters, **options))
     outcome = execute(request, console, stages, options={"tune": options})
     if outcome is None:
         return

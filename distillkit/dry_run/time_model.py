@@ -66,9 +66,9 @@ def phase_seconds(
         phases["check-env"] = pace * _CHECK
     if "prepare-data" in stages:
         phases["prepare-data"] = pace * (2 * _TOKENIZERS + texts / _ENCODING) + 3 * both / hashing
+    if config.alpha > 0 and ("distill" in stages or "tune" in stages):
+        phases["teacher pass"] = _teacher_pass(config, compute, teacher, work, hashing)
     if "distill" in stages:
-        if config.alpha > 0:
-            phases["teacher pass"] = _teacher_pass(config, compute, teacher, work, hashing)
         phases["training"] = _training(config, compute, teacher, student, work, pace, hashing) + loading["student"]
         if config.alpha > 0:
             phases["training"] += loading["teacher"]

@@ -109,6 +109,16 @@ def use_command(run: RunDirectory) -> str:
     return shlex.join([*words, *(["--force"] if run.record("distill") is not None else [])])
 
 
+def plan_words(config: Parameters, minutes: float | None = None, trials: int | None = None) -> str:
+    """What a search would do, for --dry-run."""
+    names = ", ".join(name.replace("_", " ") for name in searched_names(config))
+    limits = [] if trials is None else [f"at most {trials} trials"]
+    if minutes is not None or trials is None:
+        limits.append(f"{DEFAULT_MINUTES if minutes is None else minutes:g} minutes of trials")
+    teacher = ", after one pass of the teacher over the training texts" if config.alpha > 0 else ""
+    return f"tune searches {names}: {' and '.join(limits)}{teacher}"
+
+
 # --- the budget ------------------------------------------------------------------------------------------------------
 
 
