@@ -85,6 +85,14 @@ def test_the_time_holds_to_one_trial(tmp_path: Path, seconds: float) -> None:
         assert journal.seconds > 0.6 * seconds or best_trial(journal).amount == LIMITS.most  # type: ignore[union-attr]
 
 
+def test_a_short_trial_that_scored_better_does_not_win(tmp_path: Path) -> None:
+    """Longer training may make students worse; what was trained as the run will be is what counts."""
+    world = World(tmp_path / "j", score=lambda settings, amount: formula(settings, amount) + amount.passes / 100)
+    best = best_trial(world.search(trials=18))
+    assert best is not None
+    assert best.amount == LIMITS.most
+
+
 def test_the_whole_training_is_reached_where_the_time_suffices(tmp_path: Path) -> None:
     best = best_trial(World(tmp_path / "j").search(seconds=1500.0))
     assert best is not None
