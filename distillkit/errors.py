@@ -36,6 +36,10 @@ class DistillkitError(Exception):
             self.exit_code = exit_code
 
 
+class NotFiniteError(DistillkitError):
+    """A student's loss, gradient or score became NaN or infinite (exit code 1)."""
+
+
 class UsageError(DistillkitError):
     """Wrong usage, configuration or data (exit code 2); nothing on disk was touched."""
 

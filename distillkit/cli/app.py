@@ -99,6 +99,22 @@ def prepare_data(console: Console, **request: Any) -> None:
     commands.run_prepare_data(commands.Request(**request), console)
 
 
+@command(
+    app,
+    "tune",
+    help=STAGES["tune"].help,
+    options=("preset", "config", "run", "force", "dry-run"),
+    parameters=stage_parameters("tune"),
+    own=map(stage_option, STAGES["tune"].options),
+)
+def tune(console: Console, **request: Any) -> None:
+    from distillkit.cli import commands
+
+    keywords = [option.keyword for option in STAGES["tune"].options]
+    own = {keyword: value for keyword in keywords if (value := request.pop(keyword)) is not None}
+    commands.run_tune(commands.Request(**request), console, own)
+
+
 # --- stages of a trained run, from the registry -----------------------------------------------------------------------
 
 

@@ -104,7 +104,8 @@ def check_surroundings(console: Console) -> None:
         console.info(line)
 
 
-def _report(command: str, outcome: pipeline.Outcome, console: Console) -> None:
+def _report(command: str, outcome: pipeline.Outcome, console: Console, **more: Any) -> None:
+    """The object of --json, with `more` of a command's own; raises GateReportedError where the gate failed."""
     records = outcome.run.manifest.stages
     console.json(
         {
@@ -113,6 +114,7 @@ def _report(command: str, outcome: pipeline.Outcome, console: Console) -> None:
             "run": str(outcome.run.path),
             "stages": {name: {"state": state, **records[name].metrics} for name, state in outcome.stages.items()},
             "result": read_result(outcome.run).as_dict(),
+            **more,
         }
     )
     if outcome.gate_failure:
@@ -122,9 +124,18 @@ def _report(command: str, outcome: pipeline.Outcome, console: Console) -> None:
 
 
 def execute(
-    request: Request, console: Console, stages: list[str] | None = None, *, whole: bool = False
+    request: Request,
+    console: Console,
+    stages: list[str] | None = None,
+    *,
+    whole: bool = False,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> pipeline.Outcome | None:
-    """Resolve, open or create the run, and run `stages` (None: all that a `distill` runs). None after a dry run."""
+    """Resolve, open or create the run, and run `stages` (None: all that a `distill` runs). None after a dry run.
+
+    Args:
+        options: stage name to keyword options of that stage alone.
+    """
     check_surroundings(console)
     if request.run is not None:
         if request.given.get("folder_name") is not None:
@@ -150,7 +161,7 @@ def execute(
         return None
     # From here on: a signal while the run directory is made is answered once it is there.
     with graceful_signals(), weaknesses_reported(console.warn):
-        return _execute(request, resolved, run, wanted, stages, console, whole=whole)
+        return _execute(request, resolved, run, wanted, stages, console, whole=whole, options=options)
 
 
 def _execute(
@@ -162,6 +173,7 @@ def _execute(
     console: Console,
     *,
     whole: bool,
+    options: Mapping[str, Mapping[str, Any]] | None,
 ) -> pipeline.Outcome:
     with explaining_moved_sources(resolved, run):
         _check_paths_exist(resolved)
@@ -175,9 +187,11 @@ def _execute(
             )
         run = pipeline.create_or_continue(resolved, folder)
     console.info(f"run directory: {run.path}")
-    single = wanted[0] if stages and len(wanted) == 1 else None
+    single = wanted[-1] if stages else None  # What comes before it is there for its sake.
     with continuing(run, single if single != "distill" else None), pipeline.untouched_if_refused(run):
-        return pipeline.run_pipeline(resolved, run, wanted, console, force=request.force, may_change_config=whole)
+        return pipeline.run_pipeline(
+            resolved, run, wanted, console, force=request.force, may_change_config=whole, options=options
+        )
 
 
 def _check_paths_exist(resolved: ResolvedConfig) -> None:
@@ -235,6 +249,40 @@ def run_prepare_data(request: Request, console: Console) -> None:
             console.info(f"kept for the later stages of the run: {', '.join(kept)}")
         console.info(f"next: {pipeline.continue_command(outcome.run)}")
         _report("prepare-data", outcome, console)
+
+
+def run_tune(request: Request, console: Console, options: Mapping[str, Any]) -> None:
+    """`distillkit tune`: on --run, on a new run where settings are given, else on the newest one.
+
+    Args:
+        options: `minutes`, `trials`.
+    """
+    from distillkit.stages.tune import check_budget, plan_words, use_command
+
+    check_budget(**options)
+    if request.run is None and request.empty and list_runs(user_path(request.output_dir, "--output-dir")):
+        request = request.on_newest_run()
+    stages = ["prepare-data", "tune"]
+    if request.run is None:
+        resolved = request.resolve()
+    else:
+        existing, resolved = pipeline.open_run(request.resolve, request.run, request.output_dir)
+        record = existing.record("prepare-data")
+        # --force begins the search anew, and leaves the data that it searches on alone.
+        stages = ["tune"] if record is not None and record.status == "complete" else stages
+    if request.dry_run:
+        console.info(plan_words(resolved.parameters, **options))
+    outcome = execute(request, console, stages, options={"tune": options})
+    if outcome is None:
+        return
+    found = outcome.run.read_output("tune", "tune/result.json")
+    command = use_command(outcome.run)
+    numeric = (0, *range(len(found["columns"]) - 3, len(found["columns"]) - 1))
+    console.table("Search", found["columns"], found["rows"], numeric=numeric, to_stdout=True)
+    for sentence in found["sentences"]:
+        console.prose(sentence)
+    console.data(f"train with it: {command}")
+    _report("tune", outcome, console, tune=found, next=command)
 
 
 def run_check_env(request: Request, console: Console) -> None:

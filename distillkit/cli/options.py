@@ -15,7 +15,7 @@ from distillkit.console import Console
 from distillkit.errors import UsageError
 from distillkit.settings import parameters as declared
 from distillkit.settings.help_texts import group_title, help_text
-from distillkit.stages import STAGES, StageOption, stage_parameters
+from distillkit.stages import STAGES, StageOption, stage_parameters, wanted_stages
 
 PANEL_RUN = "Run"
 
@@ -189,6 +189,8 @@ def no_such_option(flag: str, parameter: str, name: str) -> UsageError:
     else:
         value = [*declared.facts(parameter).examples, *declared.choices(parameter), "VALUE"][0]
     in_file = f"put it into a YAML file, `{parameter}: {value}`, and give that with --config"
-    takers = [stage for stage in STAGES if parameter in stage_parameters(stage)]
+    # Stages of a usual run: `tune` takes them all too, and would be named with every one.
+    usual = wanted_stages(declared.Parameters())
+    takers = [stage for stage in usual if parameter in stage_parameters(stage)]
     hint = f"give it to distillkit {' or '.join(takers)}, or {in_file}" if takers else in_file
     return UsageError(f"No such option: {flag} (distillkit {name})", hint=hint)

@@ -79,9 +79,9 @@ def phase_seconds(
             phases["prepare-data"] += _cutting(config, compute, teacher, student, amounts, hashing) + sum(
                 loading.values()
             )
+    if config.alpha > 0 and ("distill" in stages or "tune" in stages):
+        phases["teacher pass"] = _teacher_pass(config, compute, teacher, work, hashing)
     if "distill" in stages:
-        if config.alpha > 0:
-            phases["teacher pass"] = _teacher_pass(config, compute, teacher, work, hashing)
         phases["training"] = _training(config, compute, teacher, student, work, pace, hashing) + loading["student"]
         if config.alpha > 0:
             phases["training"] += loading["teacher"]

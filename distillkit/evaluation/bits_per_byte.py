@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from distillkit.console import ProgressHandle
 from distillkit.device.number_formats import widen
-from distillkit.errors import DistillkitError
+from distillkit.errors import DistillkitError, NotFiniteError
 from distillkit.evaluation.batched_forward import (
     batch_logits,
     default_batch_tokens,
@@ -126,7 +126,7 @@ def score(
         interruptible: whether a signal may end it between two batches.
 
     Raises:
-        DistillkitError: a text has no finite likelihood.
+        NotFiniteError: a text has no finite likelihood.
         Interrupted: a signal arrived.
     """
     texts = list(texts)
@@ -144,7 +144,7 @@ def score(
             nll[members] = _nll(logits, [texts[index] for index in members])
             for index in members:
                 if not math.isfinite(nll[index]):
-                    raise DistillkitError(
+                    raise NotFiniteError(
                         f"the negative log-likelihood of a text of document {texts[index].document} became {nll[index]}",
                         hint="use --precision fp32; if this happened in training, lower --learning-rate too",
                     )

@@ -75,8 +75,8 @@ def draw_plots(
         DistillkitError: a picture cannot be written.
     """
     written: list[Path] = []
-    with _own_style():
-        heading = _printable(title)
+    with own_style():
+        heading = printable(title)
         for name, figure in (
             ("loss", _loss(metrics, heading)),
             ("score", _score(metrics, control, validation or {}, heading)),
@@ -84,12 +84,22 @@ def draw_plots(
             ("comparison", _comparison(validation or {}, heading)),
             ("layers", _layers(cut or {}, heading)),
         ):
-            if figure is None:
-                continue
-            for suffix, content in (("png", _png(figure)), ("svg", _svg(figure))):
-                path = folder / f"{name}.{suffix}"
-                write_bytes(path, content)
-                written.append(path)
+            if figure is not None:
+                written += write_figure(figure, folder, name)
+    return written
+
+
+def write_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Write NAME.png and NAME.svg.
+
+    Raises:
+        DistillkitError: one cannot be written.
+    """
+    written: list[Path] = []
+    for suffix, content in (("png", _png(figure)), ("svg", _svg(figure))):
+        path = folder / f"{name}.{suffix}"
+        write_bytes(path, content)
+        written.append(path)
     return written
 
 
@@ -197,7 +207,7 @@ def _comparison(validation: Mapping[str, Any], heading: str) -> Figure | None:
     axes.grid(axis="x", visible=False)
     axes.tick_params(axis="x", length=0)
     axes.set_ylabel("bits per byte, lower is better")
-    axes.yaxis.set_major_formatter(_Ticks(_tick))
+    axes.yaxis.set_major_formatter(_Ticks(tick_words))
     figure.supxlabel("\n".join(_outcome(validation)), fontsize=9.5, color=FAINT_INK)
     return figure
 
@@ -257,7 +267,7 @@ def _outcome(validation: Mapping[str, Any]) -> list[str]:
         first_line.append(f"gap to the teacher closed: {closed:.0%}")
     second_line: list[str] = []
     if validation.get("verdict"):
-        second_line.append(f"verdict: {_printable(str(validation['verdict']))}")
+        second_line.append(f"verdict: {printable(str(validation['verdict']))}")
     for name in ("documents", "bytes"):
         count = _finite(validation.get(name))
         if count is not None:
@@ -277,7 +287,7 @@ def _number(value: float) -> str:
     return f"{value:.4f}" if abs(value) < 1000 else f"{value:.4g}"
 
 
-def _tick(value: float, _place: int | None = None) -> str:
+def tick_words(value: float, _place: int | None = None) -> str:
     """`0.0004` -> `4e-4`, `2.5` -> `2.5`: no offset in the corner, where the name of the run stands."""
     if abs(value) < 1e-12:
         return "0"
@@ -288,10 +298,10 @@ def _tick(value: float, _place: int | None = None) -> str:
 
 
 class _Ticks(FuncFormatter):
-    """`_tick` for a whole axis: where no label has an exponent, all have the same decimals."""
+    """`tick_words` for a whole axis: where no label has an exponent, all have the same decimals."""
 
     def format_ticks(self, values: Any) -> list[str]:
-        labels = [_tick(value) for value in values]
+        labels = [tick_words(value) for value in values]
         if any("e" in label for label in labels):
             return labels
         decimals = max((len(label.partition(".")[2]) for label in labels), default=0)
@@ -352,7 +362,7 @@ def _draw_series(
 
 
 @contextmanager
-def _own_style() -> Iterator[None]:
+def own_style() -> Iterator[None]:
     """matplotlib's defaults plus this module's, whatever the caller or a matplotlibrc has set; restored afterwards."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
@@ -373,12 +383,17 @@ def _new_figure(name: str, heading: str, rows: int = 1) -> tuple[Figure, list[Ax
     figure = Figure(figsize=(8, 4.8 if rows == 1 else 5.6), dpi=DPI)
     figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
     all_axes = figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0].tolist()
-    all_axes[0].set_title(name, loc="left", fontsize=13, fontweight="bold", pad=26 if heading else 10)
-    all_axes[0].annotate(
+    put_headings(all_axes[0], name, heading)
+    return figure, all_axes
+
+
+def put_headings(axes: Axes, name: str, heading: str) -> None:
+    """The picture's name and the run's, one above the other."""
+    axes.set_title(name, loc="left", fontsize=13, fontweight="bold", pad=26 if heading else 10)
+    axes.annotate(
         heading, (0, 1), xytext=(0, 9), xycoords="axes fraction", textcoords="offset points", color=FAINT_INK,
         ha="left", va="bottom", fontsize=_TITLE_POINTS,
     )  # fmt: skip
-    return figure, all_axes
 
 
 def _finish_axes(axes: Axes, label: str, *, step_label: bool = True) -> None:
@@ -388,7 +403,7 @@ def _finish_axes(axes: Axes, label: str, *, step_label: bool = True) -> None:
         axes.set_xlabel("optimizer step")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(lambda step, _: f"{step:,.0f}")
-    axes.yaxis.set_major_formatter(FuncFormatter(_tick) if axes.get_yscale() == "log" else _Ticks(_tick))
+    axes.yaxis.set_major_formatter(FuncFormatter(tick_words) if axes.get_yscale() == "log" else _Ticks(tick_words))
     axes.margins(x=0.03, y=0.1)
     last = axes.dataLim.x1
     # The origin is where the student began; a single line at step 0 still needs a width.
@@ -404,7 +419,7 @@ def _legend(figure: Figure, axes: Axes, columns: int = 3, heading: str | None = 
     )  # fmt: skip
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """A stranger's text on one line that fits above the axes, in letters that the font has."""
     font = FT2Font(fontManager.findfont(FontProperties(family=_FONT)))
     known = font.get_charmap()

@@ -82,6 +82,10 @@ class RunDirectory:
         return self.path / "plots"
 
     @property
+    def tuning(self) -> Path:
+        return self.path / "tune"
+
+    @property
     def best_student(self) -> Path:
         """The student that the run offers: the best by held-out score, or the final one where no best is kept."""
         best = self.student / "best"
@@ -216,7 +220,7 @@ class RunDirectory:
             DistillkitError: it cannot be deleted.
         """
         control = (self.control, self.control / "checkpoints", self.control / "student")
-        folders = (self.path, self.teacher, self.checkpoints, self.student, self.plots, *control)
+        folders = (self.path, self.teacher, self.checkpoints, self.student, self.plots, self.tuning, *control)
         return [path for folder in folders for path in remove_leftovers(folder)]
 
     def record(self, stage: str) -> StageRecord | None:

@@ -102,6 +102,19 @@ STAGES: dict[str, StageSpec] = {
             "teacher_streaming",
         ),
     ),
+    "tune": StageSpec(
+        "tune",
+        "Search the learning rate, temperature, alpha and divergence that this student needs. Starts a new run where "
+        "settings are given.",
+        after=("prepare-data",),
+        cheap=True,  # Its journal keeps what still holds.
+        wanted=lambda config: False,
+        parameters=declared.names_with_flag(),
+        options=(
+            StageOption("minutes", "--minutes", "time for all trials together", float, "20, without --trials"),
+            StageOption("trials", "--trials", "at most so many trials", int, "as many as the time allows"),
+        ),
+    ),
     "distill": StageSpec(
         "distill",
         "Bring a run to its end: prepare the data, train the student, then validate, demo and plot.",

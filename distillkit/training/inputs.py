@@ -40,19 +40,13 @@ def decide(context: TrainingContext) -> Decided:
         DistillkitError: the disk is too small.
         PreconditionError, UsageError: what was asked for is not possible with this teacher.
     """
-    config, same = context.config, bool(context.pair.same_tokenizer)
-    stored = load_examples(context.run.data / "train")
+    config = context.config
     if uses_white_box_teacher(config):
-        first_target = 0 if context.encoders.student.start_id is None else 1
-        rows = white_box_rows(
-            stored, first_target=first_target, identical=same and context.pairs_rows,
-            start_shift=context.encoders.start_shift,
-        )  # fmt: skip
-        loader = TeacherLoader(context, rows)
+        loader = white_box_loader(context)
         decision = decide_teacher(config, loader.facts(), remembered_choice(_cache_note(context)))
         loader.streaming = decision.streaming
         _check_disk(context, decision)
-        return Decided(rows, loader, decision)
+        return Decided(list(loader.rows), loader, decision)
     _check_disk(context, None)
     if config.box_type == "black" and config.beta == 0:
         return Decided([])
@@ -62,7 +56,21 @@ def decide(context: TrainingContext) -> Decided:
 def true_texts(context: TrainingContext) -> list[Row]:
     """The texts of the data set, for a training in which the teacher has no part."""
     stored = load_examples(context.run.data / "train")
-    return true_rows(stored, first_target=0 if context.encoders.student.start_id is None else 1)
+    return true_rows(stored, first_target=_first_target(context))
+
+
+def white_box_loader(context: TrainingContext) -> TeacherLoader:
+    """The white-box teacher of a run and the rows that it reads; nothing is loaded, nor decided, yet."""
+    stored = load_examples(context.run.data / "train")
+    rows = white_box_rows(
+        stored, first_target=_first_target(context), identical=bool(context.pair.same_tokenizer) and context.pairs_rows,
+        start_shift=context.encoders.start_shift,
+    )  # fmt: skip
+    return TeacherLoader(context, rows)
+
+
+def _first_target(context: TrainingContext) -> int:
+    return 0 if context.encoders.student.start_id is None else 1
 
 
 def _cache_note(context: TrainingContext) -> Path:

@@ -21,7 +21,7 @@ from transformers.trainer_callback import ExportableState, TrainerControl, Train
 
 from distillkit.console import ProgressHandle
 from distillkit.data.batching import HostColumns, LengthGroupedSampler
-from distillkit.errors import DistillkitError
+from distillkit.errors import DistillkitError, NotFiniteError
 from distillkit.interrupts import pending
 from distillkit.losses.chunked import StudentOutput
 from distillkit.losses.linear_head import LinearHead
@@ -242,10 +242,13 @@ class DistillTrainer(Trainer):
         return (loss, {}) if return_outputs else loss
 
     def _not_finite(self, what: str, value: float, inputs: Mapping[str, Any] | None = None) -> DistillkitError:
+        kind: type[DistillkitError] = NotFiniteError
         hint = "lower --learning-rate, or use --precision fp32; the last checkpoint is untouched"
         if self.teacher is not None and inputs is not None and not self.teacher.gives_numbers(inputs):
+            # No setting of the student's training would help.
+            kind = DistillkitError
             hint = "it is the teacher that gives no numbers: use --precision fp32, or get its files again"
-        return DistillkitError(
+        return kind(
             f"the {what} became {value} at step {self.state.global_step + 1} "
             f"(learning rate {self._get_learning_rate():.3g}, training examples {self._examples_trained_on()})",
             hint=hint,

@@ -33,6 +33,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "evaluation run",
         "teachers",
         "training",
+        "tuning",
         "dry_run selftests",
         "stages",
         "pipeline",

@@ -1,0 +1,270 @@
+"""`distillkit tune` on real, tiny models: it finds the rate, survives kill -9, and never reads the test part."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from distillkit.settings.strict_yaml import read_yaml_mapping
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+# Two epochs of 24 texts, two by two: 24 steps, of which the default rate makes nothing.
+LONG = {"sample_size": 24, "batch_size": 2, "epochs": 2, "learning_rate": 5e-5, "temperature": 2.0}
+
+
+@pytest.fixture(scope="module")
+def settings(pair: SimpleNamespace, small: dict[str, Any]) -> dict[str, Any]:
+    models = {"teacher_model_path": pair.teacher, "student_model_path": pair.student, "dataset_path": pair.texts}
+    return {**models, **small, **LONG}
+
+
+@pytest.fixture(scope="module")
+def file(pair: SimpleNamespace, settings: dict[str, Any]) -> Path:
+    from settings_file import settings_file
+
+    return settings_file(pair.root, **settings)
+
+
+def journal_lines(run: Path, kind: str) -> list[dict[str, Any]]:
+    path = run / "tune" / "journal.jsonl"
+    lines = path.read_text().split("\n")[:-1] if path.is_file() else []
+    return [line for line in map(json.loads, lines) if line["kind"] == kind]
+
+
+def scores(run: Path) -> list[tuple[Any, ...]]:
+    """What every trial came to, in order, times left out."""
+    columns = ("settings", "texts", "epochs", "bits_per_byte")
+    return [tuple(line[column] for column in columns) for line in journal_lines(run, "trial")]
+
+
+def test_it_finds_the_rate_is_extended_and_its_command_works(run_cli: Cli, file: Path, tmp_path: Path) -> None:
+    """One search, from its beginning to the training that it recommends."""
+    out = tmp_path / "out"
+    new = ["tune", "--config", file, "--output-dir", out, "--folder-name", "run"]
+    planned = run_cli(*new, "--trials", 6, "--dry-run", check=0)
+    assert "learning rate, temperature, alpha, divergence" in planned.stderr
+    assert not out.exists()
+
+    done = json.loads(run_cli(*new, "--trials", 6, "--json", check=0).stdout)
+    assert done["stages"]["tune"]["trials"] == 6
+    assert list(done["stages"]) == ["prepare-data", "tune"]
+    run, found = out / "run", done["tune"]
+    assert found["given"] == {"settings": found["given"]["settings"], "beaten": True}
+    assert found["given"]["settings"]["learning_rate"] == 5e-5
+    best = found["best"]
+    assert best["settings"]["learning_rate"] >= 3e-4
+    assert best["bits_per_byte"] < found["start"]["bits_per_byte"] - 0.01
+    # Times as long as the given one's, and plainly better there.
+    compared = found["compared"]
+    assert compared["best"]["texts"] == compared["given"]["texts"]
+    assert compared["best"]["bits_per_byte"] < compared["given"]["bits_per_byte"]
+    assert all((run / name).stat().st_size > 0 for name in ("plots/tune.png", "plots/tune.svg", "tune/result.json"))
+    written = read_yaml_mapping(run / "tune" / "best.yaml", "file")
+    assert {name: value for name, value in written.items() if name != "allow_out_of_range"} == best["settings"]
+    # No students, no checkpoints, nothing that a trial has left.
+    assert {path.name for path in (run / "tune").iterdir()} == {"journal.jsonl", "best.yaml", "result.json"}
+    assert not (run / "student").exists()
+    assert not (run / "checkpoints").exists()
+
+    # The same again is nothing to do; a larger budget goes on.
+    before = scores(run)
+    again = run_cli("tune", "--run", run, "--trials", 6, check=0)
+    assert "already complete" in again.stderr
+    assert scores(run) == before
+    run_cli("tune", "--run", run, "--trials", 12, check=0)
+    extended = scores(run)
+    assert extended[: len(before)] == before
+    assert len(before) < len(extended) <= 12
+
+    # The command that is printed trains with what was found.
+    table = run_cli("tune", "--run", run, "--trials", 12, check=0).stdout
+    assert "rank" in table
+    assert "as given" in table
+    command = shlex.split(next(line for line in table.splitlines() if line.startswith("train with it: "))[15:])
+    assert command[0] == "distillkit"
+    run_cli(*command[1:], check=0)
+    best = json.loads((run / "tune" / "result.json").read_text())["best"]
+    config = json.loads((run / "manifest.json").read_text())["config"]
+    assert {name: config[name] for name in best["settings"]} == best["settings"]
+    assert config["beta"] == pytest.approx(1 - config["alpha"])
+    # The winner trained as long as the run does: then it was the very same training.
+    if best["texts"] * best["epochs"] == 48:
+        last = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()][-1]
+        assert last["eval_bits_per_byte"] == best["bits_per_byte"]
+    # After a training the command says --force.
+    assert run_cli("tune", "--run", run, check=0).stdout.rstrip().endswith("--force")
+
+
+def test_killed_in_the_middle_of_a_trial_it_ends_as_always(
+    run_cli: Cli, cli_env: Callable[..., dict[str, str]], file: Path, tmp_path: Path
+) -> None:
+    """And two searches of the same number of trials find the same, to the last digit."""
+    undisturbed, killed = tmp_path / "a" / "run", tmp_path / "b" / "run"
+    run_cli(
+        "tune", "--config", file, "--output-dir", undisturbed.parent, "--folder-name", "run", "--trials", 6, check=0
+    )
+    words = ["tune", "--config", file, "--output-dir", killed.parent, "--folder-name", "run", "--trials", 6]
+    for wanted in (1, 3):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "distillkit", *map(str, words)], env=cli_env(), stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        end = time.monotonic() + 200
+        while len(journal_lines(killed, "trial")) < wanted and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.01)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        assert wanted <= len(journal_lines(killed, "trial")) < 6
+        words = ["tune", "--run", killed]  # The budget is remembered.
+    before = scores(killed)
+    done = run_cli(*words, check=0)
+    assert "it was cut off" in done.stderr
+    assert scores(killed)[: len(before)] == before
+    assert scores(killed) == scores(undisturbed)
+    for name in ("tune/best.yaml", "plots/tune.svg"):
+        assert (killed / name).read_bytes() == (undisturbed / name).read_bytes()
+
+
+def test_a_signal_ends_it_between_two_steps(
+    run_cli: Cli, cli_env: Callable[..., dict[str, str]], file: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "out" / "run"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "distillkit", "tune", "--config", str(file), "--output-dir", str(run.parent),
+         "--folder-name", "run", "--minutes", "5"],
+        env=cli_env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    end = time.monotonic() + 200
+    while not journal_lines(run, "trial") and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 143, said
+    assert f"continue with: distillkit tune --run {run}" in said
+    finished = len(scores(run))
+    # A budget that is spent: what is known is told, nothing is begun.
+    done = run_cli("tune", "--run", run, "--minutes", 0.001, "--json", check=None)
+    assert len(scores(run)) == finished
+    assert done.returncode in (0, 1)
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--minutes", "0"), ("--trials", "-3"), ("--minutes", "nan")])
+def test_a_budget_that_is_none_is_refused_before_anything_is_made(
+    run_cli: Cli, file: Path, tmp_path: Path, flag: str, value: str
+) -> None:
+    done = run_cli("tune", "--config", file, "--output-dir", tmp_path / "out", flag, value, check=2)
+    assert flag in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+# --- in this process ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tune(offline: None) -> Callable[..., Any]:
+    """`tune(run, trials=3)` -> what the stage itself gives, on the run directory of a finished run."""
+    from distillkit.console import Console
+    from distillkit.run.directory import RunDirectory
+    from distillkit.settings.parameters import Parameters
+    from distillkit.stages import tune as stage
+
+    def search(path: Path, *, changes: dict[str, Any] | None = None, **options: Any) -> Any:
+        run = RunDirectory.open(path)
+        config = dataclasses.replace(Parameters(**run.manifest.config), **(changes or {}))
+        return stage.run(config, run, Console(quiet=True), **options)
+
+    return search
+
+
+def test_the_test_part_is_never_read(distil: Any, tune: Callable[..., Any]) -> None:
+    run = distil(**LONG).run_directory
+    shutil.rmtree(run / "data" / "test")
+    assert tune(run, trials=2).metrics["trials"] == 2
+
+
+@pytest.fixture(scope="module")
+def writer(pair: SimpleNamespace) -> Path:
+    """A teacher that writes what can be learnt from."""
+    from tiny_models import save_model_folder, teacher_of_letters, tiny_tokenizer
+
+    tokenizer = tiny_tokenizer()
+    return save_model_folder(pair.root / "writer", teacher_of_letters(tokenizer), tokenizer)
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "one tokenizer": {},
+    "no teacher": {"alpha": 0.0},
+    "black box": {"box_type": "black", "alpha": 0.5},
+    "black box, the teacher's texts alone": {"box_type": "black", "alpha": 1.0},
+    "two tokenizers": {"student_model_path": "foreign_student"},
+    "the teacher beside the student": {"teacher_cache": "off"},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_trial_of_the_whole_length_is_the_training_of_the_run(
+    distil: Any,
+    tune: Callable[..., Any],
+    pair: SimpleNamespace,
+    writer: Path,
+    kind: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The given configuration, trained on everything, gets the very score that the run has logged at its end."""
+    changes = dict(KINDS[kind])
+    if "student_model_path" in changes:
+        changes["student_model_path"] = getattr(pair, changes["student_model_path"])
+    if changes.get("box_type") == "black":
+        changes["teacher_model_path"] = writer
+    run = distil(**{**LONG, "learning_rate": 1e-3, "sample_size": 12, **changes}).run_directory
+    if kind == "the teacher beside the student":
+        monkeypatch.setattr("distillkit.tuning.texts.disk_problem", lambda *_: "there is no room")
+    result = tune(run, trials=2)  # two whole trainings, the given configuration first
+    trial = journal_lines(run, "trial")[0]
+    assert (trial["texts"], trial["epochs"]) == (12, 2)
+    logged = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    held_out = [line["eval_bits_per_byte"] for line in logged if "eval_bits_per_byte" in line]
+    assert journal_lines(run, "facts")[-1]["facts"].get("start", held_out[0]) == held_out[0]
+    assert trial["bits_per_byte"] == held_out[-1]
+    assert result.metrics["trials"] == 2
+    expected = {"no teacher": 1, "black box": 2, "black box, the teacher's texts alone": 2}.get(kind, 4)
+    assert len(trial["settings"]) == expected
+
+
+def test_diverged_trials_are_results(distil: Any, tune: Callable[..., Any]) -> None:
+    """A rate at which weights overflow is one row of the table; the search goes on and finds another."""
+    run = distil(**LONG).run_directory
+    tune(run, trials=3, changes={"learning_rate": 1e30})
+    first = journal_lines(run, "trial")[0]
+    assert (first["settings"]["learning_rate"], first["bits_per_byte"]) == (1e30, None)
+    assert first["diverged"]
+    found = json.loads((run / "tune" / "result.json").read_text())
+    assert found["best"]["settings"]["learning_rate"] < 1
+    assert math.isfinite(found["best"]["bits_per_byte"])
+    assert any("the configuration as given diverged" in sentence for sentence in found["sentences"])
+
+
+def test_other_texts_or_settings_begin_the_search_anew(distil: Any, tune: Callable[..., Any]) -> None:
+    run = distil(**LONG).run_directory
+    tune(run, trials=1)
+    first = scores(run)
+    # What is searched is no part of it, what is not is.
+    tune(run, trials=1, changes={"learning_rate": 1e-3})
+    assert scores(run) == first
+    tune(run, trials=1, changes={"warmup_fraction": 0.3})
+    assert len(scores(run)) == 1
+    assert scores(run) != first
