@@ -16,19 +16,33 @@ from distillkit.device.malloc import freed_memory_kept
 from distillkit.device.memory import free_memory_bytes
 from distillkit.device.precision import Compute, choose_compute
 from distillkit.device.processors import threads_within_quota
-from distillkit.dry_run.inputs import Amounts, PlannedModels, count_texts, find_models, teacher_facts
+from distillkit.dry_run.inputs import (
+    Amounts,
+    PlannedModels,
+    count_texts,
+    find_models,
+    teacher_facts,
+    tuning_facts,
+)
 from distillkit.dry_run.memory_model import memory_bytes
 from distillkit.dry_run.time_model import Work, phase_seconds
 from distillkit.errors import DistillkitError
 from distillkit.settings.parameters import Parameters
 from distillkit.settings.resolve import ResolvedConfig
-from distillkit.storage import files_below, free_disk_bytes
+from distillkit.storage import free_disk_bytes
 from distillkit.teachers.choices import TeacherFacts
 from distillkit.teachers.sources import remembered_choice
 from distillkit.training.arguments import total_steps
 from distillkit.training.compiling import CompileChoice, choose_compile
-from distillkit.training.decisions import TeacherDecision, decide_disk, decide_teacher, uses_white_box_teacher
-from distillkit.training.disk import student_disk_bytes
+from distillkit.training.decisions import (
+    TeacherDecision,
+    TuningFacts,
+    decide_disk,
+    decide_teacher,
+    disk_bytes,
+    uses_white_box_teacher,
+)
+from distillkit.training.disk import replaced_bytes
 
 
 @dataclass(frozen=True)
@@ -99,7 +113,8 @@ def estimate_run(config: Parameters, folder: Path, stages: list[str]) -> dict[st
     models = find_models(config)
     amounts = count_texts(config, folder)
     facts = teacher_facts(config, compute, folder, models, amounts) if uses_white_box_teacher(config) else None
-    decisions = plan_decisions(config, compute, folder, models, amounts, facts)
+    tuning = tuning_facts(config, compute, folder, models, amounts)
+    decisions = plan_decisions(config, compute, folder, models, amounts, facts, tuning)
     teacher, cache = decisions.teacher, None if facts is None else 0
     if facts is not None and teacher is not None:
         cache = {"exact": facts.exact_bytes, "sparse": facts.sparse_missing_bytes}.get(teacher.cache.mode, 0)
@@ -111,6 +126,7 @@ def estimate_run(config: Parameters, folder: Path, stages: list[str]) -> dict[st
         cache=teacher.cache.mode if teacher else "off",
         streams=teacher is not None and teacher.streaming.on,
         teacher_share=_missing_share(facts, teacher),
+        tunes=tuning is not None,
         compiled=decisions.compile is not None and decisions.compile.on,
     )  # fmt: skip
     return {
@@ -143,18 +159,18 @@ def plan_decisions(
     models: PlannedModels,
     amounts: Amounts,
     facts: TeacherFacts | None,
+    tuning: TuningFacts | None = None,
 ) -> PlannedDecisions:
     """What the run would decide, asked of the functions that decide it there."""
     teacher, compiled, disk = None, None, None
     student = models.student_shape
     try:
         if facts is not None:
-            teacher = decide_teacher(config, facts, remembered_choice(folder / "teacher" / "cache.json"))
+            teacher = decide_teacher(config, facts, remembered_choice(folder / "teacher" / "cache.json"), tuning)
         if student is not None:
-            disk = student_disk_bytes(config, student.parameters) + (teacher.cache_bytes if teacher else 0)
-            checkpoints = folder / "checkpoints"
-            existing = sum(path.stat().st_size for path in files_below(checkpoints)) if checkpoints.is_dir() else 0
-            decide_disk(config, folder, free_disk_bytes(folder) + existing, student.parameters, teacher)
+            disk = disk_bytes(config, student.parameters, teacher)
+            free = free_disk_bytes(folder) + replaced_bytes(folder, teacher.tunes if teacher else 0)
+            decide_disk(config, folder, free, student.parameters, teacher)
             doubled = config.box_type == "black" and 0 < config.alpha < 1
             logits = amounts.student_inputs * (2 if doubled else 1) * student.vocabulary * config.epochs
             compiled = choose_compile(config, compute.device, logits)

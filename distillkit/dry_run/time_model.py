@@ -7,13 +7,14 @@ machine and stretched by how much slower this one is at present.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from distillkit.device.precision import Compute
 from distillkit.dry_run import microbenchmarks
 from distillkit.dry_run.inputs import Amounts
 from distillkit.models.shape import ModelShape
 from distillkit.settings.parameters import Parameters
+from distillkit.training.decisions import tunes_teacher
 
 # On the machine where the fixed costs below were taken, quiet.
 _QUIET_HASHING = 1.4e9
@@ -38,6 +39,7 @@ class Work:
         streams: whether the teacher runs block by block.
         teacher_share: how much of the teacher pass is still to be done, 0 to 1.
         compiled: whether the loss is compiled.
+        tunes: whether the teacher is still to be tuned.
     """
 
     amounts: Amounts
@@ -46,6 +48,7 @@ class Work:
     streams: bool = False
     teacher_share: float = 1.0
     compiled: bool = False
+    tunes: bool = False
 
 
 def phase_seconds(
@@ -67,6 +70,8 @@ def phase_seconds(
     if "prepare-data" in stages:
         phases["prepare-data"] = pace * (2 * _TOKENIZERS + texts / _ENCODING) + 3 * both / hashing
     if "distill" in stages:
+        if work.tunes:
+            phases["teacher tuning"] = _tuning(config, compute, teacher, work, pace, hashing) + loading["teacher"]
         if config.alpha > 0:
             phases["teacher pass"] = _teacher_pass(config, compute, teacher, work, hashing)
         phases["training"] = _training(config, compute, teacher, student, work, pace, hashing) + loading["student"]
@@ -75,6 +80,8 @@ def phase_seconds(
     others = pace * _TOKENIZERS + loading["teacher"] + 2 * loading["student"]
     if "validate" in stages:
         phases["validate"] = _validation(compute, teacher, student, amounts) + others
+        if tunes_teacher(config):
+            phases["validate"] += _scoring(compute, teacher, amounts) + loading["teacher"]
     if "demo" in stages:
         writing = _one_token(teacher, compute) + 2 * _one_token(student, compute)
         phases["demo"] = _DEMO_TOKENS * writing + others + pace * _GENERATING
@@ -100,6 +107,17 @@ def _teacher_pass(config: Parameters, compute: Compute, teacher: ModelShape, wor
         moved = 4 * amounts.teacher_tokens * teacher.width * compute.teacher.itemsize * teacher.layers
         seconds += teacher.parameters * compute.teacher.itemsize / _STREAMING_READ + moved / hashing
     return seconds * work.teacher_share
+
+
+def _tuning(
+    config: Parameters, compute: Compute, teacher: ModelShape, work: Work, pace: float, hashing: float
+) -> float:
+    """The teacher is trained as a student is that has no teacher, for so many steps and not epochs."""
+    steps, amounts = config.tune_teacher, work.amounts
+    each = amounts.teacher_tokens / max(1, amounts.examples) * config.batch_size * config.gradient_accumulation
+    own = replace(config, alpha=0.0, beta=1.0, epochs=1, save_best_model=True)
+    tuned = replace(work, amounts=replace(amounts, student_tokens=round(each * steps)), steps=steps, compiled=False)
+    return _training(own, compute, teacher, teacher, tuned, pace, hashing)
 
 
 def _training(
@@ -149,6 +167,13 @@ def _validation(compute: Compute, teacher: ModelShape, student: ModelShape, amou
         seconds += count * tokens * 2 * (each + products / 3 + element_wise / 4)
         seconds += count * min(_SPEED_MOST, _SPEED_TOKENS * _one_token(model, compute))
     return seconds
+
+
+def _scoring(compute: Compute, teacher: ModelShape, amounts: Amounts) -> float:
+    """A teacher scores the test part."""
+    each = microbenchmarks.forward_per_token(teacher, compute.teacher, compute, amounts.length)
+    products, element_wise = microbenchmarks.loss_seconds(teacher.vocabulary, teacher.width, compute)
+    return amounts.held_out_tokens * (each + products / 3 + element_wise / 4)
 
 
 def _one_token(model: ModelShape, compute: Compute) -> float:

@@ -24,7 +24,10 @@ _LONGEST_PARAGRAPH = 600
 _HUB_ID = re.compile(
     r"[A-Za-z0-9_][A-Za-z0-9._-]*(?:/[A-Za-z0-9_][A-Za-z0-9._-]*)?(?:[:@][A-Za-z0-9][A-Za-z0-9._/:@-]*)?"
 )
-_MODELS = (("before", "student before"), ("after", "student after"), ("teacher", "teacher"))
+_MODELS = (
+    ("before", "student before"), ("after", "student after"), ("teacher", "teacher"),
+    ("tuned_teacher", "teacher as it taught, tuned"),
+)  # fmt: skip
 _METRICS = (("bits_per_byte", "Bits per byte"), ("perplexity", "Perplexity per token"))
 
 _BLACK_BOX = (
@@ -225,6 +228,8 @@ def _measured(validation: Mapping[str, Any] | None) -> list[str]:
         return ["This student was not measured on held-out texts: nothing is known about its quality."]
     rows = []
     for model, name in _MODELS:
+        if model not in validation:
+            continue
         figures = validation[model]
         rows.append((name, _figure(figures.get("bits_per_byte"), ".4f"), _figure(figures.get("perplexity"), ".2f")))
     documents, size = _count(validation.get("documents"), "document"), _count(validation.get("bytes"), "byte")

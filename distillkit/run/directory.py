@@ -199,7 +199,9 @@ class RunDirectory:
         Raises:
             DistillkitError: it cannot be deleted.
         """
-        folders = (self.path, self.teacher, self.checkpoints, self.student, self.plots)
+        folders = (
+            self.path, self.teacher, self.teacher / "checkpoints", self.checkpoints, self.student, self.plots,
+        )  # fmt: skip
         return [path for folder in folders for path in remove_leftovers(folder)]
 
     def record(self, stage: str) -> StageRecord | None:

@@ -9,12 +9,21 @@ from distillkit.data.examples import load_examples
 from distillkit.data.training_rows import Row, true_rows, white_box_rows
 from distillkit.run.context import TrainingContext, needs_teacher
 from distillkit.run.pair import student_parameters
-from distillkit.storage import files_below, free_disk_bytes
+from distillkit.storage import free_disk_bytes
 from distillkit.teachers.black_box import generated_rows
 from distillkit.teachers.loader import TeacherLoader
 from distillkit.teachers.protocol import TeacherSource
 from distillkit.teachers.sources import open_source, remember_choice, remembered_choice
-from distillkit.training.decisions import TeacherDecision, decide_disk, decide_teacher, uses_white_box_teacher
+from distillkit.training.decisions import (
+    TeacherDecision,
+    TuningFacts,
+    decide_disk,
+    decide_teacher,
+    tunes_teacher,
+    uses_white_box_teacher,
+)
+from distillkit.training.disk import replaced_bytes
+from distillkit.training.teacher_tuning import TeacherTuning
 
 
 @dataclass(frozen=True)
@@ -25,11 +34,13 @@ class Decided:
         rows: the texts of the data set, as they are trained on; none where only the teacher's are.
         loader: of a white-box teacher; None where the teacher's distributions have no part.
         teacher: how that teacher is had; None likewise.
+        tuning: of that teacher, done or not; None where it teaches as it came.
     """
 
     rows: list[Row]
     loader: TeacherLoader | None = None
     teacher: TeacherDecision | None = None
+    tuning: TeacherTuning | None = None
 
 
 def decide(context: TrainingContext) -> Decided:
@@ -47,15 +58,42 @@ def decide(context: TrainingContext) -> Decided:
             stored, first_target=first_target, identical=same and context.pairs_rows,
             start_shift=context.encoders.start_shift,
         )  # fmt: skip
-        loader = TeacherLoader(context, rows)
-        decision = decide_teacher(config, loader.facts(), remembered_choice(_cache_note(context)))
+        tuning = TeacherTuning(context, rows) if tunes_teacher(config) else None
+        loader, still = planned_loader(context, rows, tuning)
+        decision = decide_teacher(config, loader.facts(), remembered_choice(_cache_note(context)), still)
         loader.streaming = decision.streaming
         _check_disk(context, decision)
-        return Decided(rows, loader, decision)
+        return Decided(rows, loader, decision, tuning)
     _check_disk(context, None)
     if config.box_type == "black" and config.beta == 0:
         return Decided([])
     return Decided(true_rows(stored, first_target=first_target))
+
+
+def planned_loader(
+    context: TrainingContext,
+    rows: list[Row],
+    tuning: TeacherTuning | None,
+    fingerprint: str | None = None,
+    *,
+    prove: bool = True,
+) -> tuple[TeacherLoader, TuningFacts | None]:
+    """The loader of the teacher that will teach, and what is to be known of its tuning where that is still to be done: nobody
+    can have a cache of such a teacher.
+
+    Args:
+        fingerprint: of the teacher as it came; default: computed from its files.
+        prove: whether the files of a tuned teacher are compared with what was written.
+
+    Raises:
+        PreconditionError: the tuned teacher is damaged.
+    """
+    if tuning is None:
+        return TeacherLoader(context, rows, fingerprint), None
+    tuned = tuning.done(prove=prove)
+    if tuned is None:
+        return TeacherLoader(context, rows, tuning.key), tuning.facts()
+    return TeacherLoader(context, rows, tuned.fingerprint, tuned.located), None
 
 
 def _cache_note(context: TrainingContext) -> Path:
@@ -69,7 +107,7 @@ def teacher_part(context: TrainingContext, decided: Decided) -> tuple[list[Row],
     if decided.loader is not None and decided.teacher is not None:
         if config.teacher_cache == "auto":
             remember_choice(_cache_note(context), decided.teacher.cache, console)
-        return decided.rows, open_source(context, decided.loader, decided.teacher.cache)
+        return decided.rows, open_source(context, _tuned(context, decided, decided.loader), decided.teacher.cache)
     if config.box_type == "white":
         console.info("alpha is 0: the teacher is not needed, this is plain fine-tuning")
         return decided.rows, None
@@ -79,9 +117,19 @@ def teacher_part(context: TrainingContext, decided: Decided) -> tuple[list[Row],
     return decided.rows + generated_rows(context, load_examples(context.run.data / "train")), None
 
 
+def _tuned(context: TrainingContext, decided: Decided, loader: TeacherLoader) -> TeacherLoader:
+    """The loader of the teacher that teaches; it is tuned first where that is asked for."""
+    if decided.tuning is None or decided.teacher is None:
+        return loader
+    loader.forget()
+    tuned = decided.tuning.run()
+    loader = TeacherLoader(context, decided.rows, tuned.fingerprint, tuned.located)
+    loader.streaming = decided.teacher.streaming
+    return loader
+
+
 def _check_disk(context: TrainingContext, decision: TeacherDecision | None) -> None:
     """Refuse to begin what cannot be finished."""
     run = context.run
-    existing = sum(path.stat().st_size for path in files_below(run.checkpoints)) if run.checkpoints.is_dir() else 0
-    free = free_disk_bytes(run.path) + existing
+    free = free_disk_bytes(run.path) + replaced_bytes(run.path, decision.tunes if decision is not None else 0)
     decide_disk(context.config, run.path, free, student_parameters(context.pair), decision)
