@@ -147,9 +147,7 @@ class ModelPair:
             self.student_rows = missing.size
             console.info(missing.resized(met))
 
-    def load_teacher(
-        self, dtype: torch.dtype, console: Console, *, instead: LocatedModel | None = None
-    ) -> nn.Module:
+    def load_teacher(self, dtype: torch.dtype, console: Console, *, instead: LocatedModel | None = None) -> nn.Module:
         """The teacher, frozen by the caller.
 
         Args:

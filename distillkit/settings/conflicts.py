@@ -69,7 +69,9 @@ CONFLICTS = (
         _always(
             "--tune-teacher and --teacher-streaming on",
             lambda values: (
-                TEACHER_IN_WHITE_BOX.holds(values) and values["tune_teacher"] > 0 and values["teacher_streaming"] == "on"
+                TEACHER_IN_WHITE_BOX.holds(values)
+                and values["tune_teacher"] > 0
+                and values["teacher_streaming"] == "on"
             ),
         ),
         "a teacher that is trained is in memory as a whole",

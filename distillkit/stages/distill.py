@@ -20,7 +20,7 @@ from distillkit.training.decisions import tunes_teacher
 from distillkit.training.inputs import decide, teacher_part
 from distillkit.training.session import TrainingPlace, train_student, without_cards
 from distillkit.training.teacher_tuning import FORMAT
-from distillkit.training.tuned_teacher import TuningPlace, forget_all_but_tuned
+from distillkit.training.tuned_teacher import TuningPlace, forget_teacher
 
 
 def extra_inputs(config: Parameters, run: RunDirectory) -> dict[str, str]:
@@ -34,7 +34,7 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
         for folder in (run.checkpoints, run.student):
             with explained_write_errors(folder):
                 remove_tree(folder)
-        forget_all_but_tuned(run)
+        forget_teacher(run, keep_tuned=tunes_teacher(config))
     fingerprint = checkpoint_fingerprint(config, run)
     search = checkpoints.newest_valid(run.checkpoints, fingerprint)
     for words in search.passed_over:

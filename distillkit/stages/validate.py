@@ -113,16 +113,22 @@ def _measurements(
 
 
 def _tuned_teacher(
-    config: Parameters, run: RunDirectory, pair: ModelPair, test: list[dict[str, Any]], compute: Compute, console: Console
+    config: Parameters,
+    run: RunDirectory,
+    pair: ModelPair,
+    test: list[dict[str, Any]],
+    compute: Compute,
+    console: Console,
 ) -> dict[str, dict[str, Any]]:
     """What the teacher was worth when it taught, if it was tuned and better for it. Nothing is compared with it: the student is
     to be judged by the teacher that it was named."""
     located = tuned_model(pair, run) if tunes_teacher(config) else None
     if located is None:
         return {}
-    with console.progress("validating the tuned teacher"):
+    with console.progress("validating the tuned teacher", total=1, unit="measurements") as progress:
         model = _teacher(pair, compute, choose_streaming(config, teacher_memory(pair, compute)), console, located)
         _, figures = _measure(model, test, pair.text_encoders(config), "teacher", compute)
+        progress.advance()
     return {"tuned_teacher": figures}
 
 

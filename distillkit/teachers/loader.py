@@ -74,9 +74,7 @@ class TeacherLoader:
         fingerprint = fingerprint or self.teacher.fingerprint()
         if self.int8:
             fingerprint = fingerprint_of([fingerprint, "int8"])
-        self.key = CacheKey.of(
-            self.teacher.reference.text, fingerprint, context.compute.teacher, self.token_ids
-        )
+        self.key = CacheKey.of(self.teacher.reference.text, fingerprint, context.compute.teacher, self.token_ids)
         self.streaming = StreamingChoice(False, "not decided yet")
         self.streamed_seconds = 0.0
         self._loaded: LiveTeacher | None = None

@@ -54,7 +54,9 @@ def check_written(
     # NaN is equal to NaN here: it is reported where a student is scored.
     if apart > ROUNDING * max(spread, 1e-6):
         raise _wrong(
-            role, name, f"its logits are up to {apart:.3g} away from those of the trained one, which vary by {spread:.3g}"
+            role,
+            name,
+            f"its logits are up to {apart:.3g} away from those of the trained one, which vary by {spread:.3g}",
         )
 
 

@@ -123,7 +123,9 @@ def train_student(
             model=student,
             args=training_arguments(config, compute, place.checkpoints, len(rows), resumed=checkpoint is not None),
             train_dataset=TrainingRows(rows),
-            eval_dataset=TrainingRows(()),  # `evaluate` scores the validation part itself; the Trainer only asks for one
+            eval_dataset=TrainingRows(
+                ()
+            ),  # `evaluate` scores the validation part itself; the Trainer only asks for one
             data_collator=DistillationCollator(
                 white_box=source is not None,
                 aligned=source is not None and source.pairs_rows and context.pairs_rows,

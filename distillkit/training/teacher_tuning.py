@@ -26,6 +26,7 @@ from distillkit.device.malloc import trim_heap
 from distillkit.errors import DistillkitError, PreconditionError
 from distillkit.evaluation.bits_per_byte import score
 from distillkit.evaluation.held_out import scored_texts
+from distillkit.interrupts import check_interrupted
 from distillkit.models.loading import read_config, weight_files
 from distillkit.models.quantised import quantisation
 from distillkit.models.safetensors_reader import StoredWeights
@@ -128,12 +129,17 @@ class TeacherTuning:
         tuned = self.done()
         if tuned is None:
             self.place.record.unlink(missing_ok=True)
-            tuned = write_record(self.place, self.context.pair, self.key, self._train())
+            tuned = self._done = write_record(self.place, self.context.pair, self.key, self._train())
             gc.collect()  # Trainer and model refer to each other; the student is not loaded beside them.
             trim_heap()
             self._say(tuned.figures)
+        else:
+            self.context.console.info(
+                "the teacher was tuned before, on the same texts and in the same way: it is used again"
+            )
         with explained_write_errors(self.place.checkpoints):
             remove_tree(self.place.checkpoints)
+        check_interrupted()
         return tuned
 
     def _say(self, figures: dict[str, Any]) -> None:
@@ -239,7 +245,9 @@ class TeacherTuning:
         state, progress, seconds = trainer.state, trainer.progress, trainer.seconds_so_far()
         problem = records_problem(self.place.root, progress.best)
         if problem is not None:
-            raise PreconditionError(f"the tuned teacher is damaged: {problem}", hint="tune the teacher anew with --force")
+            raise PreconditionError(
+                f"the tuned teacher is damaged: {problem}", hint="tune the teacher anew with --force"
+            )
         before = next(line["eval_bits_per_byte"] for line in state.log_history if "eval_bits_per_byte" in line)
         after = state.best_metric
         assert after is not None, "the last step is always scored"

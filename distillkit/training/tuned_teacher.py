@@ -1,8 +1,8 @@
 """What `--tune-teacher` leaves in a run: the tuned teacher, and the record without which it does not count.
 
-    teacher/tuned/         the tuned teacher, weights in fp32, as a model folder
-    teacher/tuned.json     what it was made from, what it came to, its files; written last
-    teacher/checkpoints/   while it is being tuned
+teacher/tuned/         the tuned teacher, weights in fp32, as a model folder
+teacher/tuned.json     what it was made from, what it came to, its files; written last
+teacher/checkpoints/   while it is being tuned
 """
 
 from __future__ import annotations
@@ -133,9 +133,12 @@ def tuned_model(pair: ModelPair, run: RunDirectory) -> LocatedModel | None:
     return located_tuned(pair, folder) if folder in {path.parent for path in TuningPlace.of(run).files()} else None
 
 
-def forget_all_but_tuned(run: RunDirectory) -> None:
-    """Delete what a run has of its teacher, for a new start. A tuned teacher that is whole stays, as the teacher cache does:
-    it is used again if the new start asks for the same.
+def forget_teacher(run: RunDirectory, *, keep_tuned: bool) -> None:
+    """Delete what a run has of its teacher, for a new start.
+
+    Args:
+        keep_tuned: whether a tuned teacher that is whole stays, as the teacher cache does: it is used again if the new start
+            asks for the same.
 
     Raises:
         DistillkitError: it cannot be deleted.
@@ -146,7 +149,7 @@ def forget_all_but_tuned(run: RunDirectory) -> None:
         whole = records_problem(place.root, content["files"]) is None
     except (OSError, ValueError, KeyError, TypeError):
         whole = False
-    kept = (place.tuned, place.record) if whole else ()
+    kept = (place.tuned, place.record) if whole and keep_tuned else ()
     with explained_write_errors(place.root):
         for path in sorted(place.root.iterdir()) if place.root.is_dir() else []:
             if path in kept:

@@ -78,6 +78,7 @@ KINDS = {
     "sparse": {"teacher_cache": "sparse"},
     "off": {"teacher_cache": "off"},
     "black": {"box_type": "black"},
+    "tuned": {"teacher_cache": "exact", "tune_teacher": 9},
 }
 
 
@@ -125,6 +126,12 @@ PLACES: dict[str, list[tuple[str, str, int]]] = {
     "sparse": [
         ("distill", "distillkit.teachers.fill_sparse:_shard_rows", 2),
         ("distill", "distillkit.teachers.open_sparse:StoredTargets.soft_targets", 3),
+    ],
+    "tuned": [
+        ("distill", "distillkit.training.trainer:DistillTrainer.compute_loss", 3),
+        ("distill", "distillkit.training.teacher_tuning:save_student", 1),
+        ("distill", "distillkit.training.teacher_tuning:write_record", 1),
+        ("distill", "distillkit.teachers.precompute:_shard_states", 2),
     ],
     "black": [
         ("distill", "distillkit.teachers.generation:choose_tokens", 20),
