@@ -38,6 +38,19 @@ def true_rows(stored: Any, *, first_target: int) -> list[Row]:
     return [{**row, "first_target": first_target, "teacher_text": False} for row in rows]
 
 
+def tuning_rows(rows: Sequence[Row], *, first_target: int) -> list[Row]:
+    """The training part for the teacher itself: what it reads takes the student's place.
+
+    Args:
+        rows: of `white_box_rows`.
+        first_target: the first token that the teacher predicts: 1 where its start token stands in front.
+    """
+    return [
+        {"id": row["id"], "student_ids": row["teacher_ids"], "first_target": first_target, "teacher_text": False}
+        for row in rows
+    ]
+
+
 def teacher_token_ids(rows: Sequence[Row]) -> list[list[int]]:
     """What the teacher reads, text by text. With one tokenizer these are the student's tokens, inside the teacher's own
     start and end tokens."""

@@ -17,7 +17,9 @@ from distillkit.errors import DistillkitError
 from distillkit.models.cut_shape import cut_shape
 from distillkit.models.gguf import cached_conversion
 from distillkit.models.loading import LocatedModel
+from distillkit.models.quantised import quantisation
 from distillkit.models.references import ModelReference, parse_student_reference, parse_teacher_reference
+from distillkit.models.safetensors_reader import StoredWeights
 from distillkit.models.shape import ModelShape, model_shape
 from distillkit.run.context import TrainingContext
 from distillkit.run.directory import RunDirectory
@@ -30,6 +32,9 @@ from distillkit.teachers.cache_entries import FOLDER
 from distillkit.teachers.choices import TeacherFacts, TeacherMemory
 from distillkit.teachers.loader import TeacherLoader
 from distillkit.teachers.sparse_cache import bytes_per_token
+from distillkit.training.decisions import TuningFacts, tunes_teacher
+from distillkit.training.inputs import planned_loader
+from distillkit.training.teacher_tuning import TeacherTuning
 
 
 @dataclass(frozen=True)
@@ -183,7 +188,7 @@ def teacher_facts(
     if shape is None:
         return None
     if amounts.exact and (context := _context(config, compute, folder, models)) is not None:
-        return _gathered(context, folder)
+        return _planned_loader(context, folder)[0].facts()
     itemsize = compute.teacher.itemsize
     vocabulary = models.student_shape.vocabulary if models.student_shape is not None else shape.vocabulary
     exact = amounts.teacher_tokens * shape.width * itemsize
@@ -207,6 +212,18 @@ def teacher_facts(
     )
 
 
+def tuning_facts(
+    config: Parameters, compute: Compute, folder: Path, models: PlannedModels, amounts: Amounts
+) -> TuningFacts | None:
+    """What the run itself will ask before it tunes the teacher; None where it does not, or where the size is not known."""
+    shape = models.teacher_shape
+    if shape is None or not tunes_teacher(config):
+        return None
+    if amounts.exact and (context := _context(config, compute, folder, models)) is not None:
+        return _planned_loader(context, folder)[1]
+    return TuningFacts(shape.parameters, quantisation(shape.config, StoredWeights([])))
+
+
 def _context(config: Parameters, compute: Compute, folder: Path, models: PlannedModels) -> TrainingContext | None:
     """The run's own context, if everything that it reads is here."""
     if models.teacher is None or models.student is None:
@@ -222,7 +239,7 @@ def _context(config: Parameters, compute: Compute, folder: Path, models: Planned
         return None  # The run itself says what is wrong with them.
 
 
-def _gathered(context: TrainingContext, folder: Path) -> TeacherFacts:
+def _planned_loader(context: TrainingContext, folder: Path) -> tuple[TeacherLoader, TuningFacts | None]:
     first_target = 0 if context.encoders.student.start_id is None else 1
     identical = bool(context.pair.same_tokenizer) and context.pairs_rows
     rows = white_box_rows(
@@ -231,4 +248,5 @@ def _gathered(context: TrainingContext, folder: Path) -> TeacherFacts:
     )  # fmt: skip
     # Recorded when the data were prepared, and compared again by the run: computing it reads all weights.
     fingerprint = str(read_json(folder / "data" / "models.json")["teacher"]["fingerprint"])
-    return TeacherLoader(context, rows, fingerprint).facts()
+    tuning = TeacherTuning(context, rows, fingerprint) if tunes_teacher(context.config) else None
+    return planned_loader(context, rows, tuning, fingerprint, prove=False)

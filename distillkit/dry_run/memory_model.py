@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from distillkit.data.splitting import held_out_examples
 from distillkit.device.precision import Compute
 from distillkit.dry_run.time_model import Work
@@ -28,19 +30,33 @@ def memory_bytes(
 
     Student, gradient and two moments, its weights once more in the format of the products, beside the teacher or, with the
     cache, only beside its head; what the backward pass needs, the held-out score, and of the vocabulary-sized tensors of
-    the loss one chunk of rows.
+    the loss one chunk of rows. A teacher that is tuned is trained in the same way before.
     """
     if teacher is None or student is None:
         return None
+    training = _training(config, compute, student, work, beside=teacher if config.alpha > 0 else None)
+    in_use = _in_use(compute, teacher, training, work, config)
+    if work.tunes:  # It is over before the student is loaded.
+        in_use = max(in_use, _training(config, compute, teacher, replace(work, compiled=False)))
+    return _LIBRARIES_BYTES + round(_held(compute) * in_use)
+
+
+def _training(
+    config: Parameters, compute: Compute, student: ModelShape, work: Work, beside: ModelShape | None = None
+) -> int:
+    """What training a model takes.
+
+    Args:
+        beside: the teacher whose distributions it learns from.
+    """
     itemsize = compute.teacher.itemsize
-    needs_teacher = config.alpha > 0
     rows = min(
         config.batch_size * config.max_length,
         rows_per_chunk(student.vocabulary, compute.device, compiled=work.compiled),
     )
     # In their own format; across tokenizers the teacher's probabilities are in fp32, and so is what they are mapped to.
-    of_teacher = (itemsize + 4) * teacher.vocabulary + 4 * student.vocabulary
-    chunk = rows * (itemsize * student.vocabulary + of_teacher * needs_teacher)
+    of_teacher = 0 if beside is None else (itemsize + 4) * beside.vocabulary + 4 * student.vocabulary
+    chunk = rows * (itemsize * student.vocabulary + of_teacher)
     copies = 0 if compute.autocast is None else itemsize * student.parameters
     tokens = config.batch_size * config.max_length
     activations = _ACTIVATION_BYTES * tokens * student.layers * student.inner_width
@@ -51,7 +67,7 @@ def memory_bytes(
     training = 16 * student.parameters + copies + chunk + activations + scoring
     if work.compiled:
         training += _COMPILER_BYTES
-    return _LIBRARIES_BYTES + round(_held(compute) * _in_use(compute, teacher, training, work, config))
+    return training
 
 
 def _held(compute: Compute) -> float:

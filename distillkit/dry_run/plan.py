@@ -17,7 +17,15 @@ from distillkit.device.memory import free_memory_bytes
 from distillkit.device.precision import Compute, choose_compute
 from distillkit.device.processors import threads_within_quota
 from distillkit.dry_run.control import COMPARED, PHASE, PlannedTraining, planned_control
-from distillkit.dry_run.inputs import Amounts, PlannedModels, count_texts, find_models, makes_start, teacher_facts
+from distillkit.dry_run.inputs import (
+    Amounts,
+    PlannedModels,
+    count_texts,
+    find_models,
+    makes_start,
+    teacher_facts,
+    tuning_facts,
+)
 from distillkit.dry_run.memory_model import memory_bytes
 from distillkit.dry_run.time_model import Work, phase_seconds
 from distillkit.errors import DistillkitError
@@ -29,8 +37,15 @@ from distillkit.teachers.sources import remembered_choice
 from distillkit.training.arguments import total_steps
 from distillkit.training.compiling import CompileChoice, choose_compile
 from distillkit.training.control import ControlChoice, settled_control
-from distillkit.training.decisions import TeacherDecision, decide_disk, decide_teacher, uses_white_box_teacher
-from distillkit.training.disk import finished_disk_bytes, student_disk_bytes
+from distillkit.training.decisions import (
+    TeacherDecision,
+    TuningFacts,
+    decide_disk,
+    decide_teacher,
+    disk_bytes,
+    uses_white_box_teacher,
+)
+from distillkit.training.disk import finished_disk_bytes, replaced_bytes
 
 
 @dataclass(frozen=True)
@@ -101,7 +116,8 @@ def estimate_run(config: Parameters, folder: Path, stages: list[str]) -> dict[st
     models = find_models(config, folder)
     amounts = count_texts(config, folder)
     facts = teacher_facts(config, compute, folder, models, amounts) if uses_white_box_teacher(config) else None
-    decisions = plan_decisions(config, compute, folder, models, amounts, facts)
+    tuning = tuning_facts(config, compute, folder, models, amounts)
+    decisions = plan_decisions(config, compute, folder, models, amounts, facts, tuning)
     teacher, cache = decisions.teacher, None if facts is None else 0
     if facts is not None and teacher is not None:
         cache = {"exact": facts.exact_bytes, "sparse": facts.sparse_missing_bytes}.get(teacher.cache.mode, 0)
@@ -113,6 +129,7 @@ def estimate_run(config: Parameters, folder: Path, stages: list[str]) -> dict[st
         cache=teacher.cache.mode if teacher else "off",
         streams=teacher is not None and teacher.streaming.on,
         teacher_share=_missing_share(facts, teacher),
+        tunes=tuning is not None,
         compiled=decisions.compile is not None and decisions.compile.on,
     )  # fmt: skip
     planned = PlannedTraining(
@@ -154,19 +171,20 @@ def plan_decisions(
     models: PlannedModels,
     amounts: Amounts,
     facts: TeacherFacts | None,
+    tuning: TuningFacts | None = None,
 ) -> PlannedDecisions:
     """What the run would decide, asked of the functions that decide it there."""
     teacher, compiled, disk = None, None, None
     student = models.student_shape
     try:
         if facts is not None:
-            teacher = decide_teacher(config, facts, remembered_choice(folder / "teacher" / "cache.json"))
+            teacher = decide_teacher(config, facts, remembered_choice(folder / "teacher" / "cache.json"), tuning)
         if student is not None:
             settled = settled_control(config)
             control = settled is not None and settled.on
-            disk = student_disk_bytes(config, student.parameters) + (teacher.cache_bytes if teacher else 0)
+            disk = disk_bytes(config, student.parameters, teacher)
             disk += 4 * student.parameters * makes_start(config, models, folder)
-            free = free_disk_bytes(folder) + bytes_below(folder / "checkpoints")
+            free = free_disk_bytes(folder) + replaced_bytes(folder, teacher.tunes if teacher else 0)
             free += bytes_below(folder / "control") if control else 0
             decide_disk(config, folder, free, student.parameters, teacher, control=control)
             doubled = config.box_type == "black" and 0 < config.alpha < 1

@@ -21,6 +21,7 @@ from distillkit.settings.parameters import Parameters
 from distillkit.teachers.cut_student import FIT_TOKENS, INFLUENCE_TOKENS, TRIAL_TOKENS
 from distillkit.training.arguments import total_steps
 from distillkit.training.control import control_config
+from distillkit.training.decisions import tunes_teacher
 
 # On the machine where the fixed costs below were taken, quiet.
 _QUIET_HASHING = 1.4e9
@@ -47,6 +48,7 @@ class Work:
         streams: whether the teacher runs block by block.
         teacher_share: how much of the teacher pass is still to be done, 0 to 1.
         compiled: whether the loss is compiled.
+        tunes: whether the teacher is still to be tuned.
     """
 
     amounts: Amounts
@@ -55,6 +57,7 @@ class Work:
     streams: bool = False
     teacher_share: float = 1.0
     compiled: bool = False
+    tunes: bool = False
 
 
 def phase_seconds(
@@ -82,6 +85,8 @@ def phase_seconds(
     if config.alpha > 0 and ("distill" in stages or "tune" in stages):
         phases["teacher pass"] = _teacher_pass(config, compute, teacher, work, hashing)
     if "distill" in stages:
+        if work.tunes:
+            phases["teacher tuning"] = _tuning(config, compute, teacher, work, pace, hashing) + loading["teacher"]
         phases["training"] = _training(config, compute, teacher, student, work, pace, hashing) + loading["student"]
         if config.alpha > 0:
             phases["training"] += loading["teacher"]
@@ -92,6 +97,8 @@ def phase_seconds(
     others = pace * _TOKENIZERS + loading["teacher"] + 2 * loading["student"]
     if "validate" in stages:
         phases["validate"] = _validation(compute, teacher, student, amounts) + others
+        if tunes_teacher(config):
+            phases["validate"] += _scoring(compute, teacher, amounts) + loading["teacher"]
     if "demo" in stages:
         writing = _one_token(teacher, compute) + 2 * _one_token(student, compute)
         phases["demo"] = _DEMO_TOKENS * writing + others + pace * _GENERATING
@@ -146,6 +153,17 @@ def _teacher_pass(config: Parameters, compute: Compute, teacher: ModelShape, wor
     return seconds * work.teacher_share
 
 
+def _tuning(
+    config: Parameters, compute: Compute, teacher: ModelShape, work: Work, pace: float, hashing: float
+) -> float:
+    """The teacher is trained as a student is that has no teacher, for so many steps and not epochs."""
+    steps, amounts = config.tune_teacher, work.amounts
+    each = amounts.teacher_tokens / max(1, amounts.examples) * config.batch_size * config.gradient_accumulation
+    own = replace(config, alpha=0.0, beta=1.0, epochs=1, save_best_model=True)
+    tuned = replace(work, amounts=replace(amounts, student_tokens=round(each * steps)), steps=steps, compiled=False)
+    return _training(own, compute, teacher, teacher, tuned, pace, hashing)
+
+
 def _training(
     config: Parameters,
     compute: Compute,
@@ -193,6 +211,13 @@ def _validation(compute: Compute, teacher: ModelShape, student: ModelShape, amou
         seconds += count * tokens * 2 * (each + products / 3 + element_wise / 4)
         seconds += count * min(_SPEED_MOST, _SPEED_TOKENS * _one_token(model, compute))
     return seconds
+
+
+def _scoring(compute: Compute, teacher: ModelShape, amounts: Amounts) -> float:
+    """A teacher scores the test part."""
+    each = microbenchmarks.forward_per_token(teacher, compute.teacher, compute, amounts.length)
+    products, element_wise = microbenchmarks.loss_seconds(teacher.vocabulary, teacher.width, compute)
+    return amounts.held_out_tokens * (each + products / 3 + element_wise / 4)
 
 
 def _one_token(model: ModelShape, compute: Compute) -> float:

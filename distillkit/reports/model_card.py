@@ -27,6 +27,7 @@ _HUB_ID = re.compile(
 _MODELS = (
     ("before", "student before"), ("control", "the same without the teacher"), ("after", "student after"),
     ("teacher", "teacher"),
+    ("tuned_teacher", "teacher as it taught, tuned"),
 )  # fmt: skip
 _METRICS = (("bits_per_byte", "Bits per byte"), ("perplexity", "Perplexity per token"))
 

@@ -239,10 +239,10 @@ def _layers(cut: Mapping[str, Any], heading: str) -> Figure | None:
     if lowest > 0 and highest > 50 * lowest:
         axes.set_yscale("log")
         label += " (log scale)"
-    axes.set_xlabel(f"layer; chosen by: {_printable(str(cut.get('way')))}")
+    axes.set_xlabel(f"layer; chosen by: {printable(str(cut.get('way')))}")
     axes.set_ylabel(label)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=16, integer=True, min_n_ticks=1))
-    axes.yaxis.set_major_formatter(FuncFormatter(_tick) if axes.get_yscale() == "log" else _Ticks(_tick))
+    axes.yaxis.set_major_formatter(FuncFormatter(tick) if axes.get_yscale() == "log" else _Ticks(tick))
     axes.grid(axis="x", visible=False)
     _legend(figure, axes)
     return figure

@@ -220,7 +220,8 @@ class RunDirectory:
             DistillkitError: it cannot be deleted.
         """
         control = (self.control, self.control / "checkpoints", self.control / "student")
-        folders = (self.path, self.teacher, self.checkpoints, self.student, self.plots, self.tuning, *control)
+        own = (self.path, self.teacher, self.teacher / "checkpoints", self.checkpoints, self.student, self.plots)
+        folders = (*own, self.tuning, *control)
         return [path for folder in folders for path in remove_leftovers(folder)]
 
     def record(self, stage: str) -> StageRecord | None:

@@ -173,13 +173,17 @@ class ModelPair:
             self.student_rows = missing.size
             console.info(missing.resized(met))
 
-    def load_teacher(self, dtype: torch.dtype, console: Console) -> nn.Module:
+    def load_teacher(self, dtype: torch.dtype, console: Console, *, instead: LocatedModel | None = None) -> nn.Module:
         """The teacher, frozen by the caller.
+
+        Args:
+            instead: what the teacher has become; default: the teacher as it came.
 
         Raises:
             PreconditionError, UsageError: as `load_model`.
         """
-        return load_model(self.teacher, dtype=dtype, trust_remote_code=self.config.trust_remote_code, console=console)
+        located, trust = instead or self.teacher, self.config.trust_remote_code
+        return load_model(located, dtype=dtype, trust_remote_code=trust, console=console)
 
     def load_student(self, console: Console) -> nn.Module:
         """The student before training, master weights in fp32.

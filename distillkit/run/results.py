@@ -18,6 +18,7 @@ class DistillResult:
         run_directory: everything that the run wrote.
         student_path: the distilled student, for `AutoModelForCausalLM.from_pretrained`; None before training.
         teacher, before, after: measured figures (`bits_per_byte`, `perplexity`, …); None where not measured.
+        tuned_teacher: the same of the teacher that taught, where it was tuned (`tune_teacher`).
         gap_closed: (before - after) / (before - teacher) in bits per byte; None where undefined or not measured.
         gain: `bits_per_byte` gained over the held-out documents and its 95 % interval `ci95`.
         verdict: "improved", "inconclusive", "worse"; None without validation.
@@ -32,6 +33,7 @@ class DistillResult:
     teacher: dict[str, Any] | None = None
     before: dict[str, Any] | None = None
     after: dict[str, Any] | None = None
+    tuned_teacher: dict[str, Any] | None = None
     gap_closed: float | None = None
     gain: dict[str, Any] | None = None
     verdict: str | None = None
@@ -48,6 +50,7 @@ class DistillResult:
             "teacher": self.teacher,
             "before": self.before,
             "after": self.after,
+            "tuned_teacher": self.tuned_teacher,
             "gap_closed": self.gap_closed,
             "gain": self.gain,
             "verdict": self.verdict,
@@ -105,6 +108,7 @@ def read_result(run: RunDirectory) -> DistillResult:
         teacher=validation.get("teacher"),
         before=validation.get("before"),
         after=validation.get("after"),
+        tuned_teacher=validation.get("tuned_teacher"),
         gap_closed=validation.get("gap_closed"),
         gain=validation.get("gain"),
         verdict=validation.get("verdict"),
@@ -120,6 +124,7 @@ def result_rows(result: DistillResult) -> list[tuple[str, Any, Any, Any]]:
     measured = (
         ("student before", result.before), ("control (no teacher)", result.control), ("student after", result.after),
         ("teacher", result.teacher),
+        ("tuned teacher", result.tuned_teacher),
     )  # fmt: skip
     return [
         (who, f"{figures['bits_per_byte']:.4f}", figures["perplexity"], figures.get("parameters"))

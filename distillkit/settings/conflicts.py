@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from distillkit.errors import UsageError
-from distillkit.settings.conditions import is_white_box, needs_control, sparse_problem
+from distillkit.settings.conditions import TEACHER_IN_WHITE_BOX, is_white_box, needs_control, sparse_problem
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,18 @@ CONFLICTS = (
         ),
         "what a teacher block by block computes has to be kept",
         hint="use --teacher-cache exact or sparse, or leave it at auto",
+    ),
+    Conflict(
+        _always(
+            "--tune-teacher and --teacher-streaming on",
+            lambda values: (
+                TEACHER_IN_WHITE_BOX.holds(values)
+                and values["tune_teacher"] > 0
+                and values["teacher_streaming"] == "on"
+            ),
+        ),
+        "a teacher that is trained is in memory as a whole",
+        hint="leave one of them out",
     ),
 )
 

@@ -1,6 +1,7 @@
 """distill: the teacher's part, then the student's training, then the best and the final student.
 
-Writes checkpoints/, student/best, student/final, metrics.jsonl and metrics.json; for black box teacher/generated.jsonl.
+Writes checkpoints/, student/best, student/final, metrics.jsonl and metrics.json; for black box teacher/generated.jsonl; with
+`--tune-teacher` teacher/tuned.
 """
 
 from __future__ import annotations
@@ -15,16 +16,25 @@ from distillkit.settings.parameters import Parameters
 from distillkit.stages import StageResult
 from distillkit.storage import explained_write_errors, files_below, fingerprint_of, remove_tree, write_json
 from distillkit.training import checkpoints
+from distillkit.training.decisions import tunes_teacher
 from distillkit.training.inputs import decide, teacher_part
 from distillkit.training.session import TrainingPlace, train_student, without_cards
+from distillkit.training.teacher_tuning import FORMAT
+from distillkit.training.tuned_teacher import TuningPlace, forget_teacher
+
+
+def extra_inputs(config: Parameters, run: RunDirectory) -> dict[str, str]:
+    """Inputs besides the parameters: another way of tuning the teacher makes another student."""
+    return {"teacher tuning": str(FORMAT)} if tunes_teacher(config) else {}
 
 
 def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch: bool = False) -> StageResult:
     """Train the student, from the newest committed checkpoint if there is one."""
     if from_scratch:
-        for folder in (run.checkpoints, run.student, run.teacher):
+        for folder in (run.checkpoints, run.student):
             with explained_write_errors(folder):
                 remove_tree(folder)
+        forget_teacher(run, keep_tuned=tunes_teacher(config))
     fingerprint = checkpoint_fingerprint(config, run)
     checkpoint = checkpoints.continue_from(run.checkpoints, fingerprint, console)
 
@@ -38,6 +48,9 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
         streaming, cache = decided.teacher.streaming, decided.teacher.cache
         figures["decisions"]["teacher_cache"] = cache.mode
         figures["decisions"]["teacher_streaming"] = "on" if streaming.on else "off"
+
+    if decided.tuning is not None and (tuned := decided.tuning.done()) is not None:
+        figures["teacher_tuning"] = tuned.figures
 
     if config.save_metrics:
         write_json(run.path / "metrics.json", figures)
@@ -54,7 +67,7 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
 def _recorded(run: RunDirectory) -> list[Path]:
     """What the manifest records besides the students, where it is written."""
     writing = [run.teacher / name for name in ("generated.jsonl", "generated.settings.json")]
-    return [run.path / "metrics.json", run.path / "metrics.jsonl", *writing]
+    return [run.path / "metrics.json", run.path / "metrics.jsonl", *writing, *TuningPlace.of(run).files()]
 
 
 def checkpoint_fingerprint(config: Parameters, run: RunDirectory) -> str:

@@ -1,5 +1,5 @@
-"""validate: teacher, student before and student after on texts that neither training nor selection has seen, and the control
-where there is one.
+"""validate: teacher (as it came, and tuned where it was), student before and student after on texts that neither training nor
+selection has seen, and the control where there is one.
 
 Writes validation.json and puts the figures into the model card of the student that was measured.
 """
@@ -31,6 +31,7 @@ from distillkit.evaluation.held_out import scored_texts
 from distillkit.evaluation.speed import generation_speed, model_size
 from distillkit.losses.target_rows import restrict_columns
 from distillkit.losses.tempered import temper
+from distillkit.models.loading import LocatedModel
 from distillkit.reports.teacher_share import share_sentence, teacher_verdict
 from distillkit.run.directory import RunDirectory
 from distillkit.run.pair import ModelPair, open_pair
@@ -42,7 +43,9 @@ from distillkit.teachers.blocks import BlockwiseTeacher
 from distillkit.teachers.choices import StreamingChoice, choose_streaming
 from distillkit.teachers.loader import teacher_memory
 from distillkit.teachers.targets import OwnEnds, prefix_map_of
+from distillkit.training.decisions import tunes_teacher
 from distillkit.training.export import write_card
+from distillkit.training.tuned_teacher import tuned_model
 
 
 def extra_inputs(config: Parameters, run: RunDirectory) -> dict[str, str]:
@@ -73,6 +76,7 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
     scores, figures = _measurements(run, pair, test, compute, console)
     validation = {
         **figures,
+        **_tuned_teacher(config, run, pair, test, compute, console),
         **_comparison(scores, config.seed),
         "documents": len({example["document"] for example in test}),
         "examples": len(test),
@@ -105,7 +109,7 @@ def _measurements(
         trained["control"] = run.best_control
     with console.progress("validating", total=4 + len(trained), unit="measurements") as progress:
         streaming = choose_streaming(pair.config, teacher_memory(pair, compute))
-        teacher = _teacher(pair, compute, streaming, console)
+        teacher = _teacher(pair, compute, streaming, console, pair.teacher)
         scores["teacher"], figures["teacher"] = _measure(teacher, test, encoders, "teacher", compute)
         progress.advance()
         students: dict[str, nn.Module] = {"before": pair.load_student(console)}
@@ -131,6 +135,26 @@ def _measurements(
     return scores, figures
 
 
+def _tuned_teacher(
+    config: Parameters,
+    run: RunDirectory,
+    pair: ModelPair,
+    test: list[dict[str, Any]],
+    compute: Compute,
+    console: Console,
+) -> dict[str, dict[str, Any]]:
+    """What the teacher was worth when it taught, if it was tuned and better for it. Nothing is compared with it: the student is
+    to be judged by the teacher that it was named."""
+    located = tuned_model(pair, run) if tunes_teacher(config) else None
+    if located is None:
+        return {}
+    with console.progress("validating the tuned teacher", total=1, unit="measurements") as progress:
+        model = _teacher(pair, compute, choose_streaming(config, teacher_memory(pair, compute)), console, located)
+        _, figures = _measure(model, test, pair.text_encoders(config), "teacher", compute)
+        progress.advance()
+    return {"tuned_teacher": figures}
+
+
 def _comparison(scores: dict[str, Scores], seed: int) -> dict[str, Any]:
     """What the student has gained, how much of it is the teacher's, how sure that is, and the verdict."""
     interval = paired_bootstrap(scores["before"], scores["after"], seed=seed)
@@ -149,12 +173,14 @@ def _gain(interval: Interval) -> dict[str, Any]:
     return {"bits_per_byte": interval.estimate, "ci95": ci95}
 
 
-def _teacher(pair: ModelPair, compute: Compute, streaming: StreamingChoice, console: Console) -> nn.Module:
+def _teacher(
+    pair: ModelPair, compute: Compute, streaming: StreamingChoice, console: Console, located: LocatedModel
+) -> nn.Module:
     """The teacher, whole in memory or block by block from the disk."""
     if not streaming.on:
-        return pair.load_teacher(compute.teacher, console).to(compute.device).eval()
+        return pair.load_teacher(compute.teacher, console, instead=located).to(compute.device).eval()
     console.info(f"the teacher is read from the disk block by block, for every batch: {streaming.why}")
-    return BlockwiseTeacher(pair.teacher, compute.teacher, compute.device).whole_model()
+    return BlockwiseTeacher(located, compute.teacher, compute.device).whole_model()
 
 
 def _gate_failure(config: Parameters, decision: str, teacher_gain: Mapping[str, Any] | None) -> str | None:

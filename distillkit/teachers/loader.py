@@ -10,7 +10,7 @@ from distillkit.device.int8 import quantise_layers
 from distillkit.device.malloc import trim_heap
 from distillkit.device.memory import free_memory_bytes
 from distillkit.device.precision import Compute
-from distillkit.models.loading import read_config, weight_files
+from distillkit.models.loading import LocatedModel, read_config, weight_files
 from distillkit.models.pruning import decoder_blocks
 from distillkit.models.safetensors_reader import StoredWeights
 from distillkit.models.shape import ModelShape, model_shape
@@ -50,23 +50,31 @@ class TeacherLoader:
     Args:
         rows: the training texts, in the order of their `cache_index`.
         fingerprint: of the teacher's files; default: computed from them, which reads them all.
+        teacher: that teaches; default: the teacher of the run as it came.
 
     Attributes:
         streaming: whether the teacher runs block by block; whoever decides (`training.decisions`) sets it.
         streamed_seconds: what `states` took to run the teacher block by block.
     """
 
-    def __init__(self, context: TrainingContext, rows: Sequence[Row], fingerprint: str | None = None) -> None:
-        config, pair = context.config, context.pair
+    def __init__(
+        self,
+        context: TrainingContext,
+        rows: Sequence[Row],
+        fingerprint: str | None = None,
+        teacher: LocatedModel | None = None,
+    ) -> None:
+        config = context.config
         self.context = context
+        self.teacher = teacher or context.pair.teacher
         self.rows = rows
         self.token_ids = teacher_token_ids(rows)
         self.root = context.output_dir / FOLDER
         self.int8 = config.teacher_precision == "int8"
-        fingerprint = fingerprint or pair.teacher.fingerprint()
+        fingerprint = fingerprint or self.teacher.fingerprint()
         if self.int8:
             fingerprint = fingerprint_of([fingerprint, "int8"])
-        self.key = CacheKey.of(pair.teacher.reference.text, fingerprint, context.compute.teacher, self.token_ids)
+        self.key = CacheKey.of(self.teacher.reference.text, fingerprint, context.compute.teacher, self.token_ids)
         self.streaming = StreamingChoice(False, "not decided yet")
         self.streamed_seconds = 0.0
         self._loaded: LiveTeacher | None = None
@@ -74,7 +82,7 @@ class TeacherLoader:
     @cached_property
     def shape(self) -> ModelShape | None:
         """What the teacher's configuration says of it; None for one that brings its own code."""
-        return model_shape(read_config(self.context.pair.teacher.folder))
+        return model_shape(read_config(self.teacher.folder))
 
     @cached_property
     def width(self) -> int | None:
@@ -121,7 +129,8 @@ class TeacherLoader:
     def load(self) -> LiveTeacher:
         """The whole teacher."""
         if self._loaded is None:
-            model = self.context.pair.load_teacher(self.context.compute.teacher, self.context.console)
+            pair, dtype = self.context.pair, self.context.compute.teacher
+            model = pair.load_teacher(dtype, self.context.console, instead=self.teacher)
             if self.int8:
                 quantise_layers(decoder_blocks(model)[2])
             self._loaded = LiveTeacher(model, self.context.compute)
@@ -150,7 +159,7 @@ class TeacherLoader:
     def _blocks(self) -> BlockwiseTeacher:
         prepare = quantise_layers if self.int8 else None
         compute = self.context.compute
-        return BlockwiseTeacher(self.context.pair.teacher, compute.teacher, compute.device, prepare)
+        return BlockwiseTeacher(self.teacher, compute.teacher, compute.device, prepare)
 
     def states(self) -> Teacher:
         """From the exact cache if that is complete, else the model; block by block, from an exact cache made for it."""

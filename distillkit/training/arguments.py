@@ -22,7 +22,7 @@ def total_steps(config: Parameters, examples: int) -> int:
 
 
 def training_arguments(
-    config: Parameters, compute: Compute, folder: Path, examples: int, *, resumed: bool
+    config: Parameters, compute: Compute, folder: Path, examples: int, *, resumed: bool, steps: int | None = None
 ) -> TrainingArguments:
     """Arguments of the Trainer.
 
@@ -30,10 +30,13 @@ def training_arguments(
         folder: where checkpoints go.
         examples: training examples.
         resumed: whether an earlier attempt has begun already.
+        steps: optimizer steps, where these end the training and not the epochs.
     """
-    steps = total_steps(config, examples)
+    most = -1 if steps is None else steps
+    steps = total_steps(config, examples) if steps is None else steps
     return TrainingArguments(
         output_dir=str(folder),
+        max_steps=most,
         num_train_epochs=config.epochs,
         per_device_train_batch_size=config.batch_size,
         gradient_accumulation_steps=config.gradient_accumulation,

@@ -5,17 +5,42 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from distillkit.console import format_bytes
+from distillkit.errors import PreconditionError
 from distillkit.run.context import needs_teacher
 from distillkit.settings.parameters import Parameters
 from distillkit.teachers.choices import (
     CacheChoice,
     StreamingChoice,
     TeacherFacts,
+    TeacherMemory,
     cache_bytes,
     choose_cache,
     choose_streaming,
 )
-from distillkit.training.disk import check_disk, finished_disk_bytes, student_disk_bytes
+from distillkit.training.disk import (
+    check_disk,
+    finished_disk_bytes,
+    student_disk_bytes,
+    tuned_teacher_bytes,
+    tuning_disk_bytes,
+)
+
+# Of a parameter that is trained: the weight, its gradient and two moments, in fp32.
+TRAINING_BYTES = 16
+
+
+@dataclass(frozen=True)
+class TuningFacts:
+    """A teacher that is still to be tuned.
+
+    Attributes:
+        parameters: of it.
+        quantised: how its weights are quantised, in a few words; None: they are plain numbers.
+    """
+
+    parameters: int
+    quantised: str | None
 
 
 @dataclass(frozen=True)
@@ -26,31 +51,83 @@ class TeacherDecision:
         cache: which cache, and why.
         streaming: whether it runs block by block, and why.
         cache_bytes: what is still to be written of the cache.
+        tunes: parameters of a teacher that is still to be tuned; 0: none is.
     """
 
     cache: CacheChoice
     streaming: StreamingChoice
     cache_bytes: int
+    tunes: int = 0
 
 
-def decide_teacher(config: Parameters, facts: TeacherFacts, remembered: CacheChoice | None = None) -> TeacherDecision:
+def decide_teacher(
+    config: Parameters,
+    facts: TeacherFacts,
+    remembered: CacheChoice | None = None,
+    tuning: TuningFacts | None = None,
+) -> TeacherDecision:
     """How the teacher is had.
 
     Args:
         remembered: what `auto` came to when this run began.
+        tuning: of a teacher that is still to be tuned.
 
     Raises:
         DistillkitError: what was asked for does not fit on the disk.
         PreconditionError, UsageError: it is not possible with this teacher.
     """
     streaming = choose_streaming(config, facts.memory)
+    if tuning is not None:
+        _check_tuning(tuning, facts.memory, streaming)
     cache = choose_cache(config, facts, streaming, remembered)
-    return TeacherDecision(cache, streaming, cache_bytes(cache, facts, streaming))
+    return TeacherDecision(cache, streaming, cache_bytes(cache, facts, streaming), tuning.parameters if tuning else 0)
+
+
+def _check_tuning(tuning: TuningFacts, memory: TeacherMemory, streaming: StreamingChoice) -> None:
+    """Refuse to tune what cannot be trained here.
+
+    Raises:
+        PreconditionError: its weights are quantised, or it does not fit into memory.
+    """
+    if tuning.quantised is not None:
+        raise PreconditionError(
+            f"the teacher {memory.name} is quantised ({tuning.quantised}): such weights cannot be tuned",
+            hint="name the unquantised original that it was made from, or leave --tune-teacher out",
+        )
+    needed = TRAINING_BYTES * tuning.parameters
+    if streaming.on or needed > memory.free_bytes:
+        raise PreconditionError(
+            f"the teacher {memory.name} does not fit into memory to be tuned: {format_bytes(needed)} are needed for its "
+            f"weights, gradients and moments alone, {format_bytes(memory.free_bytes)} are free",
+            hint="leave --tune-teacher out, or name a smaller teacher",
+        )
 
 
 def uses_white_box_teacher(config: Parameters) -> bool:
     """Whether the student learns from the teacher's distributions."""
     return config.box_type == "white" and needs_teacher(config)
+
+
+def tunes_teacher(config: Parameters) -> bool:
+    """Whether the teacher is tuned before it teaches."""
+    return uses_white_box_teacher(config) and config.tune_teacher > 0
+
+
+def disk_bytes(config: Parameters, parameters: int, teacher: TeacherDecision | None, *, control: bool = False) -> int:
+    """The bytes that the training needs on the disk at most at one time.
+
+    Args:
+        parameters: of the student.
+        control: whether its control is made too.
+    """
+    student, cache = _students_bytes(config, parameters, control), teacher.cache_bytes if teacher is not None else 0
+    tunes = teacher.tunes if teacher is not None else 0
+    # The checkpoints of the tuning are gone before the rest is written.
+    return max(tuning_disk_bytes(tunes), tuned_teacher_bytes(tunes) + student + cache)
+
+
+def _students_bytes(config: Parameters, parameters: int, control: bool) -> int:
+    return student_disk_bytes(config, parameters) + (finished_disk_bytes(config, parameters) if control else 0)
 
 
 def decide_disk(
@@ -67,8 +144,7 @@ def decide_disk(
     Raises:
         DistillkitError: they do not fit.
     """
-    student, cache = student_disk_bytes(config, parameters), teacher.cache_bytes if teacher is not None else 0
-    if control:
-        student += finished_disk_bytes(config, parameters)
-    check_disk(place, free, student, cache)
-    return student + cache
+    student, cache = _students_bytes(config, parameters, control), teacher.cache_bytes if teacher is not None else 0
+    tunes = teacher.tunes if teacher is not None else 0
+    check_disk(place, free, student, cache, tunes)
+    return disk_bytes(config, parameters, teacher, control=control)

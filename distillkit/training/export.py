@@ -23,7 +23,9 @@ from distillkit.settings.conditions import SOFTENED, has_divergence
 from distillkit.settings.parameters import Parameters, default
 from distillkit.storage import write_bytes, write_folder
 from distillkit.teachers.sources import remembered_choice
+from distillkit.training.decisions import tunes_teacher
 from distillkit.training.export_check import check_written
+from distillkit.training.tuned_teacher import tuned_model
 
 # The numbers of every training that the card tells; other parameters only where they differ from the plain method.
 _NUMBERS = (
@@ -129,6 +131,8 @@ def _settings(pair: ModelPair, config: Parameters, run: RunDirectory) -> dict[st
     marginalised = config.alignment == "bpm" or (config.alignment == "auto" and not pair.same_tokenizer)
     if marginalised and config.prefix_map != default("prefix_map"):
         settings["First tokens of the student"] = config.prefix_map
+    if tunes_teacher(config) and tuned_model(pair, run) is not None:
+        settings["Teacher tuned first on the training texts"] = f"{config.tune_teacher} steps"
     if config.teacher_precision != default("teacher_precision"):
         settings["Weights of the teacher"] = config.teacher_precision
     return settings

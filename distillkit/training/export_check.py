@@ -20,8 +20,10 @@ LONGEST = 128  # Tokens of the text.
 ROUNDING = 1e-4
 
 
-def check_written(folder: Path, model: nn.Module, text: Sequence[int], *, trust_remote_code: bool = False) -> None:
-    """Load a student that was just written, and compare its logits with those of the model in memory.
+def check_written(
+    folder: Path, model: nn.Module, text: Sequence[int], *, trust_remote_code: bool = False, role: str = "student"
+) -> None:
+    """Load a model that was just written, and compare its logits with those of the model in memory.
 
     The loaded copy takes as much memory as the weights, for as long as this lasts.
 
@@ -30,15 +32,16 @@ def check_written(folder: Path, model: nn.Module, text: Sequence[int], *, trust_
         model: that was written; its training mode is restored.
         text: token ids, of which at most `LONGEST` are read; none: only the weights are compared with what the
             configuration makes of them.
+        role: of the model, for the message.
 
     Raises:
         PreconditionError: it cannot be loaded, lacks weights, has some that belong nowhere, or computes something else.
     """
     name, device = type(model).__name__, next(model.parameters()).device
-    written, report = _load(folder, name, trust_remote_code)
+    written, report = _load(folder, name, trust_remote_code, role)
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if keys := sorted(map(str, report.get(what, ()))):
-            raise _wrong(name, f"{len(keys)} {what.replace('_', ' ')} in its files, such as {keys[0]}")
+            raise _wrong(role, name, f"{len(keys)} {what.replace('_', ' ')} in its files, such as {keys[0]}")
     if not len(text):
         return
     ids = torch.tensor([list(text[:LONGEST])], device=device)
@@ -46,16 +49,18 @@ def check_written(folder: Path, model: nn.Module, text: Sequence[int], *, trust_
         trained = _logits(model, ids)
     loaded = _logits(written.to(device), ids)
     if trained.shape != loaded.shape:
-        raise _wrong(name, f"its logits have the shape {tuple(loaded.shape)} instead of {tuple(trained.shape)}")
+        raise _wrong(role, name, f"its logits have the shape {tuple(loaded.shape)} instead of {tuple(trained.shape)}")
     apart, spread = (loaded - trained).abs().max().item(), trained.std().item()
     # NaN is equal to NaN here: it is reported where a student is scored.
     if apart > ROUNDING * max(spread, 1e-6):
         raise _wrong(
-            name, f"its logits are up to {apart:.3g} away from those of the trained one, which vary by {spread:.3g}"
+            role,
+            name,
+            f"its logits are up to {apart:.3g} away from those of the trained one, which vary by {spread:.3g}",
         )
 
 
-def _load(folder: Path, name: str, trust_remote_code: bool) -> tuple[Any, dict[str, Any]]:
+def _load(folder: Path, name: str, trust_remote_code: bool, role: str) -> tuple[Any, dict[str, Any]]:
     from transformers import AutoModelForCausalLM
 
     try:
@@ -69,7 +74,7 @@ def _load(folder: Path, name: str, trust_remote_code: bool) -> tuple[Any, dict[s
         # Out of memory is a RuntimeError too, and no fault of the files.
         if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
             raise
-        raise _wrong(name, f"it cannot be loaded: {first_line(error)}") from error
+        raise _wrong(role, name, f"it cannot be loaded: {first_line(error)}") from error
     model, report = loaded
     return model.eval(), report
 
@@ -81,8 +86,8 @@ def _logits(model: nn.Module, ids_1t: Tensor) -> Tensor:
         return type(model).forward(model, input_ids=ids_1t, attention_mask=mask, use_cache=False).logits.float()
 
 
-def _wrong(name: str, what: str) -> PreconditionError:
+def _wrong(role: str, name: str, what: str) -> PreconditionError:
     return PreconditionError(
-        f"the student as it is saved is not the one that was trained ({name}): {what}",
-        hint="nothing was written; this architecture cannot be a student with this transformers: name another one",
+        f"the {role} as it is saved is not the one that was trained ({name}): {what}",
+        hint="nothing was written; this architecture cannot be trained and saved with this transformers: name another one",
     )

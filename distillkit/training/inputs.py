@@ -11,11 +11,21 @@ from distillkit.run.context import TrainingContext, needs_teacher
 from distillkit.run.pair import student_parameters
 from distillkit.storage import bytes_below, free_disk_bytes
 from distillkit.teachers.black_box import generated_rows
+from distillkit.teachers.choices import StreamingChoice
 from distillkit.teachers.loader import TeacherLoader
 from distillkit.teachers.protocol import TeacherSource
 from distillkit.teachers.sources import open_source, remember_choice, remembered_choice
 from distillkit.training.control import settled_control
-from distillkit.training.decisions import TeacherDecision, decide_disk, decide_teacher, uses_white_box_teacher
+from distillkit.training.decisions import (
+    TeacherDecision,
+    TuningFacts,
+    decide_disk,
+    decide_teacher,
+    tunes_teacher,
+    uses_white_box_teacher,
+)
+from distillkit.training.disk import replaced_bytes
+from distillkit.training.teacher_tuning import TeacherTuning
 
 
 @dataclass(frozen=True)
@@ -26,11 +36,13 @@ class Decided:
         rows: the texts of the data set, as they are trained on; none where only the teacher's are.
         loader: of a white-box teacher; None where the teacher's distributions have no part.
         teacher: how that teacher is had; None likewise.
+        tuning: of that teacher, done or not; None where it teaches as it came.
     """
 
     rows: list[Row]
     loader: TeacherLoader | None = None
     teacher: TeacherDecision | None = None
+    tuning: TeacherTuning | None = None
 
 
 def decide(context: TrainingContext) -> Decided:
@@ -42,11 +54,13 @@ def decide(context: TrainingContext) -> Decided:
     """
     config = context.config
     if uses_white_box_teacher(config):
-        loader = white_box_loader(context)
-        decision = decide_teacher(config, loader.facts(), remembered_choice(_cache_note(context)))
+        rows = white_box_texts(context)
+        tuning = TeacherTuning(context, rows) if tunes_teacher(config) else None
+        loader, still = planned_loader(context, rows, tuning)
+        decision = decide_teacher(config, loader.facts(), remembered_choice(_cache_note(context)), still)
         loader.streaming = decision.streaming
         _check_disk(context, decision)
-        return Decided(list(loader.rows), loader, decision)
+        return Decided(rows, loader, decision, tuning)
     _check_disk(context, None)
     if config.box_type == "black" and config.beta == 0:
         return Decided([])
@@ -59,18 +73,43 @@ def true_texts(context: TrainingContext) -> list[Row]:
     return true_rows(stored, first_target=_first_target(context))
 
 
-def white_box_loader(context: TrainingContext) -> TeacherLoader:
-    """The white-box teacher of a run and the rows that it reads; nothing is loaded, nor decided, yet."""
+def white_box_texts(context: TrainingContext) -> list[Row]:
+    """The texts of the data set as both models of a white-box run read them."""
     stored = load_examples(context.run.data / "train")
-    rows = white_box_rows(
+    return white_box_rows(
         stored, first_target=_first_target(context), identical=bool(context.pair.same_tokenizer) and context.pairs_rows,
         start_shift=context.encoders.start_shift,
     )  # fmt: skip
-    return TeacherLoader(context, rows)
 
 
 def _first_target(context: TrainingContext) -> int:
     return 0 if context.encoders.student.start_id is None else 1
+
+
+def planned_loader(
+    context: TrainingContext,
+    rows: list[Row],
+    tuning: TeacherTuning | None,
+    fingerprint: str | None = None,
+    *,
+    prove: bool = True,
+) -> tuple[TeacherLoader, TuningFacts | None]:
+    """The loader of the teacher that will teach, and what is to be known of its tuning where that is still to be done: nobody
+    can have a cache of such a teacher.
+
+    Args:
+        fingerprint: of the teacher as it came; default: computed from its files.
+        prove: whether the files of a tuned teacher are compared with what was written.
+
+    Raises:
+        PreconditionError: the tuned teacher is damaged.
+    """
+    if tuning is None:
+        return TeacherLoader(context, rows, fingerprint), None
+    tuned = tuning.done(prove=prove)
+    if tuned is None:
+        return TeacherLoader(context, rows, tuning.key), tuning.facts()
+    return TeacherLoader(context, rows, tuned.fingerprint, tuned.located), None
 
 
 def _cache_note(context: TrainingContext) -> Path:
@@ -84,7 +123,8 @@ def teacher_part(context: TrainingContext, decided: Decided) -> tuple[list[Row],
     if decided.loader is not None and decided.teacher is not None:
         if config.teacher_cache == "auto":
             remember_choice(_cache_note(context), decided.teacher.cache, console)
-        return decided.rows, open_source(context, decided.loader, decided.teacher.cache)
+        loader = tuned_loader(context, decided.loader, decided.tuning, decided.teacher.streaming)
+        return decided.rows, open_source(context, loader, decided.teacher.cache)
     if config.box_type == "white":
         console.info("alpha is 0: the teacher is not needed, this is plain fine-tuning")
         return decided.rows, None
@@ -94,9 +134,26 @@ def teacher_part(context: TrainingContext, decided: Decided) -> tuple[list[Row],
     return decided.rows + generated_rows(context, load_examples(context.run.data / "train")), None
 
 
+def tuned_loader(
+    context: TrainingContext, loader: TeacherLoader, tuning: TeacherTuning | None, streaming: StreamingChoice
+) -> TeacherLoader:
+    """The loader of the teacher that teaches; it is tuned first where that is asked for.
+
+    Raises:
+        Interrupted: a signal arrived.
+    """
+    if tuning is not None:
+        loader.forget()
+        tuned = tuning.run()
+        loader = TeacherLoader(context, loader.rows, tuned.fingerprint, tuned.located)
+    loader.streaming = streaming
+    return loader
+
+
 def _check_disk(context: TrainingContext, decision: TeacherDecision | None) -> None:
     """Refuse to begin what cannot be finished."""
     run, settled = context.run, settled_control(context.config)
     control = settled is not None and settled.on
-    free = free_disk_bytes(run.path) + bytes_below(run.checkpoints) + (bytes_below(run.control) if control else 0)
+    free = free_disk_bytes(run.path) + replaced_bytes(run.path, decision.tunes if decision is not None else 0)
+    free += bytes_below(run.control) if control else 0
     decide_disk(context.config, run.path, free, student_parameters(context.pair), decision, control=control)

@@ -122,8 +122,10 @@ def train_student(
         trainer = DistillTrainer(
             model=student,
             args=training_arguments(config, compute, place.checkpoints, len(rows), resumed=checkpoint is not None),
-            train_dataset=_Rows(rows),
-            eval_dataset=_Rows(()),  # `evaluate` scores the validation part itself; the Trainer only asks for one
+            train_dataset=TrainingRows(rows),
+            eval_dataset=TrainingRows(
+                ()
+            ),  # `evaluate` scores the validation part itself; the Trainer only asks for one
             data_collator=DistillationCollator(
                 white_box=source is not None,
                 aligned=source is not None and source.pairs_rows and context.pairs_rows,
@@ -145,9 +147,7 @@ def train_student(
         )
         with silence_transformers():
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    number = pending()
-    if number is not None and trainer.state.global_step < trainer.state.max_steps:
-        raise Interrupted(number, f"stopped after step {trainer.state.global_step} of {steps}; it is saved")
+    raise_if_stopped(trainer)
     _check_best(place, progress)
     final = trainer.accelerator.unwrap_model(trainer.model)
     export_student(place.student / "final", final, context.pair, config, run)
@@ -155,7 +155,18 @@ def train_student(
     return _figures(trainer, source)
 
 
-class _Rows(torch.utils.data.Dataset[dict[str, Any]]):
+def raise_if_stopped(trainer: DistillTrainer) -> None:
+    """After a training that a signal may have ended.
+
+    Raises:
+        Interrupted: it did, before the last step.
+    """
+    number, state = pending(), trainer.state
+    if number is not None and state.global_step < state.max_steps:
+        raise Interrupted(number, f"stopped after step {state.global_step} of {state.max_steps}; it is saved")
+
+
+class TrainingRows(torch.utils.data.Dataset[dict[str, Any]]):
     """Examples in memory; token lists are small beside the models."""
 
     def __init__(self, rows: Sequence[dict[str, Any]]) -> None:

@@ -107,6 +107,8 @@ class DistillTrainer(Trainer):
         display: the progress display.
         teacher: the source of the teacher's targets; None where there is none.
         compile_kernels: whether the element-wise part of the loss is compiled.
+        role: of the model, for messages.
+        remedy: what helps where the learning rate turns out too high.
     """
 
     def __init__(
@@ -127,6 +129,8 @@ class DistillTrainer(Trainer):
         display: ProgressHandle,
         teacher: TeacherSource | None = None,
         compile_kernels: bool = False,
+        role: str = "student",
+        remedy: str = "lower --learning-rate",
         **kwargs: Any,
     ) -> None:
         # Every GPU gets its own process; without a launcher the Trainer would fall back to nn.DataParallel.
@@ -143,6 +147,7 @@ class DistillTrainer(Trainer):
         self.progress = progress
         self.display = display
         self.compile_kernels = compile_kernels
+        self.role, self.remedy = role, remedy
         self.loss_is_scaled_for_ga = True
         self._seconds_before = progress.seconds
         self._began = time.monotonic()
@@ -243,7 +248,7 @@ class DistillTrainer(Trainer):
 
     def _not_finite(self, what: str, value: float, inputs: Mapping[str, Any] | None = None) -> DistillkitError:
         kind: type[DistillkitError] = NotFiniteError
-        hint = "lower --learning-rate, or use --precision fp32; the last checkpoint is untouched"
+        hint = f"{self.remedy}, or use --precision fp32; the last checkpoint is untouched"
         if self.teacher is not None and inputs is not None and not self.teacher.gives_numbers(inputs):
             # No setting of the student's training would help.
             kind = DistillkitError
@@ -327,8 +332,8 @@ class DistillTrainer(Trainer):
         if earlier and value > _DIVERGING * earlier[0] and not self._warned:
             self._warned = True
             self.display.warn(
-                f"the student gets worse: {value:.4g} bits per byte after step {self.state.global_step}, {earlier[0]:.4g} at the "
-                f"start; lower --learning-rate (now {self._get_learning_rate():.3g}), or raise --warmup-fraction"
+                f"the {self.role} gets worse: {value:.4g} bits per byte after step {self.state.global_step}, {earlier[0]:.4g} at the "
+                f"start (learning rate {self._get_learning_rate():.3g}); {self.remedy}"
             )
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
@@ -350,9 +355,9 @@ class DistillTrainer(Trainer):
         # A step may overflow though its loss and its gradient were numbers; nothing could be resumed from that.
         if not all(bool(torch.isfinite(weights).all()) for weights in model.parameters()):
             raise DistillkitError(
-                f"the student's weights are not numbers any more after step {step} (learning rate "
+                f"the {self.role}'s weights are not numbers any more after step {step} (learning rate "
                 f"{self._get_learning_rate():.3g}, training examples {self._examples_trained_on()})",
-                hint="lower --learning-rate; the last checkpoint is untouched",
+                hint=f"{self.remedy}; the last checkpoint is untouched",
             )
 
         def fill(folder: Path) -> None:

@@ -10,8 +10,9 @@ from distillkit.run.context import TrainingContext, needs_teacher
 from distillkit.teachers.choices import CacheChoice, choose_streaming, disk_problem
 from distillkit.teachers.protocol import TeacherSource
 from distillkit.teachers.sources import open_source
-from distillkit.training.decisions import uses_white_box_teacher
-from distillkit.training.inputs import decide, teacher_part, white_box_loader
+from distillkit.training.decisions import tunes_teacher, uses_white_box_teacher
+from distillkit.training.inputs import decide, planned_loader, teacher_part, tuned_loader, white_box_texts
+from distillkit.training.teacher_tuning import TeacherTuning
 from distillkit.tuning.trial import Trials
 
 
@@ -38,13 +39,15 @@ def open_trials(context: TrainingContext, folder: Path) -> Trials:
 def _with_teacher(context: TrainingContext) -> tuple[list[Row], TeacherSource]:
     """White box: from the exact cache every temperature, divergence and alignment follows."""
     exact = dataclasses.replace(context, config=dataclasses.replace(context.config, teacher_cache="exact"))
-    loader = white_box_loader(exact)
+    rows = white_box_texts(exact)
+    tuning = TeacherTuning(exact, rows) if tunes_teacher(exact.config) else None
+    loader, _ = planned_loader(exact, rows, tuning)
     facts = loader.facts()
-    loader.streaming = choose_streaming(exact.config, facts.memory)
+    loader = tuned_loader(exact, loader, tuning, choose_streaming(exact.config, facts.memory))
     problem = "its head is more than a linear layer on its last hidden states"
     if facts.head_is_plain:
         problem = disk_problem(facts, loader.streaming)
     if problem is None:
-        return list(loader.rows), open_source(exact, loader, CacheChoice("exact", "all trials read it"))
+        return rows, open_source(exact, loader, CacheChoice("exact", "all trials read it"))
     context.console.warn(f"the teacher cannot be cached, it runs again in every trial: {problem}")
-    return list(loader.rows), open_source(context, loader, CacheChoice("off", problem))
+    return rows, open_source(context, loader, CacheChoice("off", problem))

@@ -816,6 +816,19 @@ def test_teacher_precision(distil: Distil, base: Any, tmp_path: Path, monkeypatc
         distil(teacher_precision="int8")
 
 
+def test_tune_teacher(distil: Distil, base: Any) -> None:
+    tuned = distil(tune_teacher=8, teacher_cache="off", skip_validation=False)
+    assert first(tuned)["hard_loss"] == pytest.approx(first(base)["hard_loss"], rel=1e-6)
+    assert first(tuned)["soft_loss"] != pytest.approx(first(base)["soft_loss"], rel=1e-6)
+    figures = tuned.metrics["teacher_tuning"]
+    assert (figures["steps"], figures["best_step"]) == (8, 8)
+    assert figures["after"] < figures["before"]
+    assert tuned.tuned_teacher["bits_per_byte"] < tuned.teacher["bits_per_byte"]
+    assert "teacher_tuning" not in base.metrics
+    with pytest.raises(UsageError, match="--tune-teacher and --teacher-streaming on exclude each other"):
+        distil(tune_teacher=8, teacher_streaming="on")
+
+
 def test_compile_loss(distil: Distil, base: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     if not compiler_available(torch.device("cpu")):
         with pytest.raises(PreconditionError, match="no compiler"):

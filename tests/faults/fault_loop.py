@@ -50,7 +50,9 @@ class Workshop:
             return Scene(name, None, command)
         if kind in ("control", "validate", "demo", "plot"):
             return Scene(name, self._state_after("off"), [kind, "--run", "{output}/run"])
-        settings = {"box_type": "black"} if kind == "black" else {"teacher_cache": kind}
+        settings: dict[str, Any] = {"box_type": "black"} if kind == "black" else {"teacher_cache": kind}
+        if kind == "tuned":
+            settings = {"teacher_cache": "exact", "tune_teacher": 8}
         prepared = Scene(
             name, None, prepare_command(self.models, self.output, **{**self.settings, **settings, **changes})
         )

@@ -31,13 +31,13 @@ SMALL_SHARDS = {
 _NOT_COMPARED = {
     "manifest.json", "metrics.json", "validation.json", "README.md", "meta.json", "COMMITTED.json", "training_args.bin",
 }  # fmt: skip
-_TIMES = {"seconds", "teacher_seconds", "checksum"}  # The last is of a record that holds seconds.
+_TIMES = {"seconds", "teacher_seconds", "tokens_per_second", "checksum"}  # The last is of a record that holds seconds.
 
 
 def make_models(folder: Path, texts: int = 60) -> Path:
     """`teacher`, `writer` (for black box), `student` and `texts.txt` in `folder`."""
     tokenizer = tiny_tokenizer(384)
-    teacher = tiny_model("gpt2", 384, layers=1, hidden=16, seed=1)
+    teacher = tiny_model("gpt2", 384, layers=1, hidden=16, seed=1, dropout=0.1)
     save_model_folder(folder / "teacher", teacher, tokenizer)
     save_model_folder(folder / "writer", teacher_of_letters(tokenizer, seed=4), tokenizer)
     student = tiny_model("gpt2", 384, layers=1, hidden=16, seed=2, dropout=0.1)

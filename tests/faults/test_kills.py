@@ -58,6 +58,21 @@ CONTROL = [
     ("/control/metrics.json", "rename", 1),
     ("/run/manifest.json", "rename", 2),
 ]
+# Eight steps are more than an epoch of six.
+TUNING = [
+    ("/teacher/.tmp-tuned/", "write", 2),
+    ("/teacher/tuned", "rename", 1),
+    ("/teacher/checkpoints/.tmp-step-2/optimizer.pt", "write", 3),
+    ("/teacher/checkpoints/step-4", "rename", 1),
+    ("/teacher/checkpoints/.tmp-step-8/.tmp-COMMITTED.json", "write", 1),
+    ("/teacher/checkpoints/step-8", "rename", 1),
+    ("/teacher/.tmp-tuned.json", "write", 1),
+    ("/teacher/tuned.json", "rename", 1),
+    ("/teacher/checkpoints/step-", "remove", 2),  # it counts, and its checkpoints are half deleted
+    ("/.tmp-head.safetensors", "write", 1),
+    ("/run/checkpoints/step-4", "rename", 1),
+    ("/run/manifest.json", "rename", 2),
+]
 PREPARATION = [
     ("/run/.tmp-manifest.json", "write", 1),
     ("/run/manifest.json", "rename", 1),
@@ -104,6 +119,15 @@ def test_killed_at_chosen_points(workshop: Any, teacher: str, accumulation: int)
             assert "bytes of an unfinished batch are dropped" in said[number + 1]
     assert "Traceback" not in "".join(said)
     assert "continuing from step " in said[-1]
+
+
+def test_killed_while_the_teacher_is_tuned(workshop: Any) -> None:
+    scene = workshop.scene("tuned", **LONG)
+    said = killed_along(workshop, scene, TUNING)
+    assert workshop.differences(scene) == []
+    assert "tuning of the teacher continues from step 6 of 8" in said[5]
+    assert "the teacher was tuned before" in said[-1]
+    assert "Traceback" not in "".join(said)
 
 
 def test_prepare_data_killed_at_chosen_points(workshop: Any) -> None:

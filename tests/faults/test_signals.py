@@ -83,6 +83,7 @@ KINDS = {
     "off": {"teacher_cache": "off"},
     "black": {"box_type": "black"},
     "cut": {"student_model": "teacher:2"},
+    "tuned": {"teacher_cache": "exact", "tune_teacher": 9},
 }
 
 
@@ -130,6 +131,12 @@ PLACES: dict[str, list[tuple[str, str, int]]] = {
     "sparse": [
         ("distill", "distillkit.teachers.fill_sparse:_shard_rows", 2),
         ("distill", "distillkit.teachers.open_sparse:StoredTargets.soft_targets", 3),
+    ],
+    "tuned": [
+        ("distill", "distillkit.training.trainer:DistillTrainer.compute_loss", 3),
+        ("distill", "distillkit.training.teacher_tuning:save_student", 1),
+        ("distill", "distillkit.training.teacher_tuning:write_record", 1),
+        ("distill", "distillkit.teachers.precompute:_shard_states", 2),
     ],
     "black": [
         ("distill", "distillkit.teachers.generation:choose_tokens", 20),

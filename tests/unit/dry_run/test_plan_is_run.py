@@ -17,7 +17,7 @@ from tiny_models import save_model_folder, teacher_of_letters, tiny_model, tiny_
 from distillkit import distill_models
 from distillkit.console import Console
 from distillkit.device.precision import choose_compute
-from distillkit.dry_run.inputs import count_texts, find_models, teacher_facts
+from distillkit.dry_run.inputs import count_texts, find_models, teacher_facts, tuning_facts
 from distillkit.dry_run.plan import estimate_run, plan_decisions
 from distillkit.errors import DistillkitError
 from distillkit.pipeline import create_or_continue, run_pipeline
@@ -111,7 +111,8 @@ def of_plan(config: Parameters, folder: Path) -> Outcome:
     compute, models, amounts = choose_compute(config), find_models(config, folder), count_texts(config, folder)
     assert amounts.exact
     facts = teacher_facts(config, compute, folder, models, amounts) if uses_white_box_teacher(config) else None
-    decisions = plan_decisions(config, compute, folder, models, amounts, facts)
+    tuning = tuning_facts(config, compute, folder, models, amounts)
+    decisions = plan_decisions(config, compute, folder, models, amounts, facts, tuning)
     return Outcome(refused=decisions.refused) if decisions.refused else outcome(decisions.teacher)
 
 
@@ -131,6 +132,8 @@ def grid(box: str) -> Iterator[tuple[dict[str, Any], str, str]]:
     modes = ("auto", "exact", "sparse", "off") if box == "white" else ("auto", "off")
     for mode, epochs, disk, (streaming, memory) in itertools.product(modes, (1, 2), DISKS, places):
         yield {"teacher_cache": mode, "epochs": epochs, "teacher_streaming": streaming}, disk, memory
+    for disk, memory in itertools.product(DISKS, MEMORIES):
+        yield {"tune_teacher": 4}, disk, memory
     # Sparse targets are no way out with another divergence; without the teacher there is nothing to decide.
     for epochs, disk in itertools.product((1, 2), DISKS):
         yield {"epochs": epochs, "divergence": "jsd"}, disk, "plenty"
