@@ -13,6 +13,7 @@ from distillkit.device.precision import Compute
 from distillkit.dry_run import microbenchmarks
 from distillkit.dry_run.inputs import Amounts
 from distillkit.models.shape import ModelShape
+from distillkit.run.context import learns_both_texts
 from distillkit.settings.parameters import Parameters
 
 # On the machine where the fixed costs below were taken, quiet.
@@ -112,10 +113,7 @@ def _training(
     hashing: float,
 ) -> float:
     amounts = work.amounts
-    doubled = (
-        config.box_type == "black" and 0 < config.alpha < 1
-    )  # The texts of the data set, and as many of the teacher.
-    tokens = amounts.student_tokens * config.epochs * (2 if doubled else 1)
+    tokens = amounts.student_tokens * config.epochs * (2 if learns_both_texts(config) else 1)
     layers = microbenchmarks.training_per_token(student, compute, amounts.length, config.batch_size)
     products, element_wise = microbenchmarks.loss_seconds(
         student.vocabulary, student.width, compute, compiled=work.compiled

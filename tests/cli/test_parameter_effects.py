@@ -385,6 +385,55 @@ def test_trust_remote_code(
     assert manifest(result)["config"]["trust_remote_code"] is True
 
 
+def test_temperature_schedule(
+    distil: Distil, base: Any, pair: SimpleNamespace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    falling = distil(temperature_schedule="anneal")
+    assert [line["temperature"] for line in lines(falling, "loss")] == pytest.approx([2, 5 / 3, 4 / 3, 1], abs=1e-5)
+    assert not any("temperature" in line for line in lines(base, "loss"))
+    assert first(falling)["loss"] == pytest.approx(first(base)["loss"], rel=1e-6)
+    assert not equal_weights(falling, base)
+    assert all(line["loss"] == pytest.approx(weighted(line, 0.7, 0.3)) for line in lines(falling, "loss"))
+    # The last step is one at temperature 1, from where the others have led; a temperature of 1 has nowhere to fall.
+    ones = [distil(temperature=1.0, temperature_schedule=kind) for kind in ("anneal", "constant")]
+    assert equal_weights(*ones)
+    across = {"student_model_path": pair.foreign_student, "config": _alignment(pair, "uld")}
+    constant, annealed = (distil(temperature_schedule=kind, **across) for kind in ("constant", "anneal"))
+    assert first(annealed)["soft_loss"] == pytest.approx(first(constant)["soft_loss"], rel=1e-6)
+    assert not equal_weights(annealed, constant)
+    with pytest.raises(UsageError, match="drawn from the teacher's distributions at one temperature"):
+        distil(temperature_schedule="anneal", teacher_cache="sparse")
+    distil(temperature_schedule="anneal", temperature=1.0, teacher_cache="sparse")
+    capsys.readouterr()
+    distil(temperature_schedule="anneal", temperature=1.0, quiet=False)
+    assert "temperature_schedule has no effect here" in " ".join(capsys.readouterr().err.split())
+
+
+def _alignment(pair: SimpleNamespace, name: str) -> Path:
+    path = pair.root / f"{name}.yaml"
+    path.write_text(f"alignment: {name}\n", encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("box_type", ["white", "black"])
+def test_alpha_schedule(distil: Distil, box_type: str) -> None:
+    constant, falling = (distil(box_type=box_type, alpha_schedule=kind) for kind in ("constant", "decay"))
+    logged = lines(falling, "loss")
+    alphas = [0.7 * (1 - step / (len(logged) - 1)) for step in range(len(logged))]
+    assert [line["alpha"] for line in logged] == pytest.approx(alphas, abs=1e-5)
+    for alpha, line in zip(alphas[:-1], logged, strict=False):
+        assert line["loss"] == pytest.approx(weighted(line, alpha, 1 - alpha), rel=1e-5)
+    assert "soft_loss" not in logged[-1]
+    assert logged[-1]["loss"] == pytest.approx(logged[-1]["hard_loss"])
+    assert first(falling)["loss"] == pytest.approx(first(constant)["loss"], rel=1e-6)
+    assert not equal_weights(falling, constant)
+    assert not any("alpha" in line for line in lines(constant, "loss"))
+    # At first the teacher alone, and yet the true texts are there for the end.
+    alone, both = (distil(box_type=box_type, alpha=1.0, alpha_schedule=kind) for kind in ("constant", "decay"))
+    doubled = 2 if box_type == "black" else 1
+    assert both.metrics["train"]["steps"] == doubled * alone.metrics["train"]["steps"]
+
+
 def test_text_column(distil: Distil, pair: SimpleNamespace, tmp_path: Path) -> None:
     paragraphs = pair.texts.read_text(encoding="utf-8").split("\n\n")
     file = tmp_path / "two.jsonl"
