@@ -58,10 +58,10 @@ WHITE_BOX = Use("white box", is_white_box)
 CHOSEN_DIVERGENCE = Use("white box with alignment auto, bpm or strict", has_divergence)
 SOFTENED = Use("white box except alignment alm", is_softened)
 FALLING_TEMPERATURE = Use(
-    "a temperature other than 1 in white box except alignment alm",
+    "white box with a temperature other than 1, except alignment alm",
     lambda values: is_softened(values) and values["temperature"] != 1,
 )
-TAUGHT = Use("an alpha above 0", lambda values: values["alpha"] > 0)
+TAUGHT = Use("trainings with an alpha above 0", lambda values: values["alpha"] > 0)
 BYTE_PREFIXES = Use(
     "alignment auto or bpm in white box", lambda values: is_white_box(values) and values["alignment"] in ("auto", "bpm")
 )
