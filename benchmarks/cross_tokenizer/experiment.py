@@ -15,12 +15,13 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from pair import STUDENTS, sentencepiece_folder, student_folder, teacher_folder
+from courses import CONSTANT, COURSES, Course
+from pair import STUDENTS, cut_folder, sentencepiece_folder, student_folder, teacher_folder
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -35,6 +36,7 @@ from distillkit.device.precision import choose_compute
 from distillkit.evaluation.bits_per_byte import Scores, score
 from distillkit.evaluation.held_out import scored_texts
 from distillkit.losses.chunked import StudentOutput
+from distillkit.losses.tempered import SoftLoss
 from distillkit.models.backbone_and_head import SplitModel, split_model
 from distillkit.settings.parameters import Parameters
 from distillkit.teachers import targets
@@ -58,6 +60,7 @@ class Method:
     alpha: float = 0.7
     options: dict[str, Any] = field(default_factory=dict)
     prefix_map: str = "longest"
+    course: Course = CONSTANT
 
 
 MAIN = [
@@ -77,9 +80,31 @@ PARTS = [
     Method("BPM map, strict's rows", options={"only": "twins"}),
     Method("strict", "strict"),
 ]
+# What the promised defaults and preset `quality` come to when temperature and weights change over the training.
+SCHEDULES = [
+    MAIN[0],
+    Method("τ=1 α=0.7"),
+    *(Method(f"τ=2 α=0.7, {name}", temperature=2.0, alpha=0.7, course=course) for name, course in COURSES.items()),
+    *(
+        Method(f"τ=3 α=0.8, {name}", temperature=3.0, alpha=0.8, course=COURSES[name])
+        for name in ("constant", "anneal", "decay", "anneal and decay", "anneal and decay by 70 %")
+    ),
+]
 
 
-def objective_of(method: Method, teacher: Any, encoders: TextEncoders) -> Objective:
+@dataclass(frozen=True)
+class CourseSettings(SoftSettings):
+    """The soft loss with the temperature of a course."""
+
+    course: Course = CONSTANT
+
+    def at(self, training_fraction: float) -> Any:
+        assert isinstance(self.loss, SoftLoss)
+        temperature = self.course.temperature(self.loss.temperature, training_fraction)
+        return replace(self.loss, temperature=temperature, training_fraction=training_fraction)
+
+
+def objective_of(method: Method, teacher: Any, encoders: TextEncoders, *, paired: bool) -> Objective:
     if method.alpha == 0:
         return HardOnly()
     config = Parameters(
@@ -87,7 +112,10 @@ def objective_of(method: Method, teacher: Any, encoders: TextEncoders) -> Object
         prefix_map=method.prefix_map,
     )  # fmt: skip
     if not method.options:
-        return objective_of_signal(teacher_signal(config, encoders, teacher, paired=True), config)
+        signal = teacher_signal(config, encoders, teacher, paired=paired)
+        if method.course is not CONSTANT:
+            return SoftObjective(signal, CourseSettings(soft_loss(config), method.course))
+        return objective_of_signal(signal, config)
     assert encoders.teacher.table is not None
     assert encoders.student.table is not None
     prefix_map = BytePrefixMap.build(encoders.teacher.table, encoders.student.table)
@@ -114,20 +142,25 @@ class SharedTeacher:
 class SharedMarginalisation:
     """Targets depend neither on τ nor on α nor on the student: computed once per batch and kind of rows."""
 
-    _plain: ClassVar[dict[str, Any]] = {name: getattr(targets._Marginalised, name) for name in ("log_target", "target")}
+    _plain: ClassVar[dict[Any, Any]] = {
+        (kind, name): getattr(kind, name)
+        for kind, name in (
+            (targets._Marginalised, "log_target"), (targets._Marginalised, "target"), (targets._CommonColumns, "log_target"),
+        )
+    }  # fmt: skip
 
     def __init__(self) -> None:
         self.batch: dict[Any, Tensor] = {}
         # Around the originals, never around an earlier seed's: that would bring its targets back.
-        for name in self._plain:
-            setattr(targets._Marginalised, name, self._remembering(name))
+        for kind, name in self._plain:
+            setattr(kind, name, self._remembering(kind, name))
 
-    def _remembering(self, name: str) -> Callable[..., Tensor]:
+    def _remembering(self, of: type, name: str) -> Callable[..., Tensor]:
         def found(part: Any, begin: int, end: int, columns: int) -> Tensor:
-            maker = part.targets
-            kind = (name, maker.only, maker.realised, maker.shared, begin, end)
+            maker = getattr(part, "targets", None)
+            kind = (name, begin, end, *(getattr(maker, fact, None) for fact in ("only", "realised", "shared")))
             if kind not in self.batch:
-                self.batch[kind] = self._plain[name](part, begin, end, columns)
+                self.batch[kind] = self._plain[of, name](part, begin, end, columns)
             return self.batch[kind]
 
         return found
@@ -146,14 +179,24 @@ class Trainee:
     seconds: float = 0.0
 
 
-def rows_of(examples: Sequence[Example]) -> list[dict[str, Any]]:
+def rows_of(examples: Sequence[Example], *, paired: bool) -> list[dict[str, Any]]:
     return [
         {
-            "id": index, "first_target": 1, "student_ids": example.student_ids, "teacher_ids": example.teacher_ids,
-            **{name: getattr(example.rows, name) for name in ROW_COLUMNS},
+            "id": index, "first_target": 1, "student_ids": example.student_ids,
+            "teacher_ids": example.teacher_ids if paired else example.student_ids,
+            **({name: getattr(example.rows, name) for name in ROW_COLUMNS} if paired else {}),
         }
         for index, example in enumerate(examples)
     ]  # fmt: skip
+
+
+def start_folder(arguments: argparse.Namespace, shape: str, seed: int, teacher: nn.Module, tokenizer: Any) -> Path:
+    """A student before its training."""
+    if shape == "cut":
+        return cut_folder(arguments.work / "cut", teacher, tokenizer)
+    name = f"{shape}-{seed}" + ("-own" if arguments.one_tokenizer else "")
+    source = "teacher" if arguments.one_tokenizer else "sentencepiece"
+    return student_folder(arguments.work / name, shape, seed, arguments.work / source)
 
 
 def held_out_scores(
@@ -192,15 +235,18 @@ def run_seed(arguments: argparse.Namespace, seed: int, methods: list[Method], do
     compute = choose_compute(config)
     tokenizer = AutoTokenizer.from_pretrained(sentencepiece_folder(arguments.work / "sentencepiece"))
     source = teacher_folder(arguments.work / "teacher")
+    one = arguments.one_tokenizer
+    if one:
+        tokenizer = AutoTokenizer.from_pretrained(source)
     encoders = TextEncoders(
         make_text_encoder(tokenizer, 1024, MAX_LENGTH, needs_bytes=True),
-        make_text_encoder(AutoTokenizer.from_pretrained(source), 8192, 8192, needs_bytes=True),
+        make_text_encoder(AutoTokenizer.from_pretrained(source), 8192, MAX_LENGTH if one else 8192, needs_bytes=True),
     )
     documents = split_documents(
         load_documents(config, console), seed=seed, max_length=MAX_LENGTH, held_out_size=HELD_OUT
     )
-    builder = ExampleBuilder(encoders.student, encoders.teacher, align=True, seed=seed)
-    train = rows_of(list(builder.build(documents.train, config.sample_size)))
+    builder = ExampleBuilder(encoders.student, encoders.teacher, align=not one, seed=seed)
+    train = rows_of(list(builder.build(documents.train, config.sample_size)), paired=not one)
     test = list(builder.build(documents.test, HELD_OUT))
     live = LiveTeacher(AutoModelForCausalLM.from_pretrained(source, dtype=compute.teacher), compute)
     if ("teacher", "", seed) not in done:
@@ -213,12 +259,10 @@ def run_seed(arguments: argparse.Namespace, seed: int, methods: list[Method], do
             if (method.name, shape, seed) in done:
                 continue
             start = arguments.start / f"{shape}-{seed}" if arguments.start else None
-            folder = start or student_folder(
-                arguments.work / f"{shape}-{seed}", shape, seed, arguments.work / "sentencepiece"
-            )
+            folder = start or start_folder(arguments, shape, seed, live.model, tokenizer)
             model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).train()
             optimizer = torch.optim.AdamW(model.parameters(), lr=arguments.learning_rate, weight_decay=0.0)
-            objective = objective_of(method, teacher, encoders)
+            objective = objective_of(method, teacher, encoders, paired=not one)
             if isinstance(objective, SoftObjective) and isinstance(objective.targets, BytePrefix):
                 objective.targets.shared = f"{method.alignment}/{method.prefix_map}"  # type: ignore[attr-defined]
             trainees.append(Trainee(shape, method, model, split_model(model), objective, optimizer))
@@ -256,7 +300,7 @@ def train_all(
     arguments: argparse.Namespace, seed: int, train: list[dict[str, Any]], trainees: list[Trainee], autocast: Any
 ) -> int:
     marginalisation = SharedMarginalisation()
-    collator = DistillationCollator(white_box=True, aligned=True)
+    collator = DistillationCollator(white_box=True, aligned=not arguments.one_tokenizer)
     lengths = [len(row["student_ids"]) for row in train]
     order = [
         index for epoch in range(arguments.epochs) for index in LengthGroupedSampler(lengths, BATCH, seed + 100 * epoch)
@@ -273,11 +317,14 @@ def train_all(
             factor = schedule_factor("linear", round(0.05 * arguments.steps), arguments.steps, step)
             for group in trainee.optimizer.param_groups:
                 group["lr"] = arguments.learning_rate * factor
-            alpha = trainee.method.alpha
+            method = trainee.method
+            done = step / max(1, arguments.steps - 1)
+            alpha = method.course.alpha(method.alpha, done)
+            soft_weight = alpha * method.course.soft_factor(method.course.temperature(method.temperature, done))
             with torch.autocast("cpu", dtype=autocast, enabled=autocast is not None):
                 parts = trainee.parts
                 output = StudentOutput(parts.hidden(batch), parts.head, parts.parameters, parts.columns)
-                weights = Weights(alpha, 1 - alpha, targets, compile_kernels=not arguments.no_compile)
+                weights = Weights(soft_weight, 1 - alpha, targets, done, compile_kernels=not arguments.no_compile)
                 prepared = {**batch, "prepared": trainee.objective.prepare(batch)}
                 terms = trainee.objective(output, prepared, weights)
             assert torch.isfinite(terms.loss), (trainee.method.name, step)
@@ -304,14 +351,17 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="models are built here")
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--experiment", default="main", help="a name for the lines of the results file")
-    parser.add_argument("--methods", choices=("main", "parts", "ce"), default="main")
+    parser.add_argument("--methods", choices=("main", "parts", "ce", "schedules"), default="main")
     parser.add_argument("--only", nargs="*", help="names of methods")
-    parser.add_argument("--students", nargs="+", choices=list(STUDENTS), default=list(STUDENTS))
+    parser.add_argument("--students", nargs="+", choices=[*STUDENTS, "cut"], default=list(STUDENTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--epochs", type=int, default=1, help="go over the texts so often; steps stay as they are")
     parser.add_argument("--learning-rate", type=float, default=LEARNING_RATE)
     parser.add_argument("--start", type=Path, help="a folder of trained students to begin from")
+    parser.add_argument(
+        "--one-tokenizer", action="store_true", help="the students have the teacher's tokenizer (`cut` always has)"
+    )
     parser.add_argument("--save", type=Path, help="where to keep the students")
     parser.add_argument("--rescale", nargs="+", type=float, help="score with the logits multiplied by these too")
     parser.add_argument("--no-compile", action="store_true")
@@ -322,7 +372,9 @@ def main() -> None:
             line = json.loads(text)
             if line["experiment"] == arguments.experiment:
                 done.add((line["method"], line["student"], line["seed"]))
-    methods = {"main": MAIN, "parts": PARTS, "ce": MAIN[:1]}[arguments.methods]
+    methods = {"main": MAIN, "parts": PARTS, "ce": MAIN[:1], "schedules": SCHEDULES}[arguments.methods]
+    if arguments.only and (unknown := set(arguments.only) - {method.name for method in methods}):
+        parser.error(f"no such methods: {', '.join(sorted(unknown))}")
     for seed in arguments.seeds:
         run_seed(arguments, seed, [one for one in methods if not arguments.only or one.name in arguments.only], done)
 

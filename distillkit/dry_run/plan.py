@@ -29,6 +29,7 @@ from distillkit.dry_run.inputs import (
 from distillkit.dry_run.memory_model import memory_bytes
 from distillkit.dry_run.time_model import Work, phase_seconds
 from distillkit.errors import DistillkitError
+from distillkit.run.context import learns_both_texts
 from distillkit.settings.parameters import Parameters
 from distillkit.settings.resolve import ResolvedConfig
 from distillkit.storage import bytes_below, free_disk_bytes
@@ -123,7 +124,7 @@ def estimate_run(config: Parameters, folder: Path, stages: list[str]) -> dict[st
         cache = {"exact": facts.exact_bytes, "sparse": facts.sparse_missing_bytes}.get(teacher.cache.mode, 0)
     elif not uses_white_box_teacher(config):
         cache = 0
-    steps = total_steps(config, amounts.examples * (2 if config.box_type == "black" and 0 < config.alpha < 1 else 1))
+    steps = total_steps(config, amounts.examples * (2 if learns_both_texts(config) else 1))
     work = Work(
         amounts, steps,
         cache=teacher.cache.mode if teacher else "off",
@@ -187,8 +188,9 @@ def plan_decisions(
             free = free_disk_bytes(folder) + replaced_bytes(folder, teacher.tunes if teacher else 0)
             free += bytes_below(folder / "control") if control else 0
             decide_disk(config, folder, free, student.parameters, teacher, control=control)
-            doubled = config.box_type == "black" and 0 < config.alpha < 1
-            logits = amounts.student_inputs * (2 if doubled else 1) * student.vocabulary * config.epochs
+            logits = (
+                amounts.student_inputs * (2 if learns_both_texts(config) else 1) * student.vocabulary * config.epochs
+            )
             compiled = choose_compile(config, compute.device, logits)
     except DistillkitError as error:
         return PlannedDecisions(teacher, compiled, disk, f"{error.message}; {error.hint}")

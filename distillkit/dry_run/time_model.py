@@ -17,6 +17,7 @@ from distillkit.dry_run.inputs import Amounts
 from distillkit.models.layer_scores import CANDIDATES
 from distillkit.models.references import parse_student_reference
 from distillkit.models.shape import ModelShape
+from distillkit.run.context import learns_both_texts
 from distillkit.settings.parameters import Parameters
 from distillkit.teachers.cut_student import FIT_TOKENS, INFLUENCE_TOKENS, TRIAL_TOKENS
 from distillkit.training.arguments import total_steps
@@ -174,10 +175,7 @@ def _training(
     hashing: float,
 ) -> float:
     amounts = work.amounts
-    doubled = (
-        config.box_type == "black" and 0 < config.alpha < 1
-    )  # The texts of the data set, and as many of the teacher.
-    tokens = amounts.student_tokens * config.epochs * (2 if doubled else 1)
+    tokens = amounts.student_tokens * config.epochs * (2 if learns_both_texts(config) else 1)
     layers = microbenchmarks.training_per_token(student, compute, amounts.length, config.batch_size)
     products, element_wise = microbenchmarks.loss_seconds(
         student.vocabulary, student.width, compute, compiled=work.compiled

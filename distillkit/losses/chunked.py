@@ -270,9 +270,9 @@ class _Pass:
         return logits_nV
 
     def _softness(self, soft: SoftLoss, sums: _Sums) -> tuple[Tensor, Tensor, bool]:
-        """ατ times `_Sums.early` [], τ [], and whether τ is other than 1."""
+        """ατ times `_Sums.early` [], τ [], and whether logits are divided by it."""
         temperature = sums.hard.new_tensor(soft.temperature)
-        return self.alpha * temperature * sums.early, temperature, soft.temperature != 1
+        return self.alpha * temperature * sums.early, temperature, soft.tempered
 
     def _sparse(
         self, sparse: SparseTargets, logits_nV: Tensor, begin: int, targets: Tensor, scaled: Tensor, sums: _Sums

@@ -68,7 +68,7 @@ def forward_kl_rows(
         soft: [] α·τ. Like τ a tensor, in the format of the computation: `torch.compile` takes a float for a constant at
             first, and the code that it then generates for other values gave wrong gradients (torch 2.13, CPU).
         temperature: [] τ.
-        tempered: whether τ is other than 1; if not, one softmax of the student serves both terms.
+        tempered: whether logits are divided by τ; where τ is 1 throughout one softmax of the student serves both terms.
         plain: whether `target_nV` has weights instead of their logarithms, 0 instead of -inf.
     """
     z = widen(logits_nV)

@@ -91,7 +91,7 @@ def sparse_kl_rows(
         targets_n: [n] the true tokens.
         weights_n: [n] the weight of each row's cross-entropy.
         soft, temperature: [] α·τ, τ; tensors for the reason given in `losses.kernels`.
-        tempered: whether τ is other than 1.
+        tempered: whether logits are divided by τ.
     """
     z = widen(logits_nV)
     normalizer = torch.logsumexp(z, -1)[:, None]

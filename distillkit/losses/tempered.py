@@ -19,11 +19,18 @@ class SoftLoss:
         temperature: τ, of both distributions.
         divergence: D.
         training_fraction: how much of the training is behind, 0 to 1, for divergences that change with it.
+        varies: τ is another one at other steps. Then τ = 1 is computed as any other τ, by the same compiled kernel.
     """
 
     temperature: float = 1.0
     divergence: Divergence = field(default_factory=lambda: Divergence("forward-kl"))
     training_fraction: float = 1.0
+    varies: bool = False
+
+    @property
+    def tempered(self) -> bool:
+        """Whether logits are divided by τ; where not, one softmax of the student serves both terms."""
+        return self.varies or self.temperature != 1
 
     @property
     def is_forward_kl(self) -> bool:

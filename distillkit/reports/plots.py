@@ -242,7 +242,7 @@ def _layers(cut: Mapping[str, Any], heading: str) -> Figure | None:
     axes.set_xlabel(f"layer; chosen by: {printable(str(cut.get('way')))}")
     axes.set_ylabel(label)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=16, integer=True, min_n_ticks=1))
-    axes.yaxis.set_major_formatter(FuncFormatter(tick) if axes.get_yscale() == "log" else _Ticks(tick))
+    axes.yaxis.set_major_formatter(FuncFormatter(tick_words) if axes.get_yscale() == "log" else _Ticks(tick_words))
     axes.grid(axis="x", visible=False)
     _legend(figure, axes)
     return figure

@@ -64,3 +64,13 @@ def pairs_rows(config: Parameters, *, same_tokenizer: bool) -> bool:
 def needs_teacher(config: Parameters) -> bool:
     """Whether the teacher has a part in the training at all: it has none where alpha is 0."""
     return config.alpha > 0
+
+
+def needs_true_texts(config: Parameters) -> bool:
+    """Whether the true tokens have a part in the loss: none where beta is 0 and stays it."""
+    return config.beta > 0 or config.alpha_schedule == "decay"
+
+
+def learns_both_texts(config: Parameters) -> bool:
+    """Whether a black-box student learns the texts of the data set, and as many of the teacher."""
+    return config.box_type == "black" and needs_teacher(config) and needs_true_texts(config)

@@ -29,12 +29,24 @@ def has_divergence(values: Values) -> bool:
     return is_white_box(values) and values["alignment"] not in _OWN_LOSS
 
 
+def is_softened(values: Values) -> bool:
+    """Whether the temperature has a part in the loss."""
+    return is_white_box(values) and values["alignment"] != "alm"
+
+
+def anneals(values: Values) -> bool:
+    """Whether the temperature changes over the training."""
+    return is_softened(values) and values["temperature_schedule"] == "anneal" and values["temperature"] != 1
+
+
 def sparse_problem(values: Values) -> str | None:
     """The setting for which sparse targets cannot stand in for the teacher; None if they can."""
     if values["alignment"] in _OWN_LOSS:
         return f"alignment {values['alignment']}"
     if values["divergence"] != "forward-kl":
         return f"--divergence {values['divergence']}"
+    if anneals(values):
+        return "--temperature-schedule anneal"
     return None
 
 
@@ -49,7 +61,12 @@ def _divergence_except(*names: str) -> Callable[[Values], bool]:
 
 WHITE_BOX = Use("white box", is_white_box)
 CHOSEN_DIVERGENCE = Use("white box with alignment auto, bpm or strict", has_divergence)
-SOFTENED = Use("white box except alignment alm", lambda values: is_white_box(values) and values["alignment"] != "alm")
+SOFTENED = Use("white box except alignment alm", is_softened)
+FALLING_TEMPERATURE = Use(
+    "white box with a temperature other than 1, except alignment alm",
+    lambda values: is_softened(values) and values["temperature"] != 1,
+)
+TAUGHT = Use("trainings with an alpha above 0", lambda values: values["alpha"] > 0)
 BYTE_PREFIXES = Use(
     "alignment auto or bpm in white box", lambda values: is_white_box(values) and values["alignment"] in ("auto", "bpm")
 )

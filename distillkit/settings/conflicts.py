@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from distillkit.errors import UsageError
-from distillkit.settings.conditions import TEACHER_IN_WHITE_BOX, is_white_box, needs_control, sparse_problem
+from distillkit.settings.conditions import TEACHER_IN_WHITE_BOX, anneals, is_white_box, needs_control, sparse_problem
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,19 @@ def _always(settings: str, holds: Callable[[Mapping[str, Any]], bool]) -> Callab
     return lambda values: settings if holds(values) else None
 
 
-def _sparse_targets_of_another_method(values: Mapping[str, Any]) -> str | None:
+def _sparse(values: Mapping[str, Any]) -> str | None:
     problem = sparse_problem(values)
     if not is_white_box(values) or values["teacher_cache"] != "sparse" or problem is None:
         return None
     return f"--teacher-cache sparse and {problem}"
+
+
+def _sparse_targets_of_another_method(values: Mapping[str, Any]) -> str | None:
+    return None if anneals(values) else _sparse(values)
+
+
+def _sparse_targets_of_another_temperature(values: Mapping[str, Any]) -> str | None:
+    return _sparse(values) if anneals(values) else None
 
 
 _AGAINST_CONTROL = "--quality-gate better-than-control"
@@ -80,6 +88,11 @@ CONFLICTS = (
         _sparse_targets_of_another_method,
         "sparse targets are true to the forward KL alone",
         hint="use --teacher-cache exact",
+    ),
+    Conflict(
+        _sparse_targets_of_another_temperature,
+        "sparse targets are drawn from the teacher's distributions at one temperature",
+        hint="use --teacher-cache exact, or --temperature-schedule constant",
     ),
     Conflict(
         _always(

@@ -188,9 +188,9 @@ class Parameters:
         examples=("100",),
     )
     temperature_schedule: TemperatureSchedule = parameter(
-        "constant", "advanced", affects="distill", used_by=conditions.SOFTENED
+        "constant", "advanced", affects="distill", used_by=conditions.FALLING_TEMPERATURE
     )
-    alpha_schedule: AlphaSchedule = parameter("constant", "advanced", affects="distill")
+    alpha_schedule: AlphaSchedule = parameter("constant", "advanced", affects="distill", used_by=conditions.TAUGHT)
     text_column: str | None = parameter(None, "advanced", affects="prepare-data", examples=("text", "body"))
     bad_rows: BadRowPolicy = parameter("skip", "advanced", affects="prepare-data")
     encoding: str | None = parameter(None, "advanced", affects="prepare-data", examples=("cp1252", "utf-16", "gb18030"))

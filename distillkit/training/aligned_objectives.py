@@ -22,6 +22,7 @@ from distillkit.losses.chunked import SoftTargets, StudentOutput, rows_per_chunk
 from distillkit.losses.mapped_mass import MappedMass
 from distillkit.losses.tempered import SoftLoss
 from distillkit.losses.uld import UniversalLogitLoss
+from distillkit.settings.conditions import anneals
 from distillkit.settings.parameters import Parameters
 from distillkit.teachers.protocol import Teacher
 from distillkit.teachers.targets import next_ids, token_tables
@@ -156,7 +157,7 @@ def universal_logit(teacher: Teacher, encoders: TextEncoders, config: Parameters
     """White box across tokenizers: the teacher's sorted probabilities (universal logit distillation); every true token was
     learned as well (hard targets)."""
     teacher_table, _ = token_tables(encoders)
-    soft = SoftSettings(UniversalLogitLoss(config.temperature))
+    soft = SoftSettings(UniversalLogitLoss(config.temperature), anneals(vars(config)))
     return SoftObjective(OwnColumns(teacher, len(teacher_table)), soft)
 
 

@@ -57,11 +57,12 @@ def compile_loss(context: TrainingContext, logits: int) -> bool:
     config, compute, console = context.config, context.compute, context.console
     if not choose_compile(config, compute.device, logits).on:
         return False
-    soft = config.box_type == "white" and needs_teacher(config) and soft_loss(config).is_forward_kl
+    loss = soft_loss(config)
+    soft = config.box_type == "white" and needs_teacher(config) and loss.is_forward_kl
     with console.progress("compiling the loss", unit="s"):
         failure = compile_failure(
             forward_kl_rows if soft else None, compute.device, compute.autocast or torch.float32,
-            tempered=config.temperature != 1, plain=context.pairs_rows,
+            tempered=loss.tempered, plain=context.pairs_rows,
         )  # fmt: skip
     if failure is None:
         return True

@@ -19,7 +19,7 @@ from distillkit.reports.model_card import CardFacts, model_card
 from distillkit.run.context import needs_teacher
 from distillkit.run.directory import RunDirectory
 from distillkit.run.pair import ModelPair
-from distillkit.settings.conditions import SOFTENED, has_divergence
+from distillkit.settings.conditions import SOFTENED, anneals, has_divergence
 from distillkit.settings.parameters import Parameters, default
 from distillkit.storage import write_bytes, write_folder
 from distillkit.teachers.sources import remembered_choice
@@ -117,14 +117,20 @@ def _alignment_summary(alignment: str) -> str | None:
 
 
 def _settings(pair: ModelPair, config: Parameters, run: RunDirectory) -> dict[str, Any]:
-    """What differs from the plain method, the forward KL to the teacher's whole distributions at temperature 1."""
-    if config.box_type != "white" or not needs_teacher(config):
+    """What differs from the plain method, the forward KL to the teacher's whole distributions at temperature 1, with weights
+    that stay."""
+    if not needs_teacher(config):
         return {}
     settings: dict[str, Any] = {}
+    if config.alpha_schedule == "decay":
+        settings["Weights over the training"] = "alpha falls linearly to 0, beta rises to 1"
+    if config.box_type != "white":
+        return settings
     if config.divergence != default("divergence") and has_divergence(vars(config)):
         settings["Divergence"] = ", ".join([config.divergence, *_divergence_numbers(config)])
     if config.temperature != 1 and SOFTENED.holds(vars(config)):
-        settings["Distributions softened by temperature"] = config.temperature
+        falling = f"{config.temperature:g}, falling linearly to 1 over the training"
+        settings["Distributions softened by temperature"] = falling if anneals(vars(config)) else config.temperature
     if _cache_mode(config, run) == "sparse":
         kind = "sampled" if config.sparse_method == "sampling" else "likeliest"
         settings["Sparse targets"] = f"{config.sparse_size} {kind} ids per token"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from distillkit.data.examples import load_examples
 from distillkit.data.training_rows import Row, true_rows, white_box_rows
-from distillkit.run.context import TrainingContext, needs_teacher
+from distillkit.run.context import TrainingContext, needs_teacher, needs_true_texts
 from distillkit.run.pair import student_parameters
 from distillkit.storage import bytes_below, free_disk_bytes
 from distillkit.teachers.black_box import generated_rows
@@ -62,7 +62,7 @@ def decide(context: TrainingContext) -> Decided:
         _check_disk(context, decision)
         return Decided(rows, loader, decision, tuning)
     _check_disk(context, None)
-    if config.box_type == "black" and config.beta == 0:
+    if config.box_type == "black" and not needs_true_texts(config):
         return Decided([])
     return Decided(true_texts(context))
 

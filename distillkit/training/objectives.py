@@ -15,9 +15,12 @@ from distillkit.losses.divergences import Divergence
 from distillkit.losses.mapped_mass import MappedMass
 from distillkit.losses.sparse import SparseTargets
 from distillkit.losses.tempered import SoftLoss
+from distillkit.losses.uld import UniversalLogitLoss
 from distillkit.run.context import TrainingContext
+from distillkit.settings.conditions import anneals
 from distillkit.settings.parameters import Parameters
 from distillkit.teachers.protocol import TargetMaker, TeacherSource
+from distillkit.training.schedules import annealed
 
 
 @dataclass(frozen=True)
@@ -118,22 +121,28 @@ class BlackBox:
 
 
 def soft_loss(config: Parameters) -> SoftLoss:
-    """The divergence and the temperature of a configuration."""
+    """The divergence and the temperature of a configuration, as it begins."""
     settings = {"mix": config.divergence_mix, "ab_alpha": config.ab_alpha, "ab_beta": config.ab_beta}
-    return SoftLoss(config.temperature, Divergence(config.divergence, **settings))
+    return SoftLoss(config.temperature, Divergence(config.divergence, **settings), varies=anneals(vars(config)))
 
 
 @dataclass(frozen=True)
 class SoftSettings:
-    """The soft loss of a run, at any time of the training."""
+    """The soft loss of a run, at any time of the training.
 
-    loss: RowLoss
+    Attributes:
+        loss: as it is at the beginning.
+        anneals: whether its temperature falls to 1.
+    """
+
+    loss: SoftLoss | UniversalLogitLoss
+    anneals: bool = False
 
     def at(self, training_fraction: float) -> RowLoss:
         """The soft loss when this much of the training is behind."""
-        if isinstance(self.loss, SoftLoss):
-            return replace(self.loss, training_fraction=training_fraction)
-        return self.loss
+        begun = self.loss.temperature
+        loss = replace(self.loss, temperature=annealed(begun, training_fraction) if self.anneals else begun)
+        return replace(loss, training_fraction=training_fraction) if isinstance(loss, SoftLoss) else loss
 
 
 class SoftObjective:
@@ -178,4 +187,6 @@ def training_objective(context: TrainingContext, source: TeacherSource | None) -
 
 def objective_of(signal: Any, config: Parameters) -> Objective:
     """The objective of what a `TeacherSource` or an alignment gives: targets get the soft loss of the configuration."""
-    return SoftObjective(signal, SoftSettings(soft_loss(config))) if isinstance(signal, TargetMaker) else signal
+    if not isinstance(signal, TargetMaker):
+        return signal
+    return SoftObjective(signal, SoftSettings(soft_loss(config), anneals(vars(config))))

@@ -30,6 +30,7 @@ from distillkit.training.compiling import compile_loss
 from distillkit.training.export import export_student
 from distillkit.training.metrics_log import MetricsLog
 from distillkit.training.objectives import training_objective
+from distillkit.training.schedules import Course
 from distillkit.training.trainer import DistillTrainer, Progress
 
 
@@ -144,6 +145,7 @@ def train_student(
             display=display,
             teacher=source,
             compile_kernels=compiled,
+            course=Course.of(config),
         )
         with silence_transformers():
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

@@ -32,6 +32,7 @@ from distillkit.teachers.protocol import TeacherSource
 from distillkit.training import checkpoints
 from distillkit.training.metrics_log import MetricsLog
 from distillkit.training.objectives import Objective, Weights
+from distillkit.training.schedules import CONSTANT, Course, training_fraction
 from distillkit.training.tied_embedding import add_rows_in_place
 
 PROGRESS_FILE = "progress.json"
@@ -50,6 +51,7 @@ class Progress:
         seconds: wall time of training so far.
         teacher_tokens, teacher_seconds: the same for the teacher's forward passes.
         soft_sum, hard_sum: the loss terms summed over the steps since the last line of metrics.jsonl.
+        loss_sum: the same of α·soft + β·hard, with the weights that each step had.
         logged_step: the step of that line.
         mapped, rows: the sums of `MappedMass`.
         best: the files of the best student as they were exported, `storage.file_records`.
@@ -61,6 +63,7 @@ class Progress:
     teacher_seconds: float = 0.0
     soft_sum: float = 0.0
     hard_sum: float = 0.0
+    loss_sum: float = 0.0
     logged_step: int = 0
     mapped: float = 0.0
     rows: int = 0
@@ -96,7 +99,7 @@ class DistillTrainer(Trainer):
 
     Args:
         objective: computes the terms of a micro-batch.
-        alpha, beta: their weights.
+        alpha, beta: their weights at the beginning.
         schedule: "linear", "cosine" or "constant", after the warm-up.
         lengths: tokens of each training example, for batches of like lengths.
         held_out_score: the model to bits per byte on the validation part.
@@ -109,6 +112,7 @@ class DistillTrainer(Trainer):
         compile_kernels: whether the element-wise part of the loss is compiled.
         role: of the model, for messages.
         remedy: what helps where the learning rate turns out too high.
+        course: how the weights, and the temperature of the objective, go over the training.
     """
 
     def __init__(
@@ -131,6 +135,7 @@ class DistillTrainer(Trainer):
         compile_kernels: bool = False,
         role: str = "student",
         remedy: str = "lower --learning-rate",
+        course: Course = CONSTANT,
         **kwargs: Any,
     ) -> None:
         # Every GPU gets its own process; without a launcher the Trainer would fall back to nn.DataParallel.
@@ -148,6 +153,7 @@ class DistillTrainer(Trainer):
         self.display = display
         self.compile_kernels = compile_kernels
         self.role, self.remedy = role, remedy
+        self.course = course
         self.loss_is_scaled_for_ga = True
         self._seconds_before = progress.seconds
         self._began = time.monotonic()
@@ -218,7 +224,7 @@ class DistillTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """(α·Σ soft + β·Σ hard) / N of one micro-batch, N being the targets of the whole optimizer step.
+        """(α·Σ soft + β·Σ hard) / N of one micro-batch, α and β being those of this step, N the targets of the whole step.
 
         Raises:
             DistillkitError: the loss is not finite; nothing of this step reaches the weights.
@@ -230,10 +236,9 @@ class DistillTrainer(Trainer):
             host: HostColumns = inputs["host"]
             count = torch.as_tensor(num_items_in_batch if num_items_in_batch is not None else host.targets)
             divisor = count.to(hidden.device).clamp(min=1)
-            fraction = min(1.0, self.state.global_step / max(1, self.state.max_steps - 1))
-            terms = self.objective(
-                student, inputs, Weights(self.alpha, self.beta, divisor, fraction, self.compile_kernels)
-            )
+            fraction = training_fraction(self.state.global_step, self.state.max_steps)
+            alpha, beta = self.course.weights(self.alpha, self.beta, fraction)
+            terms = self.objective(student, inputs, Weights(alpha, beta, divisor, fraction, self.compile_kernels))
         # DDP averages gradients over processes, whereas the sum has already been divided by the global count.
         loss = terms.loss * self.accelerator.num_processes
         # One transfer for all three: for the log, and to stop in time.
@@ -243,6 +248,7 @@ class DistillTrainer(Trainer):
             raise self._not_finite("loss", value, inputs)
         self.progress.soft_sum += soft
         self.progress.hard_sum += hard
+        self.progress.loss_sum += alpha * soft + beta * hard
         self.progress.tokens += host.targets
         return (loss, {}) if return_outputs else loss
 
@@ -283,11 +289,14 @@ class DistillTrainer(Trainer):
         if "loss" in logs:
             progress = self.progress
             steps = max(1, self.state.global_step - progress.logged_step)
-            soft, hard = progress.soft_sum / steps, progress.hard_sum / steps
-            progress.soft_sum = progress.hard_sum = 0.0
+            soft, hard, loss = (total / steps for total in (progress.soft_sum, progress.hard_sum, progress.loss_sum))
+            progress.soft_sum = progress.hard_sum = progress.loss_sum = 0.0
             progress.logged_step = self.state.global_step
+            changing = self._changing()
             # A resumed Trainer has forgotten the steps since the last line, so its own figure will not do.
-            logs = {**logs, "loss": self.alpha * soft + self.beta * hard, "soft_loss": soft, "hard_loss": hard}
+            logs = {**logs, "loss": loss, "soft_loss": soft, "hard_loss": hard}
+            if changing.get("alpha") == 0:
+                del logs["soft_loss"]  # a term that has lost its weight is not computed
             if not math.isfinite(logs.get("grad_norm", 0.0)):
                 del logs["grad_norm"]  # fp16: the scaler skips this step; JSON has no infinity
             line = {
@@ -298,6 +307,7 @@ class DistillTrainer(Trainer):
                     for name in ("loss", "soft_loss", "hard_loss", "learning_rate", "grad_norm")
                     if name in logs
                 },
+                **{name: round(value, 6) for name, value in changing.items()},
                 "tokens": self.progress.tokens,
                 "seconds": round(self.seconds_so_far(), 3),
             }
@@ -308,6 +318,11 @@ class DistillTrainer(Trainer):
             self.metrics_log.append({"step": self.state.global_step, **logs})
             self.display.update(bpb=logs["eval_bits_per_byte"])
         super().log(logs, start_time)
+
+    def _changing(self) -> dict[str, float]:
+        """The weight and the temperature of the last step, where they change over the training."""
+        fraction = training_fraction(self.state.global_step - 1, self.state.max_steps)
+        return self.course.figures(self.alpha, self.beta, fraction)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Held-out bits per byte: token-weighted sums over documents, not a mean of batch means.

@@ -35,6 +35,7 @@ from distillkit.training.arguments import total_steps, training_arguments
 from distillkit.training.compiling import compile_loss
 from distillkit.training.metrics_log import MetricsLog
 from distillkit.training.objectives import training_objective
+from distillkit.training.schedules import Course
 from distillkit.training.trainer import DistillTrainer, Progress
 from distillkit.tuning.halving import Amount
 from distillkit.tuning.journal import Trial
@@ -176,6 +177,7 @@ class Trials:
             display=display,
             teacher=source,
             compile_kernels=compiled,
+            course=Course.of(config),
         )
         with silence_transformers():
             trainer.train()

@@ -162,12 +162,6 @@ def test_the_precision_may_change_later(trained: Any, tmp_path: Path) -> None:
     assert (run.data / "start" / "model.safetensors").read_bytes() == before
 
 
-def test_a_narrower_student_is_refused_and_leaves_nothing(distil: Distil, teacher: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot be made yet"):
-        distil(teacher_model_path=teacher, student_model="teacher:3,ffn=0.5", output_dir=tmp_path, folder_name="narrow")
-    assert not (tmp_path / "narrow").exists()
-
-
 def test_a_narrower_student(distil: Distil, teacher: Path) -> None:
     """Neurons are cut before layers, the start is fitted, and every later stage takes it for what it is."""
     result = distil(
@@ -194,8 +188,9 @@ def test_fewer_hidden_numbers_are_fitted_to_those_of_the_teacher(distil: Distil,
     cut = read(result.run_directory / "data" / "cut.json")
     assert cut["width"]["sizes"]["hidden"] == [32, 16]
     assert cut["start"] == "fitted"
-    assert all(layer["after"] < layer["before"] for layer in cut["fit"]["layers"] if "after" in layer)
-    assert cut["bits_per_byte"]["fitted"] < cut["bits_per_byte"]["cut"]
+    fitted = [layer for layer in cut["fit"]["layers"] if "after" in layer]
+    assert len(fitted) > 2
+    assert all(layer["after"] < layer["before"] for layer in fitted)
 
 
 def test_another_width_is_another_student(distil: Distil, teacher: Path) -> None:

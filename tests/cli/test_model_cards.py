@@ -119,6 +119,16 @@ def test_what_differs_from_the_plain_method(card: Card) -> None:
     assert "Sparse" not in shown.text
 
 
+def test_what_changes_over_the_training(card: Card) -> None:
+    shown = card(temperature_schedule="anneal", alpha_schedule="decay").text
+    assert "- Weights over the training: `alpha falls linearly to 0, beta rises to 1`\n" in shown
+    assert "- Distributions softened by temperature: `2, falling linearly to 1 over the training`\n" in shown
+
+
+def test_a_temperature_of_1_has_nowhere_to_fall(card: Card) -> None:
+    assert "falling" not in card(temperature=1.0, temperature_schedule="anneal").text
+
+
 def test_a_sparse_cache(card: Card) -> None:
     shown = card(teacher_cache="sparse", sparse_size=16, sparse_method="top-k", temperature=1.0)
     assert "\n\n- Sparse targets: `16 likeliest ids per token`\n\n" in shown.text

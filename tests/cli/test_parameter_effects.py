@@ -438,7 +438,9 @@ def test_student_start(distil: Distil, deep_teacher: Path) -> None:
     changed = [name for name in start if not torch.equal(start[name], teacher[name.replace("h.2.", "h.4.")])]
     # The first layer is followed by the one that followed it; the others make up for what is missing.
     assert sorted(changed) == [
-        f"transformer.h.{place}.mlp.c_proj.{name}" for place in (1, 2) for name in ("bias", "weight")
+        f"transformer.h.{place}.{name}"
+        for place in (1, 2)
+        for name in ("attn.c_proj.weight", "mlp.c_proj.bias", "mlp.c_proj.weight")
     ]
     cut = read(runs["fitted"].run_directory / "data" / "cut.json")
     assert [fit["after"] < fit["before"] for fit in cut["fit"]["layers"] if "after" in fit] == [True, True]
@@ -452,6 +454,55 @@ def test_student_start(distil: Distil, deep_teacher: Path) -> None:
         read(runs["fitted"].run_directory / "validation.json")["before"]
         != (read(runs["cut"].run_directory / "validation.json")["before"])
     )
+
+
+def test_temperature_schedule(
+    distil: Distil, base: Any, pair: SimpleNamespace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    falling = distil(temperature_schedule="anneal")
+    assert [line["temperature"] for line in lines(falling, "loss")] == pytest.approx([2, 5 / 3, 4 / 3, 1], abs=1e-5)
+    assert not any("temperature" in line for line in lines(base, "loss"))
+    assert first(falling)["loss"] == pytest.approx(first(base)["loss"], rel=1e-6)
+    assert not equal_weights(falling, base)
+    assert all(line["loss"] == pytest.approx(weighted(line, 0.7, 0.3)) for line in lines(falling, "loss"))
+    # The last step is one at temperature 1, from where the others have led; a temperature of 1 has nowhere to fall.
+    ones = [distil(temperature=1.0, temperature_schedule=kind) for kind in ("anneal", "constant")]
+    assert equal_weights(*ones)
+    across = {"student_model_path": pair.foreign_student, "config": _alignment(pair, "uld")}
+    constant, annealed = (distil(temperature_schedule=kind, **across) for kind in ("constant", "anneal"))
+    assert first(annealed)["soft_loss"] == pytest.approx(first(constant)["soft_loss"], rel=1e-6)
+    assert not equal_weights(annealed, constant)
+    with pytest.raises(UsageError, match="drawn from the teacher's distributions at one temperature"):
+        distil(temperature_schedule="anneal", teacher_cache="sparse")
+    distil(temperature_schedule="anneal", temperature=1.0, teacher_cache="sparse")
+    capsys.readouterr()
+    distil(temperature_schedule="anneal", temperature=1.0, quiet=False)
+    assert "temperature_schedule has no effect here" in " ".join(capsys.readouterr().err.split())
+
+
+def _alignment(pair: SimpleNamespace, name: str) -> Path:
+    path = pair.root / f"{name}.yaml"
+    path.write_text(f"alignment: {name}\n", encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("box_type", ["white", "black"])
+def test_alpha_schedule(distil: Distil, box_type: str) -> None:
+    constant, falling = (distil(box_type=box_type, alpha_schedule=kind) for kind in ("constant", "decay"))
+    logged = lines(falling, "loss")
+    alphas = [0.7 * (1 - step / (len(logged) - 1)) for step in range(len(logged))]
+    assert [line["alpha"] for line in logged] == pytest.approx(alphas, abs=1e-5)
+    for alpha, line in zip(alphas[:-1], logged, strict=False):
+        assert line["loss"] == pytest.approx(weighted(line, alpha, 1 - alpha), rel=1e-5)
+    assert "soft_loss" not in logged[-1]
+    assert logged[-1]["loss"] == pytest.approx(logged[-1]["hard_loss"])
+    assert first(falling)["loss"] == pytest.approx(first(constant)["loss"], rel=1e-6)
+    assert not equal_weights(falling, constant)
+    assert not any("alpha" in line for line in lines(constant, "loss"))
+    # At first the teacher alone, and yet the true texts are there for the end.
+    alone, both = (distil(box_type=box_type, alpha=1.0, alpha_schedule=kind) for kind in ("constant", "decay"))
+    of_true_texts = 4 if box_type == "black" else 0
+    assert both.metrics["train"]["steps"] == alone.metrics["train"]["steps"] + of_true_texts
 
 
 def test_text_column(distil: Distil, pair: SimpleNamespace, tmp_path: Path) -> None:

@@ -228,6 +228,38 @@ def test_interrupted_between_two_lines_of_the_log(runs: Runs, monkeypatch: pytes
     assert [line["loss"] for line in logged] == pytest.approx(means, rel=1e-5)
 
 
+SCHEDULES = {"temperature_schedule": "anneal", "alpha_schedule": "decay"}
+
+
+def test_interrupted_while_temperature_and_weights_change(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The figures of a line are over all its steps, each with the weights that it had."""
+    monkeypatch.setattr(arguments, "_LINES", 8)
+    reference = runs.reference("schedules", **SCHEDULES)
+    run = runs.copy(runs.prepared("schedules"))
+    for step in (1, 8, 46):
+        assert stop_at(run, step) == 143
+    assert distill(run) == 0
+    assert_same(run, reference)
+    logged = [line for line in lines(reference) if "loss" in line]
+    assert [line["step"] for line in logged] == list(range(6, 49, 6))
+    for line in logged:
+        assert line["alpha"] == pytest.approx(0.7 * (1 - (line["step"] - 1) / 47), abs=1e-6)
+        assert line["temperature"] == pytest.approx(2 - (line["step"] - 1) / 47, abs=1e-6)
+
+
+def test_epochs_that_are_added_stretch_the_schedules(runs: Runs) -> None:
+    """As with the learning rate: what is left goes by the new number of steps."""
+    run = runs.copy(runs.prepared("schedules of an epoch", epochs=1, **SCHEDULES))
+    assert distill(run) == 0
+    assert [line for line in lines(run) if "loss" in line][-1]["alpha"] == 0
+    assert distill(run, "--epochs", "2") == 0
+    logged = [line for line in lines(run) if "loss" in line]
+    assert len(logged) == 2 * PLAIN
+    for line in logged:
+        last = (1 if line["step"] <= PLAIN else 2) * PLAIN - 1
+        assert line["temperature"] == pytest.approx(2 - (line["step"] - 1) / last, abs=1e-6)
+
+
 def test_interrupted_across_tokenizers(runs: Runs) -> None:
     """The figures of the alignment are over the whole training as well."""
     other = tiny_tokenizer(300, bos="<s>")

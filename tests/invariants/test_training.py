@@ -41,6 +41,7 @@ from distillkit.teachers.targets import teacher_signal
 from distillkit.training.arguments import training_arguments
 from distillkit.training.metrics_log import MetricsLog, read_metrics
 from distillkit.training.objectives import BlackBox, Weights, objective_of
+from distillkit.training.schedules import Course
 from distillkit.training.trainer import DistillTrainer, Progress, schedule_factor
 
 CPU = Compute(torch.device("cpu"), None, torch.float32)
@@ -67,7 +68,7 @@ def one_thread() -> Iterator[None]:
 class Setting:
     """Thirty-two examples of very different lengths, an objective for them, and untrained students."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, **settings: Any) -> None:
         other = kind.startswith("across tokenizers")
         student, teacher = tiny_tokenizer(384), tiny_tokenizer(300, bos="<s>") if other else tiny_tokenizer(384)
         encoders = [make_text_encoder(tokenizer, None, 64, needs_bytes=True) for tokenizer in (student, teacher)]
@@ -87,9 +88,11 @@ class Setting:
         assert len(self.rows) == 32
         width = 300 if other else 384
         self.teacher = LiveTeacher(tiny_model("gpt2", width, seed=1, initializer_range=0.2), CPU)
-        config = Parameters(temperature=2.0, alignment=KINDS[kind] or "auto")
+        box_type = "black" if kind == "black box" else "white"
+        config = Parameters(temperature=2.0, alignment=KINDS[kind] or "auto", box_type=box_type, **settings)
         signal = teacher_signal(config, self.encoders, self.teacher, paired=other)
         self.objective: Any = BlackBox() if kind == "black box" else objective_of(signal, config)
+        self.course = Course.of(config)
         self.collator = DistillationCollator(
             white_box=kind != "black box", aligned=other, prepare=self.objective.prepare
         )
@@ -113,7 +116,7 @@ class Setting:
                 objective=self.objective, alpha=0.7, beta=0.3, schedule="linear",
                 lengths=[len(row["student_ids"]) for row in self.rows], held_out_score=lambda model: 1.0,
                 fingerprint="test", on_best=None, metrics_log=log, progress=Progress(), display=display,
-                **options,
+                course=self.course, **options,
             )  # fmt: skip
             trainer.train()
         assert trainer.state.global_step == 4
@@ -157,44 +160,60 @@ def largest_difference(left: dict[str, Any], right: dict[str, Any]) -> float:
     return max(float((left["weights"][name] - right["weights"][name]).abs().max()) for name in left["weights"])
 
 
+SCHEDULES = {"temperature_schedule": "anneal", "alpha_schedule": "decay"}
+
+
+def weights_of_steps(settings: dict[str, Any]) -> list[tuple[float, float]]:
+    """(α, β) of each of four steps."""
+    alphas = [0.7, 0.7 * 2 / 3, 0.7 / 3, 0.0] if "alpha_schedule" in settings else [0.7] * 4
+    return [(alpha, 1 - alpha) for alpha in alphas]
+
+
+@pytest.mark.parametrize("settings", [{}, SCHEDULES], ids=["constant", "schedules"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_accumulation_does_not_change_the_student(tmp_path: Path, kind: str) -> None:
-    setting = Setting(kind)
+def test_accumulation_does_not_change_the_student(tmp_path: Path, kind: str, settings: dict[str, Any]) -> None:
+    setting = Setting(kind, **settings)
     whole = setting.train(tmp_path, 8, 1, InOrder)
     parts = setting.train(tmp_path, 2, 4, InOrder)
     assert largest_difference(whole, parts) < 2e-5
-    for one, other in zip(whole["log"], parts["log"], strict=True):
+    for (alpha, beta), one, other in zip(weights_of_steps(settings), whole["log"], parts["log"], strict=True):
         assert one["tokens"] == other["tokens"]
-        for name in ("loss", "soft_loss", "hard_loss", "grad_norm", "learning_rate"):
+        assert one.keys() == other.keys()
+        for name in {"loss", "soft_loss", "hard_loss", "grad_norm", "learning_rate"} & one.keys():
             assert other[name] == pytest.approx(one[name], rel=1e-4), name
-        assert one["loss"] == pytest.approx(0.7 * one["soft_loss"] + 0.3 * one["hard_loss"])
+        assert ("soft_loss" in one) is (alpha > 0)
+        assert one["loss"] == pytest.approx(alpha * one.get("soft_loss", 0) + beta * one["hard_loss"])
+        assert one.get("alpha", 0.7) == pytest.approx(alpha, abs=1e-6)
     # The negative control: whole batches have but one mean, parts of them have others.
     assert largest_difference(whole, setting.train(tmp_path, 8, 1, MeanOfMeans)) < 2e-5
     assert largest_difference(whole, setting.train(tmp_path, 2, 4, MeanOfMeans)) > 2e-4
 
 
+@pytest.mark.parametrize("settings", [{}, SCHEDULES], ids=["constant", "schedules"])
 @pytest.mark.parametrize("compiles", [False, True])
-def test_the_student_is_that_of_a_plain_loop(tmp_path: Path, compiles: bool) -> None:
+def test_the_student_is_that_of_a_plain_loop(tmp_path: Path, compiles: bool, settings: dict[str, Any]) -> None:
     """Chunks, gradients put in place, the tied embedding, the fused optimizer and the compiler change nothing: text by
     text without padding, all logits at once, autograd, in double precision."""
-    setting = Setting("same tokenizer")
+    setting = Setting("same tokenizer", **settings)
     found = setting.train(tmp_path, 8, 1, InOrder, compile_kernels=compiles)
+    temperatures = [2, 5 / 3, 4 / 3, 1] if settings else [2] * 4
     student, teacher = setting.student().double(), setting.teacher.model.double()
     optimizer = torch.optim.AdamW(student.parameters(), weight_decay=0.0, fused=False, foreach=False)
     warmup = round(Parameters().warmup_fraction * 4)
     for step in range(4):
         rows = setting.rows[8 * step : 8 * step + 8]
         total = sum(len(row["student_ids"]) - 1 for row in rows)
+        (alpha, beta), tau = weights_of_steps(settings)[step], temperatures[step]
         optimizer.zero_grad()
         for row in rows:
             ids = torch.tensor([row["student_ids"]])
             with torch.no_grad():
-                wanted = torch.log_softmax(teacher(ids).logits[0, :-1] / 2, -1)
+                wanted = torch.log_softmax(teacher(ids).logits[0, :-1] / tau, -1)
             logits = student(ids).logits[0, :-1]
-            guess = torch.log_softmax(logits / 2, -1)
-            soft = 4 * (wanted.exp() * (wanted - guess)).sum()
+            guess = torch.log_softmax(logits / tau, -1)
+            soft = tau**2 * (wanted.exp() * (wanted - guess)).sum()
             hard = -torch.log_softmax(logits, -1)[range(len(logits)), ids[0, 1:]].sum()
-            ((0.7 * soft + 0.3 * hard) / total).backward()
+            ((alpha * soft + beta * hard) / total).backward()
         norm = torch.stack([value.grad.pow(2).sum() for value in student.parameters()]).sum().sqrt()
         assert found["log"][step]["grad_norm"] == pytest.approx(float(norm), rel=1e-4)
         for group in optimizer.param_groups:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 from plain_objective import combine, cross_vocabulary_terms
+from torch._dynamo.utils import counters
 
 from distillkit import registry
 from distillkit.losses.chunked import StudentOutput, chunked_loss, token_log_probs
@@ -208,6 +209,21 @@ def test_compiled_as_eager(head):
         torch.testing.assert_close(fast.loss, eager.loss)
         for theirs, ours in zip(case.gradients(eager.loss), case.gradients(fast.loss), strict=True):
             torch.testing.assert_close(ours, theirs)
+
+
+def test_a_temperature_that_changes_is_compiled_once():
+    """And at τ = 1, where it ends, it is the loss of a τ that has always been 1."""
+    case = LinearCase(torch.float32)
+    counted = []
+    for tau in (2.0, 1.9, 1.5, 1.25, 1.0):
+        eager = case.chunked(SoftLoss(tau), linear=LinearHead(case.layer))
+        fast = case.chunked(SoftLoss(tau, varies=True), compile_kernels=True, linear=LinearHead(case.layer))
+        counted.append(counters["stats"]["unique_graphs"])
+        torch.testing.assert_close(fast.loss, eager.loss)
+        torch.testing.assert_close(fast.soft_sum, eager.soft_sum)
+        for theirs, ours in zip(case.gradients(eager.loss), case.gradients(fast.loss), strict=True):
+            torch.testing.assert_close(ours, theirs)
+    assert len(set(counted)) == 1
 
 
 def squared_error(teacher: torch.Tensor, student: torch.Tensor, scale: float = 1.0) -> torch.Tensor:

@@ -172,7 +172,7 @@ def test_facts_name_parameters_and_groups_that_exist(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in NAMES if declared.facts(name).used_by])
 def test_a_setting_without_effect_is_noted(name: str) -> None:
     use = declared.facts(name).used_by
-    unused = {"box_type": "black"} if use else {}
+    unused = {"box_type": "black", "alpha": 0.0} if use else {}
     note = f"{name} has no effect here: it is used by {use.words if use else ''}"
     assert note in resolve({name: another_value(name), **unused}).notes
     assert not [note for note in resolve(unused).notes if note.startswith(name)]

@@ -143,12 +143,6 @@ def test_all_layers_are_the_teacher(teachers: Path) -> None:
     assert (cut.layers, cut.model, cut.record["way"]) == (list(range(LAYERS)), None, "all")
 
 
-@pytest.mark.parametrize("student", ["teacher:auto", "teacher:3,ffn=0.5"])
-def test_what_cannot_be_made_yet(teachers: Path, student: str) -> None:
-    with pytest.raises(UsageError, match="cannot be made yet"):
-        begin(teachers, student=student)
-
-
 def test_influence_is_of_the_drawn_texts(teachers: Path) -> None:
     pair, cut = begin(teachers, layer_choice="influence", student_start="cut")
     drawn = CutTexts.drawn(texts(), 42).influence
