@@ -7,6 +7,7 @@ written out here, so that many students share one pass of the teacher and nothin
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import json
 import math
@@ -31,10 +32,12 @@ from distillkit.evaluation.held_out import scored_texts
 from distillkit.losses.chunked import StudentOutput
 from distillkit.losses.linear_head import LinearHead
 from distillkit.models.backbone_and_head import split_model
-from distillkit.models.loading import load_model, load_tokenizer, locate
+from distillkit.models.loading import LocatedModel, load_model, load_student, load_tokenizer, locate
 from distillkit.models.references import parse_reference
+from distillkit.run.pair import ModelPair
 from distillkit.settings.parameters import Parameters
 from distillkit.silence_libraries import silence_transformers
+from distillkit.teachers.cut_student import begin_cut_student
 from distillkit.teachers.live import LiveTeacher
 from distillkit.teachers.targets import teacher_signal
 from distillkit.training.objectives import HardOnly, Objective, Weights, objective_of
@@ -111,6 +114,17 @@ def whole_teacher(dtype: torch.dtype = torch.float32) -> Any:
     """The teacher; never changed, copied to make students."""
     with silence_transformers():
         return load_model(teacher_place(), dtype=dtype, console=Console(quiet=True))
+
+
+def cut_student(corpus: Corpus, reference: str, **settings: Any) -> tuple[Any, dict[str, Any]]:
+    """A student `teacher:…` as `prepare-data` makes it, and the content of its data/cut.json."""
+    config = dataclasses.replace(corpus.config, teacher_model=TEACHER, student_model=reference, **settings)
+    place, console = teacher_place(), Console(quiet=True)
+    student = LocatedModel(parse_reference(reference), place.folder)
+    texts = [row["teacher_ids"] for row in corpus.train]
+    made = begin_cut_student(ModelPair(config, place, student), config, corpus.compute, texts, 0.25, console)
+    model = made.model if made.model is not None else load_student(student, console=console, layers=made.layers)
+    return model, made.record
 
 
 class SharedTeacher:

@@ -44,7 +44,7 @@ def refusal(path: Path | str, **settings: object) -> UsageError:
         ("a.txt", "mark\n".encode("utf-16") + b"\x00\xd8", "not valid UTF-16-LE at line 2, byte 12"),
         ("a.txt", "text".encode("utf-32")[:-2], "not valid UTF-32-LE at line 1, byte 16"),
         ("a.txt.gz", b"not gzip", "a.txt.gz: not a gzip file"),
-        ("a.txt.gz", gzip.compress(b"text " * 1000)[:-20], "a.txt.gz: damaged gzip file"),
+        ("a.txt.gz", gzip.compress(b"text " * 1000, mtime=0)[:-20], "a.txt.gz: damaged gzip file"),
         ("a.parquet", b"not parquet", "a.parquet: not a sound Parquet file"),
         ("a.parquet", b"PAR1" + b"\0" * 50 + b"PAR1", "a.parquet: not a sound Parquet file"),
         ("a.json", b'[{"text": "a"},\n {"text": ]', "a.json, line 2, character 11: not valid JSON"),
