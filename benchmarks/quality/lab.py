@@ -41,6 +41,7 @@ from distillkit.teachers.cut_student import begin_cut_student
 from distillkit.teachers.live import LiveTeacher
 from distillkit.teachers.targets import teacher_signal
 from distillkit.training.objectives import HardOnly, Objective, Weights, objective_of
+from distillkit.training.schedules import CONSTANT, Course, training_fraction
 from distillkit.training.tied_embedding import add_rows_in_place
 from distillkit.training.trainer import schedule_factor
 
@@ -172,6 +173,7 @@ def train(
     if teacher is not None:
         alpha, beta = config.alpha, config.beta
         objective = objective_of(teacher_signal(config, corpus.encoders, teacher, paired=False), config)
+    course = Course.of(config) if teacher is not None else CONSTANT
     parts = split_model(student)
     linear = LinearHead(parts.head, directly=True) if parts.apart and LinearHead.is_plain(parts.head) else None  # type: ignore[arg-type]
     if linear is not None:
@@ -190,8 +192,8 @@ def train(
             )
         with torch.autocast("cpu", dtype=corpus.compute.autocast, enabled=corpus.compute.autocast is not None):
             output = StudentOutput(parts.hidden(batch), parts.head, parts.parameters, parts.columns, linear)
-            fraction = step / max(1, recipe.steps - 1)
-            terms = objective(output, batch, Weights(alpha, beta, targets, fraction))
+            fraction = training_fraction(step, recipe.steps)
+            terms = objective(output, batch, Weights(*course.weights(alpha, beta, fraction), targets, fraction))
         if not math.isfinite(float(terms.loss.detach())):
             raise ValueError(f"the loss is {float(terms.loss.detach())} at step {step}")
         terms.loss.backward()
