@@ -58,8 +58,8 @@ from distillkit.training.tuned_teacher import TunedTeacher, TuningPlace, read_re
 
 # What the tuned teacher depends on besides the settings of the run; a change makes every tuning a new one.
 FORMAT = 1
-# Of a model that is trained already, whatever suits the student; falls linearly to 0.
-LEARNING_RATE = 2e-5
+# Of a model that is trained already, whatever suits the student; falls linearly to 0. docs/methods.md compares two.
+LEARNING_RATE = 5e-5
 WARMUP_FRACTION = 0.1
 _REMEDY = "give a smaller number to --tune-teacher, or leave it out"
 
@@ -128,7 +128,8 @@ class TeacherTuning:
         """
         tuned = self.done()
         if tuned is None:
-            self.place.record.unlink(missing_ok=True)
+            with explained_write_errors(self.place.record):
+                self.place.record.unlink(missing_ok=True)  # Of another tuning.
             tuned = self._done = write_record(self.place, self.context.pair, self.key, self._train())
             gc.collect()  # Trainer and model refer to each other; the student is not loaded beside them.
             trim_heap()
@@ -137,8 +138,10 @@ class TeacherTuning:
             self.context.console.info(
                 "the teacher was tuned before, on the same texts and in the same way: it is used again"
             )
-        with explained_write_errors(self.place.checkpoints):
+        with explained_write_errors(self.place.root):
             remove_tree(self.place.checkpoints)
+            if tuned.located is None:
+                remove_tree(self.place.tuned)
         check_interrupted()
         return tuned
 
@@ -237,7 +240,7 @@ class TeacherTuning:
         return file_records(self.place.root, files_below(self.place.tuned))
 
     def _figures(self, trainer: DistillTrainer) -> dict[str, Any]:
-        """Figures of a tuning that is complete; a teacher that is no better than it was is deleted.
+        """Figures of a tuning that is complete.
 
         Raises:
             PreconditionError: the best teacher is not the one that was written, perhaps in an earlier attempt.
@@ -251,9 +254,6 @@ class TeacherTuning:
         before = next(line["eval_bits_per_byte"] for line in state.log_history if "eval_bits_per_byte" in line)
         after = state.best_metric
         assert after is not None, "the last step is always scored"
-        if after >= before:
-            with explained_write_errors(self.place.tuned):
-                remove_tree(self.place.tuned)
         return {
             "steps": state.global_step,
             "tokens": progress.tokens,
