@@ -43,16 +43,23 @@ class Course:
 
     Attributes:
         temperature, alpha: their shapes.
-        squared: the soft term has Hinton's factor τ²; without it a higher temperature is a weaker teacher too.
+        weighing: "plain": the weights of τ²·KL and CE are α(t) and 1 - α(t). "unsquared": the factor τ² is left out.
+            "tempered": α(t) is divided by τ², and CE has all the rest.
     """
 
     temperature: Shape = constant
     alpha: Shape = constant
-    squared: bool = True
+    weighing: str = "plain"
 
-    def soft_factor(self, temperature: float) -> float:
-        """What the weight of τ²·KL is multiplied by."""
-        return 1.0 if self.squared else 1 / temperature**2
+    def weights(self, temperature: float, alpha: float, t: float) -> tuple[float, float]:
+        """What τ²·KL and CE are multiplied by.
+
+        Args:
+            temperature, alpha: at the beginning.
+        """
+        alpha = self.alpha(alpha, t)
+        soft = alpha if self.weighing == "plain" else alpha / self.temperature(temperature, t) ** 2
+        return soft, 1 - (soft if self.weighing == "tempered" else alpha)
 
 
 CONSTANT = Course()
@@ -63,10 +70,16 @@ COURSES = {
     "anneal and decay": Course(anneal, decay),
     "anneal by 70 %": Course(temperature=by(0.7, anneal)),
     "anneal by 40 %": Course(temperature=by(0.4, anneal)),
+    "anneal by 20 %": Course(temperature=by(0.2, anneal)),
     "decay by 70 %": Course(alpha=by(0.7, decay)),
     "anneal and decay by 70 %": Course(by(0.7, anneal), by(0.7, decay)),
     "warm-up, hold, decay": Course(alpha=warm_hold_decay),
     "anneal, warm-up, hold, decay": Course(anneal, warm_hold_decay),
-    "without τ²": Course(squared=False),
-    "anneal without τ²": Course(temperature=anneal, squared=False),
+    "without τ²": Course(weighing="unsquared"),
+    "anneal without τ²": Course(temperature=anneal, weighing="unsquared"),
+    "anneal by 40 % without τ²": Course(temperature=by(0.4, anneal), weighing="unsquared"),
+    "anneal and decay, without τ²": Course(anneal, decay, weighing="unsquared"),
+    "tempered": Course(weighing="tempered"),
+    "anneal, tempered": Course(temperature=anneal, weighing="tempered"),
+    "anneal by 40 %, tempered": Course(temperature=by(0.4, anneal), weighing="tempered"),
 }

@@ -84,10 +84,10 @@ PARTS = [
 SCHEDULES = [
     MAIN[0],
     Method("τ=1 α=0.7"),
-    *(Method(f"τ=2 α=0.7, {name}", temperature=2.0, alpha=0.7, course=course) for name, course in COURSES.items()),
     *(
-        Method(f"τ=3 α=0.8, {name}", temperature=3.0, alpha=0.8, course=COURSES[name])
-        for name in ("constant", "anneal", "decay", "anneal and decay", "anneal and decay by 70 %")
+        Method(f"τ={tau:g} α={alpha}, {name}", temperature=tau, alpha=alpha, course=course)
+        for tau, alpha in ((2.0, 0.7), (3.0, 0.8))
+        for name, course in COURSES.items()
     ),
 ]
 
@@ -319,12 +319,11 @@ def train_all(
                 group["lr"] = arguments.learning_rate * factor
             method = trainee.method
             done = step / max(1, arguments.steps - 1)
-            alpha = method.course.alpha(method.alpha, done)
-            soft_weight = alpha * method.course.soft_factor(method.course.temperature(method.temperature, done))
+            alpha, beta = method.course.weights(method.temperature, method.alpha, done)
             with torch.autocast("cpu", dtype=autocast, enabled=autocast is not None):
                 parts = trainee.parts
                 output = StudentOutput(parts.hidden(batch), parts.head, parts.parameters, parts.columns)
-                weights = Weights(soft_weight, 1 - alpha, targets, done, compile_kernels=not arguments.no_compile)
+                weights = Weights(alpha, beta, targets, done, compile_kernels=not arguments.no_compile)
                 prepared = {**batch, "prepared": trainee.objective.prepare(batch)}
                 terms = trainee.objective(output, prepared, weights)
             assert torch.isfinite(terms.loss), (trainee.method.name, step)

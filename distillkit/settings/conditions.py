@@ -39,6 +39,16 @@ def anneals(values: Values) -> bool:
     return is_softened(values) and values["temperature_schedule"] == "anneal" and values["temperature"] != 1
 
 
+def is_tempered(values: Values) -> bool:
+    """Whether the factor τ² of the soft term is taken off its weight again; only a divergence has it."""
+    return has_divergence(values) and values["alpha_schedule"] == "tempered" and values["temperature"] > 1
+
+
+def _alpha_is_scheduled(values: Values) -> bool:
+    softened = has_divergence(values) and values["temperature"] > 1
+    return values["alpha"] > 0 and (values["alpha_schedule"] != "tempered" or softened)
+
+
 def sparse_problem(values: Values) -> str | None:
     """The setting for which sparse targets cannot stand in for the teacher; None if they can."""
     if values["alignment"] in _OWN_LOSS:
@@ -66,7 +76,10 @@ FALLING_TEMPERATURE = Use(
     "white box with a temperature other than 1, except alignment alm",
     lambda values: is_softened(values) and values["temperature"] != 1,
 )
-TAUGHT = Use("trainings with an alpha above 0", lambda values: values["alpha"] > 0)
+SCHEDULED_ALPHA = Use(
+    "trainings with an alpha above 0 (tempered: in white box with alignment auto, bpm or strict, at a temperature above 1)",
+    _alpha_is_scheduled,
+)
 BYTE_PREFIXES = Use(
     "alignment auto or bpm in white box", lambda values: is_white_box(values) and values["alignment"] in ("auto", "bpm")
 )

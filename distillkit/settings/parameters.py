@@ -47,7 +47,7 @@ SpecialTokens = Literal["auto", "text", "parse"]
 LayerChoice = Literal["greedy", "influence", "perplexity", "contiguous", "even"]
 StudentStart = Literal["fitted", "cut"]
 TemperatureSchedule = Literal["constant", "anneal"]
-AlphaSchedule = Literal["constant", "decay"]
+AlphaSchedule = Literal["constant", "decay", "tempered"]
 
 ENVIRONMENT_PREFIX = "DISTILLKIT_"
 GROUPS = ("models", "data", "distillation", "training", "output", "extras", "advanced")
@@ -190,7 +190,9 @@ class Parameters:
     temperature_schedule: TemperatureSchedule = parameter(
         "constant", "advanced", affects="distill", used_by=conditions.FALLING_TEMPERATURE
     )
-    alpha_schedule: AlphaSchedule = parameter("constant", "advanced", affects="distill", used_by=conditions.TAUGHT)
+    alpha_schedule: AlphaSchedule = parameter(
+        "constant", "advanced", affects="distill", used_by=conditions.SCHEDULED_ALPHA
+    )
     text_column: str | None = parameter(None, "advanced", affects="prepare-data", examples=("text", "body"))
     bad_rows: BadRowPolicy = parameter("skip", "advanced", affects="prepare-data")
     encoding: str | None = parameter(None, "advanced", affects="prepare-data", examples=("cp1252", "utf-16", "gb18030"))

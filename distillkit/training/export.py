@@ -19,7 +19,7 @@ from distillkit.reports.model_card import CardFacts, model_card
 from distillkit.run.context import needs_teacher
 from distillkit.run.directory import RunDirectory
 from distillkit.run.pair import ModelPair
-from distillkit.settings.conditions import SOFTENED, anneals, has_divergence
+from distillkit.settings.conditions import SOFTENED, anneals, has_divergence, is_tempered
 from distillkit.settings.parameters import Parameters, default
 from distillkit.storage import write_bytes, write_folder
 from distillkit.teachers.sources import remembered_choice
@@ -124,6 +124,8 @@ def _settings(pair: ModelPair, config: Parameters, run: RunDirectory) -> dict[st
     settings: dict[str, Any] = {}
     if config.alpha_schedule == "decay":
         settings["Weights over the training"] = "alpha falls linearly to 0, beta rises to 1"
+    elif is_tempered(vars(config)):
+        settings["Weights"] = "alpha divided by the square of the temperature, beta the rest"
     if config.box_type != "white":
         return settings
     if config.divergence != default("divergence") and has_divergence(vars(config)):

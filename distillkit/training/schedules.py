@@ -1,9 +1,9 @@
 """How the temperature and the weights of the two terms go over a training.
 
-`temperature_schedule: anneal`: τ(t) = τ + (1 - τ)·t. `alpha_schedule: decay`: α(t) = α·(1 - t) and β(t) = β + α·t, so that
-their sum stays. t is the fraction of the training that is behind, 0 at the first step and 1 at the last; it depends on the
-step and the number of steps alone, as the learning rate does: a resumed run goes on where it was, and epochs that are added
-later stretch what is left.
+`temperature_schedule: anneal`: τ(t) = τ + (1 - τ)·t. `alpha_schedule: decay`: α(t) = α·(1 - t); `tempered`: α(t) = α/τ(t)²,
+which takes the factor τ² of the soft term off again. β(t) = β + α - α(t): the sum of the weights stays. t is the fraction of the
+training that is behind, 0 at the first step and 1 at the last; it depends on the step and the number of steps alone, as the
+learning rate does: a resumed run goes on where it was, and epochs that are added later stretch what is left.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from distillkit.run.context import needs_teacher
-from distillkit.settings.conditions import anneals
+from distillkit.settings.conditions import anneals, is_tempered
 from distillkit.settings.parameters import Parameters
 
 
@@ -27,37 +27,47 @@ def annealed(temperature: float, fraction: float) -> float:
 
 @dataclass(frozen=True)
 class Course:
-    """What changes over a training.
+    """What changes over a training, or is otherwise than alpha, beta and temperature say.
 
     Attributes:
-        temperature: where the temperature begins that falls to 1; None: it stays.
+        temperature: τ at the beginning.
+        anneals: whether τ falls to 1.
         decays: whether the weight of the soft term falls to 0.
+        tempered: whether the weight of the soft term is divided by τ².
     """
 
-    temperature: float | None = None
+    temperature: float = 1.0
+    anneals: bool = False
     decays: bool = False
+    tempered: bool = False
 
     @classmethod
     def of(cls, config: Parameters) -> Course:
-        """What changes in the training of a configuration; nothing where the teacher has no part in it."""
+        """That of the training of a configuration; nothing changes where the teacher has no part in it."""
+        values = vars(config)
         if not needs_teacher(config):
             return cls()
-        return cls(config.temperature if anneals(vars(config)) else None, config.alpha_schedule == "decay")
+        return cls(config.temperature, anneals(values), config.alpha_schedule == "decay", is_tempered(values))
+
+    def temperature_at(self, fraction: float) -> float:
+        """τ when this much of the training is behind."""
+        return annealed(self.temperature, fraction) if self.anneals else self.temperature
 
     def weights(self, alpha: float, beta: float, fraction: float) -> tuple[float, float]:
         """(α, β) when this much of the training is behind.
 
         Args:
-            alpha, beta: at the beginning.
+            alpha, beta: as the configuration has them.
         """
-        return (alpha * (1 - fraction), beta + alpha * fraction) if self.decays else (alpha, beta)
+        if not (self.decays or self.tempered):
+            return alpha, beta
+        soft = alpha * (1 - fraction) if self.decays else alpha / self.temperature_at(fraction) ** 2
+        return soft, beta + alpha - soft
 
     def figures(self, alpha: float, beta: float, fraction: float) -> dict[str, float]:
-        """What changes, by the name of its parameter, for the log."""
-        found = {"alpha": self.weights(alpha, beta, fraction)[0]} if self.decays else {}
-        if self.temperature is not None:
-            found["temperature"] = annealed(self.temperature, fraction)
-        return found
+        """What is otherwise than the configuration says, by the name of its parameter, for the log."""
+        found = {"alpha": self.weights(alpha, beta, fraction)[0]} if self.decays or self.tempered else {}
+        return found | ({"temperature": self.temperature_at(fraction)} if self.anneals else {})
 
 
 CONSTANT = Course()

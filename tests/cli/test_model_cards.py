@@ -125,6 +125,11 @@ def test_what_changes_over_the_training(card: Card) -> None:
     assert "- Distributions softened by temperature: `2, falling linearly to 1 over the training`\n" in shown
 
 
+def test_weights_that_go_by_the_temperature(card: Card) -> None:
+    text = card(alpha_schedule="tempered").text
+    assert "- Weights: `alpha divided by the square of the temperature, beta the rest`\n" in text
+
+
 def test_a_temperature_of_1_has_nowhere_to_fall(card: Card) -> None:
     assert "falling" not in card(temperature=1.0, temperature_schedule="anneal").text
 

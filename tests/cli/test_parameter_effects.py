@@ -501,6 +501,12 @@ def test_alpha_schedule(distil: Distil, box_type: str) -> None:
     assert not any("alpha" in line for line in lines(constant, "loss"))
     # At first the teacher alone, and yet the true texts are there for the end.
     alone, both = (distil(box_type=box_type, alpha=1.0, alpha_schedule=kind) for kind in ("constant", "decay"))
+    tempered = distil(box_type=box_type, alpha_schedule="tempered")
+    if box_type == "black":
+        assert equal_weights(tempered, constant)
+    else:
+        assert all(line["alpha"] == 0.175 for line in lines(tempered, "loss"))
+        assert all(line["loss"] == pytest.approx(weighted(line, 0.175, 0.825)) for line in lines(tempered, "loss"))
     of_true_texts = 4 if box_type == "black" else 0
     assert both.metrics["train"]["steps"] == alone.metrics["train"]["steps"] + of_true_texts
 

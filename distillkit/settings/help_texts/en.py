@@ -228,7 +228,7 @@ TEXTS = {
     ),
     "alpha_schedule": HelpText(
         what="how the weight of the teacher changes over the training",
-        effect="`constant`: it stays. `decay`: alpha falls linearly to 0 and beta rises to 1, so that the training ends on the true texts.",
+        effect="`constant`: it stays. `decay`: alpha falls linearly to 0 and beta rises to 1, so that the training ends on the true texts. `tempered`: alpha is divided by the square of the temperature, and beta gets the rest. The loss multiplies the soft term by that square, which makes the teacher four times as strong at temperature 2, and nine times at 3, as alpha says; this takes it off again.",
         choose="`constant`; `decay` where the student ends up less sure of the text than it should be.",
         example="distillkit distill --alpha 0.7 --alpha-schedule decay",
     ),

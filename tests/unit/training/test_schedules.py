@@ -46,9 +46,13 @@ class Guided:
 
 
 @pytest.mark.parametrize("step", range(6))
+@pytest.mark.parametrize("schedule", ["constant", "decay", "tempered"])
 @pytest.mark.parametrize("divergence", ["forward-kl", "jsd", "taid"])
-def test_the_loss_of_each_step(divergence: str, step: int) -> None:
-    config = Parameters(temperature=3.0, alpha=0.8, beta=0.2, divergence=divergence, **BOTH)
+def test_the_loss_of_each_step(divergence: str, schedule: str, step: int) -> None:
+    config = Parameters(
+        temperature=3.0, alpha=0.8, beta=0.2, divergence=divergence, temperature_schedule="anneal",
+        alpha_schedule=schedule,  # type: ignore[arg-type]
+    )  # fmt: skip
     generator = torch.Generator().manual_seed(step)
     logits = torch.randn(2, 7, V, dtype=torch.float64, generator=generator).requires_grad_()
     rows = [
@@ -62,7 +66,9 @@ def test_the_loss_of_each_step(divergence: str, step: int) -> None:
     objective = objective_of(Guided(guided, values), config)
 
     fraction = step / 5
-    tau, alpha, beta = 3 - 2 * fraction, 0.8 * (1 - fraction), 0.2 + 0.8 * fraction
+    tau = 3 - 2 * fraction
+    alpha = {"constant": 0.8, "decay": 0.8 * (1 - fraction), "tempered": 0.8 / tau**2}[schedule]
+    beta = 1 - alpha
     assert training_fraction(step, 6) == pytest.approx(fraction)
     assert Course.of(config).weights(0.8, 0.2, training_fraction(step, 6)) == pytest.approx((alpha, beta))
     weights = Course.of(config).weights(0.8, 0.2, training_fraction(step, 6))
@@ -88,9 +94,10 @@ def test_the_fraction_of_a_training() -> None:
 
 @pytest.mark.parametrize("alpha", [0.3, 0.7, 1.0])
 def test_the_weights_add_up_to_one_at_all_times(alpha: float) -> None:
-    course = Course(decays=True)
-    found = [course.weights(alpha, 1 - alpha, step / 10) for step in range(11)]
-    assert [sum(pair) for pair in found] == pytest.approx([1] * 11)
+    courses = [Course(2.0, anneals=True, tempered=True), Course(decays=True)]
+    for course in courses:
+        found = [course.weights(alpha, 1 - alpha, step / 10) for step in range(11)]
+        assert [sum(pair) for pair in found] == pytest.approx([1] * 11)
     assert found[0] == (alpha, 1 - alpha)
     assert found[-1] == (0, 1)
     assert [pair[0] for pair in found] == sorted((pair[0] for pair in found), reverse=True)
@@ -108,6 +115,14 @@ def test_the_weights_add_up_to_one_at_all_times(alpha: float) -> None:
         # There is nothing to change where the teacher has no part.
         ({**BOTH, "alpha": 0.0, "beta": 1.0}, {}),
         ({"temperature_schedule": "anneal", "temperature": 4.0}, {"temperature": 2.5}),
+        ({"alpha_schedule": "tempered"}, {"alpha": 0.175}),
+        ({"alpha_schedule": "tempered", "temperature_schedule": "anneal"}, {"alpha": 0.7 / 2.25, "temperature": 1.5}),
+        # There is no factor to take off, or none above 1.
+        ({"alpha_schedule": "tempered", "temperature": 1.0}, {}),
+        ({"alpha_schedule": "tempered", "temperature": 0.5}, {}),
+        ({"alpha_schedule": "tempered", "alignment": "uld"}, {}),
+        ({"alpha_schedule": "tempered", "alignment": "alm"}, {}),
+        ({"alpha_schedule": "tempered", "box_type": "black"}, {}),
         # Below 1, which only --allow-out-of-range admits, it rises to 1.
         ({"temperature_schedule": "anneal", "temperature": 0.5}, {"temperature": 0.75}),
     ],
