@@ -40,13 +40,17 @@ def anneals(values: Values) -> bool:
 
 
 def is_tempered(values: Values) -> bool:
-    """Whether the factor τ² of the soft term is taken off its weight again; only a divergence has it."""
-    return has_divergence(values) and values["alpha_schedule"] == "tempered" and values["temperature"] > 1
+    """Whether the factor τ² of the soft term is taken off its weight again: only a divergence has it, and where beta is 0
+    there is nothing that the teacher is weighed against."""
+    return values["alpha_schedule"] == "tempered" and _can_be_tempered(values)
+
+
+def _can_be_tempered(values: Values) -> bool:
+    return has_divergence(values) and values["temperature"] > 1 and 0 < values["alpha"] < 1
 
 
 def _alpha_is_scheduled(values: Values) -> bool:
-    softened = has_divergence(values) and values["temperature"] > 1
-    return values["alpha"] > 0 and (values["alpha_schedule"] != "tempered" or softened)
+    return values["alpha"] > 0 and (values["alpha_schedule"] != "tempered" or _can_be_tempered(values))
 
 
 def sparse_problem(values: Values) -> str | None:
@@ -77,7 +81,8 @@ FALLING_TEMPERATURE = Use(
     lambda values: is_softened(values) and values["temperature"] != 1,
 )
 SCHEDULED_ALPHA = Use(
-    "trainings with an alpha above 0 (tempered: in white box with alignment auto, bpm or strict, at a temperature above 1)",
+    "trainings with an alpha above 0 (tempered: below 1 too, in white box with alignment auto, bpm or strict, at a temperature "
+    "above 1)",
     _alpha_is_scheduled,
 )
 BYTE_PREFIXES = Use(

@@ -120,6 +120,8 @@ def test_the_weights_add_up_to_one_at_all_times(alpha: float) -> None:
         # There is no factor to take off, or none above 1.
         ({"alpha_schedule": "tempered", "temperature": 1.0}, {}),
         ({"alpha_schedule": "tempered", "temperature": 0.5}, {}),
+        # Whoever wants the teacher alone gets it.
+        ({"alpha_schedule": "tempered", "alpha": 1.0, "beta": 0.0}, {}),
         ({"alpha_schedule": "tempered", "alignment": "uld"}, {}),
         ({"alpha_schedule": "tempered", "alignment": "alm"}, {}),
         ({"alpha_schedule": "tempered", "box_type": "black"}, {}),
