@@ -12,7 +12,6 @@ from tiny_models import save_model_folder, tiny_model, tiny_tokenizer
 
 from distillkit.console import Console
 from distillkit.device.precision import choose_compute
-from distillkit.errors import UsageError
 from distillkit.models.block_chain import BlockChain, boundary_states
 from distillkit.models.layer_scores import influence
 from distillkit.models.loading import load_model
