@@ -23,7 +23,7 @@ from distillkit.models.safetensors_reader import StoredWeights
 from distillkit.models.shape import ModelShape, model_shape
 from distillkit.run.context import TrainingContext
 from distillkit.run.directory import RunDirectory
-from distillkit.run.pair import START, ModelPair
+from distillkit.run.pair import START, ModelPair, settled_reference
 from distillkit.settings.parameters import Parameters
 from distillkit.silence_libraries import silence_hub
 from distillkit.storage import free_disk_bytes, read_json
@@ -83,6 +83,7 @@ def find_models(config: Parameters, folder: Path) -> PlannedModels:
     teacher_reference, student_reference = parse_teacher_reference(config), parse_student_reference(config)
     teacher = _find(teacher_reference)
     teacher_shape = _shape(teacher)
+    student_reference = _settled(student_reference, folder / "data" / "models.json")
     if student_reference.kind == "pruned-teacher":
         student = LocatedModel(student_reference, teacher.folder) if teacher is not None else None
         shape = _shape_in(folder / "data" / START)
@@ -91,6 +92,13 @@ def find_models(config: Parameters, folder: Path) -> PlannedModels:
         return PlannedModels(teacher, student, teacher_shape, shape)
     student = _find(student_reference)
     return PlannedModels(teacher, student, teacher_shape, _shape(student))
+
+
+def _settled(reference: ModelReference, record: Path) -> ModelReference:
+    """`teacher:auto` as the shape that was chosen, where that has been done."""
+    with contextlib.suppress(DistillkitError, OSError, ValueError, KeyError, TypeError):
+        return settled_reference(reference, str(read_json(record)["student"]["reference"]))
+    return reference
 
 
 def _shape(located: LocatedModel | None) -> ModelShape | None:

@@ -29,6 +29,7 @@ from distillkit.dry_run.inputs import (
 from distillkit.dry_run.memory_model import memory_bytes
 from distillkit.dry_run.time_model import Work, phase_seconds
 from distillkit.errors import DistillkitError
+from distillkit.models.references import parse_student_reference
 from distillkit.run.context import learns_both_texts
 from distillkit.settings.parameters import Parameters
 from distillkit.settings.resolve import ResolvedConfig
@@ -81,8 +82,13 @@ def show_plan(resolved: ResolvedConfig, folder: Path, planned: Sequence[tuple[st
     shown = {
         name: value for name, value in estimate.items() if name != "phases" and not (value is None and name in optional)
     }
-    rows = [(name.replace("_", " "), _words(name, value)) for name, value in shown.items()]
-    rows += [(f"time of {name}", _words("_seconds", value)) for name, value in (estimate["phases"] or {}).items()]
+    unknown = "unknown before the model is here"
+    if estimate["teacher_parameters"] is not None and parse_student_reference(config).automatic:
+        unknown = f"unknown before prepare-data has chosen the shape: at most {config.target_parameters:,} parameters"
+    rows = [(name.replace("_", " "), _words(name, value, unknown)) for name, value in shown.items()]
+    rows += [
+        (f"time of {name}", _words("_seconds", value, unknown)) for name, value in (estimate["phases"] or {}).items()
+    ]
     console.table("Estimate", ["what", "how much"], rows, to_stdout=True)
     console.info(f"nothing was changed; without --dry-run this goes to {folder}")
     console.json(
@@ -94,9 +100,9 @@ def show_plan(resolved: ResolvedConfig, folder: Path, planned: Sequence[tuple[st
     )  # fmt: skip
 
 
-def _words(name: str, value: Any) -> str:
+def _words(name: str, value: Any, unknown: str) -> str:
     if value is None:
-        return "unknown before the model is here"
+        return unknown
     if name.endswith("_bytes"):
         return format_bytes(value)
     if name.endswith("_seconds"):

@@ -112,7 +112,8 @@ def _cutting(
     config: Parameters, compute: Compute, teacher: ModelShape, student: ModelShape, amounts: Amounts, hashing: float
 ) -> float:
     """Choosing the layers of a student that is cut from the teacher, and fitting them (`teachers.cut_student`)."""
-    named = not isinstance(parse_student_reference(config).layers, int)
+    reference = parse_student_reference(config)
+    named = not (isinstance(reference.layers, int) or reference.automatic)
     way = "even" if named else config.layer_choice
     each = microbenchmarks.forward_per_token(teacher, compute.teacher, compute, amounts.length)
     products, element_wise = microbenchmarks.loss_seconds(teacher.vocabulary, teacher.width, compute)

@@ -44,6 +44,8 @@ from distillkit.storage import (
 )
 
 LATEST = "latest"
+# In shapes/: the students of the race, as they are cut.
+STARTS = "starts"
 CONFIG_FILE = "config.yaml"
 # How the inputs of a stage name the result of an earlier one.
 RESULT_OF = "result of "
@@ -84,6 +86,11 @@ class RunDirectory:
     @property
     def tuning(self) -> Path:
         return self.path / "tune"
+
+    @property
+    def shapes(self) -> Path:
+        """The race that gave the student `teacher:auto` its shape."""
+        return self.path / "shapes"
 
     @property
     def best_student(self) -> Path:
@@ -221,7 +228,7 @@ class RunDirectory:
         """
         control = (self.control, self.control / "checkpoints", self.control / "student")
         own = (self.path, self.teacher, self.teacher / "checkpoints", self.checkpoints, self.student, self.plots)
-        folders = (*own, self.tuning, *control)
+        folders = (*own, self.tuning, self.shapes, self.shapes / STARTS, *control)
         return [path for folder in folders for path in remove_leftovers(folder)]
 
     def record(self, stage: str) -> StageRecord | None:

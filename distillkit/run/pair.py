@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,12 @@ from distillkit.models.loading import (
     weight_files,
 )
 from distillkit.models.plain_folder import has_adapter
-from distillkit.models.references import parse_reference, parse_student_reference, parse_teacher_reference
+from distillkit.models.references import (
+    ModelReference,
+    parse_reference,
+    parse_student_reference,
+    parse_teacher_reference,
+)
 from distillkit.models.requirements import libraries_for_files
 from distillkit.models.safetensors_reader import StoredWeights
 from distillkit.models.shape import model_shape
@@ -45,7 +50,8 @@ class ModelPair:
 
     Attributes:
         teacher: where the teacher lies.
-        student: where the student lies; the teacher's place for "the teacher with N layers kept".
+        student: where the student lies; the teacher's place for "the teacher with N layers kept". `teacher:auto` becomes the
+            shape that was chosen once the data are prepared.
         student_reference: as given, which says how the student is made.
         same_tokenizer: known once the data are prepared.
         missing_rows: the tokens of each model that its embedding has no row for, known with the text encoders.
@@ -87,6 +93,7 @@ class ModelPair:
             KeyError: it is not of this form.
         """
         student = recorded["student"]
+        self.student = replace(self.student, reference=settled_reference(self.student.reference, student["reference"]))
         self.student_rows, self.layers = student.get("rows"), student.get("layers")
         start = student.get("start")
         self.start = None if start is None else data / start
@@ -254,6 +261,7 @@ def open_pair(config: Parameters, run: RunDirectory, console: Console) -> ModelP
     """
     pair = locate_pair(config, console)
     recorded = json.loads((run.data / "models.json").read_text(encoding="utf-8"))
+    pair.take_record(recorded, run.data)
     for role, located in (("teacher", pair.teacher), ("student", pair.student)):
         if located.fingerprint() != recorded[role]["fingerprint"]:
             raise PreconditionError(
@@ -262,8 +270,20 @@ def open_pair(config: Parameters, run: RunDirectory, console: Console) -> ModelP
             )
     stats = json.loads((run.data / "stats.json").read_text(encoding="utf-8"))
     pair.take_from(stats)
-    pair.take_record(recorded, run.data)
     return pair
+
+
+def settled_reference(reference: ModelReference, recorded: str) -> ModelReference:
+    """The student as it was settled when the data were prepared: `teacher:auto` has become one shape since.
+
+    Args:
+        reference: as the configuration names it.
+        recorded: how data/models.json names it.
+    """
+    if not reference.automatic:
+        return reference
+    settled = parse_reference(recorded, role="student")
+    return settled if settled.kind == reference.kind else reference
 
 
 def student_parameters(pair: ModelPair) -> int:

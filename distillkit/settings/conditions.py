@@ -112,7 +112,12 @@ def has_measured_layers(values: Values) -> bool:
     return is_cut(values) and sum(item.strip().isdigit() for item in items) < 2
 
 
+def is_automatic(values: Values) -> bool:
+    """Whether the shape of such a student is looked for."""
+    return is_cut(values) and _student(values).removeprefix("teacher:").strip() == "auto"
+
+
 CUT_STUDENT = Use("a student cut from the teacher (teacher:N)", is_cut)
 MEASURED_LAYERS = Use("a student teacher:N, whose layers are not named", has_measured_layers)
-AUTOMATIC_CUT = Use("the student teacher:auto", lambda values: _student(values) == "teacher:auto")
+AUTOMATIC_CUT = Use("the student teacher:auto", is_automatic)
 TEACHER_IN_WHITE_BOX = Use("white box with alpha above 0", lambda values: is_white_box(values) and values["alpha"] > 0)

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from distillkit.errors import UsageError
-from distillkit.settings.conditions import TEACHER_IN_WHITE_BOX, anneals, is_white_box, needs_control, sparse_problem
+from distillkit.settings.conditions import (
+    TEACHER_IN_WHITE_BOX,
+    anneals,
+    is_automatic,
+    is_white_box,
+    needs_control,
+    sparse_problem,
+)
 
 
 @dataclass(frozen=True)
@@ -120,11 +127,16 @@ CONFLICTS = (
 
 
 def check_conflicts(values: Mapping[str, Any]) -> None:
-    """Refuse a configuration whose settings exclude each other.
+    """Refuse a configuration whose settings exclude each other, or of which one needs another that is not given.
 
     Raises:
         UsageError: names the settings and what to give instead.
     """
+    if is_automatic(values) and values["target_parameters"] is None:
+        raise UsageError(
+            f"--student-model {values['student_model']} looks for the best shape of a size, and no size is given",
+            hint="add --target-parameters, such as --target-parameters 60M; or say the shape: teacher:10",
+        )
     for conflict in CONFLICTS:
         settings = conflict.settings(values)
         if settings is not None:

@@ -1,12 +1,14 @@
 """prepare-data: texts -> split -> the same bytes encoded for both models -> aligned rows.
 
 Writes data/train, data/validation, data/test (Arrow), data/stats.json and data/models.json; of a student that is cut from
-its teacher also data/cut.json and, where its layers are fitted to the teacher, data/start.
+its teacher also data/cut.json and, where its layers are fitted to the teacher, data/start; of `teacher:auto` also
+shapes/journal.jsonl.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from distillkit.data.text_encoder import TextEncoder
 from distillkit.device.memory import explained_memory_errors
 from distillkit.device.precision import choose_compute
 from distillkit.errors import UsageError
+from distillkit.models.references import parse_reference
 from distillkit.models.save_errors import plain_save_errors
 from distillkit.models.student_files import save_student
 from distillkit.reports.input_report import input_report
@@ -36,8 +39,9 @@ from distillkit.run.directory import RunDirectory
 from distillkit.run.pair import START, ModelPair, locate_pair
 from distillkit.settings.parameters import Parameters
 from distillkit.stages import StageResult
-from distillkit.storage import files_below, write_folder, write_json
+from distillkit.storage import explained_write_errors, files_below, remove_tree, write_folder, write_json
 from distillkit.teachers.cut_student import CutStudent, begin_cut_student
+from distillkit.tuning.shape_race import RaceTexts, ShapeRace
 
 # Below this the teacher reaches too little of the text to be worth its time.
 _LOW_COVERAGE = 0.5
@@ -50,6 +54,9 @@ def extra_inputs(config: Parameters, run: RunDirectory) -> dict[str, str]:
 
 def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch: bool = False) -> StageResult:
     """Locate the models (downloading them if need be), read the texts, build the examples."""
+    if from_scratch:
+        with explained_write_errors(run.shapes):
+            remove_tree(run.shapes)
     pair = locate_pair(config, console)
     encoders = pair.text_encoders(config, console)
     pair.check_rows_around(encoders, console)
@@ -113,7 +120,10 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
         _warn_of_low_coverage(stats["alignment"], console)
     report = input_report(stats)
     console.table("Input", ["", ""], report)
-    cut = _cut_student(pair, config, run, examples["train"], console)
+    race, cut = None, None
+    if pair.student.reference.kind == "pruned-teacher":
+        with explained_memory_errors():
+            race, cut = _cut_student(pair, config, run, examples, stats, console)
 
     def fill(folder: Path) -> None:
         for part, built in examples.items():
@@ -127,6 +137,10 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
     tokens = sum(example.student_tokens + example.teacher_tokens for built in examples.values() for example in built)
     text = sum(example.bytes for built in examples.values() for example in built)
     write_folder(run.data, fill, text + 4 * tokens + (0 if cut is None else cut.weight_bytes))
+    outputs = files_below(run.data)
+    if race is not None:
+        race.tidy()
+        outputs.append(race.journal.path)
     run.manifest.models = pair.record()
     train = stats["splits"]["train"]
     kind = "same tokenizer" if same else "different tokenizers"
@@ -139,25 +153,42 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
         "same_tokenizer": same,
         "input_report": dict(report),
         **({} if cut is None else {"cut": cut.figures()}),
+        **({"shapes": stats["shapes"]} if "shapes" in stats else {}),
     }
-    return StageResult(files_below(run.data), metrics | {"alignment": stats.get("alignment")}, summary)
+    return StageResult(outputs, metrics | {"alignment": stats.get("alignment")}, summary)
 
 
 def _cut_student(
-    pair: ModelPair, config: Parameters, run: RunDirectory, training: Sequence[Example], console: Console
-) -> CutStudent | None:
-    """How a student that is cut from the teacher begins, told to the pair; None for any other student."""
-    if pair.student.reference.kind != "pruned-teacher":
-        return None
+    pair: ModelPair,
+    config: Parameters,
+    run: RunDirectory,
+    examples: dict[str, list[Example]],
+    stats: dict[str, Any],
+    console: Console,
+) -> tuple[ShapeRace | None, CutStudent]:
+    """How a student that is cut from the teacher begins, told to the pair; of `teacher:auto` also the race that gave it its
+    shape, which is added to `stats`."""
+    training = examples["train"]
     texts = [example.teacher_ids for example in training]
     rate = sum(example.teacher_tokens for example in training) / sum(example.bytes for example in training)
-    with explained_memory_errors():
-        cut = begin_cut_student(pair, config, choose_compute(config), texts, rate, console)
+
+    def cut_into(cut_pair: ModelPair) -> CutStudent:
+        return begin_cut_student(cut_pair, config, choose_compute(config), texts, rate, console)
+
+    race = None
+    if pair.student.reference.automatic:
+        raced = RaceTexts({part: examples[part] for part in ("train", "validation")}, stats)
+        race = ShapeRace(pair, config, run, raced, cut_into, console)
+        choice, cut = race.winner()
+        pair.student = replace(pair.student, reference=parse_reference(choice.winner.shape.reference, role="student"))
+        stats["shapes"] = choice.record()
+    else:
+        cut = cut_into(pair)
     pair.layers, pair.start = cut.layers, None if cut.model is None else run.data / START
     for remark in cut.remarks:
         console.warn(remark)
     console.info(cut.summary())
-    return cut
+    return race, cut
 
 
 def _write_start(folder: Path, cut: CutStudent, pair: ModelPair) -> None:

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from distillkit.console import Console
 from distillkit.device.malloc import trim_heap
 from distillkit.device.precision import Compute, autocasting
-from distillkit.errors import UsageError
 from distillkit.interrupts import check_interrupted
 from distillkit.models.block_chain import BlockChain, NotAChainError, boundary_states, mean_loss
 from distillkit.models.fitted_start import LayerFit, fit_to_teacher, target_places
@@ -150,7 +149,7 @@ def begin_cut_student(
     """Choose the layers of the student, and fit them.
 
     Args:
-        pair: its student is cut from its teacher.
+        pair: its student is cut from its teacher, in a shape that is known (not `teacher:auto`).
         texts: the training part, as the teacher reads it.
         tokens_per_byte: of them, by which losses are told in bits per byte.
 
@@ -160,8 +159,6 @@ def begin_cut_student(
     """
     began = time.monotonic()
     reference = pair.student.reference
-    if reference.automatic:
-        raise UsageError(f"{reference.text!r}: its shape is not known", hint="use teacher:N")
     drawn = CutTexts.drawn(texts, config.seed)
     fitting = config.student_start == "fitted"
     losses: dict[str, float | None] = {"teacher": None, "cut": None, "fitted": None}

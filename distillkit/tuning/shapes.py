@@ -32,7 +32,7 @@ CANDIDATES = 6
 GROWTH = 2.0
 _RUNGS = 3
 # The score of a shape as it is cut, in the journal: a trial without texts.
-_UNTRAINED = Amount(0, 0)
+UNTRAINED = Amount(0, 0)
 
 
 @dataclass(frozen=True)
@@ -233,9 +233,9 @@ def _rank(standing: Standing) -> tuple[bool, int, float, float]:
 
 
 def _scored(shape: Shape, journal: Journal, score: Callable[[Shape], float]) -> float:
-    known = journal.trial(shape.as_settings(), _UNTRAINED)
+    known = journal.trial(shape.as_settings(), UNTRAINED)
     if known is None:
-        known = _timed(shape, _UNTRAINED, lambda: score(shape))
+        known = _timed(shape, UNTRAINED, lambda: score(shape))
         journal.add_trial(known)
     return known.score
 

@@ -423,6 +423,19 @@ def test_layer_choice(distil: Distil, deep_teacher: Path) -> None:
     assert 2 not in found["perplexity"] or len(found["perplexity"]) == 4
 
 
+def test_target_parameters(distil: Distil, deep_teacher: Path) -> None:
+    """The student gets as large as it may be; more than the teacher's own number is refused."""
+    counts = {}
+    for target in (60_000, 75_000):
+        result = distil(teacher_model_path=deep_teacher, student_model="teacher:auto", target_parameters=target)
+        counts[target] = sum(value.numel() for value in weights(result).values())
+        assert 0.85 * target <= counts[target] <= target
+        assert read(result.run_directory / "data" / "cut.json")["shapes"]["target_parameters"] == target
+    assert counts[60_000] < counts[75_000]
+    with pytest.raises(UsageError, match="the teacher itself has"):
+        distil(teacher_model_path=deep_teacher, student_model="teacher:auto", target_parameters=1_000_000)
+
+
 def test_student_start(distil: Distil, deep_teacher: Path) -> None:
     runs = {
         start: distil(
