@@ -124,7 +124,8 @@ def student_config(saved: dict[str, Any], origin: Path, model: Any, trust_remote
     # What the origin leaves to be derived (Llama's size of a head, from the hidden size) may now be derived otherwise.
     with silence_transformers():
         again = type(model.config).from_dict(plain_config(written))
-    _update(written, _as_json(again), after, aliases)
+    derived = {name: value for name, value in after.items() if name not in written}
+    _update(written, _as_json(again), derived, aliases)
     _set_formats(written, str(next(model.parameters()).dtype).removeprefix("torch."))
     own = type(model).__name__
     if own not in (written.get("architectures") or ()):

@@ -33,13 +33,13 @@ class DistillResult:
     teacher: dict[str, Any] | None = None
     before: dict[str, Any] | None = None
     after: dict[str, Any] | None = None
-    tuned_teacher: dict[str, Any] | None = None
     gap_closed: float | None = None
     gain: dict[str, Any] | None = None
     verdict: str | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
     control: dict[str, Any] | None = None
     teacher_gain: dict[str, Any] | None = None
+    tuned_teacher: dict[str, Any] | None = None
     advice: str = ""
 
     def as_dict(self) -> dict[str, Any]:

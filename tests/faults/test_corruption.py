@@ -80,9 +80,9 @@ def every_byte(content: bytes, most: int, seed: int = 0) -> Iterator[bytes]:
 
 # --- runs ------------------------------------------------------------------------------------------------------------
 
-SWITCHES = ("--no-cuda", "--no-save-plot", "--no-install-deps", "--allow-out-of-range", "--quiet")
+SWITCHES = ("--no-control", "--no-cuda", "--no-save-plot", "--no-install-deps", "--allow-out-of-range", "--quiet")
 VALUES = {
-    "control": False, "sample_size": 12, "max_length": 40, "held_out_size": 4, "batch_size": 2, "epochs": 1, "checkpoint_interval": 2,
+    "sample_size": 12, "max_length": 40, "held_out_size": 4, "batch_size": 2, "epochs": 1, "checkpoint_interval": 2,
     "learning_rate": 2e-3, "precision": "fp32",
 }  # fmt: skip
 

@@ -144,7 +144,7 @@ PLACES: dict[str, list[tuple[str, str, int]]] = {
     ],
     "cut": [
         ("prepare-data", "distillkit.models.layer_scores:mean_loss", 3),
-        ("prepare-data", "distillkit.models.fitted_start:_add", 1),
+        ("prepare-data", "distillkit.models.fitted_start:add_to", 1),
         ("prepare-data", "distillkit.stages.prepare_data:save_student", 1),
         ("distill", "distillkit.training.trainer:DistillTrainer.compute_loss", 3),
     ],

@@ -365,7 +365,7 @@ def test_without_alpha_the_teacher_is_never_loaded(
 ) -> None:
     loaded = []
 
-    def load_teacher(self: ModelPair, *arguments: Any) -> nn.Module:
+    def load_teacher(self: ModelPair, *arguments: Any, **named: Any) -> nn.Module:
         loaded.append(self.teacher)
         return load_model(self.teacher, dtype=torch.float32, console=Console(quiet=True))
 
