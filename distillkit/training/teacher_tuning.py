@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import set_seed
+from transformers import TrainerState, set_seed
 
 from distillkit.data.batching import DistillationCollator
 from distillkit.data.examples import load_examples
@@ -204,8 +204,12 @@ class TeacherTuning:
                 role="teacher",
                 remedy=_REMEDY,
             )
-            with silence_transformers():
-                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            if checkpoint is not None and resumed_step >= self.steps:
+                # In the middle of an epoch the Trainer would go on to its end.
+                trainer.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+            else:
+                with silence_transformers():
+                    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         raise_if_stopped(trainer)
         return self._figures(trainer)
 
