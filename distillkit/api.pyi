@@ -42,7 +42,7 @@ def distill_models(
     target_parameters: int | None = None,
     tune_teacher: int = 0,
     temperature_schedule: Literal["constant", "anneal"] = "constant",
-    alpha_schedule: Literal["constant", "decay", "tempered"] = "constant",
+    alpha_schedule: Literal["constant", "decay", "tempered"] = "tempered",
     text_column: str | None = None,
     bad_rows: Literal["skip", "skip-all", "stop"] = "skip",
     encoding: str | None = None,

@@ -191,7 +191,7 @@ class Parameters:
         "constant", "advanced", affects="distill", used_by=conditions.FALLING_TEMPERATURE
     )
     alpha_schedule: AlphaSchedule = parameter(
-        "constant", "advanced", affects="distill", used_by=conditions.SCHEDULED_ALPHA
+        "tempered", "advanced", affects="distill", used_by=conditions.SCHEDULED_ALPHA
     )
     text_column: str | None = parameter(None, "advanced", affects="prepare-data", examples=("text", "body"))
     bad_rows: BadRowPolicy = parameter("skip", "advanced", affects="prepare-data")

@@ -168,12 +168,13 @@ def weighted(line: dict[str, Any], alpha: float, beta: float) -> float:
 
 
 def test_alpha(distil: Distil, base: Any) -> None:
-    assert first(base)["loss"] == pytest.approx(weighted(first(base), 0.7, 0.3), rel=1e-5)
-    result = distil(alpha=0.2)
+    assert first(base)["loss"] == pytest.approx(weighted(first(base), 0.7 / 4, 1 - 0.7 / 4), rel=1e-5)
+    plain, result = (distil(alpha=alpha, temperature=1.0) for alpha in (0.7, 0.2))
+    assert first(plain)["loss"] == pytest.approx(weighted(first(plain), 0.7, 0.3), rel=1e-5)
     assert manifest(result)["config"]["beta"] == 0.8
     assert manifest(result)["sources"]["beta"] == "derived (1 - alpha)"
-    assert first(result)["loss"] == pytest.approx(weighted(first(base), 0.2, 0.8), rel=1e-5)
-    assert not equal_weights(result, base)
+    assert first(result)["loss"] == pytest.approx(weighted(first(plain), 0.2, 0.8), rel=1e-5)
+    assert not equal_weights(result, plain)
     without = distil(alpha=0.0)
     assert "teacher_pass" not in without.metrics
 
@@ -477,7 +478,9 @@ def test_temperature_schedule(
     assert not any("temperature" in line for line in lines(base, "loss"))
     assert first(falling)["loss"] == pytest.approx(first(base)["loss"], rel=1e-6)
     assert not equal_weights(falling, base)
-    assert all(line["loss"] == pytest.approx(weighted(line, 0.7, 0.3)) for line in lines(falling, "loss"))
+    for line in lines(falling, "loss"):
+        assert line["alpha"] == pytest.approx(0.7 / line["temperature"] ** 2, abs=1e-5)
+        assert line["loss"] == pytest.approx(weighted(line, line["alpha"], 1 - line["alpha"]), rel=1e-4)
     # The last step is one at temperature 1, from where the others have led; a temperature of 1 has nowhere to fall.
     ones = [distil(temperature=1.0, temperature_schedule=kind) for kind in ("anneal", "constant")]
     assert equal_weights(*ones)
@@ -917,10 +920,11 @@ def test_the_hint_about_the_temperature(
     distil: Distil, pair: SimpleNamespace, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for settings, hinted in (
-        ({}, True),
-        ({"temperature": 1.0}, False),
-        ({"alignment": "strict"}, False),
-        ({"student_model_path": pair.student}, False),
+        ({"alpha_schedule": "constant"}, True),
+        ({}, False),
+        ({"alpha_schedule": "constant", "temperature": 1.0}, False),
+        ({"alpha_schedule": "constant", "alignment": "strict"}, False),
+        ({"alpha_schedule": "constant", "student_model_path": pair.student}, False),
     ):
         distil(**({"student_model_path": pair.foreign_student, "quiet": False} | settings))
         assert ("--preset tuned" in " ".join(capsys.readouterr().err.split())) is hinted

@@ -68,7 +68,8 @@ def one_thread() -> Iterator[None]:
 class Setting:
     """Thirty-two examples of very different lengths, an objective for them, and untrained students."""
 
-    def __init__(self, kind: str, **settings: Any) -> None:
+    def __init__(self, kind: str, **changes: Any) -> None:
+        settings = {"alpha_schedule": "constant", **changes}
         other = kind.startswith("across tokenizers")
         student, teacher = tiny_tokenizer(384), tiny_tokenizer(300, bos="<s>") if other else tiny_tokenizer(384)
         encoders = [make_text_encoder(tokenizer, None, 64, needs_bytes=True) for tokenizer in (student, teacher)]

@@ -107,14 +107,15 @@ def test_the_weights_add_up_to_one_at_all_times(alpha: float) -> None:
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({}, {}),
+        ({}, {"alpha": 0.175}),
+        ({"alpha_schedule": "constant"}, {}),
         (BOTH, {"alpha": 0.35, "temperature": 1.5}),
         ({**BOTH, "temperature": 1.0}, {"alpha": 0.35}),
         ({**BOTH, "alignment": "alm"}, {"alpha": 0.35}),
         ({**BOTH, "box_type": "black"}, {"alpha": 0.35}),
         # There is nothing to change where the teacher has no part.
         ({**BOTH, "alpha": 0.0, "beta": 1.0}, {}),
-        ({"temperature_schedule": "anneal", "temperature": 4.0}, {"temperature": 2.5}),
+        ({"temperature_schedule": "anneal", "alpha_schedule": "constant", "temperature": 4.0}, {"temperature": 2.5}),
         ({"alpha_schedule": "tempered"}, {"alpha": 0.175}),
         ({"alpha_schedule": "tempered", "temperature_schedule": "anneal"}, {"alpha": 0.7 / 2.25, "temperature": 1.5}),
         # There is no factor to take off, or none above 1.
