@@ -22,6 +22,7 @@ from distillkit.evaluation.bits_per_byte import score
 from distillkit.evaluation.held_out import scored_texts
 from distillkit.interrupts import check_interrupted, pending
 from distillkit.run.context import TrainingContext
+from distillkit.settings.conditions import is_tempered
 from distillkit.silence_libraries import silence_transformers
 from distillkit.storage import file_records, files_below, make_folder, records_problem
 from distillkit.teachers.protocol import TeacherSource
@@ -35,14 +36,14 @@ from distillkit.training.trainer import DistillTrainer, Progress
 
 
 def _hint(context: TrainingContext, source: TeacherSource | None) -> None:
-    """What the experiment in benchmarks/cross_tokenizer found; the defaults stay what they are."""
+    """What the experiment in benchmarks/cross_tokenizer found of weights that do not go by the temperature."""
     config = context.config
-    if source is None or context.pair.same_tokenizer or config.temperature <= 1:
+    if source is None or context.pair.same_tokenizer or config.temperature <= 1 or is_tempered(vars(config)):
         return
     if config.alignment in ("auto", "bpm"):
         context.console.info(
-            "hint: across tokenizers temperature 1 made better students in our measurements (docs/cross-tokenizer.md): "
-            "--temperature 1 --alpha 0.5, or --preset tuned"
+            f"hint: across tokenizers --alpha-schedule {config.alpha_schedule} made worse students than no teacher at this "
+            "temperature in our measurements (docs/cross-tokenizer.md): use --alpha-schedule tempered, or --preset tuned"
         )
 
 

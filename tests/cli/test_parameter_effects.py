@@ -821,6 +821,7 @@ def test_the_hint_about_the_temperature(
 ) -> None:
     for settings, hinted in (
         ({}, True),
+        ({"alpha_schedule": "tempered"}, False),
         ({"temperature": 1.0}, False),
         ({"alignment": "strict"}, False),
         ({"student_model_path": pair.student}, False),

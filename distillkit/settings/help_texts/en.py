@@ -74,7 +74,7 @@ TEXTS = {
     # --- distillation ---
     "temperature": HelpText(
         what="softens the probabilities of teacher and student before they are compared",
-        effect="At 1 they are compared as they are, and the likely tokens dominate. The higher it is, the more the teacher's opinion of unlikely tokens counts. The soft term is multiplied by its square, so that the balance with the hard term stays. It has no effect with `--box-type black`.",
+        effect="At 1 they are compared as they are, and the likely tokens dominate. The higher it is, the more the teacher's opinion of unlikely tokens counts. The loss multiplies the soft term by its square; `--alpha-schedule tempered` takes that out of the balance with the hard term again. It has no effect with `--box-type black`.",
         choose="3 to 5 passes on more of what the teacher knows, 2 to 3 is a balance, 1 to 2 is precise. If the tokenizers differ, compare with 1 as well.",
         example="distillkit distill --temperature 3.0",
     ),
@@ -223,14 +223,14 @@ TEXTS = {
     "temperature_schedule": HelpText(
         what="how the temperature changes over the training",
         effect="`constant`: it stays. `anneal`: it falls linearly from `temperature` to 1, so that the student ends on the teacher's own distributions.",
-        choose="`anneal` with a temperature above 1.",
+        choose="`constant`; `anneal` measured a little better in some trainings (benchmarks/cross_tokenizer), and cannot be combined with `--teacher-cache sparse`.",
         example="distillkit distill --temperature 2 --temperature-schedule anneal",
     ),
     "alpha_schedule": HelpText(
         what="how the weight of the teacher changes over the training",
-        effect="`constant`: it stays. `decay`: alpha falls linearly to 0 and beta rises to 1, so that the training ends on the true texts. `tempered`: alpha is divided by the square of the temperature, and beta gets the rest. The loss multiplies the soft term by that square, which makes the teacher four times as strong at temperature 2, and nine times at 3, as alpha says; this takes it off again.",
-        choose="`constant`; `decay` where the student ends up less sure of the text than it should be.",
-        example="distillkit distill --alpha 0.7 --alpha-schedule decay",
+        effect="`constant`: it stays. `decay`: alpha falls linearly to 0 and beta rises to 1, so that the training ends on the true texts. `tempered`: alpha is divided by the square of the temperature, and beta gets the rest. The loss multiplies the soft term by that square, which makes the teacher the stronger against the true text the higher the temperature is; this takes it off again. At alpha 1 it has no effect.",
+        choose="`tempered`, which measured best at temperatures above 1: with `constant` these harm the student across tokenizers (docs/cross-tokenizer.md). `constant` to compare with others' results.",
+        example="distillkit distill --alpha-schedule tempered",
     ),
     "text_column": HelpText(
         what="the column (or JSON key) that holds the text",
