@@ -140,7 +140,7 @@ class HostColumns:
 class DistillationCollator:
     """Examples to one batch.
 
-    Every example has `student_ids` and `first_target`; white box adds `cache_index` and `teacher_ids` (default: the
+    Every example has `student_ids` and `first_target` (a conversation `target_spans`); white box adds `cache_index` and `teacher_ids` (default: the
     student's), and where rows are paired the columns of `AlignedRows` (the row at r predicts token r + 1).
 
     What is returned, for B examples, T tokens after padding, N targets:
@@ -178,7 +178,7 @@ class DistillationCollator:
         mask = attention_mask(students, input_ids.shape[1])
         labels = input_ids.masked_fill(mask == 0, IGNORED)
         for index, example in enumerate(examples):
-            labels[index, : example["first_target"]] = IGNORED
+            _ignore_others(labels[index], example)
         rows, targets = target_rows(labels)
         batch: dict[str, Any] = {
             "input_ids": input_ids,
@@ -212,3 +212,15 @@ class DistillationCollator:
             "teacher_lengths": [len(ids) for ids in texts],
             "rows": AlignedBatch.of(examples, *widths) if self.aligned else None,
         }
+
+
+def _ignore_others(labels_T: torch.Tensor, example: Mapping[str, Any]) -> None:
+    """Leave only what is a target: `target_spans` where there are any, else everything from `first_target` on."""
+    spans = example.get("target_spans")
+    if spans is None:
+        labels_T[: example["first_target"]] = IGNORED
+        return
+    kept = torch.zeros_like(labels_T, dtype=torch.bool)
+    for begin, end in spans:
+        kept[begin:end] = True
+    labels_T[~kept] = IGNORED

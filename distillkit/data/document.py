@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from distillkit.data.conversation import Conversation
+
 
 @dataclass(frozen=True)
 class Document:
@@ -14,11 +16,13 @@ class Document:
         text: clean, not empty, LF line ends.
         origin: where it is from: "grimm.txt:120", "Salesforce/wikitext[train]:57", "python-docs:topics/assert".
         ends_text: True where the text ends with this document; False where a longer text was cut.
+        conversation: the turns, where the document is a conversation; `text` is then its canonical form.
     """
 
     text: str
     origin: str
     ends_text: bool = True
+    conversation: Conversation | None = None
 
 
 @dataclass

@@ -8,7 +8,8 @@ from typing import Any
 from distillkit.data.examples import ROW_COLUMNS
 
 Row = dict[str, Any]
-"""`id`, `student_ids`, `first_target`; white box: `teacher_ids`, `cache_index` and the columns of `AlignedRows`; black box:
+"""`id`, `student_ids`, `first_target`; of a conversation `target_spans`, the ranges [begin, end) of its tokens that are targets
+(absent: all from `first_target` on); white box: `teacher_ids`, `cache_index` and the columns of `AlignedRows`; black box:
 `teacher_text`, whether the text is the teacher's."""
 
 
