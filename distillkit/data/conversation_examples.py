@@ -163,7 +163,10 @@ class ConversationExampleBuilder:
                 continue
             if pair is not None:
                 return pair
-            texts = [item if item is None else item.text for item in self.texts.read([t.text for t in attempt], whole=not quiet)]
+            texts = [
+                item if item is None else item.text
+                for item in self.texts.read([t.text for t in attempt], whole=not quiet)
+            ]
             readable = [text for text in texts if text is not None]
             if len(readable) == len(attempt):
                 pair = self._paired([Turn(turn.role, text) for turn, text in zip(attempt, readable, strict=True)])
