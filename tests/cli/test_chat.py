@@ -20,7 +20,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture(scope="module")
 def trained(distil: Callable[..., Any]) -> Path:
-    return Path(distil(skip_demo=True).run_dir)
+    return Path(distil(skip_demo=True).run_directory)
 
 
 def test_a_pipe_gets_one_object_for_each_line(run_cli: Run, trained: Path) -> None:
@@ -52,27 +52,49 @@ def test_what_cannot_be_is_refused_in_one_line(run_cli: Run, trained: Path, tmp_
 
 def test_a_person_types_and_leaves(cli_env: Callable[..., dict[str, str]], trained: Path) -> None:
     command = [sys.executable, "-m", "distillkit", "chat", "--run", str(trained), "--new-tokens", "5"]
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=cli_env(), close_fds=True)
-    os.close(theirs)
-    seen = _until(ours, "> ")
-    os.write(ours, b"Where is it?\n")
-    seen = _until(ours, "> ", after=_until(ours, "Where is it?"))
-    os.write(ours, b"/reset\n")
-    _until(ours, "a new conversation")
-    _until(ours, "> ")
-    os.write(ours, b"/quit\n")
-    assert process.wait(timeout=120) == 0
-    assert "Traceback" not in seen
-    os.close(ours)
+    with _Terminal(command, cli_env()) as terminal:
+        terminal.until("/reset: begin a new conversation")
+        terminal.until("> ")
+        terminal.type("Where is it?")
+        terminal.until("> ")
+        terminal.type("/reset")
+        terminal.until("a new conversation")
+        terminal.until("> ")
+        terminal.type("/nothing")
+        terminal.until("/quit: end")
+        terminal.type("/quit")
+        assert terminal.process.wait(timeout=120) == 0
+        assert "Traceback" not in terminal.seen
 
 
-def _until(terminal: int, wanted: str, after: str = "", seconds: float = 180) -> str:
-    """What the terminal shows up to a text."""
-    seen, deadline = "", time.monotonic() + seconds
-    while wanted not in seen:
-        ready, _, _ = select.select([terminal], [], [], max(0.0, deadline - time.monotonic()))
-        if not ready:
-            raise AssertionError(f"no {wanted!r} in {seen!r} after {after!r}")
-        seen += os.read(terminal, 4096).decode("utf-8", "replace")
-    return seen
+class _Terminal:
+    """A process in a terminal of its own."""
+
+    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+        self.ours, theirs = pty.openpty()
+        self.process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+        os.close(theirs)
+        self.seen = self._unread = ""
+
+    def __enter__(self) -> _Terminal:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self.ours)
+
+    def type(self, line: str) -> None:
+        os.write(self.ours, f"{line}\n".encode())
+
+    def until(self, wanted: str, seconds: float = 180) -> None:
+        """Read on until the terminal has shown a text."""
+        deadline = time.monotonic() + seconds
+        while wanted not in self._unread:
+            ready, _, _ = select.select([self.ours], [], [], max(0.0, deadline - time.monotonic()))
+            if not ready:
+                raise AssertionError(f"no {wanted!r} in {self._unread!r}")
+            read = os.read(self.ours, 4096).decode("utf-8", "replace")
+            self.seen += read
+            self._unread += read
+        self._unread = self._unread.split(wanted, 1)[1]
