@@ -277,6 +277,11 @@ class Console:
         if not self.json_output:
             self._out.print(Text(sanitize(message)), soft_wrap=True)
 
+    def stream(self, piece: str) -> None:
+        """A part of a result for stdout, at once and without a line end of its own."""
+        self._out_stream.write(sanitize(piece))
+        self._out_stream.flush()
+
     def prose(self, message: str) -> None:
         """A sentence for stdout, for a terminal broken between words."""
         self.data(_wrapped(sanitize(message), self._out.width) if self._out.is_terminal else message)

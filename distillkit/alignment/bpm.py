@@ -117,6 +117,7 @@ class BytePrefixMap:
         first: FirstTokens | None = None,
         map_eos: bool = True,
         map_names: bool = False,
+        ends_of_turn: tuple[int, int] | None = None,
     ) -> BytePrefixMap:
         """Map every teacher token to the student's first token of its bytes.
 
@@ -128,6 +129,8 @@ class BytePrefixMap:
             teacher, student: the bytes of both vocabularies.
             first: the student's first token of a piece; default: the longest prefix.
             map_names: the texts' special tokens are read as tokens.
+            ends_of_turn: of conversations, the tokens that end an answer, the teacher's and the student's: the probability of
+                one is that of the other.
         """
         first = first or longest_prefix(student)
         student_ids = torch.from_numpy(first([piece or b"" for piece in teacher.pieces]))
@@ -138,6 +141,8 @@ class BytePrefixMap:
             for index, name in teacher.specials.items():
                 if name in by_name:
                     student_ids[index] = by_name[name]
+        if ends_of_turn is not None:
+            student_ids[ends_of_turn[0]] = ends_of_turn[1]
         return cls(student_ids, len(student), teacher, first)
 
     def to(self, device: torch.device) -> BytePrefixMap:

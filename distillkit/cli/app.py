@@ -144,6 +144,30 @@ for _stage, _spec in STAGES.items():
         _add_later_stage(_stage, _spec)
 
 
+# --- commands on a trained run ----------------------------------------------------------------------------------------
+
+
+@command(app, "chat", options=("run", "output-dir"), output=("quiet", "debug"))
+def chat(
+    console: Console,
+    who: Annotated[str, typer.Option("--with", help="who answers: teacher, before or after")] = "after",
+    system: Annotated[str | None, typer.Option("--system", help="what the system says first")] = None,
+    temperature: Annotated[float, typer.Option("--temperature", help="0: always the likeliest token", min=0)] = 0.7,
+    top_p: Annotated[float, typer.Option("--top-p", help="the share of probability that is drawn from")] = 0.9,
+    new_tokens: Annotated[int, typer.Option("--new-tokens", help="an answer is cut off after so many", min=1)] = 512,
+    seed: Annotated[int, typer.Option("--seed", help="of the draws", min=0)] = 0,
+    json_lines: Annotated[bool, typer.Option("--json", help="one JSON object on a line for each answer")] = False,
+    *,
+    run: str | None,
+    output_dir: str,
+) -> None:
+    """Talk with a model of a run; through a pipe each line is a question."""
+    from distillkit.cli import chat as chatting
+
+    options = chatting.ChatOptions(who, system, temperature, top_p, new_tokens, seed, json_lines)
+    chatting.run_chat(options, console, run=run, output_dir=output_dir)
+
+
 # --- commands that only inform ----------------------------------------------------------------------------------------
 
 

@@ -36,6 +36,15 @@ class Conversation:
         """
         return "\n".join(json.dumps([turn.role, turn.text], ensure_ascii=False) for turn in self.turns)
 
+    @classmethod
+    def from_canonical(cls, text: str) -> Conversation:
+        """What `canonical` wrote.
+
+        Raises:
+            ValueError: it is none.
+        """
+        return cls(tuple(Turn(role, said) for role, said in map(json.loads, text.split("\n"))))
+
     @property
     def prompt(self) -> tuple[Turn, ...]:
         """What stands before the last turn of the assistant: what a teacher is asked to answer."""

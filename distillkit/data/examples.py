@@ -36,7 +36,12 @@ _ROOM = 4
 
 @dataclass
 class Example:
-    """One text or piece of a text, read by both models. Rows: the row at r predicts token r + 1."""
+    """One text or piece of a text, read by both models. Rows: the row at r predicts token r + 1.
+
+    Of a conversation `text` is the canonical form of its turns, `bytes` are those that are scored, the ids are the rendered
+    conversation in each model's template, and there are four lists more, of ranges of tokens [begin, end): what each model
+    is trained on, and what it is scored by. They are None for a text.
+    """
 
     document: int
     text: str
@@ -47,6 +52,10 @@ class Example:
     student_tokens: int
     teacher_tokens: int
     rows: AlignedRows | None = None
+    target_spans: Sequence[tuple[int, int]] | None = None
+    teacher_target_spans: Sequence[tuple[int, int]] | None = None
+    student_scored: Sequence[tuple[int, int]] | None = None
+    teacher_scored: Sequence[tuple[int, int]] | None = None
 
 
 @dataclass
@@ -105,7 +114,7 @@ class ExampleBuilder:
             room: dict[int, int] = {}
             cut = self._cut_all([document.text for document in documents[portion]])
             for number, texts in enumerate(cut, portion.start):
-                each = room[number] = _share(wanted, len(documents), number)
+                each = room[number] = share_of(wanted, len(documents), number)
                 last = len(texts) - 1
                 ends = documents[number].ends_text
                 pieces = [(number, text, ends and index == last) for index, text in enumerate(texts)]
@@ -224,7 +233,7 @@ class ExampleBuilder:
         )  # fmt: skip
 
 
-def _share(wanted: int, documents: int, number: int) -> int:
+def share_of(wanted: int, documents: int, number: int) -> int:
     """How many of `wanted` examples document `number` of so many is asked for; the shares differ by one at most, and
     where there are more documents than examples the first ones suffice."""
     if wanted <= documents:
@@ -256,6 +265,9 @@ def _reach(encodings: Sequence[Encoding], limits: Sequence[int], begin: int) -> 
 ROW_COLUMNS = ("student_rows", "teacher_rows", "skips", "end_rows", "end_skips")
 """The columns that pair the rows of the two models, as in `AlignedRows`; empty where both read the same tokens."""
 
+SPAN_COLUMNS = ("target_spans", "teacher_target_spans", "student_scored", "teacher_scored")
+"""The columns of a conversation's ranges of tokens, as in `Example`; null for a text."""
+
 _SCHEMA = pa.schema(
     [
         ("id", pa.int64()),
@@ -268,6 +280,7 @@ _SCHEMA = pa.schema(
         ("student_tokens", pa.int32()),
         ("teacher_tokens", pa.int32()),
         *((name, pa.list_(pa.int32())) for name in ROW_COLUMNS),
+        *((name, pa.list_(pa.list_(pa.int32()))) for name in SPAN_COLUMNS),
     ]
 )
 

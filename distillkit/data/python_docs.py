@@ -8,6 +8,7 @@ same for the same interpreter, and differ a little between Python versions.
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib
 import platform
 import re
@@ -16,6 +17,7 @@ import sysconfig
 from collections.abc import Iterator
 from inspect import cleandoc
 from pathlib import Path
+from typing import NamedTuple
 
 from distillkit.console import Console
 from distillkit.data.cleaning import clean_text, text_digest
@@ -49,23 +51,42 @@ def prose(text: str) -> str:
     return clean_text("\n\n".join(paragraph for paragraph in paragraphs if not _DOCTEST.match(paragraph)))
 
 
-def docstrings(source: bytes) -> Iterator[str]:
-    """The docstrings of a module, its classes and functions, in the order of the source; none if it is not Python."""
+class Documented(NamedTuple):
+    """A docstring, and what it is of.
+
+    Attributes:
+        kind: "module", "class" or "function".
+        name: inside its module, dotted; "" for the module itself.
+    """
+
+    kind: str
+    name: str
+    docstring: str
+
+
+def documented(source: bytes) -> Iterator[Documented]:
+    """A module, its classes and functions that have a docstring, in the order of the source; none if it is not Python."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError):
         return
-    nodes: list[ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef] = [tree]
+    nodes: list[tuple[str, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]] = [("", tree)]
     while nodes:
-        node = nodes.pop()
+        name, node = nodes.pop()
         docstring = ast.get_docstring(node, clean=False)
         if docstring and len(docstring) >= _SHORTEST_DOCSTRING:
-            yield cleandoc(docstring)
+            kind = {ast.Module: "module", ast.ClassDef: "class"}.get(type(node), "function")
+            yield Documented(kind, name, cleandoc(docstring))
         nodes.extend(
-            child
+            (f"{name}.{child.name}" if name else child.name, child)
             for child in reversed(node.body)
             if isinstance(child, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
         )
+
+
+def docstrings(source: bytes) -> Iterator[str]:
+    """The docstrings of `documented`."""
+    return (item.docstring for item in documented(source))
 
 
 def python_documents(section_bytes: int, notes: ReadingNotes, console: Console) -> Iterator[Document]:
@@ -80,22 +101,30 @@ def python_documents(section_bytes: int, notes: ReadingNotes, console: Console) 
         yield document
     if not yielded:
         notes.remark("this Python has no help topics: docstrings alone are used")
-    library = Path(sysconfig.get_path("stdlib"))
-    sources = sorted(_library_sources(library))
     seen: set[bytes] = set()
-    with console.progress("reading Python's documentation", total=len(sources), unit="modules") as progress:
-        for path in sources:
-            check_interrupted()
-            name = path.relative_to(library).with_suffix("").as_posix()
-            for document in _module_documents(path, name, section_bytes, seen):
-                yielded = True
-                yield document
-            progress.advance()
+    for name, source in library_modules(console):
+        for document in _module_documents(source, name, section_bytes, seen):
+            yielded = True
+            yield document
     if not yielded:
         raise PreconditionError(
             f"this Python ({sys.version.split()[0]}) carries neither help topics nor library sources",
             hint="give texts of your own with --dataset-path",
         )
+
+
+def library_modules(console: Console) -> Iterator[tuple[str, bytes]]:
+    """The modules of the standard library that have docstrings worth reading: "json/decoder", and the source."""
+    library = Path(sysconfig.get_path("stdlib"))
+    sources = sorted(_library_sources(library))
+    with console.progress("reading Python's documentation", total=len(sources), unit="modules") as progress:
+        for path in sources:
+            check_interrupted()
+            with contextlib.suppress(OSError):
+                source = path.read_bytes()
+                if source.count(b'"""') * _BYTES_PER_QUOTE >= len(source):
+                    yield path.relative_to(library).with_suffix("").as_posix(), source
+            progress.advance()
 
 
 def _topics(section_bytes: int) -> Iterator[Document]:
@@ -120,14 +149,8 @@ def _library_sources(folder: Path) -> Iterator[Path]:
             yield from _library_sources(entry)
 
 
-def _module_documents(path: Path, name: str, section_bytes: int, seen: set[bytes]) -> Iterator[Document]:
+def _module_documents(source: bytes, name: str, section_bytes: int, seen: set[bytes]) -> Iterator[Document]:
     """The docstrings of one module; those already `seen` elsewhere are left out."""
-    try:
-        source = path.read_bytes()
-    except OSError:
-        return
-    if source.count(b'"""') * _BYTES_PER_QUOTE < len(source):
-        return
     texts = []
     for docstring in docstrings(source):
         text = prose(docstring)

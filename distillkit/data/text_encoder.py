@@ -26,6 +26,7 @@ class TextEncoder:
         rows: of the model's embedding: higher ids cannot be read; None where every id of the tokenizer has a row.
         parse: a special token's name in a text is the token; else it is ordinary text.
         exact: the tokens have to spell a text byte for byte, because the other model's are compared with them.
+        end_of_turn: the token that ends an answer in conversations; None where texts are read.
     """
 
     tokenizer: Any
@@ -37,6 +38,12 @@ class TextEncoder:
     rows: int | None = None
     parse: bool = False
     exact: bool = True
+    end_of_turn: int | None = None
+
+    @property
+    def longest(self) -> int:
+        """How many tokens fit, those around a text counted."""
+        return self.limit + (self.start_id is not None) + (self.end_id is not None)
 
     def can_read(self, ids: Sequence[int]) -> bool:
         """Whether the model has a row for each of these tokens."""

@@ -30,30 +30,40 @@ from distillkit.interrupts import check_interrupted
 
 @dataclass(frozen=True)
 class ScoredText:
-    """One context of a model, and the range of its tokens that is scored.
+    """One context of a model, and the ranges of its tokens that are scored.
 
     Attributes:
         ids: what the model reads, start and end tokens included.
-        first, last: the tokens ids[first:last] are scored, each from all before it. `first` is at least 1: nothing
-            predicts the first token. Nothing is scored if `last` is not greater.
+        spans: the tokens ids[first:last] of each (first, last) are scored, each from all before it; ascending. `first` is at
+            least 1: nothing predicts the first token. Nothing is scored where `last` is not greater.
         bytes: UTF-8 bytes that the scored tokens spell.
         document: the document that the text is a piece of.
 
     Raises:
-        ValueError: the range lies outside the context, or bytes are counted without a token that spells them.
+        ValueError: a range lies outside the context, or bytes are counted without a token that spells them.
     """
 
     ids: Sequence[int]
-    first: int
-    last: int
+    spans: Sequence[tuple[int, int]]
     bytes: int
     document: int
 
     def __post_init__(self) -> None:
-        if self.first < 1 or self.last > len(self.ids) or self.bytes < 0:
-            raise ValueError(f"tokens {self.first} to {self.last} of {len(self.ids)} cannot be scored")
-        if self.bytes and self.last <= self.first:
+        for first, last in self.spans:
+            if first < 1 or last > len(self.ids):
+                raise ValueError(f"tokens {first} to {last} of {len(self.ids)} cannot be scored")
+        if self.bytes < 0 or (self.bytes and not self.tokens):
             raise ValueError(f"{self.bytes} bytes, but no token that spells them")
+
+    @property
+    def tokens(self) -> int:
+        """How many are scored."""
+        return sum(max(0, last - first) for first, last in self.spans)
+
+    @property
+    def read(self) -> Sequence[int]:
+        """What the model has to read: tokens after the last row in use change nothing before it."""
+        return self.ids[: max((last for first, last in self.spans if last > first), default=1) - 1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,8 +140,7 @@ def score(
         Interrupted: a signal arrived.
     """
     texts = list(texts)
-    # Tokens after the last row in use change nothing before it.
-    read = [text.ids[: text.last - 1] if text.last > text.first else () for text in texts]
+    read = [text.read for text in texts]
     nll = np.zeros(len(texts))
     scored = [index for index, ids in enumerate(read) if len(ids)]
     batches = batches_by_length([len(read[index]) for index in scored], batch_tokens or default_batch_tokens(model))
@@ -158,10 +167,11 @@ def _nll(logits_BTV: Tensor, texts: Sequence[ScoredText]) -> np.ndarray:
     width, columns = logits_BTV.shape[1:]
     rows, targets, owners = [], [], []
     for index, text in enumerate(texts):
-        # Row r predicts token r + 1.
-        rows.append(torch.arange(text.first - 1, text.last - 1) + index * width)
-        targets.append(torch.as_tensor(text.ids[text.first : text.last], dtype=torch.long))
-        owners.append(np.full(text.last - text.first, index))
+        for first, last in text.spans:
+            # Row r predicts token r + 1.
+            rows.append(torch.arange(first - 1, max(first, last) - 1) + index * width)
+            targets.append(torch.as_tensor(text.ids[first:last], dtype=torch.long))
+        owners.append(np.full(text.tokens, index))
     logits_NV, device = logits_BTV.flatten(0, 1), logits_BTV.device
     values: list[np.ndarray] = []
     chunk = rows_at_once(columns)
@@ -177,5 +187,5 @@ def _by_document(texts: Sequence[ScoredText], nll: np.ndarray) -> Scores:
     bytes_ = np.zeros(len(documents), dtype=np.int64)
     tokens = np.zeros(len(documents), dtype=np.int64)
     np.add.at(bytes_, where, np.array([text.bytes for text in texts], dtype=np.int64))
-    np.add.at(tokens, where, np.array([max(0, text.last - text.first) for text in texts], dtype=np.int64))
+    np.add.at(tokens, where, np.array([text.tokens for text in texts], dtype=np.int64))
     return Scores(documents, np.bincount(where, weights=nll, minlength=len(documents)), bytes_, tokens)

@@ -16,15 +16,21 @@ def scored_texts(examples: Iterable[Mapping[str, Any]], encoder: TextEncoder, si
 
     Every token of the text is scored; start and end tokens are not, so that models with and without them compare. A
     model that has no start token cannot predict a text's first token: that token and its bytes are left out for it.
+
+    Of a conversation the contents are scored of the turns that are trained on, the same bytes for both models; what the
+    templates write, end-of-turn tokens included, is not.
     """
     texts = []
     for example in examples:
-        ids, tokens = example[f"{side}_ids"], example[f"{side}_tokens"]
+        ids, tokens, spans = example[f"{side}_ids"], example[f"{side}_tokens"], example.get(f"{side}_scored")
+        if spans is not None:
+            texts.append(ScoredText(ids, [(begin, end) for begin, end in spans], example["bytes"], example["document"]))
+            continue
         first, size = 1, example["bytes"]
         if encoder.start_id is None:
             size -= _first_token_bytes(encoder, example["text"])
         last = tokens + (encoder.start_id is not None)
-        texts.append(ScoredText(ids=ids, first=first, last=last, bytes=size, document=example["document"]))
+        texts.append(ScoredText(ids, [(first, last)], bytes=size, document=example["document"]))
     return texts
 
 

@@ -272,7 +272,7 @@ def _paired_text(example: dict[str, Any], encoders: TextEncoders, same_tokenizer
     """A test text as both models read it, with the rows at which both predict the same."""
     if same_tokenizer:
         ids = example["student_ids"], example["teacher_ids"]
-        students, teachers = same_rows(len(ids[0]), len(ids[1]), encoders.start_shift)
+        students, teachers = same_rows(len(ids[0]), len(ids[1]), encoders.start_shift, example["target_spans"])
         ends = OwnEnds.of(encoders)
         if ends is not None and ends.parse and ends.move is not None and (ids[0][-1], ids[1][-1]) == ends.move[::-1]:
             # Inside these texts the teacher's end token stands for itself, at their end for the student's.

@@ -114,6 +114,9 @@ def sparse_key(context: TrainingContext, exact: CacheKey, rows: Sequence[Row]) -
         for name in ("first_target", *columns):
             values = np.atleast_1d(np.asarray(row[name], dtype="<i8"))
             digest.update(len(values).to_bytes(8, "little") + values.tobytes())
+        if "target_spans" in row:
+            spans = np.asarray(row["target_spans"], dtype="<i8").ravel()
+            digest.update(b"spans" + len(spans).to_bytes(8, "little") + spans.tobytes())
     pieces = hashlib.sha256(repr((table.pieces, table.leading_space, sorted(table.shadowed))).encode())
     facts: dict[str, Any] = {
         "fingerprint": exact.fingerprint,
@@ -134,6 +137,8 @@ def sparse_key(context: TrainingContext, exact: CacheKey, rows: Sequence[Row]) -
         facts["around"] = around
     if encoders.student.parse:
         facts["special_tokens"] = "parse"
+    if encoders.student.end_of_turn is not None and aligned:
+        facts["end_of_turn"] = [encoders.student.end_of_turn, encoders.teacher.end_of_turn]
     return SparseKey(exact.teacher, facts, tuple(len(row["student_ids"]) for row in rows))
 
 

@@ -214,7 +214,8 @@ def common_tokens(teacher: Teacher, encoders: TextEncoders) -> CommonTokens:
 
 
 def prefix_map_of(encoders: TextEncoders, first: FirstTokens | None = None) -> BytePrefixMap:
-    """The map from the teacher's tokens to the student's; special tokens go by their names where texts name them.
+    """The map from the teacher's tokens to the student's; special tokens go by their names where texts name them, and
+    the tokens that end an answer go together.
 
     Args:
         first: as for `BytePrefixMap.build`.
@@ -223,7 +224,11 @@ def prefix_map_of(encoders: TextEncoders, first: FirstTokens | None = None) -> B
         ValueError: a tokenizer's bytes are not known.
     """
     teacher, student = token_tables(encoders)
-    return BytePrefixMap.build(teacher, student, first=first, map_names=encoders.student.parse)
+    ours, theirs = encoders.student.end_of_turn, encoders.teacher.end_of_turn
+    return BytePrefixMap.build(
+        teacher, student, first=first, map_names=encoders.student.parse,
+        ends_of_turn=None if ours is None or theirs is None else (theirs, ours),
+    )  # fmt: skip
 
 
 class BytePrefix:

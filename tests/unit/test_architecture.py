@@ -34,7 +34,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "teachers",
         "training",
         "tuning",
-        "dry_run selftests",
+        "dry_run selftests chatting",
         "stages",
         "pipeline",
         "cli",

@@ -32,7 +32,7 @@ def make_texts(count: int = 12, seed: int = 0) -> list[ScoredText]:
         ]
         first = generator.randint(1, 2)
         last = generator.randint(first + 1, len(ids))
-        texts.append(ScoredText(ids, first, last, bytes=generator.randint(1, 60), document=10 - index % 4))
+        texts.append(ScoredText(ids, [(first, last)], bytes=generator.randint(1, 60), document=10 - index % 4))
     return texts
 
 
@@ -84,13 +84,13 @@ def test_batches_and_chunks_do_not_matter(family: str, monkeypatch: pytest.Monke
 def test_a_text_as_long_as_the_context_fits() -> None:
     # A table of 13 positions: padding to a multiple of 8 would leave it.
     model = tiny_model("gpt2", vocab_size=VOCABULARY, context=13)
-    assert score(model, [ScoredText(range(13), 1, 13, 20, 0)], device=CPU).tokens.tolist() == [12]
+    assert score(model, [ScoredText(range(13), [(1, 13)], 20, 0)], device=CPU).tokens.tolist() == [12]
 
 
 def test_bytes_without_tokens_are_refused_and_empty_texts_are_not() -> None:
     model = tiny_model("llama", vocab_size=VOCABULARY)
-    one = ScoredText([1, 2, 3], 1, 3, 4, 7)
-    empty = [ScoredText([], 1, 0, 0, 3), ScoredText([5], 1, 1, 0, 7)]
+    one = ScoredText([1, 2, 3], [(1, 3)], 4, 7)
+    empty = [ScoredText([], [(1, 0)], 0, 3), ScoredText([5], [(1, 1)], 0, 7)]
     assert score(model, [one, *empty], device=CPU).bits_per_byte == score(model, [one], device=CPU).bits_per_byte
     assert score(model, [one, *empty], device=CPU).documents.tolist() == [3, 7]
     for nothing in ([], empty):
@@ -98,15 +98,15 @@ def test_bytes_without_tokens_are_refused_and_empty_texts_are_not() -> None:
             _ = score(model, nothing, device=CPU).bits_per_byte
         assert "--held-out-size" in str(caught.value.hint)
     with pytest.raises(ValueError, match="no token"):
-        ScoredText([5], 1, 1, 2, 0)
+        ScoredText([5], [(1, 1)], 2, 0)
     for first, last in ((0, 2), (1, 4)):
         with pytest.raises(ValueError, match="cannot be scored"):
-            ScoredText([1, 2, 3], first, last, 2, 0)
+            ScoredText([1, 2, 3], [(first, last)], 2, 0)
 
 
 def test_padded_columns_are_part_of_the_distribution() -> None:
     model = tiny_model("gpt2", vocab_size=128, tie_word_embeddings=False)
-    texts = [ScoredText([1, 2, 3, 4], 1, 4, 9, 0)]
+    texts = [ScoredText([1, 2, 3, 4], [(1, 4)], 9, 0)]
     before = score(model, texts, device=CPU).nll[0]
     with torch.no_grad():
         logits = model(input_ids=torch.tensor([[1, 2, 3]])).logits[0].double()
@@ -119,7 +119,7 @@ def test_a_likelihood_that_is_not_finite_names_the_document() -> None:
     model = tiny_model("llama", vocab_size=VOCABULARY)
     with torch.no_grad():
         model.get_input_embeddings().weight[5] = float("nan")
-    texts = [ScoredText([1, 2, 3], 1, 3, 4, 41), ScoredText([1, 5, 3], 1, 3, 4, 42)]
+    texts = [ScoredText([1, 2, 3], [(1, 3)], 4, 41), ScoredText([1, 5, 3], [(1, 3)], 4, 42)]
     with pytest.raises(DistillkitError, match="document 42"):
         score(model, texts, device=CPU)
 
