@@ -127,7 +127,7 @@ class _Table:
     def __init__(self, columns: Columns) -> None:
         self.columns = columns
         self._looks: dict[str, Look] = {}
-        self.by_plain = {_plain(name): name for name in reversed(columns)}
+        self.by_plain = {_plain(name): name for name in reversed(list(columns))}
         self.turns = [name for name in columns if self._may_be_turns(name) and self.look(name).kind == "chat"]
         self.turns = [name for name in self.turns if self._says_who(name)]
 
@@ -223,7 +223,9 @@ class _Table:
         values, look = self.columns[name], self.look(name)
         if isinstance(values, Look):
             return values.is_text
-        return look.label not in _NEVER_SAID and all(value is None or isinstance(value, str) for value in values)
+        present = [value for value in values if value is not None]
+        strings = sum(isinstance(value, str) for value in present)
+        return look.label not in _NEVER_SAID and 2 * strings >= len(present)
 
     def _system(self) -> dict[str, str]:
         names = [self.by_plain[name] for name in _SYSTEM if name in self.by_plain]

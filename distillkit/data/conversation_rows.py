@@ -75,7 +75,8 @@ def _items(value: Mapping[str, Any]) -> list[Any]:
 
 def _turn(item: Any, number: int) -> Turn:
     if not isinstance(item, Mapping):
-        raise TurnFaultError(f"turn {number} is {kind_of(item)}, and does not say who speaks")
+        what = "a text" if isinstance(item, str) else kind_of(item)
+        raise TurnFaultError(f"turn {number} is {what}, and does not say who speaks")
     name = next((item[key] for key in ROLE_KEYS if item.get(key) is not None), None)
     if name is None:
         raise TurnFaultError(f"turn {number} does not say who speaks")
