@@ -122,7 +122,7 @@ def distill_models(
         text_column: the column (or JSON key) that holds the text
         data_format: what the rows of the data are: texts, or conversations and how these are written
         system_prompt: what the system says in conversations in which it says nothing
-        bad_rows: what happens to rows of a data file without a usable text (null, empty, only a number) or conversation
+        bad_rows: what happens to rows without a usable text (null, empty, only a number) or conversation
         encoding: the encoding of the data files, by a name that Python knows
         csv_delimiter: the character between the cells of a CSV file; `tab` for a tab
         csv_quoting: which marks quote the cells of CSV and TSV files

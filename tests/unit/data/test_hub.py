@@ -386,7 +386,7 @@ def test_pairs_of_the_hub(hub: HubServer, tmp_path: Path) -> None:
     # In black box it is a prompt like the others.
     black = hub.load(tmp_path, dataset="o/pairs", box_type="black", offline=True)
     assert {split: len(rows) for split, rows in black["splits"].items()} == {"train": 200, "test": 100}
-    assert ['["user", "Describe number 7."]'] == [text for text, _ in black["splits"]["train"] if "\n" not in text]
+    assert [text for text, _ in black["splits"]["train"] if "\n" not in text] == ['["user", "Describe number 7."]']
 
 
 def test_no_hub_at_all(hub: HubServer, tmp_path: Path) -> None:
