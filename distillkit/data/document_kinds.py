@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from distillkit.data.document import Document
 from distillkit.data.reading_options import ReadingOptions
 from distillkit.errors import UsageError
 
-_SHOWN_CHARACTERS = 100
+_SHOWN_CHARACTERS, _SHOWN_TURNS = 100, 3
 
 
 class OneKind:
@@ -61,9 +61,13 @@ class OneKind:
         return [[turn.role, _beginning(turn.text)] for turn in self.first.conversation.turns]
 
 
-def told_row(turns: Iterable[Iterable[str]]) -> str:
-    """`shown_row` for people: "user “Who …?”, assistant “It was …”"."""
-    return ", ".join("{} “{}”".format(*turn) for turn in turns)
+def told_row(turns: Iterable[Sequence[str]]) -> str:
+    """`shown_row` for people: "user “Who …?”, assistant “It was …”, and 3 turns more"."""
+    told = [f"{role} “{text}”" for role, text in turns]
+    more = len(told) - _SHOWN_TURNS
+    return ", ".join(
+        [*told[:_SHOWN_TURNS], *([f"and {more} {'turn' if more == 1 else 'turns'} more"] if more > 0 else [])]
+    )
 
 
 def _beginning(text: str) -> str:

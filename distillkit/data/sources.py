@@ -11,7 +11,7 @@ from pathlib import Path
 
 from distillkit.console import Console
 from distillkit.data.document import Document, DocumentSet
-from distillkit.data.document_kinds import OneKind, told_row
+from distillkit.data.document_kinds import OneKind
 from distillkit.data.files import find_files, folder_documents, from_here, hash_files
 from distillkit.data.formats import file_kind, known_suffixes
 from distillkit.data.notes import ReadingNotes
@@ -91,7 +91,7 @@ def load_documents(
         raise UsageError(f"{description}: no text in it ({left_out or 'it is empty or blank'})")
     row = kind.shown_row()
     if row:
-        notes.remark(f"read as {notes.told_formats()}; the first: {told_row(row)}")
+        notes.remark(f"read as {notes.told_formats()}")
     return DocumentSet(description, splits, fingerprint, notes.lines(), notes.record() | {"first_conversation": row})
 
 

@@ -103,10 +103,9 @@ def test_every_format_in_every_file(tmp_path: Path, name: str, kind: str) -> Non
         assert found.reading["formats"][path.name]["format"] == name
         assert found.reading["columns"] == {}
         assert f"read as {name} (column" in found.reading["remarks"][-1]
-        assert (
-            "user “Who lives in the house number 0, «Größe»?⏎Say it in a word.”, assistant “"
-            in found.reading["remarks"][-1]
-        )
+        assert found.reading["first_conversation"][0] == [
+            "user", "Who lives in the house number 0, «Größe»?⏎Say it in a word.",
+        ]  # fmt: skip
     withsystem = turns(read(path, system_prompt="Be brief."))
     assert withsystem == [[("system", "Be brief."), *expected] for expected in EXPECTED]
 

@@ -114,3 +114,5 @@ def test_conversations_are_told_with_their_format_and_the_first_of_them() -> Non
         "b.csv: messages (column chat; the only column of turns)"
     )
     assert report["first row"] == "user “Who?”, assistant “I.”"
+    long = {"formats": {"a": messages}, "first_conversation": [["user", "Who?"], ["assistant", "I."]] * 3}
+    assert dict(input_report(stats(reading=long)))["first row"].endswith("user “Who?”, and 3 turns more")
