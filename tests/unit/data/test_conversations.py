@@ -63,10 +63,10 @@ def write_arrow(path: Path, rows: list[dict[str, Any]]) -> None:
         writer.write_table(table)
 
 
-WRITERS: dict[str, Callable[[Path, list[dict[str, Any]]], None]] = {
+WRITERS: dict[str, Callable[[Path, list[dict[str, Any]]], object]] = {
     "jsonl": write_jsonl,
-    "json": lambda path, rows: path.write_text(json.dumps(rows, indent=1), encoding="utf-8") and None,
-    "jsonl.gz": lambda path, rows: path.write_bytes(gzip.compress("\n".join(map(json.dumps, rows)).encode())) and None,
+    "json": lambda path, rows: path.write_text(json.dumps(rows, indent=1), encoding="utf-8"),
+    "jsonl.gz": lambda path, rows: path.write_bytes(gzip.compress("\n".join(map(json.dumps, rows)).encode())),
     "csv": write_csv,
     "tsv": write_csv,
     "parquet": lambda path, rows: parquet.write_table(pyarrow.Table.from_pylist(rows), path, row_group_size=7),
