@@ -44,6 +44,8 @@ def distill_models(
     temperature_schedule: Literal["constant", "anneal"] = "constant",
     alpha_schedule: Literal["constant", "decay", "tempered"] = "tempered",
     text_column: str | None = None,
+    data_format: Literal["auto", "text", "messages", "conversations", "prompt-completion", "alpaca", "question-answer"] = "auto",
+    system_prompt: str | None = None,
     bad_rows: Literal["skip", "skip-all", "stop"] = "skip",
     encoding: str | None = None,
     csv_delimiter: str | None = None,
@@ -118,7 +120,9 @@ def distill_models(
         temperature_schedule: how the temperature changes over the training
         alpha_schedule: how the weight of the teacher changes over the training
         text_column: the column (or JSON key) that holds the text
-        bad_rows: what happens to rows of a data file without a usable text (null, empty, only a number)
+        data_format: what the rows of the data are: texts, or conversations and how these are written
+        system_prompt: what the system says in conversations in which it says nothing
+        bad_rows: what happens to rows without a usable text (null, empty, only a number) or conversation
         encoding: the encoding of the data files, by a name that Python knows
         csv_delimiter: the character between the cells of a CSV file; `tab` for a tab
         csv_quoting: which marks quote the cells of CSV and TSV files

@@ -1,4 +1,4 @@
-"""The text column of what Arrow describes: Parquet files, Feather files, sets that `datasets` has prepared.
+"""What is read of what Arrow describes: Parquet files, Feather files, sets that `datasets` has prepared.
 
 The types say most. Values are read only of the columns that may hold text, so that pictures and sounds stay where they are.
 """
@@ -10,7 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from distillkit.data.column_looks import Look, are_turn_fields, is_text
-from distillkit.data.columns import SAMPLE_ROWS, ColumnChoice, choose_column
+from distillkit.data.columns import SAMPLE_ROWS
+from distillkit.data.conversation_columns import TEXT, may_hold_conversations
+from distillkit.data.layouts import Layout, choose_layout
+from distillkit.data.reading_options import ReadingOptions
 from distillkit.errors import UsageError
 
 # Fewer rows are looked at where they are long.
@@ -20,39 +23,43 @@ _BUFFER_BYTES = 1 << 18
 _NOT_UTF8 = "bytes that are not UTF-8"
 
 
-def choose_arrow_column(
-    schema: Any, read_first: Callable[[list[str]], Mapping[str, Sequence[Any]]], wanted: str | None, where: str
-) -> ColumnChoice:
-    """The text column of a table.
+def choose_arrow_layout(
+    schema: Any, read_first: Callable[[list[str]], Mapping[str, Sequence[Any]]], options: ReadingOptions, where: str
+) -> Layout:
+    """What the rows of a table are.
 
     Args:
         schema: its `pyarrow.Schema`.
         read_first: gives the first values of some columns by name, such as `first_values` of a Parquet file.
-        wanted: the column asked for, None to find it.
+        options: what the user said of them: `data_format`, `text_column`, `box_type`.
         where: the file or data set, for the message.
 
     Raises:
-        UsageError: there is no such column, it holds no text, or it is not clear which one is meant.
+        UsageError: it is not clear what is to be read, or there is no such column.
     """
+    wanted = options.text_column
     _refuse_doubles(schema, wanted, where)
     doubles = {name for name, count in Counter(schema.names).items() if count > 1}
     known = {field.name: _look_at_type(field.type) for field in schema if field.name not in doubles}
     columns: dict[str, Sequence[Any] | Look] = {name: look or _ANY_TEXT for name, look in known.items()}
     open_questions = [name for name, look in known.items() if look is None]
-    if wanted is not None:
+    if wanted is not None and options.data_format in ("auto", TEXT):
         if wanted in known and not is_text_type(schema.field(wanted).type) and open_questions:
             # For the message, which says what the others are.
             columns.update(read_first(open_questions))
-        return choose_column(columns, wanted, where)
-    # Where a column is called so, the others need not be fetched.
-    called = [name for name in open_questions if name.strip().lower() == "text"]
-    if called:
+        return choose_layout(columns, options, where)
+    # Where a column is called so, and nothing else can be meant, the others need not be fetched.
+    called = [name for name in open_questions if name.strip().lower() == TEXT]
+    is_text_meant = options.data_format == TEXT or (
+        options.data_format == "auto" and not may_hold_conversations(list(known), known)
+    )
+    if called and is_text_meant:
         found = read_first(called)
         if len(called) == 1 and is_text(found[called[0]]):
-            return choose_column(found, None, where)
+            return choose_layout(found, options, where)
     if open_questions:
         columns.update(read_first(open_questions))
-    return choose_column(columns, None, where)
+    return choose_layout(columns, options, where)
 
 
 def _refuse_doubles(schema: Any, wanted: str | None, where: str) -> None:
@@ -98,6 +105,16 @@ def decoded(array: Any) -> Iterator[tuple[Any, str | None]]:
         return
     for value in values:
         yield value, None
+
+
+def decoded_rows(arrays: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
+    """The rows of some columns: their cells, and what is wrong with the bytes of some."""
+    for values in zip(*map(decoded, arrays.values()), strict=True):
+        row = dict(zip(arrays, values, strict=True))
+        yield (
+            {name: value for name, (value, _) in row.items()},
+            {name: error for name, (_, error) in row.items() if error is not None},
+        )
 
 
 def is_text_type(kind: Any) -> bool:

@@ -7,8 +7,8 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from distillkit.data.arrow_columns import choose_arrow_column, decoded, values_of_batches
-from distillkit.data.bad_rows import BadRow, text_row
+from distillkit.data.arrow_columns import choose_arrow_layout, decoded_rows, values_of_batches
+from distillkit.data.bad_rows import BadRow
 from distillkit.data.formats import DataFile
 from distillkit.data.rows import Row
 from distillkit.errors import UsageError, first_line
@@ -22,7 +22,7 @@ _ROWS = 512
 
 
 def read_arrow(file: DataFile) -> Iterator[Row | BadRow]:
-    """Rows of an Arrow file, stream or file with an index; of all its columns only the one with the text is decoded.
+    """Rows of an Arrow file, stream or file with an index; of all its columns only those that are read are decoded.
 
     Raises:
         UsageError: the file or one of its rows cannot be used.
@@ -63,15 +63,16 @@ def _arrow_rows(source: Any, file: DataFile) -> Iterator[Row | BadRow]:
             indices = [schema.names.index(name) for name in names]
             return values_of_batches(_batches(source, is_file, indices), names) if names else {}
 
-        column, why = choose_arrow_column(schema, read_first, file.text_column, name)
-        file.notes.chose_column(name, column, why)
+        layout = choose_arrow_layout(schema, read_first, file.options, name)
+        layout.note(name, file.notes)
         row = 0
-        for batch in _batches(source, is_file, [schema.names.index(column)]):
+        for batch in _batches(source, is_file, [schema.names.index(column) for column in layout.names]):
             for start in range(0, batch.num_rows, _ROWS):
                 check_interrupted()
-                for text, trouble in decoded(batch.column(0).slice(start, _ROWS)):
+                some = {column: batch.column(column).slice(start, _ROWS) for column in layout.names}
+                for cells, troubles in decoded_rows(some):
                     row += 1
-                    yield text_row(text, f"{name}, row {row:,}, column '{column}'", f"{name}:{row}", trouble)
+                    yield layout.row(cells, f"{name}, row {row:,}", f"{name}:{row}", troubles)
     except (pyarrow.ArrowException, UnicodeDecodeError, OSError, EOFError) as error:
         raise UsageError(
             f"{name}: not a sound Arrow file ({first_line(error)})", hint="fetch the file again"

@@ -15,6 +15,11 @@ from distillkit.settings.parameters import BadRowPolicy
 # Beyond this share it is not the rows that are wrong: another column, another encoding, another format.
 _MOST_BAD = 0.01
 _NAMED = 3
+# What else may mend it, by what the rows should hold.
+_OTHERWISE = {
+    "text": "name another column with --text-column",
+    "conversation": "say what the rows are with --data-format",
+}
 
 
 class BadRow(NamedTuple):
@@ -24,11 +29,13 @@ class BadRow(NamedTuple):
         where: the row, for people: "people.csv, row 12 (line 14), column 'body'".
         what: what stands there: "empty", "null", "the number 42"; or what is wrong, with `is_fault`.
         is_fault: whether `what` says what is wrong ("not valid JSON (…)") rather than what stands in the place of a text.
+        wanted: what the row should hold: "text", "conversation".
     """
 
     where: str
     what: str
     is_fault: bool = False
+    wanted: str = "text"
 
 
 def text_row(value: Any, where: str, origin: str, trouble: str | None = None) -> Row | BadRow:
@@ -43,15 +50,18 @@ def text_row(value: Any, where: str, origin: str, trouble: str | None = None) ->
         return BadRow(where, trouble, is_fault=True)
     if not isinstance(value, str):
         return BadRow(where, kind_of(value))
+    fault = string_fault(value)
+    return Row(value, origin) if fault is None else BadRow(where, fault, is_fault=True)
+
+
+def string_fault(value: str) -> str | None:
+    """Why a string is no text that can be written and encoded; None if it is one."""
     if not value.isascii():
         try:
             value.encode("utf-8")
         except UnicodeEncodeError as error:
-            code = f"\\u{ord(value[error.start]):04x}"
-            return BadRow(where, f"half a surrogate pair ({code}) is not text", is_fault=True)
-    if "\0" in value:
-        return BadRow(where, "NUL character: not text", is_fault=True)
-    return Row(value, origin)
+            return f"half a surrogate pair (\\u{ord(value[error.start]):04x}) is not text"
+    return "NUL character: not text" if "\0" in value else None
 
 
 def usable_rows(rows: Iterable[Row | BadRow], policy: BadRowPolicy, name: str, notes: ReadingNotes) -> Iterator[Row]:
@@ -120,14 +130,18 @@ class BadRows:
             named = f" ({'; '.join(first)}{'; …' if self.count > len(first) else ''})" if first else ""
             verb = "holds" if self.count == 1 else "hold"
             raise UsageError(
-                f"{name}: {self.count:,} of {total:,} rows {verb} no text{named}",
-                hint="name another column with --text-column, or leave them all out with --bad-rows skip-all",
+                f"{name}: {self.count:,} of {total:,} rows {verb} no {self._wanted}{named}",
+                hint=f"{_OTHERWISE[self._wanted]}, or leave them all out with --bad-rows skip-all",
             )
         notes.bad_rows(name, self.count, first)
 
+    @property
+    def _wanted(self) -> str:
+        return self.first[0].wanted if self.first else "text"
+
     def _stop(self) -> None:
-        hint = "mend or remove the row, leave such rows out with --bad-rows skip, or name another column with --text-column"
+        hint = f"mend or remove the row, leave such rows out with --bad-rows skip, or {_OTHERWISE[self._wanted]}"
         if not self.first:
-            raise UsageError(f"{self.count:,} rows hold no text", hint=hint)
+            raise UsageError(f"{self.count:,} rows hold no {self._wanted}", hint=hint)
         row = self.first[0]
         raise UsageError(f"{row.where}: {row.what}{'' if row.is_fault else ' instead of text'}", hint=hint)

@@ -12,11 +12,14 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from distillkit.data.column_looks import FEW_VALUES, Look, is_text, look_at
+from distillkit.data.column_looks import Look, is_text, look_at
 from distillkit.data.text_classes import looks_like_number
 from distillkit.errors import UsageError
 
-__all__ = ["SAMPLE_ROWS", "ColumnChoice", "choose_column", "kind_of", "looks_like_number"]
+__all__ = [
+    "SAMPLE_ROWS", "ColumnChoice", "choose_column", "is_beside", "is_prose", "is_usual_name", "kind_of", "listed_columns",
+    "looks_like_number", "quoted_column",
+]  # fmt: skip
 
 SAMPLE_ROWS = 1000
 """How many rows of a table are looked at before its column is chosen."""
@@ -43,15 +46,6 @@ _NAMES_BESIDE = frozenset((
     "type", "status", "annotator", "worker", "comment_id", "reason", "error", "note", "notes", "system",
     "system_prompt",
 ))  # fmt: skip
-# The two sides of what is written to instruct a model.
-_ASKING = frozenset((
-    "prompt", "prompts", "instruction", "instructions", "question", "questions", "query", "input", "inputs", "problem",
-))  # fmt: skip
-_ANSWERING = frozenset((
-    "completion", "completions", "response", "responses", "output", "outputs", "answer", "answers", "chosen",
-    "rejected", "choices", "options", "target", "targets", "reply", "solution", "correct_answer", "best_answer",
-))  # fmt: skip
-_SPEAKERS = (frozenset(("user", "human")), frozenset(("assistant", "gpt", "bot", "model", "ai")))
 _LAST_WORD = re.compile(r"(?:(?<=[_ -])[^_ -]{1,40}|(?<=[a-z])[A-Z][a-z]{1,40})$")
 _SPOKEN = ("prose", "short", "words")
 # A column of lists or objects that holds so many times the text of the column that would be taken is the text.
@@ -103,13 +97,12 @@ def choose_column(columns: Mapping[str, Sequence[Any] | Look], wanted: str | Non
     if len(called) == 1 and _is_text(columns[called[0]]):
         return ColumnChoice(called[0], "called text")
     looks = {name: values if isinstance(values, Look) else look_at(name, values) for name, values in columns.items()}
-    _refuse_conversations(looks, where)
-    prose = [name for name, look in looks.items() if _is_prose(name, look)]
+    prose = [name for name, look in looks.items() if is_prose(name, look)]
     if not prose:
         alone = len(looks) == 1
-        prose = [name for name, look in looks.items() if look.is_repeated_prose and (alone or _is_usual(name))]
+        prose = [name for name, look in looks.items() if look.is_repeated_prose and (alone or is_usual_name(name))]
     spoken = prose or [name for name, look in looks.items() if look.kind in _SPOKEN]
-    usual = [name for name in spoken if _is_usual(name)]
+    usual = [name for name in spoken if is_usual_name(name)]
     choice = None
     if len(prose) == 1:
         choice = ColumnChoice(prose[0], "the only column" if len(looks) == 1 else "the only one that is prose")
@@ -123,7 +116,9 @@ def choose_column(columns: Mapping[str, Sequence[Any] | Look], wanted: str | Non
         choice = ColumnChoice(called[0], "called text")
     if choice is not None and not _is_outweighed(choice.name, looks):
         return choice
-    raise UsageError(f"{where}: {_what_is_unclear(looks, prose)}; columns: {_listed(looks)}", hint=_hint(looks, prose))
+    raise UsageError(
+        f"{where}: {_what_is_unclear(looks, prose)}; columns: {listed_columns(looks)}", hint=_hint(looks, prose)
+    )
 
 
 def _wanted_column(columns: Mapping[str, Sequence[Any] | Look], wanted: str, where: str) -> ColumnChoice:
@@ -131,7 +126,7 @@ def _wanted_column(columns: Mapping[str, Sequence[Any] | Look], wanted: str, whe
     if wanted not in columns:
         close = difflib.get_close_matches(wanted, names, n=1)
         listed = ", ".join(names[:_MOST_LISTED]) + (", …" if len(names) > _MOST_LISTED else "") or "none"
-        hint = f"did you mean --text-column {_quoted(close[0])}?" if close else _FLAG_HINT
+        hint = f"did you mean --text-column {quoted_column(close[0])}?" if close else _FLAG_HINT
         raise UsageError(f"{where}: no column '{wanted}'; columns: {listed}", hint=hint)
     values = columns[wanted]
     look = values if isinstance(values, Look) else look_at(wanted, values)
@@ -139,8 +134,8 @@ def _wanted_column(columns: Mapping[str, Sequence[Any] | Look], wanted: str, whe
     if look.kind != "nothing" and not look.is_text and not _holds_strings(values):
         looks = {name: value if isinstance(value, Look) else look_at(name, value) for name, value in columns.items()}
         raise UsageError(
-            f"{where}: column '{wanted}' does not hold text but {look.label}; columns: {_listed(looks)}",
-            hint=_hint(looks, [name for name, look in looks.items() if _is_prose(name, look)]),
+            f"{where}: column '{wanted}' does not hold text but {look.label}; columns: {listed_columns(looks)}",
+            hint=_hint(looks, [name for name, look in looks.items() if is_prose(name, look)]),
         )
     return ColumnChoice(wanted, "named by --text-column")
 
@@ -153,17 +148,18 @@ def _holds_strings(values: Sequence[Any] | Look) -> bool:
     return values.is_text if isinstance(values, Look) else any(isinstance(value, str) for value in values)
 
 
-def _is_usual(name: str) -> bool:
+def is_usual_name(name: str) -> bool:
     """Whether a name, or its last word (`review_body`, `reviewText`), is one that texts have."""
     last = _LAST_WORD.search(name.strip())
     return name.strip().lower() in _USUAL_NAMES or (last is not None and last.group().lower() in _USUAL_NAMES)
 
 
-def _is_prose(name: str, look: Look) -> bool:
-    return look.kind == "prose" and (not _is_beside(name) or look.words >= _WORDS_OF_A_TEXT)
+def is_prose(name: str, look: Look) -> bool:
+    """Whether a column is the text by what it holds and how it is called."""
+    return look.kind == "prose" and (not is_beside(name) or look.words >= _WORDS_OF_A_TEXT)
 
 
-def _is_beside(name: str) -> bool:
+def is_beside(name: str) -> bool:
     """Whether a name says that the column is no text but something about one."""
     beside = name.strip().lower().replace("-", "_").replace(" ", "_")
     return beside in _NAMES_BESIDE or beside.endswith(("_id", "_title", "_name", "_url", "_date", "_label", "_type"))
@@ -171,33 +167,7 @@ def _is_beside(name: str) -> bool:
 
 def _is_readable_alone(name: str, look: Look) -> bool:
     """Whether the only column of a table is taken although it is no prose: a list of titles, of names, of words."""
-    return look.kind in ("short", "nothing") or (look.kind == "words" and not _is_beside(name))
-
-
-def _refuse_conversations(looks: Mapping[str, Look], where: str) -> None:
-    """Chats are not read yet as such, and one side of them is not the text."""
-    names = {name.strip().lower(): name for name in looks}
-    turns = [name for name, look in looks.items() if look.kind == "chat"]
-    what = "chat turns, which are not read yet as such"
-    for first, second in () if turns else ((_ASKING, _ANSWERING), _SPEAKERS):
-        sides = [
-            {original for name, original in names.items() if name in side and _may_be_said(looks[original])}
-            for side in (first, second)
-        ]
-        if all(sides):
-            turns += [name for name in looks if name in sides[0] | sides[1]]
-            what = "the sides of a conversation, which are not read yet as such"
-    if not turns:
-        return
-    raise UsageError(
-        f"{where}: {', '.join(turns)}: {what}; columns: {_listed(looks)}",
-        hint="write each conversation as one text into a column 'text', as a chat template does, or name a column of texts "
-        "with --text-column",
-    )
-
-
-def _may_be_said(look: Look) -> bool:
-    return look.kind in _SPOKEN or look.label == FEW_VALUES or look.label.startswith("lists")
+    return look.kind in ("short", "nothing") or (look.kind == "words" and not is_beside(name))
 
 
 def _is_outweighed(name: str, looks: Mapping[str, Look]) -> bool:
@@ -208,7 +178,7 @@ def _is_outweighed(name: str, looks: Mapping[str, Look]) -> bool:
         hidden = look.label.startswith(("bytes", "lists", "objects"))
         if hidden and other.strip().lower() == _TEXT:
             return True
-        if look.label == "bytes" and _is_usual(other) and not _is_usual(name):
+        if look.label == "bytes" and is_usual_name(other) and not is_usual_name(name):
             return True
     return False
 
@@ -220,9 +190,10 @@ def _what_is_unclear(looks: Mapping[str, Look], prose: Sequence[str]) -> str:
     return "no column holds text" if not any(look.is_text for look in looks.values()) else "no column is prose"
 
 
-def _listed(looks: Mapping[str, Look]) -> str:
+def listed_columns(looks: Mapping[str, Look]) -> str:
+    """What each column looks like, for messages."""
     some = [
-        f"{name}: {'short texts' if look.kind == 'prose' and not _is_prose(name, look) else look.label}"
+        f"{name}: {'short texts' if look.kind == 'prose' and not is_prose(name, look) else look.label}"
         for name, look in list(looks.items())[:_MOST_LISTED]
     ]
     return "; ".join(some) + ("; …" if len(looks) > _MOST_LISTED else "") or "none"
@@ -236,16 +207,17 @@ def _hint(looks: Mapping[str, Look], prose: Sequence[str]) -> str:
         written = [name for name, look in looks.items() if look.label == "JSON written as text"]
         long = max(written, key=lambda name: looks[name].letters, default=None)
         if long is not None and all(looks[long].letters > _MUCH_MORE * looks[name].letters for name in candidates):
-            return f"if the text is in {_quoted(long)}, write it into a column of plain text; else {_FLAG_HINT}"
+            return f"if the text is in {quoted_column(long)}, write it into a column of plain text; else {_FLAG_HINT}"
     if not candidates:
         heavy = [name for name, look in looks.items() if look.inner_letters or look.label.startswith("bytes")]
         if not heavy:
             return _FLAG_HINT
         inside = max(heavy, key=lambda name: (looks[name].inner_letters, name.strip().lower() == _TEXT))
-        return f"if the text is in {_quoted(inside)}, write it into a column of strings; else {_FLAG_HINT}"
-    best = max(candidates, key=lambda name: (_is_usual(name), looks[name].letters))
-    return f"{_FLAG_HINT}; --text-column {_quoted(best)} looks most like it"
+        return f"if the text is in {quoted_column(inside)}, write it into a column of strings; else {_FLAG_HINT}"
+    best = max(candidates, key=lambda name: (is_usual_name(name), looks[name].letters))
+    return f"{_FLAG_HINT}; --text-column {quoted_column(best)} looks most like it"
 
 
-def _quoted(name: str) -> str:
+def quoted_column(name: str) -> str:
+    """A name as a command takes it."""
     return shlex.quote(name) if name.isascii() or not name.replace("-", "").replace("_", "").isalnum() else name

@@ -25,7 +25,10 @@ class Turn:
 
 @dataclass(frozen=True)
 class Conversation:
-    """Turns in their order: at most one of the system, and that first; at least one of the assistant."""
+    """Turns in their order: at most one of the system, and that first; then user and assistant by turns, the user first.
+
+    The last turn may be the user's: of what is only asked (black box) there is no turn of the assistant at all.
+    """
 
     turns: tuple[Turn, ...]
 
@@ -38,15 +41,14 @@ class Conversation:
 
     @classmethod
     def from_canonical(cls, text: str) -> Conversation:
-        """What `canonical` wrote.
+        """The conversation whose canonical form is `text`.
 
         Raises:
-            ValueError: it is none.
+            ValueError: it is that of none.
         """
         return cls(tuple(Turn(role, said) for role, said in map(json.loads, text.split("\n"))))
 
     @property
     def prompt(self) -> tuple[Turn, ...]:
-        """What stands before the last turn of the assistant: what a teacher is asked to answer."""
-        last = max(index for index, turn in enumerate(self.turns) if turn.role == "assistant")
-        return self.turns[:last]
+        """What a teacher is asked to answer: all turns but a last one of the assistant."""
+        return self.turns[:-1] if self.turns[-1].role == "assistant" else self.turns

@@ -11,10 +11,12 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
 from distillkit.data.bad_rows import BadRow
-from distillkit.data.columns import SAMPLE_ROWS, choose_column
+from distillkit.data.columns import SAMPLE_ROWS
+from distillkit.data.conversation_columns import TEXT
 from distillkit.data.csv_dialect import Table, broken_record, find_table, swallowed_rows
 from distillkit.data.csv_records import BrokenRecordError, Record, records
 from distillkit.data.formats import DataFile
+from distillkit.data.layouts import Layout, choose_layout
 from distillkit.data.rows import Row
 from distillkit.data.text_classes import looks_like_number
 from distillkit.data.text_decoding import LONGEST_ROW, decode_blocks, decode_lines
@@ -60,8 +62,8 @@ def _table_rows(lines: Iterator[str], file: DataFile) -> Iterator[Row | BadRow]:
     if not whole:
         yield from (_bad_width(row, number, table, name) for number, row in enumerate(sample, 1))
         return
-    column = _choose(table, whole, file)
-    place = table.columns.index(column)
+    layout = _choose(table, whole, file)
+    places = {column: table.columns.index(column) for column in layout.names}
     for number, row in enumerate(itertools.chain(sample, found), 1):
         cells = row.cells
         where = f"{name}, row {number:,} (line {row.number:,})"
@@ -73,9 +75,8 @@ def _table_rows(lines: Iterator[str], file: DataFile) -> Iterator[Row | BadRow]:
         elif table.width > 1 and not any(map(str.strip, cells)):
             notes.count("blank rows left out")
         else:
-            problem = _problem(cells[place])
-            at = f"{where}, column '{column}'"
-            yield Row(cells[place], f"{name}:{row.number}") if problem is None else BadRow(at, problem)
+            found_cells = {column: cells[place] for column, place in places.items()}
+            yield _row(layout, found_cells, where, f"{name}:{row.number}")
 
 
 def _sample_lines(lines: Iterator[str]) -> tuple[list[str], bool]:
@@ -115,20 +116,28 @@ def _report_swallowed(row: Record, table: Table, file: DataFile) -> None:
     )
 
 
-def _choose(table: Table, rows: Sequence[Sequence[str]], file: DataFile) -> str:
-    """The name of the text column, noted."""
+def _row(layout: Layout, cells: dict[str, str], where: str, origin: str) -> Row | BadRow:
+    if layout.format != TEXT:
+        return layout.row({name: None if _is_missing(cell) else cell for name, cell in cells.items()}, where, origin)
+    [(column, cell)] = cells.items()
+    problem = _problem(cell)
+    return Row(cell, origin) if problem is None else BadRow(f"{where}, column '{column}'", problem)
+
+
+def _choose(table: Table, rows: Sequence[Sequence[str]], file: DataFile) -> Layout:
+    """What the rows are, noted."""
     columns: dict[str, list[str | None]] = {}
     for name, cells in zip(table.columns, zip(*rows, strict=True), strict=True):
         columns.setdefault(name, [cell or None for cell in cells])
-    wanted = file.text_column
-    choice = choose_column(columns, wanted, file.name)
-    if table.columns.count(choice.name) > 1:
-        raise UsageError(
-            f"{file.name}: {table.columns.count(choice.name)} columns are called '{choice.name}'",
-            hint="give them names of their own",
-        )
-    file.notes.chose_column(file.name, choice.name, choice.why)
-    return choice.name
+    layout = choose_layout(columns, file.options, file.name)
+    for name in layout.names:
+        if table.columns.count(name) > 1:
+            raise UsageError(
+                f"{file.name}: {table.columns.count(name)} columns are called '{name}'",
+                hint="give them names of their own",
+            )
+    layout.note(file.name, file.notes)
+    return layout
 
 
 def _bad_width(row: Record, number: int, table: Table, name: str) -> BadRow:
@@ -141,8 +150,12 @@ def _problem(cell: str) -> str | None:
     """Why a cell is no text; None if it is one."""
     if not cell:
         return "empty"
-    if cell.strip() in _MISSING:
+    if _is_missing(cell):
         return f"{cell.strip()} (no value)"
     if looks_like_number(cell):
         return f"the number {cell.strip()}" if len(cell) < 30 else "a number"
     return None
+
+
+def _is_missing(cell: str) -> bool:
+    return not cell or cell.strip() in _MISSING

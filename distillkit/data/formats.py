@@ -14,6 +14,7 @@ from typing import IO
 from distillkit import registry
 from distillkit.data.bad_rows import BadRow, usable_rows
 from distillkit.data.compression import PACKED_SUFFIXES, open_bytes, packing_of, read_head, strip_packing
+from distillkit.data.conversation_rows import finished_rows
 from distillkit.data.notes import ReadingNotes
 from distillkit.data.reading_options import ReadingOptions
 from distillkit.data.rows import Row
@@ -99,4 +100,5 @@ def read_rows(file: DataFile) -> Iterator[Row]:
     if kind is None:
         raise UsageError(f"{file.name}: unknown format", hint=f"known: {known_suffixes_text()}")
     reader: Callable[[DataFile], Iterator[Row | BadRow]] = registry.resolve(registry.DATA_FORMATS, f".{kind}")
-    return usable_rows(reader(file), file.options.bad_rows, file.name, file.notes)
+    rows = finished_rows(reader(file), file.options, file.notes)
+    return usable_rows(rows, file.options.bad_rows, file.name, file.notes)

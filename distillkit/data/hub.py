@@ -1,7 +1,7 @@
 """Data sets on the Hugging Face Hub -> documents.
 
 Only files are read, never code. Of a Parquet file, the one column with the text is asked for by byte ranges, so that
-pictures or sound beside it are not downloaded. Reading stops when there is enough text.
+pictures or sound beside it are not downloaded; of conversations, the columns that make them. Reading stops when there is enough text.
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ from typing import Any, TypeVar
 from distillkit import registry
 from distillkit.console import Console, format_bytes
 from distillkit.data import hub_cache
-from distillkit.data.arrow_columns import choose_arrow_column, decoded, first_values, values_of_batches
-from distillkit.data.bad_rows import BadRow, text_row
-from distillkit.data.columns import SAMPLE_ROWS, ColumnChoice
+from distillkit.data.arrow_columns import choose_arrow_layout, decoded_rows, first_values, values_of_batches
+from distillkit.data.bad_rows import BadRow
+from distillkit.data.columns import SAMPLE_ROWS
+from distillkit.data.conversation_columns import TEXT
+from distillkit.data.conversation_rows import finished_rows
 from distillkit.data.document import Document
 from distillkit.data.files import standard_split_name
 from distillkit.data.formats import DataFile, file_kind, known_suffixes
 from distillkit.data.hub_cache import HubTexts
 from distillkit.data.hub_errors import explain
+from distillkit.data.layouts import Layout
 from distillkit.data.notes import ReadingNotes
 from distillkit.data.reading_options import ReadingOptions
 from distillkit.data.rows import Row, article_documents, row_documents
@@ -70,10 +73,13 @@ def load_hub_documents(
             if known is None:
                 raise
             raise known from error
-    if texts.column is not None:
+    if texts.layout is not None:
+        notes.chose_format(entry.id, texts.layout)
+    elif texts.column is not None:
         named = "named by --text-column" if options.text_column is not None else f"named for {entry.id}"
         notes.chose_column(entry.id, texts.column, texts.why or named)
     total = sum(map(len, texts.splits.values())) + texts.bad.count
+    splits = {split: _usable(rows, texts, options, notes) for split, rows in texts.splits.items()}
     texts.bad.judge(total, options.bad_rows, entry.id, notes)
     if texts.unused_splits:
         notes.remark("splits not used: " + ", ".join(texts.unused_splits))
@@ -82,8 +88,19 @@ def load_hub_documents(
     to_documents = article_documents if entry.articles else row_documents
     return {
         split: bounded_sample(to_documents(iter(rows), section_bytes, notes), budget, seed, split, notes)
-        for split, rows in texts.splits.items()
+        for split, rows in splits.items()
     }, texts.commit
+
+
+def _usable(rows: list[Row], texts: HubTexts, options: ReadingOptions, notes: ReadingNotes) -> list[Row]:
+    """The rows as they are learnt from; what cannot be is one more bad row."""
+    usable = []
+    for row in finished_rows(rows, options, notes):
+        if isinstance(row, BadRow):
+            texts.bad.add(row, options.bad_rows)
+        else:
+            usable.append(row)
+    return usable
 
 
 def _load_texts(
@@ -92,7 +109,7 @@ def _load_texts(
     """From the Hub, or what is on this machine if the Hub is out of reach."""
     try:
         commit = _retry(lambda: _find_commit(entry), entry, console)
-        texts = hub_cache.load_cached(entry, commit, budget)
+        texts = hub_cache.load_cached(entry, options.data_format, commit, budget)
         if texts is not None:
             console.info(f"{entry.reference()}: the copy on this machine is up to date")
             return texts
@@ -107,7 +124,7 @@ def _load_texts(
         notes.remark(f"{reason(error)}: the copy of {entry.id} on this machine is used (commit {texts.commit[:12]})")
         return texts
     try:
-        hub_cache.store(entry, texts, budget)
+        hub_cache.store(entry, options.data_format, texts, budget)
     except OSError as error:
         # A full disk or a read-only cache costs the next run a download, not this one its texts.
         notes.remark(f"the texts of {entry.id} could not be kept for the next run ({error.strerror or error})")
@@ -216,7 +233,7 @@ def _file_rows(
     """The rows of a data file on the Hub or of a local copy."""
     kind = file_kind(Path(file))
     if kind == "parquet" and not file.endswith(".gz"):
-        yield from _parquet_rows(file, place, texts, entry, console)
+        yield from _parquet_rows(file, place, texts, options, entry, console)
         return
     if kind is None:
         raise PreconditionError(
@@ -224,17 +241,35 @@ def _file_rows(
             hint=f"known: {', '.join(known_suffixes())}; convert it and give it with --dataset-path",
         )
     path = Path(_retry(lambda: _download(file), entry, console)) if file.startswith("hf://") else Path(file)
-    known = replace(options, text_column=texts.column)
+    known = _known_options(texts, options)
     reader = registry.resolve(registry.DATA_FORMATS, f".{kind}")
     for row in reader(DataFile(path, place, known, _TEXT_PIECE_BYTES, notes)):
-        found = notes.take_column(place)
+        found, layout = notes.take_column(place), notes.take_format(place)
         if found is not None and texts.column is None:
             texts.column, texts.why = found["column"], found["why"]
-        yield row if isinstance(row, BadRow) else Row(row.text, row.origin)
+        if layout is not None and texts.layout is None:
+            texts.layout = layout
+        yield row if isinstance(row, BadRow) else row._replace(ends_text=True)
+
+
+def _known_options(texts: HubTexts, options: ReadingOptions) -> ReadingOptions:
+    """What the user said, and what the first file has shown: all files of a set are read alike."""
+    if texts.layout is None:
+        return replace(options, text_column=texts.column)
+    layout = Layout.of_record(texts.layout)
+    return replace(options, data_format=layout.format, text_column=layout.columns.get("turns"))
+
+
+def _note_layout(texts: HubTexts, layout: Layout) -> None:
+    """Of the first file that has one."""
+    if layout.format != TEXT:
+        texts.layout = texts.layout or layout.record()
+    elif texts.column is None:
+        texts.column, texts.why = layout.columns["text"], layout.why
 
 
 def _parquet_rows(
-    file: str, place: str, texts: HubTexts, entry: DatasetEntry, console: Console
+    file: str, place: str, texts: HubTexts, options: ReadingOptions, entry: DatasetEntry, console: Console
 ) -> Iterator[Row | BadRow]:
     import pyarrow
     from pyarrow.parquet import ParquetFile
@@ -245,32 +280,35 @@ def _parquet_rows(
             # the interpreter ends takes the whole process down (SIGABRT after all work is done).
             parquet = _retry(lambda: ParquetFile(stream, pre_buffer=False), entry, console)
             schema = parquet.schema_arrow
-            column, why = _retry(lambda: _find_column(file, schema, texts.column, place), entry, console)
-            if texts.column is None:
-                texts.column, texts.why = column, why
+            known = _known_options(texts, options)
+            layout = _retry(lambda: _find_layout(file, schema, texts, known, place), entry, console)
+            _note_layout(texts, layout)
             number = 0
             for group in range(parquet.num_row_groups):
-                # One request: the bytes of this column in this group of rows.
+                # A request for each column: its bytes in this group of rows.
                 table = _retry(
-                    lambda i=group: parquet.read_row_group(i, columns=[column], use_threads=False), entry, console
+                    lambda i=group: parquet.read_row_group(i, columns=layout.names, use_threads=False), entry, console
                 )
-                for batch in table.column(0).chunks:
-                    for text, trouble in decoded(batch):
+                for batch in table.to_batches():
+                    for cells, troubles in decoded_rows({name: batch.column(name) for name in layout.names}):
                         number += 1
-                        where = f"{place}, row {number:,}, column '{column}'"
-                        yield text_row(text, where, f"{place}:{number}", trouble)
+                        yield layout.row(cells, f"{place}, row {number:,}", f"{place}:{number}", troubles)
         except (pyarrow.ArrowException, UnicodeDecodeError) as error:
             raise PreconditionError(f"{place}: not a sound Parquet file ({first_line(error)})") from error
 
 
-def _find_column(file: str, schema: Any, wanted: str | None, place: str) -> ColumnChoice:
-    """The text column; what has to be seen for that is fetched."""
+def _find_layout(file: str, schema: Any, texts: HubTexts, known: ReadingOptions, place: str) -> Layout:
+    """What the rows of a file are; what has to be seen for that is fetched."""
+    if texts.layout is not None:
+        layout = Layout.of_record(texts.layout)
+        if set(layout.names) <= set(schema.names):
+            return layout
 
     def read_first(names: list[str]) -> dict[str, list[Any]]:
         with _open(file) as stream:
             return first_values(stream, names)
 
-    return choose_arrow_column(schema, read_first, wanted, place)
+    return choose_arrow_layout(schema, read_first, known, place)
 
 
 def _open(file: str) -> Any:
@@ -296,7 +334,7 @@ def _load_local_copy(
     entry: DatasetEntry, options: ReadingOptions, budget: int, notes: ReadingNotes, console: Console
 ) -> HubTexts | None:
     """What this machine has: read earlier by this program, downloaded to the Hub's cache, or prepared by `datasets`."""
-    texts = hub_cache.load_latest_cached(entry)
+    texts = hub_cache.load_latest_cached(entry, options.data_format)
     if texts is not None:
         return texts
     import huggingface_hub
@@ -336,18 +374,18 @@ def _load_prepared(entry: DatasetEntry, options: ReadingOptions, budget: int) ->
         for theirs in group:
             split = prepared[theirs]
             raw = split.with_format("arrow")
-            name, why = choose_arrow_column(
+            layout = choose_arrow_layout(
                 split.features.arrow_schema,
                 lambda names, raw=raw: values_of_batches([raw.select_columns(names)[:SAMPLE_ROWS]], names),
-                texts.column,
+                _known_options(texts, options),
                 entry.id,
             )
-            if texts.column is None:
-                texts.column, texts.why = name, why
+            _note_layout(texts, layout)
             place = f"{entry.id}[{theirs}]"
+            columns = {name: split[name] for name in layout.names}
             rows = (
-                text_row(text, f"{place}, row {number:,}, column '{texts.column}'", f"{place}:{number}")
-                for number, text in enumerate(split[texts.column], 1)
+                layout.row(dict(zip(columns, cells, strict=True)), f"{place}, row {number:,}", f"{place}:{number}")
+                for number, cells in enumerate(zip(*columns.values(), strict=True), 1)
             )
             size = _keep_rows(texts, ours, rows, size, budget, options)
     return texts

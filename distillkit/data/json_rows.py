@@ -14,9 +14,10 @@ from typing import IO, Any, NamedTuple
 from distillkit.console import format_bytes
 from distillkit.data.bad_rows import BadRow, text_row
 from distillkit.data.column_looks import look_at
-from distillkit.data.columns import SAMPLE_ROWS, choose_column, kind_of
+from distillkit.data.columns import SAMPLE_ROWS, kind_of
 from distillkit.data.formats import DataFile
 from distillkit.data.json_shapes import rows_of_value
+from distillkit.data.layouts import choose_layout
 from distillkit.data.rows import Row
 from distillkit.data.text_decoding import decode_blocks, decode_lines
 from distillkit.errors import UsageError
@@ -26,6 +27,10 @@ _LARGEST_JSON = 1 << 30
 # Rows are looked at together before the column is chosen; fewer of them where they are long.
 _SAMPLE_CHARACTERS = 64 << 20
 _WHITE_SPACE = " \t\n\r"
+# What `_width` says of rows that are no lists of cells.
+_OBJECTS, _CONVERSATIONS = 0, -1
+# The column of rows that are conversations themselves.
+_TURNS = "messages"
 _JSONL_HINT = "JSON Lines has one object on each line: json.dumps(row) + '\\n'"
 
 
@@ -146,7 +151,7 @@ def _document_rows(text: str, file: DataFile, *, is_named_lines: bool) -> Iterat
             fault.hint = _JSONL_HINT
         raise fault
     if len(values) == 1:
-        rows, how = rows_of_value(values[0][0], file.text_column, name)
+        rows, how = rows_of_value(values[0][0], file.options, name)
         if rows == [values[0][0]]:
             # One record: where it begins is where it stands.
             line = values[0][1]
@@ -223,13 +228,13 @@ def _text_rows(values: Iterable[_Value], file: DataFile) -> Iterator[Row | BadRo
             else:
                 yield text_row(value.value, value.where, value.origin, value.fault)
         return
-    width = _width(readable, file.name) if kind is list else 0
+    width = _width(readable, file.name) if kind is list else _OBJECTS
     columns: dict[str, list[Any]] = {}
     for number, value in enumerate(readable):
         for key, cell in (_cells(value, width) or {}).items():
             columns.setdefault(key, [None] * len(readable))[number] = cell
-    column, why = choose_column(columns, file.text_column, file.name)
-    file.notes.chose_column(file.name, column, why)
+    layout = choose_layout(columns, file.options, file.name)
+    layout.note(file.name, file.notes)
     for value, where, origin, fault in itertools.chain(first, iterator):
         cells = _cells(value, width)
         if fault is not None or cells is None:
@@ -238,11 +243,13 @@ def _text_rows(values: Iterable[_Value], file: DataFile) -> Iterator[Row | BadRo
                 if not isinstance(value, str)
                 else BadRow(where, "a string among objects", is_fault=True)
             )
-        elif column not in cells:
+            continue
+        missing = next((name for name in layout.needed if name not in cells), None)
+        if missing is not None:
             listed = ", ".join(cells) or "none"
-            yield BadRow(where, f"no column '{column}'; columns: {listed}", is_fault=True)
+            yield BadRow(where, f"no column '{missing}'; columns: {listed}", is_fault=True, wanted=layout.wanted)
         else:
-            yield text_row(cells[column], f"{where}, column '{column}'", origin)
+            yield layout.row(cells, where, origin)
 
 
 def _size(value: Any) -> int:
@@ -252,15 +259,12 @@ def _size(value: Any) -> int:
 
 
 def _width(rows: list[Any], name: str) -> int:
-    """How many cells the rows have, where rows are lists."""
+    """How many cells the rows have, where rows are lists; or that they are lists of turns."""
     lists = [row for row in rows if isinstance(row, list)]
     width = len(lists[0])
     if any(len(row) != width or any(isinstance(cell, (dict, list)) for cell in row) for row in lists):
-        if look_at("messages", lists).kind == "chat":
-            raise UsageError(
-                f"{name}: its rows are chat turns, which are not read yet as such",
-                hint="write each conversation as one text, as a chat template does",
-            )
+        if look_at(_TURNS, lists).kind == "chat":
+            return _CONVERSATIONS
         raise UsageError(
             f"{name}: its rows are lists rather than objects or strings",
             hint='write an object for each row: {"text": …}',
@@ -269,9 +273,12 @@ def _width(rows: list[Any], name: str) -> int:
 
 
 def _cells(value: Any, width: int) -> dict[str, Any] | None:
-    """A row as an object; rows that are lists of `width` cells have columns `column1`, `column2` and so on."""
+    """A row as an object; rows that are lists of `width` cells have columns `column1`, `column2` and so on, those that are
+    lists of turns have one column of them."""
     if isinstance(value, dict):
         return value
-    if width and isinstance(value, list) and len(value) == width:
-        return {f"column{number}": cell for number, cell in enumerate(value, 1)}
-    return None
+    if not isinstance(value, list):
+        return None
+    if width == _CONVERSATIONS:
+        return {_TURNS: value}
+    return {f"column{number}": cell for number, cell in enumerate(value, 1)} if width and len(value) == width else None

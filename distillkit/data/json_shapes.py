@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from distillkit.data.column_looks import look_at
-from distillkit.data.columns import choose_column, kind_of
+from distillkit.data.columns import kind_of
+from distillkit.data.layouts import choose_layout
+from distillkit.data.reading_options import ReadingOptions
 from distillkit.data.text_classes import class_of
 from distillkit.errors import UsageError
 
@@ -28,11 +31,11 @@ class ShapedRows(NamedTuple):
     how: str | None = None
 
 
-def rows_of_value(value: Any, wanted: str | None, name: str) -> ShapedRows:
+def rows_of_value(value: Any, options: ReadingOptions, name: str) -> ShapedRows:
     """The rows in the value that a JSON file is.
 
     Args:
-        wanted: the column asked for, None to find it.
+        options: the column asked for, and what the user said of the rows.
         name: the file, for messages.
 
     Raises:
@@ -44,10 +47,11 @@ def rows_of_value(value: Any, wanted: str | None, name: str) -> ShapedRows:
         raise UsageError(
             f"{name}: {kind_of(value)} instead of a list of texts", hint="write a list of objects, or of strings"
         )
-    return _rows_of_object(value, wanted, name, 0)
+    return _rows_of_object(value, options, name, 0)
 
 
-def _rows_of_object(value: dict[str, Any], wanted: str | None, name: str, depth: int) -> ShapedRows:
+def _rows_of_object(value: dict[str, Any], options: ReadingOptions, name: str, depth: int) -> ShapedRows:
+    wanted = options.text_column
     record = ShapedRows([value], "one record")
     if any(isinstance(value.get(key), str) for key in (wanted, "text") if key is not None):
         return record
@@ -63,10 +67,10 @@ def _rows_of_object(value: dict[str, Any], wanted: str | None, name: str, depth:
         return ShapedRows([item["row"] for item in value["rows"]], "rows as the Hub's server gives them")
     if len(lists) == 1:
         key, items = next(iter(lists.items()))
-        if any(isinstance(item, (dict, list)) for item in items) or not _is_record(value, name):
+        if any(isinstance(item, (dict, list)) for item in items) or not _is_record(value, options, name):
             return ShapedRows(items, f"the list '{key}'")
         return record
-    if _is_record(value, name):
+    if _is_record(value, options, name):
         return record
     if lists:
         raise UsageError(
@@ -75,14 +79,14 @@ def _rows_of_object(value: dict[str, Any], wanted: str | None, name: str, depth:
         )
     objects = [item for item in value.values() if isinstance(item, dict)]
     if len(objects) == 1 and depth < _DEEPEST:
-        return _rows_of_object(objects[0], wanted, name, depth + 1)
+        return _rows_of_object(objects[0], options, name, depth + 1)
     return record
 
 
-def _is_record(value: Mapping[str, Any], name: str) -> bool:
-    """Whether an object by itself has a column of text."""
+def _is_record(value: Mapping[str, Any], options: ReadingOptions, name: str) -> bool:
+    """Whether an object by itself has a column of text, or is a conversation."""
     try:
-        choose_column({key: [item] for key, item in value.items()}, None, name)
+        choose_layout({key: [item] for key, item in value.items()}, replace(options, text_column=None), name)
     except UsageError:
         return False
     return True

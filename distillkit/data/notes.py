@@ -6,7 +6,7 @@ Lines are for people; `record()` holds what `data/stats.json` and the input repo
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 # So many files are named in a remark of which they are not the subject, and in one that is about them.
@@ -21,13 +21,19 @@ class ReadingNotes:
         self._files: Counter[str] = Counter()
         # With the files that it is true of; none for a remark on the whole source.
         self._remarks: dict[str, list[str]] = {}
+        self._changes: Counter[str] = Counter()
         self._columns: dict[str, dict[str, str]] = {}
+        self._formats: dict[str, dict[str, Any]] = {}
         self._read_as: dict[str, str] = {}
         self._bad_rows: dict[str, dict[str, Any]] = {}
 
     def count(self, what: str, amount: int = 1) -> None:
         """`amount` more of `what` ("blank rows left out")."""
         self._counts[what] += amount
+
+    def changed(self, what: str) -> None:
+        """One more of what was read in another way than it stands there ("turns joined …")."""
+        self._changes[what] += 1
 
     def remark(self, remark: str) -> None:
         """Something to be reported once."""
@@ -57,6 +63,23 @@ class ReadingNotes:
         """The column of a file, "column" and "why", which is no longer noted for the file: it is that of a whole set."""
         return self._columns.pop(name, None)
 
+    def chose_format(self, name: str, record: dict[str, Any]) -> None:
+        """As what the conversations of a file or data set were read.
+
+        Args:
+            name: the file.
+            record: "format" ("messages"), "columns" (what it stands for -> its name there), "why".
+        """
+        self._formats[name] = record
+
+    def take_format(self, name: str) -> dict[str, Any] | None:
+        """The format of a file, which is no longer noted for the file: it is that of a whole set."""
+        return self._formats.pop(name, None)
+
+    def told_formats(self) -> str:
+        """The formats of conversations, for people: "alpaca (columns instruction, output; found by their names)"."""
+        return by_file({name: told_format(record) for name, record in self._formats.items()})
+
     def read_as(self, name: str, how: str) -> None:
         """How a file was understood where that was not said: "CSV, delimiter |, no quotes, first row is a header"."""
         self._read_as[name] = how
@@ -66,11 +89,12 @@ class ReadingNotes:
         self._bad_rows[name] = {"rows": amount, "first": list(first)}
 
     def record(self) -> dict[str, Any]:
-        """All that was noted, for `data/stats.json`: "remarks", "columns" and "read_as" by file, "bad_rows" by file,
-        "files_left_out" by why, "counts"."""
+        """All that was noted, for `data/stats.json`: "remarks", "columns", "formats" (of conversations) and "read_as" by
+        file, "bad_rows" by file, "files_left_out" by why, "counts"."""
         return {
             "remarks": self._remark_lines(),
             "columns": self._columns,
+            "formats": self._formats,
             "read_as": self._read_as,
             "bad_rows": self._bad_rows,
             "files_left_out": dict(self._files),
@@ -91,7 +115,8 @@ class ReadingNotes:
         ]
 
     def _remark_lines(self) -> list[str]:
-        return [f"{some_of(names)}: {remark}" if names else remark for remark, names in self._remarks.items()]
+        remarks = [f"{some_of(names)}: {remark}" if names else remark for remark, names in self._remarks.items()]
+        return [*remarks, *(f"{what}: {amount:,}" for what, amount in self._changes.items())]
 
 
 def some_of(names: Sequence[str]) -> str:
@@ -99,3 +124,21 @@ def some_of(names: Sequence[str]) -> str:
     more = len(names) - _NAMED
     shown = ", ".join(names[:_NAMED])
     return f"{shown} and {more:,} more {'file' if more == 1 else 'files'}" if more > 0 else shown
+
+
+def told_format(record: Mapping[str, Any]) -> str:
+    """A format of conversations for people, with the columns that are read: `record` as in `ReadingNotes.chose_format`."""
+    names = list(dict.fromkeys(record["columns"].values()))
+    return f"{record['format']} ({'column' if len(names) == 1 else 'columns'} {', '.join(names)}; {record['why']})"
+
+
+def by_file(found: Mapping[str, str]) -> str:
+    """What was found of files: once where it is the same of all of them, else by file."""
+    files: dict[str, list[str]] = {}
+    for name, what in found.items():
+        files.setdefault(what, []).append(name)
+    if len(files) <= 1:
+        return next(iter(files), "")
+    named = [f"{some_of(names)}: {what}" for what, names in list(files.items())[:_NAMED]]
+    others = sum(len(names) for names in list(files.values())[_NAMED:])
+    return "; ".join([*named, *([f"{others:,} more {'file' if others == 1 else 'files'} otherwise"] if others else [])])

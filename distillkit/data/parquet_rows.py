@@ -1,4 +1,4 @@
-"""Rows of text from Parquet files; of all columns only the one with the text is read."""
+"""Rows of text from Parquet files; of all columns only those with the texts are read."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-from distillkit.data.arrow_columns import choose_arrow_column, decoded, first_values
-from distillkit.data.bad_rows import BadRow, text_row
+from distillkit.data.arrow_columns import choose_arrow_layout, decoded_rows, first_values
+from distillkit.data.bad_rows import BadRow
 from distillkit.data.formats import DataFile
 from distillkit.data.rows import Row
 from distillkit.errors import UsageError, first_line
@@ -43,16 +43,16 @@ def _rows(source: Any, file: DataFile) -> Iterator[Row | BadRow]:
         # Without Arrow's threads: `source` may be a Python stream, and a thread that lets go of it while the interpreter
         # ends takes the process down.
         parquet = ParquetFile(source, pre_buffer=False)
-        column, why = choose_arrow_column(
-            parquet.schema_arrow, lambda names: first_values(source, names), file.text_column, name
+        layout = choose_arrow_layout(
+            parquet.schema_arrow, lambda names: first_values(source, names), file.options, name
         )
-        file.notes.chose_column(name, column, why)
+        layout.note(name, file.notes)
         row = 0
-        for batch in parquet.iter_batches(_ROWS, columns=[column], use_threads=False):
+        for batch in parquet.iter_batches(_ROWS, columns=layout.names, use_threads=False):
             check_interrupted()
-            for text, trouble in decoded(batch.column(0)):
+            for cells, troubles in decoded_rows({column: batch.column(column) for column in layout.names}):
                 row += 1
-                yield text_row(text, f"{name}, row {row:,}, column '{column}'", f"{name}:{row}", trouble)
+                yield layout.row(cells, f"{name}, row {row:,}", f"{name}:{row}", troubles)
     except (pyarrow.ArrowException, UnicodeDecodeError, OSError) as error:
         raise UsageError(
             f"{name}: not a sound Parquet file ({first_line(error)})", hint="fetch the file again"

@@ -1,4 +1,4 @@
-"""What the user said of the data files: which column, which encoding, which kind of CSV, what to do with bad rows."""
+"""What the user said of the data files: which format, which column, which encoding, which kind of CSV, what to do with bad rows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from distillkit.settings.parameters import BadRowPolicy, CsvHeader, CsvQuoting, Parameters
+from distillkit.settings.parameters import BadRowPolicy, BoxType, CsvHeader, CsvQuoting, DataFormat, Parameters
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,9 @@ class ReadingOptions:
         end_marks: no parameter: what ends a document in running text (`data.document_marks`).
     """
 
+    data_format: DataFormat = "auto"
+    system_prompt: str | None = None
+    box_type: BoxType = "white"
     text_column: str | None = None
     bad_rows: BadRowPolicy = "skip"
     encoding: str | None = None

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from distillkit.data.cleaning import clean_text
+from distillkit.data.conversation import Conversation
 from distillkit.data.document import Document
 from distillkit.data.notes import ReadingNotes
 from distillkit.data.sections import byte_length, cut_sections
@@ -18,16 +19,24 @@ class Row(NamedTuple):
         text: as it stands there.
         origin: where it stands: "people.csv:12".
         ends_text: False where a longer text was cut here.
+        conversation: the turns, where the row is a conversation; `text` is then its canonical form.
     """
 
     text: str
     origin: str
     ends_text: bool = True
+    conversation: Conversation | None = None
 
 
 def row_documents(rows: Iterable[Row], section_bytes: int, notes: ReadingNotes) -> Iterator[Document]:
-    """A document for each row that is not blank; a long row becomes several, "…:7", "…:7#2" and so on."""
+    """A document for each row that is not blank; a long text becomes several, "…:7", "…:7#2" and so on.
+
+    A conversation is one document, however long it is.
+    """
     for row in rows:
+        if row.conversation is not None:
+            yield Document(row.text, row.origin, row.ends_text, row.conversation)
+            continue
         text = clean_text(row.text)
         if not text:
             notes.count("blank rows left out")

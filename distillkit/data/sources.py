@@ -11,6 +11,7 @@ from pathlib import Path
 
 from distillkit.console import Console
 from distillkit.data.document import Document, DocumentSet
+from distillkit.data.document_kinds import OneKind
 from distillkit.data.files import find_files, folder_documents, from_here, hash_files
 from distillkit.data.formats import file_kind, known_suffixes
 from distillkit.data.notes import ReadingNotes
@@ -54,15 +55,18 @@ def load_documents(
     notes = ReadingNotes()
     section_bytes = max(_SMALLEST_SECTION, _BYTES_PER_TOKEN * config.max_length)
     budget = text_budget(config)
+    options = ReadingOptions.of(config, end_marks)
+    kind = OneKind(options)
     path = local_path(config)
     if path is not None:
         source = find_files(path, notes, output_dir or output_folder(config))
         fingerprint = hash_files(source)
         splits = {
             split: bounded_sample(
-                folder_documents(
-                    source, names, options=ReadingOptions.of(config, end_marks), section_bytes=section_bytes, notes=notes,
-                    console=console,
+                kind.checked(
+                    folder_documents(
+                        source, names, options=options, section_bytes=section_bytes, notes=notes, console=console,
+                    )
                 ), budget, config.seed, split, notes,
             )
             for split, names in source.splits.items()
@@ -70,7 +74,7 @@ def load_documents(
         shown = from_here(path)
         description = f"{shown} ({len(source.files)} files)" if len(source.files) > 1 else shown
     elif _is_python_docs(config):
-        documents = list(python_documents(section_bytes, notes, console))
+        documents = list(kind.checked(python_documents(section_bytes, notes, console)))
         fingerprint = python_docs_fingerprint() | {"text sha256": _text_sha256(documents)}
         splits = {"all": documents}
         description = f"the documentation of {fingerprint['python-docs']}"
@@ -79,13 +83,16 @@ def load_documents(
 
         entry = hub_entry(config)
         description = f"{entry.reference()} on the Hugging Face Hub"
-        options = ReadingOptions.of(config, end_marks)
         splits, commit = load_hub_documents(entry, options, budget, section_bytes, config.seed, notes, console)
+        splits = {split: list(kind.checked(documents)) for split, documents in splits.items()}
         fingerprint = _entry_fingerprint(entry) | {"commit": commit}
     if not any(splits.values()):
         left_out = "; ".join(notes.lines())
         raise UsageError(f"{description}: no text in it ({left_out or 'it is empty or blank'})")
-    return DocumentSet(description, splits, fingerprint, notes.lines(), notes.record())
+    row = kind.shown_row()
+    if row:
+        notes.remark(f"read as {notes.told_formats()}")
+    return DocumentSet(description, splits, fingerprint, notes.lines(), notes.record() | {"first_conversation": row})
 
 
 def check_source(config: Parameters) -> None:

@@ -132,9 +132,18 @@ def _unique(documents: Sequence[Document]) -> list[Document]:
 def _enough(documents: list[Document], needed: int, finest: int, what: str) -> list[Document]:
     """`documents`, cut finer where there are few, and as fine as necessary where there are less than `needed`.
 
+    Conversations stay whole.
+
     Raises:
         UsageError: there is not even text for that.
     """
+    if documents and all(document.conversation is not None for document in documents):
+        if len(documents) < needed:
+            raise UsageError(
+                f"{what}: too few conversations to split: {len(documents)}, and at least {needed} that differ are needed",
+                hint="give more of them",
+            )
+        return documents
     size = _size(documents)
     limit = max(finest, size // _FEW_DOCUMENTS)
     enough = documents

@@ -5,13 +5,12 @@ A wrong column, a test split that is trained on or a table read as prose shows h
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from distillkit.data.notes import some_of
+from distillkit.data.document_kinds import told_row
+from distillkit.data.notes import by_file, told_format
 
-# What is told of each of so many groups of files; of more only how many there are.
-_NAMED = 2
 # With the names of the lines, two lines of a terminal.
 _SHOWN_CHARACTERS = 100
 
@@ -25,8 +24,10 @@ def input_report(stats: Mapping[str, Any]) -> list[tuple[str, str]]:
     reading: Mapping[str, Any] = stats.get("reading", {})
     lines = [
         ("source", stats["source"]),
-        ("read as", _by_file(reading.get("read_as", {}))),
-        ("column", _by_file({name: f"{made['column']} ({made['why']})" for name, made in _columns(reading).items()})),
+        ("read as", by_file(reading.get("read_as", {}))),
+        ("column", by_file({name: f"{made['column']} ({made['why']})" for name, made in _columns(reading).items()})),
+        ("format", by_file({name: told_format(record) for name, record in reading.get("formats", {}).items()})),
+        ("first row", told_row(reading.get("first_conversation", ()))),
         ("splits", _splits(reading.get("splits", {}), stats.get("source_documents"))),
         ("texts", _amounts(stats)),
         ("left out", _left_out(stats, reading)),
@@ -47,22 +48,6 @@ def first_text(stats: Mapping[str, Any]) -> str:
 
 def _columns(reading: Mapping[str, Any]) -> Mapping[str, Mapping[str, str]]:
     return reading.get("columns", {})
-
-
-def _by_file(found: Mapping[str, str]) -> str:
-    """Once where it is the same of all files, else by file."""
-    files: dict[str, list[str]] = {}
-    for name, what in found.items():
-        files.setdefault(what, []).append(name)
-    if len(files) <= 1:
-        return next(iter(files), "")
-    named = [f"{some_of(names)}: {what}" for what, names in list(files.items())[:_NAMED]]
-    others = [name for names in list(files.values())[_NAMED:] for name in names]
-    return "; ".join([*named, *([f"{len(others):,} more {_files(others)} otherwise"] if others else [])])
-
-
-def _files(names: Sequence[str]) -> str:
-    return "file" if len(names) == 1 else "files"
 
 
 def _splits(documents: Mapping[str, int], all_documents: int | None) -> str:

@@ -40,6 +40,7 @@ TeacherStreaming = Literal["auto", "on", "off"]
 TeacherPrecision = Literal["same", "int8"]
 SparseMethod = Literal["sampling", "top-k"]
 CompileMode = Literal["auto", "on", "off"]
+DataFormat = Literal["auto", "text", "messages", "conversations", "prompt-completion", "alpaca", "question-answer"]
 BadRowPolicy = Literal["skip", "skip-all", "stop"]
 CsvQuoting = Literal["auto", "double", "single", "none"]
 CsvHeader = Literal["auto", "present", "absent"]
@@ -195,6 +196,10 @@ class Parameters:
         "tempered", "advanced", affects="distill", used_by=conditions.SCHEDULED_ALPHA
     )
     text_column: str | None = parameter(None, "advanced", affects="prepare-data", examples=("text", "body"))
+    data_format: DataFormat = parameter("auto", "advanced", affects="prepare-data")
+    system_prompt: str | None = parameter(
+        None, "advanced", affects="prepare-data", may_be_blank=True, examples=("You are a helpful assistant.",)
+    )
     bad_rows: BadRowPolicy = parameter("skip", "advanced", affects="prepare-data")
     encoding: str | None = parameter(None, "advanced", affects="prepare-data", examples=("cp1252", "utf-16", "gb18030"))
     csv_delimiter: str | None = parameter(

@@ -590,6 +590,38 @@ def test_csv_header(distil: Distil, pair: SimpleNamespace, tmp_path: Path) -> No
     assert any("first row names the columns" in note for note in stats(named)["notes"])
 
 
+def chats_of(pair: SimpleNamespace, path: Path) -> Path:
+    """A conversation for each paragraph of the texts, beside the paragraph itself."""
+    paragraphs = pair.texts.read_text(encoding="utf-8").split("\n\n")
+    rows = [
+        {"text": text, "messages": [{"role": "user", "content": f"Part {n}?"}, {"role": "assistant", "content": text}]}
+        for n, text in enumerate(paragraphs)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def test_data_format(distil: Distil, pair: SimpleNamespace, tmp_path: Path) -> None:
+    file = chats_of(pair, tmp_path / "chats.jsonl")
+    with pytest.raises(UsageError, match=r"not clear what is to be read: messages \(column messages\); column text"):
+        distil(dataset_path=file)
+    texts, chats = distil(dataset_path=file, data_format="text"), distil(dataset_path=file, data_format="messages")
+    assert stats(texts)["reading"]["columns"] == {"chats.jsonl": {"column": "text", "why": "called text"}}
+    assert stats(chats)["reading"]["formats"]["chats.jsonl"]["columns"] == {"turns": "messages"}
+    assert stats(chats)["reading"]["first_conversation"][0] == ["user", "Part 0?"]
+    report = manifest(chats)["stages"]["prepare-data"]["metrics"]["input_report"]
+    assert report["format"] == "messages (column messages; called messages)"
+    assert report["first row"].startswith("user “Part 0?”, assistant “")
+
+
+def test_system_prompt(distil: Distil, pair: SimpleNamespace, tmp_path: Path) -> None:
+    file = chats_of(pair, tmp_path / "chats.jsonl")
+    result = distil(dataset_path=file, data_format="messages", system_prompt="Be brief.")
+    assert stats(result)["reading"]["first_conversation"][:2] == [["system", "Be brief."], ["user", "Part 0?"]]
+    with pytest.raises(UsageError, match=r"--system-prompt is for conversations, and chats\.jsonl:1 is a text"):
+        distil(dataset_path=file, data_format="text", system_prompt="Be brief.")
+
+
 def test_bad_rows(distil: Distil, pair: SimpleNamespace, tmp_path: Path) -> None:
     paragraphs = pair.texts.read_text(encoding="utf-8").split("\n\n")
     rows = [json.dumps({"text": paragraph}) for paragraph in paragraphs]

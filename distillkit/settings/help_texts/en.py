@@ -234,12 +234,24 @@ TEXTS = {
     ),
     "text_column": HelpText(
         what="the column (or JSON key) that holds the text",
-        effect="Only this column of the table, the JSON lines or the Hub set is read. Without it, the column named `text` is taken, else the only one that is prose, judged by the first 1,000 rows: identifiers, addresses, dates, labels, titles and numbers are not. If that is not clear, or the texts are in chat turns, lists or objects, the program stops and says what each column looks like.",
+        effect="Only this column of the table, the JSON lines or the Hub set is read. Without it, the column named `text` is taken, else the only one that is prose, judged by the first 1,000 rows: identifiers, addresses, dates, labels, titles and numbers are not. If that is not clear, or the texts are in lists or objects, the program stops and says what each column looks like. Of conversations (`data_format`), it names the column of turns, where there are several.",
         choose="Give it if the program says that it is not clear which column is meant; the message lists the columns.",
         example="distillkit distill --dataset-path ./reviews.csv --text-column review",
     ),
+    "data_format": HelpText(
+        what="what the rows of the data are: texts, or conversations and how these are written",
+        effect="`auto` finds it by the columns and says it, with the first row. `messages`: a column of turns with `role` and `content`. `conversations`: the same with `from` and `value` (ShareGPT); both keys are read under either name. `prompt-completion`: a prompt and its completion, each a text or a list of turns. `alpaca`: `instruction`, `output` and, below the instruction after a blank line, `input`. `question-answer`: a question and its answer. `text`: one column of texts, whatever else is there. A column `system` (or `system_prompt`) is read as the system's turn. Where two readings are possible, the program stops, names them and says what each column looks like. Turns of tools, calls of tools, pictures and what does not begin with the user are bad rows (`bad_rows`).",
+        choose="Look at the first row that is shown; give it where the program says that it is not clear what is to be read.",
+        example="distillkit prepare-data --dataset-path ./chats.jsonl --data-format messages",
+    ),
+    "system_prompt": HelpText(
+        what="what the system says in conversations in which it says nothing",
+        effect="Each conversation without a turn of the system begins with this one; the others keep theirs. Not given or empty, nothing is added; what a chat template adds by itself is then up to the template. For texts it is refused.",
+        choose="Give the words with which the student will be used, if it will always be used with the same ones.",
+        example="distillkit distill --dataset-path ./chats.jsonl --system-prompt 'You are a helpful assistant.'",
+    ),
     "bad_rows": HelpText(
-        what="what happens to rows of a data file without a usable text (null, empty, only a number)",
+        what="what happens to rows without a usable text (null, empty, only a number) or conversation",
         effect="`skip` leaves them out, counts them and names the first ones; if more than 1 % of a file's rows are bad, it stops, because then it is not the rows that are wrong. `skip-all` leaves out any number. `stop` ends with exit code 2 at the first one. The same holds for every format of files with rows, and for sets on the Hub.",
         choose="`stop` where a data set is supposed to be perfect; `skip-all` for a table in which the text is often missing.",
         example="distillkit distill --dataset-path ./reviews.csv --bad-rows stop",

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from distillkit.data.columns import choose_column
+from distillkit.data.layouts import choose_layout
+from distillkit.data.reading_options import ReadingOptions
 from distillkit.errors import UsageError
 
 ROWS = 40
@@ -61,7 +63,8 @@ def test_what_is_no_prose_is_never_the_text(kind: str) -> None:
     if kind not in ("names", "long labels"):
         assert kind == "nothing" or "a.jsonl: no column" in refusal({"column": OTHERS[kind]}).message
     turns = [[{"from": "human", "value": "Hello."}, {"from": "gpt", "value": "Good day."}]] * ROWS
-    assert "conversations: chat turns" in refusal({"x": OTHERS[kind], "conversations": turns}).message
+    found = choose_layout({"x": OTHERS[kind], "conversations": turns}, ReadingOptions(), "a")
+    assert (found.format, found.columns) == ("conversations", {"turns": "conversations"})
     for columns in ({"x": OTHERS[kind], "essay": PROSE}, {"essay": PROSE, "x": OTHERS[kind]}):
         assert choose_column(columns, None, "a") == ("essay", "the only one that is prose")
 
@@ -148,30 +151,6 @@ def test_two_columns_of_prose_are_refused_unless_one_is_called_as_texts_are() ->
         assert choose_column({"first": PROSE, name: sentences(2)}, None, "a").name == name
     assert "not clear" in refusal({"content": PROSE, "body": sentences(2)}).message
     assert "not clear" in refusal({"text_en": PROSE, "text_de": sentences(2)}).message
-
-
-@pytest.mark.parametrize(
-    ("columns", "named"),
-    [
-        ({"messages": [[{"role": "user", "content": "Hi."}]] * 3}, "messages"),
-        ({"messages": [[{"role": "user", "content": "Hi."}]] * 3, "summary": PROSE}, "messages"),
-        ({"conversations": [{"from": ["human", "gpt"], "value": ["Hi.", "Good day."]}] * 3, "id": OTHERS["uuids"]}, "conversations"),
-        ({"dialog": [["Hi.", "Good day, how are you?"]] * 3, "topic": PROSE}, "dialog"),
-        ({"messages": ['[{"role": "user", "content": "Hi."}]'] * 3, "summary": PROSE}, "messages"),
-        ({"instruction": PROSE, "input": [""] * ROWS, "output": sentences(2)}, "instruction, output"),
-        ({"instruction": ["Summarise."] * ROWS, "output": sentences(2)}, "instruction, output"),
-        ({"prompt": PROSE, "completion": sentences(2)}, "prompt, completion"),
-        ({"question": PROSE, "choices": [["one", "two"]] * ROWS, "answer": OTHERS["numbers"]}, "question, choices"),
-        ({"prompt": PROSE, "chosen": [["Yes, it is so."]] * ROWS, "rejected": [["No, it is not."]] * ROWS}, "chosen, rejected"),
-        ({"user": PROSE, "assistant": sentences(2)}, "user, assistant"),
-    ],
-)  # fmt: skip
-def test_conversations_are_refused_as_what_they_are(columns: dict[str, list[Any]], named: str) -> None:
-    error = refusal(columns)
-    assert error.message.startswith(f"a.jsonl: {named}: ")
-    assert "which are not read yet as such" in error.message
-    assert "--text-column" in (error.hint or "")
-    assert choose_column(columns | {"text": PROSE}, None, "a").name == "text"
 
 
 def test_sentences_that_repeat_are_a_text_only_where_the_name_says_so() -> None:

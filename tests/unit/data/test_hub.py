@@ -199,7 +199,28 @@ def hub() -> Iterator[HubServer]:
     }
     server.repositories["o/chats"] = {
         "train.parquet": parquet_bytes(
-            id=identifiers, messages=[[{"role": "user", "content": text}] for text in sentences]
+            id=identifiers,
+            picture=pictures,
+            messages=[
+                [{"role": "user", "content": f"Who is number {n}?"}, {"role": "assistant", "content": text}]
+                for n, text in enumerate(sentences)
+            ],
+        )
+    }
+    server.repositories["o/pairs"] = {
+        f"data/{split}-{part}.jsonl": b"".join(
+            json.dumps(
+                {"instruction": f"Describe number {n}.", "input": "", "output": None if n == 7 else text}
+            ).encode()
+            + b"\n"
+            for n, text in list(enumerate(sentences))[start : start + 100]
+        )
+        for split, part, start in (("train", 0, 0), ("train", 1, 100), ("test", 0, 200))
+    }
+    server.repositories["o/both"] = {
+        "train.parquet": parquet_bytes(
+            text=sentences,
+            messages=[[{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Ho."}]] * 600,
         )
     }
     server.repositories["o/gaps"] = {
@@ -269,7 +290,7 @@ def test_the_column_is_found_without_downloading_pictures_and_remembered(hub: Hu
     assert stopped["error"] == "o/captions[train], row 1, column 'caption': null instead of text"
     # What an earlier version chose by itself is not trusted.
     (source,) = (tmp_path / "distillkit").rglob("source.json")
-    source.write_text(re.sub('"why": ".*?"', '"why": null', source.read_text()))
+    source.write_text(source.read_text().replace('"format": 2', '"format": 1'))
     assert hub.load(tmp_path, dataset="o/captions")["splits"] == first["splits"]
     assert len(hub.requests) > 1
 
@@ -319,7 +340,8 @@ def test_what_other_programs_left_on_this_machine_is_found(hub: HubServer, tmp_p
         ({"dataset": "Salesforce/wikitext:small"}, 2, "wikitext-103-raw-v1, wikitext-2-raw-v1", ":CONFIGURATION"),
         ({"dataset": "pokemon", "text_column": "text_en_"}, 2, "columns: image, text_en, text_zh", "text_en?"),
         ({"dataset": "pokemon", "text_column": "image"}, 2, "'image' does not hold text", "--text-column"),
-        ({"dataset": "o/chats"}, 2, "messages: chat turns, which are not read yet", "--text-column"),
+        ({"dataset": "o/both"}, 2, "not clear what is to be read: messages (column messages); column text", "--data-format"),
+        ({"dataset": "o/lines", "data_format": "messages"}, 2, "no column of turns (--data-format messages)", "say what"),
         ({"dataset": "o/lines", "offline": True}, 3, "offline mode is on", "python-docs"),
         (
             {"dataset": "mine", "datasets": {"mine": {"id": "o/lines", "splits": {"train": "all"}}}},
@@ -335,6 +357,36 @@ def test_what_cannot_be_had_is_said(
     assert words in found["error"]
     assert (hint or "") in (found["hint"] or "")
     assert not (tmp_path / "ran").exists()
+
+
+def test_conversations_of_the_hub(hub: HubServer, tmp_path: Path) -> None:
+    found = hub.load(tmp_path, dataset="o/chats")
+    # Pictures beside the turns are not fetched.
+    assert hub.served() < 1_000_000
+    assert len(found["splits"]["train"]) == 600
+    assert found["splits"]["train"][0] == [
+        '["user", "Who is number 0?"]\n["assistant", "A sentence of some words about creature 0."]', "o/chats[train]:1",
+    ]  # fmt: skip
+    assert found["reading"]["formats"]["o/chats"] == {
+        "format": "messages", "columns": {"turns": "messages"}, "why": "the only column of turns", "written": [],
+    }  # fmt: skip
+    # What was kept on this machine is read again with other settings, and without a network.
+    again = hub.load(tmp_path, dataset="o/chats", offline=True, system_prompt="Be brief.")
+    assert again["splits"]["train"][0][0].startswith('["system", "Be brief."]\n["user", "Who is')
+    assert again["reading"]["formats"] == found["reading"]["formats"]
+
+
+def test_pairs_of_the_hub(hub: HubServer, tmp_path: Path) -> None:
+    found = hub.load(tmp_path, dataset="o/pairs")
+    assert {split: len(rows) for split, rows in found["splits"].items()} == {"train": 199, "test": 100}
+    assert found["reading"]["formats"]["o/pairs"]["columns"] == {
+        "question": "instruction", "input": "input", "answer": "output",
+    }  # fmt: skip
+    assert "no answer of the assistant" in found["reading"]["bad_rows"]["o/pairs"]["first"][0]
+    # In black box it is a prompt like the others.
+    black = hub.load(tmp_path, dataset="o/pairs", box_type="black", offline=True)
+    assert {split: len(rows) for split, rows in black["splits"].items()} == {"train": 200, "test": 100}
+    assert [text for text, _ in black["splits"]["train"] if "\n" not in text] == ['["user", "Describe number 7."]']
 
 
 def test_no_hub_at_all(hub: HubServer, tmp_path: Path) -> None:

@@ -107,8 +107,8 @@ def test_columns_of_rows_that_are_lists_can_be_named(tmp_path: Path) -> None:
     ("content", "words", "hint"),
     [
         ({"train": ROWS, "test": ROWS[:1]}, "several lists, and it is not clear which one holds the texts; columns: train, test", "a file of its own"),
-        ({"conversations": [{"from": "human", "value": TEXTS[0]}]}, "conversations: chat turns, which are not read yet", "--text-column"),
-        ([[{"role": "user", "content": TEXTS[0]}]] * 2, "its rows are chat turns", "chat template"),
+        ({"conversations": [{"from": "human", "value": TEXTS[0]}]}, "no answer of the assistant", "--data-format"),
+        ([[{"role": "user", "content": TEXTS[0]}]] * 2, "no answer of the assistant", "--data-format"),
         ([[1, 2], ["a"]], "its rows are lists", '{"text": …}'),
         ({"a": 1, "b": {"c": 2}, "d": {"e": 3}}, "no column holds text; columns: a: numbers", "--text-column"),
         ({"columns": ["a"], "data": [["x", "y"]]}, "row 1: 2 cells, but 1 columns are named", None),

@@ -60,7 +60,8 @@ def test_strings_of_every_kind_are_read(tmp_path: Path, column: Any) -> None:
 @pytest.mark.parametrize(
     ("columns", "words"),
     [
-        ({"id": IDS, "messages": TURNS}, "messages: chat turns, which are not read yet as such"),
+        ({"id": IDS, "messages": TURNS}, "no answer of the assistant"),
+        ({"id": IDS, "messages": TURNS, "text": TEXTS}, "not clear what is to be read: messages (column messages); column text"),
         ({"id": IDS, "parts": [[{"n": 1, "body": text}] for text in TEXTS]}, "id: identifiers; parts: lists with texts in them"),
         ({"id": IDS, "doc": [{"body": text} for text in TEXTS]}, "id: identifiers; doc: objects with texts in them"),
         ({"id": IDS, "text": [[text] for text in TEXTS]}, "id: identifiers; text: lists with texts in them"),

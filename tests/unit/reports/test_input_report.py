@@ -97,3 +97,22 @@ def test_files_that_are_read_alike_are_told_together() -> None:
 def test_how_many_documents_are_divided() -> None:
     lines = dict(input_report(stats(source_documents=4000)))
     assert lines["splits"] == "the source has none: its 4,000 documents are divided"
+
+
+def test_conversations_are_told_with_their_format_and_the_first_of_them() -> None:
+    record = {
+        "format": "alpaca", "columns": {"question": "instruction", "answer": "output"}, "why": "found by their names",
+    }  # fmt: skip
+    messages = {"format": "messages", "columns": {"turns": "chat"}, "why": "the only column of turns"}
+    reading = {
+        "formats": {"a.csv": record, "b.csv": messages},
+        "first_conversation": [["user", "Who?"], ["assistant", "I."]],
+    }
+    report = dict(input_report(stats(reading=reading)))
+    assert report["format"] == (
+        "a.csv: alpaca (columns instruction, output; found by their names); "
+        "b.csv: messages (column chat; the only column of turns)"
+    )
+    assert report["first row"] == "user “Who?”, assistant “I.”"
+    long = {"formats": {"a": messages}, "first_conversation": [["user", "Who?"], ["assistant", "I."]] * 3}
+    assert dict(input_report(stats(reading=long)))["first row"].endswith("user “Who?”, and 3 turns more")
