@@ -67,7 +67,9 @@ class ChatTemplate:
             PreconditionError: it is no template, or no special token of this tokenizer ends its answers.
         """
         variables = _variables(encoder.tokenizer)
-        named = f"{whose}'s chat template" if origin == "model" else f"the chat template for {whose} ({_ORIGINS[origin]})"
+        named = (
+            f"{whose}'s chat template" if origin == "model" else f"the chat template for {whose} ({_ORIGINS[origin]})"
+        )
         try:
             behind = _behind_answer(source, variables)
         except TemplateRefusalError as error:
@@ -214,7 +216,11 @@ def _rendered(
     messages = [{"role": turn.role, "content": turn.text} for turn in turns]
     try:
         texts, marked = render_jinja_template(
-            [messages], chat_template=source, add_generation_prompt=prompt, return_assistant_tokens_mask=marks, **variables
+            [messages],
+            chat_template=source,
+            add_generation_prompt=prompt,
+            return_assistant_tokens_mask=marks,
+            **variables,
         )
     # A template is code of others: whatever it stumbles over, it cannot render this.
     except (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:

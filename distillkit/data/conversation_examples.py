@@ -58,6 +58,14 @@ class ConversationNotes(BuildNotes):
         )  # fmt: skip
         return [f"{count:,} {what}" for count, what in counted if count]
 
+    def dropped_lines(self) -> list[str]:
+        """For people, a line for conversations that were left out."""
+        if not self.refused:
+            return []
+        return [
+            f"{self.refused:,} conversations were dropped: a chat template cannot render them ({self.first_refusal})"
+        ]
+
 
 @dataclass(frozen=True)
 class _Pair:
@@ -163,7 +171,10 @@ class ConversationExampleBuilder:
                 continue
             if pair is not None:
                 return pair
-            texts = [item if item is None else item.text for item in self.texts.read([t.text for t in attempt], whole=not quiet)]
+            texts = [
+                item if item is None else item.text
+                for item in self.texts.read([t.text for t in attempt], whole=not quiet)
+            ]
             readable = [text for text in texts if text is not None]
             if len(readable) == len(attempt):
                 pair = self._paired([Turn(turn.role, text) for turn, text in zip(attempt, readable, strict=True)])

@@ -96,7 +96,9 @@ def longest_fitting(exchange: Exchange, fits: Fits) -> Squeezed | None:
 def _cut_answer(before: tuple[Turn, ...], answer: Turn, fits: Fits) -> Squeezed | None:
     if before:
         # Twice: what precedes the answer takes half of the room at most.
-        asked = _largest(before[0].text, lambda text: fits((Turn(before[0].role, text + text), Turn("assistant", "."))), left=True)
+        asked = _largest(
+            before[0].text, lambda text: fits((Turn(before[0].role, text + text), Turn("assistant", "."))), left=True
+        )
         if asked is None:
             return None
         before = (Turn(before[0].role, asked),)

@@ -103,7 +103,9 @@ class ConversationReader:
         if encoding is None:
             return None
         at = _byte_places(found.text)
-        return ReadConversation(found.text.encode(), encoding, tuple(self._turn(t, found, encoding, at) for t in found.turns))
+        return ReadConversation(
+            found.text.encode(), encoding, tuple(self._turn(t, found, encoding, at) for t in found.turns)
+        )
 
     def prompt_ids(self, turns: Sequence[Turn]) -> list[int] | None:
         """What the model reads before it answers: the turns, and the template's generation prompt; None where its tokenizer

@@ -157,7 +157,9 @@ def _by_prompts(
     return RenderedTurn(turn, (begin, end[0]), (begin, end[1]), end)
 
 
-def _by_marks(template: ChatTemplate, turns: Sequence[Turn], text: str, found: list[RenderedTurn]) -> list[RenderedTurn]:
+def _by_marks(
+    template: ChatTemplate, turns: Sequence[Turn], text: str, found: list[RenderedTurn]
+) -> list[RenderedTurn]:
     """The answers as the template marks them. A mark may begin before the prompt ends (with the name of the role), and end
     before or behind the end-of-turn token: that is where an answer ends in any case.
 

@@ -89,7 +89,10 @@ class TeacherTuning:
         texts = [_digest([row["student_ids"] for row in self.rows]), _digest(self._held_out["teacher_ids"])]
         if self.rows and "target_spans" in self.rows[0]:
             trained = [row["target_spans"] for row in self.rows]
-            texts += [_digest([sum(map(list, spans), []) for spans in part]) for part in (trained, self._held_out["teacher_scored"])]
+            texts += [
+                _digest([sum(map(list, spans), []) for spans in part])
+                for part in (trained, self._held_out["teacher_scored"])
+            ]
         self.key = fingerprint_of(
             [
                 FORMAT, LEARNING_RATE, WARMUP_FRACTION, fingerprint or self.teacher.fingerprint(), first_target, texts,
