@@ -93,8 +93,10 @@ def choose_templates(encoders: TextEncoders, given: str | None) -> TemplatePair:
         theirs = own["teacher"]
         if role == "student" and theirs is not None and _reads_alike(encoders, theirs):
             choices.append((theirs, "teacher"))
-        source, origin = next(((source, origin) for source, origin in choices if source), (PLAIN, "plain"))
-        return ChatTemplate.of(encoder, source, origin, f"the {role}")
+        for source, origin in choices:
+            if source:
+                return ChatTemplate.of(encoder, source, origin, f"the {role}")
+        return ChatTemplate.of(encoder, PLAIN, "plain", f"the {role}")
 
     return TemplatePair(template("student", encoders.student), template("teacher", encoders.teacher))
 

@@ -74,6 +74,26 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
     pair.check_rows_around(encoders, console)
     marks = end_marks(e.tokenizer.eos_token for e in (encoders.student, encoders.teacher))
     documents = load_documents(config, console, run.path.parent, () if config.special_tokens == "text" else marks)
+    return prepare(documents, pair, encoders, config, run, console)
+
+
+def prepare(
+    documents: DocumentSet,
+    pair: ModelPair,
+    encoders: TextEncoders,
+    config: Parameters,
+    run: RunDirectory,
+    console: Console,
+) -> StageResult:
+    """What is done with texts that are read: split, encoded for both models, aligned, written.
+
+    Args:
+        encoders: of `pair`.
+
+    Raises:
+        UsageError: there is too little text, or it contradicts the configuration.
+        PreconditionError: a model cannot read it.
+    """
     chats = _are_conversations(documents, config)
     templates = _templates(config, encoders, console) if chats else None
     special = decide_special_tokens(
