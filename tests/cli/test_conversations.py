@@ -15,6 +15,7 @@ from tiny_models import make_paragraph, save_model_folder, teacher_of_letters, t
 from distillkit.console import Console
 from distillkit.data.conversation import Conversation, Turn
 from distillkit.data.document import Document, DocumentSet
+from distillkit.data.notes import ReadingNotes
 from distillkit.errors import UsageError
 from distillkit.run.directory import RunDirectory
 from distillkit.run.pair import locate_pair
@@ -34,7 +35,7 @@ def conversations(count: int = 40, seed: int = 3) -> DocumentSet:
             turns += [Turn("user", make_paragraph(generator, 1)), Turn("assistant", make_paragraph(generator, 1))]
         conversation = Conversation(tuple(turns))
         documents.append(Document(conversation.canonical(), f"chats:{number}", conversation=conversation))
-    return DocumentSet("chats", {"all": documents}, {})
+    return DocumentSet("chats", {"all": documents}, {}, reading=ReadingNotes().record())
 
 
 @pytest.fixture(scope="module")
