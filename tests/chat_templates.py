@@ -95,6 +95,8 @@ def as_chat(tokenizer, family: Family):
     named = {name: token for name, token in (("bos_token", family.bos), ("eos_token", family.eos)) if token is not None}
     tokenizer.add_special_tokens(named)
     if family.tokens:
-        tokenizer.add_special_tokens({"additional_special_tokens": list(family.tokens)}, replace_extra_special_tokens=False)
+        tokenizer.add_special_tokens(
+            {"additional_special_tokens": list(family.tokens)}, replace_extra_special_tokens=False
+        )
     tokenizer.chat_template = family.source
     return tokenizer

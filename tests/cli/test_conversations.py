@@ -3,82 +3,20 @@
 from __future__ import annotations
 
 import json
-import random
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
-from chat_templates import CHATML, FAMILIES, as_chat
-from tiny_models import make_paragraph, save_model_folder, teacher_of_letters, tiny_model, tiny_tokenizer
+import torch
+from conversation_runs import QUIET, chat_models, distilled, prepared
 
-from distillkit.console import Console
-from distillkit.data.conversation import Conversation, Turn
-from distillkit.data.document import Document, DocumentSet
-from distillkit.data.notes import ReadingNotes
+from distillkit.data.conversation import Conversation
 from distillkit.errors import UsageError
-from distillkit.run.directory import RunDirectory
-from distillkit.run.pair import locate_pair
-from distillkit.settings.resolve import resolve
-from distillkit.stages import distill, validate
-from distillkit.stages.prepare_data import prepare
-
-QUIET = Console(quiet=True)
-
-
-def conversations(count: int = 40, seed: int = 3) -> DocumentSet:
-    generator = random.Random(seed)
-    documents = []
-    for number in range(count):
-        turns = [Turn("system", "Be brief.")] if number % 3 == 0 else []
-        for _ in range(generator.choice((1, 1, 2))):
-            turns += [Turn("user", make_paragraph(generator, 1)), Turn("assistant", make_paragraph(generator, 1))]
-        conversation = Conversation(tuple(turns))
-        documents.append(Document(conversation.canonical(), f"chats:{number}", conversation=conversation))
-    return DocumentSet("chats", {"all": documents}, {}, reading=ReadingNotes().record())
+from distillkit.stages import validate
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """A ChatML teacher; students: ChatML with its tokenizer, one without a template, Llama-3 with another, a base model."""
-    root = tmp_path_factory.mktemp("models")
-
-    def model(name: str, tokenizer: Any, seed: int, made: Any = None) -> Path:
-        made = made or tiny_model("gpt2", len(tokenizer), layers=1, hidden=16, seed=seed, context=512)
-        return save_model_folder(root / name, made, tokenizer)
-
-    chat = as_chat(tiny_tokenizer(600), CHATML)
-    bare = as_chat(tiny_tokenizer(600), CHATML)
-    bare.chat_template = None
-    return SimpleNamespace(
-        teacher=model("teacher", chat, 1, teacher_of_letters(chat)),
-        same=model("same", chat, 2),
-        bare=model("bare", bare, 3),
-        llama3=model("llama3", as_chat(tiny_tokenizer(400), FAMILIES["llama3"]), 4),
-        base=model("base", tiny_tokenizer(300), 5),
-    )
-
-
-def prepared(tmp_path: Path, models: SimpleNamespace, student: str, **settings: Any) -> SimpleNamespace:
-    values = {
-        "teacher_model_path": str(models.teacher), "student_model_path": str(getattr(models, student)), "sample_size": 12,
-        "max_length": 200, "held_out_size": 6, "batch_size": 4, "epochs": 1, "learning_rate": 1e-3, "precision": "fp32",
-        "allow_out_of_range": True, "save_plot": False, "control": False, "output_dir": str(tmp_path), "folder_name": "run",
-        "dataset": "python-docs", "teacher_cache": "off", "quality_gate": "off",
-    }  # fmt: skip
-    resolved = resolve(values | settings)
-    config = resolved.parameters
-    run = RunDirectory.create(tmp_path / "run", resolved)
-    pair = locate_pair(config, QUIET)
-    prepare(conversations(), pair, pair.text_encoders(config), config, run, QUIET)
-    stats = json.loads((run.data / "stats.json").read_text())
-    return SimpleNamespace(run=run, config=config, stats=stats)
-
-
-def distilled(made: SimpleNamespace) -> dict[str, Any]:
-    distill.run(made.config, made.run, QUIET)
-    metrics = [json.loads(line) for line in (made.run.path / "metrics.jsonl").read_text().splitlines()]
-    return next(line for line in metrics if "soft_loss" in line)
+    return chat_models(tmp_path_factory.mktemp("models"))
 
 
 @pytest.mark.parametrize("student", ["same", "bare", "llama3", "base"])
@@ -127,3 +65,43 @@ def test_targets_are_what_the_assistant_says(tmp_path, models) -> None:
 def test_special_tokens_of_rendered_texts_are_refused(tmp_path, models) -> None:
     with pytest.raises(UsageError, match="the rows are conversations"):
         prepared(tmp_path, models, "same", special_tokens="parse")
+
+
+def test_an_alignment_of_one_template_is_the_plain_loss(tmp_path, models) -> None:
+    plain = distilled(prepared(tmp_path / "plain", models, "same"))
+    paired = distilled(prepared(tmp_path / "paired", models, "same", alignment="bpm"))
+    assert paired["soft_loss"] == pytest.approx(plain["soft_loss"], rel=1e-5)
+    assert paired["hard_loss"] == pytest.approx(plain["hard_loss"], rel=1e-6)
+
+
+def test_the_plain_loss_is_over_the_answers_alone(tmp_path, models) -> None:
+    """The first step's losses against a plain computation on the stored tokens."""
+    from transformers import AutoModelForCausalLM
+
+    from distillkit.data.examples import load_examples
+
+    made = prepared(tmp_path, models, "same", batch_size=12, temperature=1.0)
+    rows = load_examples(made.run.data / "train").to_list()
+    student, teacher = (AutoModelForCausalLM.from_pretrained(path).double() for path in (models.same, models.teacher))
+    soft = hard = 0.0
+    targets = 0
+    for row in rows:
+        ids = torch.tensor([row["student_ids"]])
+        with torch.no_grad():
+            ours, theirs = (model(input_ids=ids).logits[0].log_softmax(-1) for model in (student, teacher))
+        for begin, end in row["target_spans"]:
+            for place in range(begin, end):
+                hard -= float(ours[place - 1, row["student_ids"][place]])
+                soft += float((theirs[place - 1].exp() * (theirs[place - 1] - ours[place - 1])).sum())
+                targets += 1
+    found = distilled(made)
+    assert found["hard_loss"] == pytest.approx(hard / targets, rel=1e-4)
+    assert found["soft_loss"] == pytest.approx(soft / targets, rel=1e-3)
+
+
+@pytest.mark.parametrize("student", ["same", "llama3"])
+def test_the_sparse_cache_and_a_tuned_teacher_know_the_targets(tmp_path, models, student: str) -> None:
+    made = prepared(tmp_path, models, student, teacher_cache="sparse", tune_teacher=2)
+    assert distilled(made)["soft_loss"] > 0
+    again = prepared(tmp_path / "all", models, student, teacher_cache="sparse", tune_teacher=2, train_on="all")
+    assert distilled(again)["soft_loss"] > 0

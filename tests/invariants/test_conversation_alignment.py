@@ -25,13 +25,25 @@ from distillkit.data.template_choice import TemplatePair
 from distillkit.teachers.targets import prefix_map_of
 
 ALL = FAMILIES | {"plain": Family(PLAIN)}
-TOKENIZERS = {"byte-level": lambda: tiny_tokenizer(500), "sentencepiece": make.sentencepiece_like, "gemma": make.gemma_like}
+TOKENIZERS = {
+    "byte-level": lambda: tiny_tokenizer(500),
+    "sentencepiece": make.sentencepiece_like,
+    "gemma": make.gemma_like,
+}
 # Every family on both sides, and every pair of tokenizers.
 CASES = [
     (ours, theirs, *list(product(TOKENIZERS, TOKENIZERS))[index % 9])
     for index, (ours, theirs) in enumerate(product(ALL, ALL))
 ]  # fmt: skip
-SAID = ("", "  two  spaces \n\nand lines\n", "naïve café", "x", "12 345", "<|im_end|> </s> <eos>", "\tdef f():\n\t\treturn  1")
+SAID = (
+    "",
+    "  two  spaces \n\nand lines\n",
+    "naïve café",
+    "x",
+    "12 345",
+    "<|im_end|> </s> <eos>",
+    "\tdef f():\n\t\treturn  1",
+)
 
 
 def reader(family: str, tokenizer: str) -> ConversationReader:
@@ -40,7 +52,9 @@ def reader(family: str, tokenizer: str) -> ConversationReader:
     return ConversationReader(encoder, ChatTemplate.of(encoder, ALL[family].source, "model", "the model"))
 
 
-def examples(student: ConversationReader, teacher: ConversationReader | None, count: int = 12, **settings: Any) -> list[Example]:
+def examples(
+    student: ConversationReader, teacher: ConversationReader | None, count: int = 12, **settings: Any
+) -> list[Example]:
     generator = random.Random(11)
 
     def said() -> str:
@@ -57,7 +71,9 @@ def examples(student: ConversationReader, teacher: ConversationReader | None, co
     return list(builder.build(documents, count))
 
 
-def places(side: ConversationReader, ids: list[int], targets: list[tuple[int, int]]) -> list[tuple[int, int, int, bytes]]:
+def places(
+    side: ConversationReader, ids: list[int], targets: list[tuple[int, int]]
+) -> list[tuple[int, int, int, bytes]]:
     """Plainly: every target token as (its place, answer, bytes of the answer before it, its bytes); the bytes of end-of-turn
     tokens are None's place, b"END". Answers are counted by their end-of-turn tokens."""
     pieces, found = side.encoder.table.pieces, []
@@ -82,6 +98,7 @@ def test_every_row_means_the_same_bytes_to_both(ours: str, theirs: str, tokenize
         mine = {place: rest for place, *rest in places(student, example.student_ids, example.target_spans)}
         other_ = {place: rest for place, *rest in places(teacher, example.teacher_ids, example.teacher_target_spans)}
         turns = [turn for turn in Conversation.from_canonical(example.text).turns if turn.role == "assistant"]
+
         # How many bytes of white space of the template's each answer begins with (a space, in Mistral's, or a dummy one).
         def lead(side: dict, answer: int) -> int:
             spelled = b"".join(piece for number, _, piece in side.values() if number == answer and piece != b"END")
@@ -90,7 +107,9 @@ def test_every_row_means_the_same_bytes_to_both(ours: str, theirs: str, tokenize
         assert len(rows.student_rows) == len(set(rows.student_rows.tolist()))
         assert sorted(rows.student_rows.tolist()) == rows.student_rows.tolist()
         ended = 0
-        for row, teacher_row, skip, end_row, end_skip in zip(rows.student_rows, rows.teacher_rows, rows.skips, rows.end_rows, rows.end_skips, strict=True):
+        for row, teacher_row, skip, end_row, end_skip in zip(
+            rows.student_rows, rows.teacher_rows, rows.skips, rows.end_rows, rows.end_skips, strict=True
+        ):
             answer, at, piece = mine[row + 1]
             their_answer, their_at, their_piece = other_[teacher_row + 1]
             assert answer == their_answer
@@ -119,8 +138,13 @@ def test_both_are_scored_by_the_same_bytes(ours: str, theirs: str, tokenizer: st
     for example in examples(student, teacher):
         said = [turn.text for turn in Conversation.from_canonical(example.text).turns if turn.role == "assistant"]
         assert example.bytes == sum(len(text.encode()) for text in said)
-        for side, ids, spans in ((student, example.student_ids, example.student_scored), (teacher, example.teacher_ids, example.teacher_scored)):
-            spelled = [b"".join(side.encoder.table.pieces[token] for token in ids[begin:end]).decode() for begin, end in spans]
+        for side, ids, spans in (
+            (student, example.student_ids, example.student_scored),
+            (teacher, example.teacher_ids, example.teacher_scored),
+        ):
+            spelled = [
+                b"".join(side.encoder.table.pieces[token] for token in ids[begin:end]).decode() for begin, end in spans
+            ]
             assert [text.removeprefix(" ") for text in spelled] == [text.removeprefix(" ") for text in said if text]
 
 

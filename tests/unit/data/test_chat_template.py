@@ -95,7 +95,10 @@ def test_names_of_special_tokens_in_contents_are_text(family: Family) -> None:
         return [index for index in read.ids if index in specials]
 
     harmless = [Turn("user", "a b"), Turn("assistant", "b c"), Turn("user", "x"), Turn("assistant", "y")]
-    spoken = [replace(turn, text=f"{turn.text} {name} {turn.text}{name}") for turn, name in zip(harmless, names * 2, strict=False)]
+    spoken = [
+        replace(turn, text=f"{turn.text} {name} {turn.text}{name}")
+        for turn, name in zip(harmless, names * 2, strict=False)
+    ]
     assert special_ids(spoken) == special_ids(harmless)
     read = read_by.read(spoken)
     assert read is not None
@@ -107,7 +110,9 @@ def test_a_prompt_is_what_precedes_the_answer(family: Family) -> None:
     read_by = reader(family, tiny_tokenizer(500))
     tokenizer = read_by.encoder.tokenizer
     turns = [Turn("user", "Who?"), Turn("assistant", "Ada."), Turn("user", "Where?")]
-    wanted = tokenizer.apply_chat_template(messages(turns), add_generation_prompt=True, tokenize=True, return_dict=False)
+    wanted = tokenizer.apply_chat_template(
+        messages(turns), add_generation_prompt=True, tokenize=True, return_dict=False
+    )
     assert read_by.prompt_ids(turns) == wanted
     if "[INST]" not in family.tokens:
         whole = read_by.read([*turns, Turn("assistant", "There.")])
@@ -123,7 +128,13 @@ def test_a_prompt_is_what_precedes_the_answer(family: Family) -> None:
 
 def test_no_systems_text_is_lost() -> None:
     template = reader(FAMILIES["mistral"], tiny_tokenizer(500)).template
-    turns = [Turn("system", "Be brief."), Turn("user", "Why?"), Turn("assistant", "So."), Turn("user", "?"), Turn("assistant", "!")]
+    turns = [
+        Turn("system", "Be brief."),
+        Turn("user", "Why?"),
+        Turn("assistant", "So."),
+        Turn("user", "?"),
+        Turn("assistant", "!"),
+    ]
     assert rendered(template, turns).text == "<s>[INST] Be brief.\n\nWhy?[/INST] So.</s>[INST] ?[/INST] !</s>"
 
 
@@ -141,13 +152,28 @@ def test_gemma_gets_the_systems_text_in_front_of_the_users_first() -> None:
 
 
 def test_marks_and_prompts_have_to_agree() -> None:
-    wrong = replace(MARKED, source=MARKED.source.replace("{% generation %}", "").replace("'<|im_start|>assistant\n' }}", "'<|im_start|>' }}{% generation %}{{ 'assistant\n' }}{% endgeneration %}", 1).replace("{{ message['content'] + '<|im_end|>' }}{% endgeneration %}", "{{ message['content'] + '<|im_end|>' }}"))
+    wrong = replace(
+        MARKED,
+        source=MARKED.source.replace("{% generation %}", "")
+        .replace(
+            "'<|im_start|>assistant\n' }}", "'<|im_start|>' }}{% generation %}{{ 'assistant\n' }}{% endgeneration %}", 1
+        )
+        .replace(
+            "{{ message['content'] + '<|im_end|>' }}{% endgeneration %}", "{{ message['content'] + '<|im_end|>' }}"
+        ),
+    )
     assert wrong.source.count("generation %}") == 2
     template = reader(wrong, tiny_tokenizer(500)).template
     assert template.marks_answers
     with pytest.raises(TemplateRefusalError, match="marks are not where its answers stand"):
         rendered(template, [Turn("user", "a"), Turn("assistant", "b")])
-    alone = replace(MARKED, source=MARKED.source.replace("message['content'] + '<|im_end|>' }}{% endgeneration %}", "message['content'] }}{% endgeneration %}{{ '<|im_end|>' }}"))
+    alone = replace(
+        MARKED,
+        source=MARKED.source.replace(
+            "message['content'] + '<|im_end|>' }}{% endgeneration %}",
+            "message['content'] }}{% endgeneration %}{{ '<|im_end|>' }}",
+        ),
+    )
     turns = [Turn("user", "a"), Turn("assistant", "b"), Turn("user", ""), Turn("assistant", "")]
     both = [rendered(reader(family, tiny_tokenizer(500)).template, turns) for family in (MARKED, alone)]
     assert both[0] == both[1]
@@ -155,7 +181,12 @@ def test_marks_and_prompts_have_to_agree() -> None:
 
 def test_reasoning_that_a_template_drops_is_no_part_of_an_answer() -> None:
     read_by = reader(REASONING, tiny_tokenizer(500))
-    turns = [Turn("user", "a"), Turn("assistant", "<think>x</think>\n\nfirst"), Turn("user", "b"), Turn("assistant", "<think>y</think>last")]
+    turns = [
+        Turn("user", "a"),
+        Turn("assistant", "<think>x</think>\n\nfirst"),
+        Turn("user", "b"),
+        Turn("assistant", "<think>y</think>last"),
+    ]
     read = read_by.read(turns)
     assert read is not None
     assert [turn.text for turn in read.turns if turn.role == "assistant"] == ["first", "<think>y</think>last"]
@@ -190,7 +221,11 @@ def test_whose_template_is_used(tmp_path: Any) -> None:
     chatml, bare, base = encoder(CHATML), encoder(CHATML, source=False), encoder(None, 300)
     assert own_template(base.tokenizer) is None
     found = choose_templates(TextEncoders(bare, chatml), None)
-    assert (found.student.origin, found.teacher.origin, found.same(TextEncoders(bare, chatml))) == ("teacher", "model", True)
+    assert (found.student.origin, found.teacher.origin, found.same(TextEncoders(bare, chatml))) == (
+        "teacher",
+        "model",
+        True,
+    )
     found = choose_templates(TextEncoders(base, chatml), None)
     assert (found.student.origin, found.student.source, found.student.end_name) == ("plain", PLAIN, "<|endoftext|>")
     assert not found.same(TextEncoders(base, chatml))

@@ -106,13 +106,20 @@ def test_turns_of_one_role_in_a_row_are_joined_where_the_template_demands_it() -
         assert [turn.text for turn in Conversation.from_canonical(example.text).turns] == texts
     builder = ConversationExampleBuilder(reader(200, FAMILIES["gemma"]), None, align=False, seed=1)
     assert built(builder, [Turn("assistant", "c")]) == []
-    assert "dropped: a chat template cannot render them (Conversation roles must alternate" in builder.notes.dropped_lines()[0]
+    assert (
+        "dropped: a chat template cannot render them (Conversation roles must alternate"
+        in builder.notes.dropped_lines()[0]
+    )
 
 
 def test_rows_hold_the_targets_of_both(tmp_path: Any) -> None:
     student, teacher = reader(150), reader(300, FAMILIES["llama3"], 300)
     builder = ConversationExampleBuilder(student, teacher, align=True, seed=1)
-    found = built(builder, [SYSTEM, *exchanges(2)], [Turn("user", "a"), Turn("assistant", ""), Turn("user", "b"), Turn("assistant", "c")])
+    found = built(
+        builder,
+        [SYSTEM, *exchanges(2)],
+        [Turn("user", "a"), Turn("assistant", ""), Turn("user", "b"), Turn("assistant", "c")],
+    )
     save_examples(found, tmp_path / "train")
     stored = load_examples(tmp_path / "train")
     white = white_box_rows(stored, first_target=1, identical=False)
@@ -121,7 +128,11 @@ def test_rows_hold_the_targets_of_both(tmp_path: Any) -> None:
     assert [row["target_spans"] for row in true_rows(stored, first_target=1)] == [row["target_spans"] for row in white]
     tuned = tuning_rows(white, first_target=1)
     assert [row["target_spans"] for row in tuned] == [row["teacher_target_spans"] for row in white]
-    identical = white_box_rows(stored.remove_columns("teacher_ids").add_column("teacher_ids", stored["student_ids"][:]), first_target=1, identical=True)
+    identical = white_box_rows(
+        stored.remove_columns("teacher_ids").add_column("teacher_ids", stored["student_ids"][:]),
+        first_target=1,
+        identical=True,
+    )
     for row in identical:
         assert row["student_rows"] == [place - 1 for begin, end in row["target_spans"] for place in range(begin, end)]
 
@@ -129,8 +140,14 @@ def test_rows_hold_the_targets_of_both(tmp_path: Any) -> None:
 def test_all_turns_may_be_trained_on() -> None:
     read_by = reader(200)
     builder = ConversationExampleBuilder(read_by, None, align=False, seed=1, train_on="all")
-    (example,) = built(builder, [SYSTEM, Turn("user", "Why is it?"), Turn("assistant", "So be it."), Turn("user", "left out")])
+    (example,) = built(
+        builder, [SYSTEM, Turn("user", "Why is it?"), Turn("assistant", "So be it."), Turn("user", "left out")]
+    )
     assert example.target_spans == [(1, len(example.student_ids))]
     decode = read_by.encoder.tokenizer.decode
-    assert [decode(example.student_ids[begin:end]) for begin, end in example.student_scored or ()] == ["Be brief.", "Why is it?", "So be it."]
+    assert [decode(example.student_ids[begin:end]) for begin, end in example.student_scored or ()] == [
+        "Be brief.",
+        "Why is it?",
+        "So be it.",
+    ]
     assert example.bytes == len("Be brief.Why is it?So be it.")
