@@ -20,8 +20,8 @@ from distillkit.data.conversation_examples import ConversationExampleBuilder
 from distillkit.data.conversation_reader import ConversationReader
 from distillkit.data.document import Document
 from distillkit.data.examples import Example
-from distillkit.data.text_encoder import TextEncoders, make_text_encoder
 from distillkit.data.template_choice import TemplatePair
+from distillkit.data.text_encoder import TextEncoders, make_text_encoder
 from distillkit.teachers.targets import prefix_map_of
 
 ALL = FAMILIES | {"plain": Family(PLAIN)}
@@ -74,8 +74,8 @@ def examples(
 def places(
     side: ConversationReader, ids: list[int], targets: list[tuple[int, int]]
 ) -> list[tuple[int, int, int, bytes]]:
-    """Plainly: every target token as (its place, answer, bytes of the answer before it, its bytes); the bytes of end-of-turn
-    tokens are None's place, b"END". Answers are counted by their end-of-turn tokens."""
+    """Plainly: every target token as (its place, which answer, bytes of the answer before it, its bytes); those of an
+    end-of-turn token are b"END"."""
     pieces, found = side.encoder.table.pieces, []
     for answer, (begin, end) in enumerate(targets):
         at = 0
@@ -84,6 +84,12 @@ def places(
             found.append((place, answer, at, piece))
             at += len(piece)
     return found
+
+
+def lead(side: dict[int, Any], turns: list[Turn], answer: int) -> int:
+    """How many bytes an answer begins with that are none of its content: a space of Mistral's template, or a dummy one."""
+    spelled = b"".join(piece for number, _, piece in side.values() if number == answer and piece != b"END")
+    return len(spelled) - len(turns[answer].text.encode())
 
 
 @pytest.mark.parametrize(("ours", "theirs", "tokenizer", "other"), CASES)
@@ -98,11 +104,6 @@ def test_every_row_means_the_same_bytes_to_both(ours: str, theirs: str, tokenize
         mine = {place: rest for place, *rest in places(student, example.student_ids, example.target_spans)}
         other_ = {place: rest for place, *rest in places(teacher, example.teacher_ids, example.teacher_target_spans)}
         turns = [turn for turn in Conversation.from_canonical(example.text).turns if turn.role == "assistant"]
-
-        # How many bytes of white space of the template's each answer begins with (a space, in Mistral's, or a dummy one).
-        def lead(side: dict, answer: int) -> int:
-            spelled = b"".join(piece for number, _, piece in side.values() if number == answer and piece != b"END")
-            return len(spelled) - len(turns[answer].text.encode())
 
         assert len(rows.student_rows) == len(set(rows.student_rows.tolist()))
         assert sorted(rows.student_rows.tolist()) == rows.student_rows.tolist()
@@ -119,11 +120,11 @@ def test_every_row_means_the_same_bytes_to_both(ours: str, theirs: str, tokenize
                 ended += 1
                 continue
             # Bytes of the content that are read, -1 where a space in front of it is still to be written.
-            read = their_at - lead(other_, answer) + (-1 if skip == LEAD else int(skip))
-            assert at - lead(mine, answer) == read
+            read = their_at - lead(other_, turns, answer) + (-1 if skip == LEAD else int(skip))
+            assert at - lead(mine, turns, answer) == read
             # Where the student's token ends in the teacher's reading.
             after = sum(len(p) for place, (number, _, p) in other_.items() if number == answer and place <= end_row)
-            assert at + len(piece) - lead(mine, answer) == after - lead(other_, answer) + end_skip
+            assert at + len(piece) - lead(mine, turns, answer) == after - lead(other_, turns, answer) + end_skip
         assert ended == len(turns)
         positions += len(mine)
         aligned += len(rows.student_rows)
