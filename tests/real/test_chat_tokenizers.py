@@ -44,7 +44,10 @@ def test_answers_are_aligned(gpt2_tokenizer: Any, sentencepiece_32k_tokenizer: A
         (teacher, example.teacher_ids, example.teacher_target_spans),
     ):
         said = [turn.text for turn in TURNS if turn.role == "assistant"]
-        decoded = [side.encoder.tokenizer.decode(ids[begin:end], clean_up_tokenization_spaces=False) for begin, end in spans or ()]
+        decoded = [
+            side.encoder.tokenizer.decode(ids[begin:end], clean_up_tokenization_spaces=False)
+            for begin, end in spans or ()
+        ]
         assert [text.strip() for text in decoded] == [text + side.template.end_name for text in said]
         # The question names end-of-turn tokens: they are text.
         assert ids.count(side.template.end_id) <= len(TURNS)
