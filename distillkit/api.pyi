@@ -51,6 +51,8 @@ def distill_models(
     csv_delimiter: str | None = None,
     csv_quoting: Literal["auto", "double", "single", "none"] = "auto",
     csv_header: Literal["auto", "present", "absent"] = "auto",
+    train_on: Literal["assistant", "all"] = "assistant",
+    chat_template: str | Path | None = None,
     special_tokens: Literal["auto", "text", "parse"] = "auto",
     held_out_size: int | None = None,
     seed: int = 42,
@@ -127,6 +129,8 @@ def distill_models(
         csv_delimiter: the character between the cells of a CSV file; `tab` for a tab
         csv_quoting: which marks quote the cells of CSV and TSV files
         csv_header: whether the first row of CSV and TSV files names the columns
+        train_on: which turns of conversations are trained on and scored: the `assistant`'s, or `all`
+        chat_template: file with the chat template (Jinja) for a model that has none
         special_tokens: names of special tokens in a text are its characters (`text`) or the tokens (`parse`)
         held_out_size: number of examples in each of the two held-out parts, validation and test
         seed: start of all random choices

@@ -216,12 +216,9 @@ def _rendered(
     messages = [{"role": turn.role, "content": turn.text} for turn in turns]
     try:
         texts, marked = render_jinja_template(
-            [messages],
-            chat_template=source,
-            add_generation_prompt=prompt,
-            return_assistant_tokens_mask=marks,
-            **variables,
-        )
+            [messages], chat_template=source, add_generation_prompt=prompt, return_assistant_tokens_mask=marks,
+            **dict[str, Any](variables),
+        )  # fmt: skip
     # A template is code of others: whatever it stumbles over, it cannot render this.
     except (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
         raise TemplateRefusalError(" ".join(str(error).split()) or type(error).__name__) from error

@@ -58,6 +58,14 @@ class ConversationNotes(BuildNotes):
         )  # fmt: skip
         return [f"{count:,} {what}" for count, what in counted if count]
 
+    def dropped_lines(self) -> list[str]:
+        """For people, a line for conversations that were left out."""
+        if not self.refused:
+            return []
+        return [
+            f"{self.refused:,} conversations were dropped: a chat template cannot render them ({self.first_refusal})"
+        ]
+
 
 @dataclass(frozen=True)
 class _Pair:

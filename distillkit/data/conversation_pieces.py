@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from distillkit.data.conversation import Turn
@@ -79,6 +80,7 @@ def longest_fitting(exchange: Exchange, fits: Fits) -> Squeezed | None:
     """
     system, before, answer = exchange.system, exchange.before, exchange.answer
     for front in ((system,), ()) if system is not None else ((),):
+        here = partial(_asked_fits, fits, front, before, answer)
         for first in range(1, len(before)):
             # A piece begins with a user's turn, or a template may refuse it.
             if before[first].role == "user" and fits((*front, *before[first:], answer)):
@@ -87,10 +89,14 @@ def longest_fitting(exchange: Exchange, fits: Fits) -> Squeezed | None:
             if fits((*front, answer)):
                 return Squeezed((*front, answer), cut=False)
             continue
-        asked = _largest(before[-1].text, lambda text: fits((*front, Turn(before[-1].role, text), answer)), left=True)
+        asked = _largest(before[-1].text, here, left=True)
         if asked is not None:
             return Squeezed((*front, Turn(before[-1].role, asked), answer), cut=False)
     return _cut_answer(before[-1:], answer, fits)
+
+
+def _asked_fits(fits: Fits, front: Sequence[Turn], before: Sequence[Turn], answer: Turn, text: str) -> bool:
+    return fits((*front, Turn(before[-1].role, text), answer))
 
 
 def _cut_answer(before: tuple[Turn, ...], answer: Turn, fits: Fits) -> Squeezed | None:

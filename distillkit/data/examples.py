@@ -70,6 +70,18 @@ class BuildNotes:
     too_short: int = 0
     problems: ReadingProblems = field(default_factory=ReadingProblems)
 
+    def record(self) -> dict[str, int]:
+        """Of data/stats.json, what else was counted."""
+        return {}
+
+    def lines(self) -> list[str]:
+        """For people, what else was done to the texts."""
+        return []
+
+    def dropped_lines(self) -> list[str]:
+        """For people, what else was left out."""
+        return []
+
 
 class ExampleBuilder:
     """Cuts documents where both tokenizers have a boundary, and encodes each piece for both.

@@ -164,6 +164,10 @@ def _enough(documents: list[Document], needed: int, finest: int, what: str) -> l
 def _cut_all(documents: Sequence[Document], limit: int) -> list[Document]:
     cut = []
     for document in documents:
+        if document.conversation is not None:
+            # Its turns belong together.
+            cut.append(document)
+            continue
         size = byte_length(document.text)
         # Pieces of about the same size, with some room to find a good boundary in.
         even = min(limit, int(1.25 * size / math.ceil(size / limit)) + 1)

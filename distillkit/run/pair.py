@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from distillkit.console import Console
+from distillkit.data.template_choice import TemplatePair
 from distillkit.data.text_encoder import TextEncoders, make_text_encoder
 from distillkit.errors import PreconditionError
 from distillkit.installing import provide
@@ -57,6 +58,7 @@ class ModelPair:
         missing_rows: the tokens of each model that its embedding has no row for, known with the text encoders.
         student_rows: to how many rows the student's embedding is resized, known then too; None: it stays as it is.
         parse: whether names of special tokens in texts are the tokens; likewise.
+        conversations: how conversations are read, `conversations` of data/stats.json; None where the texts are none.
         layers: of a student cut from the teacher, which it keeps, known once the data are prepared; None where that was not
             recorded: as its reference says, evenly spaced.
         start: the folder of such a student's own weights, where they are no longer the teacher's.
@@ -69,6 +71,7 @@ class ModelPair:
     missing_rows: dict[str, MissingRows | None] = field(default_factory=dict)
     student_rows: int | None = None
     parse: bool = False
+    conversations: dict[str, Any] | None = None
     layers: list[int] | None = None
     start: Path | None = None
 
@@ -109,6 +112,7 @@ class ModelPair:
         """
         self.same_tokenizer = bool(stats["same_tokenizer"])
         self.parse = stats.get("special_tokens", {}).get("decided") == "parse"
+        self.conversations = stats.get("conversations")
 
     def text_encoders(self, config: Parameters, console: Console | None = None) -> TextEncoders:
         """How both models read.
@@ -142,7 +146,13 @@ class ModelPair:
             if console is not None:
                 _report_missing_ends(role, tokenizer, console)
         exact = config.box_type == "white" and not self.same_tokenizer
-        return TextEncoders(encoders["student"], encoders["teacher"]).reading(parse=self.parse, exact=exact)
+        made = TextEncoders(encoders["student"], encoders["teacher"]).reading(parse=self.parse, exact=exact)
+        templates = self.templates(made)
+        return made if templates is None else templates.marked(made)
+
+    def templates(self, encoders: TextEncoders) -> TemplatePair | None:
+        """The chat templates that the data were prepared with; None where the texts are no conversations."""
+        return None if self.conversations is None else TemplatePair.from_record(self.conversations, encoders)
 
     def check_rows_around(self, encoders: TextEncoders, console: Console) -> None:
         """Both models can read what is put around every text; a student gets rows for it.

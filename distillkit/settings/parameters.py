@@ -207,6 +207,10 @@ class Parameters:
     )
     csv_quoting: CsvQuoting = parameter("auto", "advanced", affects="prepare-data")
     csv_header: CsvHeader = parameter("auto", "advanced", affects="prepare-data")
+    train_on: TrainOn = parameter("assistant", "advanced", affects="prepare-data")
+    chat_template: str | None = parameter(
+        None, "advanced", affects="prepare-data", takes_path=True, examples=("./chat_template.jinja",)
+    )
     special_tokens: SpecialTokens = parameter("auto", "advanced", affects="prepare-data")
     held_out_size: int | None = parameter(
         None, "advanced", low=20, high=10_000, possible=at_least(1), affects="prepare-data", examples=("200",)

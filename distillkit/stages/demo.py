@@ -15,6 +15,8 @@ from torch import nn
 
 from distillkit.alignment.spelling import is_decoded_by_bytes, spelled_after
 from distillkit.console import Console, sanitize
+from distillkit.data.conversation import Conversation, Turn
+from distillkit.data.conversation_reader import ConversationReader
 from distillkit.data.examples import load_examples
 from distillkit.data.text_encoder import TextEncoder
 from distillkit.device.precision import Compute, autocasting, choose_compute
@@ -43,20 +45,22 @@ def run(
     compute = choose_compute(config)
     pair = open_pair(config, run, console)
     encoders = pair.text_encoders(config)
-    beginnings = list(prompts) or _held_out_beginnings(run)
+    templates = pair.templates(encoders)
+    student, teacher = (None, None) if templates is None else templates.readers(encoders)
+    beginnings = list(prompts) or _held_out_beginnings(run, questions=templates is not None)
     loaders = {
-        "teacher": (lambda: pair.load_teacher(compute.generation, console), encoders.teacher),
-        "before": (lambda: pair.load_student(console), encoders.student),
-        "after": (lambda: pair.load_trained_student(run.best_student, console), encoders.student),
+        "teacher": (lambda: pair.load_teacher(compute.generation, console), encoders.teacher, teacher),
+        "before": (lambda: pair.load_student(console), encoders.student, student),
+        "after": (lambda: pair.load_trained_student(run.best_student, console), encoders.student, student),
     }
     written: dict[str, list[str]] = {}
     with console.progress("writing", total=len(loaders) * len(beginnings), unit="texts") as progress:
-        for name, (load, encoder) in loaders.items():
+        for name, (load, encoder, reader) in loaders.items():
             model = load().to(compute.device).eval()
             written[name] = []
             for prompt in beginnings:
                 check_interrupted()
-                written[name].append(continue_text(model, encoder, prompt, compute, config.seed))
+                written[name].append(continue_text(model, encoder, prompt, compute, config.seed, reader))
                 progress.advance()
             del model
             gc.collect()
@@ -78,8 +82,16 @@ def _rows(text: dict[str, str]) -> list[tuple[str, str]]:
     return [(label, sanitize(text[name]).strip()) for name, label in names.items()] + [("", "")]
 
 
-def _held_out_beginnings(run: RunDirectory) -> list[str]:
-    """The beginnings of a few held-out texts, cut between words."""
+def _held_out_beginnings(run: RunDirectory, *, questions: bool) -> list[str]:
+    """The beginnings of a few held-out texts, cut between words; of conversations what the user says first."""
+    if questions:
+        asked = [
+            turn.text
+            for example in load_examples(run.data / "test")
+            for turn in Conversation.from_canonical(example["text"]).turns
+            if turn.role == "user" and turn.text.strip()
+        ]
+        return list(dict.fromkeys(asked))[:PROMPTS] or ["Hello!"]
     beginnings: list[str] = []
     documents: set[int] = set()
     for example in load_examples(run.data / "test"):
@@ -108,14 +120,32 @@ def _explained(model: nn.Module) -> Iterator[None]:
         ) from error
 
 
-def continue_text(model: nn.Module, encoder: TextEncoder, prompt: str, compute: Compute, seed: int) -> str:
-    """What a model writes after `prompt`, as text, escape sequences stripped."""
+def _ends(model: Any, reader: ConversationReader) -> list[int]:
+    """The tokens that end an answer: what the model's settings name, and that of its template, which they may not name yet."""
+    named = getattr(model.generation_config, "eos_token_id", None)
+    return sorted({*(named if isinstance(named, list) else [] if named is None else [named]), reader.template.end_id})
+
+
+def continue_text(
+    model: nn.Module,
+    encoder: TextEncoder,
+    prompt: str,
+    compute: Compute,
+    seed: int,
+    reader: ConversationReader | None = None,
+) -> str:
+    """What a model writes after `prompt`, as text, escape sequences stripped.
+
+    Args:
+        reader: how it reads conversations, where it shall answer instead.
+    """
     tokenizer: Any = encoder.tokenizer
     new_tokens, longest = NEW_TOKENS, encoder.limit
     if encoder.context is not None:
         new_tokens = max(1, min(NEW_TOKENS, encoder.context // 2))
         longest = max(1, min(longest, encoder.context - new_tokens))
-    ids = encoder.with_specials(encoder.token_ids(prompt), ends=False)[-longest:]
+    asked = None if reader is None else reader.prompt_ids([Turn("user", prompt)])
+    ids = (asked or encoder.with_specials(encoder.token_ids(prompt), ends=False))[-longest:]
     if not encoder.can_read(ids):
         raise UsageError(
             f"the prompt has {tokenizer.decode([max(ids)])!r}, which the model's embedding has no row for",
@@ -131,6 +161,7 @@ def continue_text(model: nn.Module, encoder: TextEncoder, prompt: str, compute: 
             input_ids=inputs, attention_mask=torch.ones_like(inputs), max_new_tokens=new_tokens, do_sample=True,
             temperature=SAMPLING_TEMPERATURE, top_p=TOP_P, top_k=0, num_beams=1, return_dict_in_generate=False,
             pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0,
+            **({} if reader is None else {"eos_token_id": _ends(model, reader)}),
         )  # fmt: skip
     if encoder.table is not None and is_decoded_by_bytes(tokenizer, encoder.table):
         read, written = output[0][: len(ids)].tolist(), output[0][len(ids) :].tolist()

@@ -16,6 +16,7 @@ from typing import Any
 from distillkit.alignment.bpm import BytePrefixMap
 from distillkit.alignment.token_bytes import same_vocabulary
 from distillkit.console import Console, format_bytes
+from distillkit.data.conversation_examples import ConversationExampleBuilder
 from distillkit.data.document import DocumentSet
 from distillkit.data.document_marks import end_marks
 from distillkit.data.examples import Example, ExampleBuilder, save_examples
@@ -27,7 +28,8 @@ from distillkit.data.special_tokens import (
     without_start_names,
 )
 from distillkit.data.splitting import held_out_examples, split_documents
-from distillkit.data.text_encoder import TextEncoder
+from distillkit.data.template_choice import TemplatePair, choose_templates, read_template
+from distillkit.data.text_encoder import TextEncoder, TextEncoders
 from distillkit.device.memory import explained_memory_errors
 from distillkit.device.precision import choose_compute
 from distillkit.errors import UsageError
@@ -39,7 +41,14 @@ from distillkit.run.directory import RunDirectory
 from distillkit.run.pair import START, ModelPair, locate_pair
 from distillkit.settings.parameters import Parameters
 from distillkit.stages import StageResult
-from distillkit.storage import explained_write_errors, files_below, remove_tree, write_folder, write_json
+from distillkit.storage import (
+    explained_write_errors,
+    files_below,
+    fingerprint_of,
+    remove_tree,
+    write_folder,
+    write_json,
+)
 from distillkit.teachers.cut_student import CutStudent, begin_cut_student
 from distillkit.tuning.shape_race import RaceTexts, ShapeRace
 
@@ -49,7 +58,10 @@ _LOW_COVERAGE = 0.5
 
 def extra_inputs(config: Parameters, run: RunDirectory) -> dict[str, str]:
     """The content of local files."""
-    return {f"data {name}": value for name, value in source_fingerprint(config, run.path.parent).items()}
+    found = {f"data {name}": value for name, value in source_fingerprint(config, run.path.parent).items()}
+    if config.chat_template is not None:
+        found["chat template"] = fingerprint_of([read_template(config.chat_template)])
+    return found
 
 
 def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch: bool = False) -> StageResult:
@@ -62,7 +74,31 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
     pair.check_rows_around(encoders, console)
     marks = end_marks(e.tokenizer.eos_token for e in (encoders.student, encoders.teacher))
     documents = load_documents(config, console, run.path.parent, () if config.special_tokens == "text" else marks)
-    special = decide_special_tokens(config.special_tokens, chain(*documents.splits.values()), encoders)
+    return prepare(documents, pair, encoders, config, run, console)
+
+
+def prepare(
+    documents: DocumentSet,
+    pair: ModelPair,
+    encoders: TextEncoders,
+    config: Parameters,
+    run: RunDirectory,
+    console: Console,
+) -> StageResult:
+    """What is done with texts that are read: split, encoded for both models, aligned, written.
+
+    Args:
+        encoders: of `pair`.
+
+    Raises:
+        UsageError: there is too little text, or it contradicts the configuration.
+        PreconditionError: a model cannot read it.
+    """
+    chats = _are_conversations(documents, config)
+    templates = _templates(config, encoders, console) if chats else None
+    special = decide_special_tokens(
+        "text" if chats else config.special_tokens, chain(*documents.splits.values()), encoders
+    )
     if special.parse:
         documents = without_start_names(documents, encoders)
     held_out = held_out_examples(config)
@@ -74,12 +110,20 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
         console.info(line)
 
     same = same_tokenizer(encoders.student, encoders.teacher, special)
+    if templates is not None:
+        encoders = templates.marked(encoders)
+        same = same and templates.same(encoders)
     white = config.box_type == "white"
     encoders = encoders.reading(parse=special.parse, exact=white and not same)
     student = encoders.for_shared_examples() if same else encoders.student
-    builder = ExampleBuilder(
+    builder: ExampleBuilder | ConversationExampleBuilder = ExampleBuilder(
         student, None if same else encoders.teacher, align=white and not same, seed=config.seed, around=encoders.teacher
     )
+    if templates is not None:
+        reader, other = templates.readers(TextEncoders(student, encoders.teacher))
+        builder = ConversationExampleBuilder(
+            reader, None if same else other, align=white and not same, seed=config.seed, train_on=config.train_on
+        )
     parts = {"test": held_out, "validation": held_out, "train": config.sample_size}
     examples: dict[str, list[Example]] = {}
     with console.progress("encoding", total=sum(parts.values()), unit="examples") as progress:
@@ -89,7 +133,8 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
                 examples[part].append(example)
                 progress.advance()
     problems = builder.notes.problems
-    _check_amounts(config, documents.description, examples, problems.dropped_lines(shared=same), console)
+    dropped = [*problems.dropped_lines(shared=same), *builder.notes.dropped_lines()]
+    _check_amounts(config, documents.description, examples, dropped, console)
     _report_texts(builder, console, shared=same)
     built = [example for part in examples.values() for example in part]
     pair.check_rows_inside(
@@ -115,6 +160,8 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
         "reading": documents.reading | {"splits": _source_splits(documents)},
         "first_text": examples["train"][0].text,
     }
+    if templates is not None:
+        stats["conversations"] = {"train_on": config.train_on, **builder.notes.record(), **templates.record()}
     if white and not same:
         stats["alignment"] = _alignment_figures(examples["train"], encoders.student, encoders.teacher)
         _warn_of_low_coverage(stats["alignment"], console)
@@ -237,10 +284,41 @@ def _check_amounts(
         )
 
 
-def _report_texts(builder: ExampleBuilder, console: Console, *, shared: bool) -> None:
+def _are_conversations(documents: DocumentSet, config: Parameters) -> bool:
+    """Whether the documents are conversations.
+
+    Raises:
+        UsageError: some are, and some are not; or an option contradicts it.
+    """
+    found = {document.conversation is not None for document in chain(*documents.splits.values())}
+    if len(found) > 1:
+        raise UsageError(
+            f"{documents.description}: some rows are conversations, others plain texts",
+            hint="give them as two data sets",
+        )
+    if True in found and config.special_tokens == "parse":
+        raise UsageError(
+            f"{documents.description}: the rows are conversations, and --special-tokens parse is for texts that a template "
+            "has already rendered",
+            hint="leave --special-tokens out: the template's special tokens are tokens, those that people name are text",
+        )
+    return True in found
+
+
+def _templates(config: Parameters, encoders: TextEncoders, console: Console) -> TemplatePair:
+    given = None if config.chat_template is None else read_template(config.chat_template)
+    templates = choose_templates(encoders, given)
+    for line in templates.lines():
+        console.info(line)
+    return templates
+
+
+def _report_texts(builder: ExampleBuilder | ConversationExampleBuilder, console: Console, *, shared: bool) -> None:
     for line in builder.notes.problems.lines(shared=shared):
         console.info(line)
-    for line in builder.notes.problems.dropped_lines(shared=shared):
+    for line in builder.notes.lines():
+        console.info(line)
+    for line in [*builder.notes.problems.dropped_lines(shared=shared), *builder.notes.dropped_lines()]:
         console.warn(line)
     if builder.notes.too_short:
         console.info(f"{builder.notes.too_short:,} texts were left out: they have fewer than two tokens")

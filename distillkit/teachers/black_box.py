@@ -14,6 +14,7 @@ from distillkit.data.training_rows import Row
 from distillkit.errors import DistillkitError
 from distillkit.run.context import TrainingContext
 from distillkit.storage import make_folder
+from distillkit.teachers.answers import answer_rows, question_prompts
 from distillkit.teachers.cache_entries import FOLDER
 from distillkit.teachers.generated_file import Continuation, Prompt
 from distillkit.teachers.generation import Sampling, generate_continuations
@@ -38,9 +39,14 @@ def generated_rows(context: TrainingContext, stored: Any) -> list[Row]:
     """
     config, compute, console = context.config, context.compute, context.console
     teacher, encoder = context.pair.teacher, context.encoders.teacher
-    prompts = make_prompts(stored, encoder, config.seed)
+    templates = context.pair.templates(context.encoders)
+    if templates is None:
+        prompts = make_prompts(stored, encoder, config.seed)
+        room = [min(encoder.limit, config.max_length) - len(prompt.ids) for prompt in prompts]
+    else:
+        prompts = question_prompts(stored, templates.readers(context.encoders)[1])
+        room = [min(encoder.longest - len(prompt.ids), config.max_length) for prompt in prompts]
     make_folder(context.run.teacher)
-    room = [min(encoder.limit, config.max_length) - len(prompt.ids) for prompt in prompts]
     cache = None
     if config.teacher_cache != "off":
         numerics = {"precision": str(compute.generation).removeprefix("torch."), "device": compute.device.type}
@@ -52,7 +58,10 @@ def generated_rows(context: TrainingContext, stored: Any) -> list[Row]:
         output=context.run.teacher / "generated.jsonl", device=compute.device, console=console, model_fingerprint=teacher.fingerprint(), cache=cache,
         parse=encoder.parse, table=encoder.table,
     )  # fmt: skip
-    rows, _ = continuation_rows(continuations, prompts, context.encoders.student)
+    if templates is None:
+        rows, _ = continuation_rows(continuations, prompts, context.encoders.student)
+    else:
+        rows, _ = answer_rows(continuations, prompts, templates.readers(context.encoders)[0])
     kept = sum(continuation.kept for continuation in continuations)
     console.info(f"the teacher wrote {len(continuations):,} texts, {kept:,} are kept, {len(rows):,} are trained on")
     if not rows:

@@ -214,8 +214,8 @@ def common_tokens(teacher: Teacher, encoders: TextEncoders) -> CommonTokens:
 
 
 def prefix_map_of(encoders: TextEncoders, first: FirstTokens | None = None) -> BytePrefixMap:
-    """The map from the teacher's tokens to the student's; special tokens go by their names where texts name them, and
-    the tokens that end an answer go together.
+    """The map from the teacher's tokens to the student's; special tokens go by their names where texts name them or
+    templates write them, and the tokens that end an answer go together.
 
     Args:
         first: as for `BytePrefixMap.build`.
@@ -226,7 +226,7 @@ def prefix_map_of(encoders: TextEncoders, first: FirstTokens | None = None) -> B
     teacher, student = token_tables(encoders)
     ours, theirs = encoders.student.end_of_turn, encoders.teacher.end_of_turn
     return BytePrefixMap.build(
-        teacher, student, first=first, map_names=encoders.student.parse,
+        teacher, student, first=first, map_names=encoders.student.parse or ours is not None,
         ends_of_turn=None if ours is None or theirs is None else (theirs, ours),
     )  # fmt: skip
 

@@ -9,10 +9,13 @@ from typing import Any
 from torch import nn
 
 from distillkit import __version__, registry
+from distillkit.data.chat_template import ChatTemplate
 from distillkit.data.examples import load_examples
 from distillkit.data.sources import hub_entry, local_path
 from distillkit.data.standard_sets import PYTHON_DOCS
+from distillkit.models.chat_files import write_chat_files
 from distillkit.models.licence import licence_of
+from distillkit.models.loading import load_tokenizer
 from distillkit.models.save_errors import plain_save_errors
 from distillkit.models.student_files import save_student
 from distillkit.reports.model_card import CardFacts, model_card
@@ -47,6 +50,9 @@ def export_student(folder: Path, model: nn.Module, pair: ModelPair, config: Para
     def fill(target: Path) -> None:
         with plain_save_errors(target):
             save_student(target, model, pair.student.folder, trust_remote_code=config.trust_remote_code)
+            if pair.conversations is not None:
+                tokenizer = load_tokenizer(pair.student, trust_remote_code=config.trust_remote_code)
+                write_chat_files(target, ChatTemplate.from_record(pair.conversations["student"], tokenizer))
         (target / "README.md").write_text(card, encoding="utf-8")
         check_written(target, model, _held_out_ids(run), trust_remote_code=config.trust_remote_code)
 

@@ -90,7 +90,7 @@ class TeacherTuning:
         if self.rows and "target_spans" in self.rows[0]:
             trained = [row["target_spans"] for row in self.rows]
             texts += [
-                _digest([sum(map(list, spans), []) for spans in part])
+                _digest([[edge for span in spans for edge in span] for spans in part])
                 for part in (trained, self._held_out["teacher_scored"])
             ]
         self.key = fingerprint_of(

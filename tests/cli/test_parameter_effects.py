@@ -974,3 +974,39 @@ def test_control(distil: Distil, base: Any) -> None:
     without = distil(control=False, skip_validation=False, quality_gate="off")
     assert without.control is without.teacher_gain is None
     assert not (without.run_directory / "control").exists()
+
+
+# --- conversations ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def templates(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    from conversation_runs import chat_models
+
+    return chat_models(tmp_path_factory.mktemp("templates"))
+
+
+def test_train_on(templates: SimpleNamespace, tmp_path: Path) -> None:
+    from conversation_runs import prepared
+
+    found = {mode: prepared(tmp_path / mode, templates, "same", train_on=mode) for mode in ("assistant", "all")}
+    for mode, made in found.items():
+        assert made.stats["conversations"]["train_on"] == mode
+    sizes = {mode: made.stats["splits"]["train"]["bytes"] for mode, made in found.items()}
+    assert sizes["all"] > 1.5 * sizes["assistant"]
+    assert len({made.stats["splits"]["train"]["student_tokens"] for made in found.values()}) == 1
+
+
+def test_chat_template(templates: SimpleNamespace, tmp_path: Path) -> None:
+    from chat_templates import CHATML
+    from conversation_runs import prepared
+
+    file = tmp_path / "mine.jinja"
+    file.write_text(CHATML.source.replace("helpful", "silent"), encoding="utf-8")
+    told = prepared(tmp_path / "with", templates, "bare", chat_template=str(file)).stats["conversations"]["student"]
+    assert (told["origin"], told["source"]) == ("file", file.read_text(encoding="utf-8"))
+    assert prepared(tmp_path / "without", templates, "bare").stats["conversations"]["student"]["origin"] == "teacher"
+    with pytest.raises(UsageError, match="both have one"):
+        prepared(tmp_path / "both", templates, "same", chat_template=str(file))
+    with pytest.raises(UsageError, match=r"absent\.jinja: No such file"):
+        prepared(tmp_path / "absent", templates, "bare", chat_template=str(tmp_path / "absent.jinja"))

@@ -280,6 +280,18 @@ TEXTS = {
         choose="Give it where the program judges wrongly: it reports what it took the first row for.",
         example="distillkit distill --dataset-path ./table.csv --csv-header absent --text-column column2",
     ),
+    "train_on": HelpText(
+        what="which turns of conversations are trained on and scored: the `assistant`'s, or `all`",
+        effect="With `assistant`, the targets are what the assistant says, and the token that ends its turn; what the user and the system say, and what the template writes, is read only. The held-out scores count the same turns. With `all`, every token of a conversation is a target, and the contents of all turns are scored. Plain texts are not concerned.",
+        choose="Leave `assistant`; `all` for a small student that has to learn the subject of the questions too.",
+        example="distillkit distill --dataset-path ./chats.jsonl --train-on all",
+    ),
+    "chat_template": HelpText(
+        what="file with the chat template (Jinja) for a model that has none",
+        effect="Conversations are read in each model's own template. A model without one gets this; without it, a student that has the teacher's tokenizer gets the teacher's template, and every other model the plain one (`### User:` and the text on the next line). The student's folder keeps the template that it was trained with.",
+        choose="Give it for a base model that is to answer in a known format, such as ChatML.",
+        example="distillkit distill --dataset-path ./chats.jsonl --chat-template ./chatml.jinja",
+    ),
     "special_tokens": HelpText(
         what="names of special tokens in a text are its characters (`text`) or the tokens (`parse`)",
         effect="With `parse`, `<|im_start|>` in a text that a chat template has written is read as the one token that it is to a chat model; with `text`, as a dozen pieces of ordinary text, which no text can break out of. `auto` parses where most texts of the source hold such names, as rendered chats do, and otherwise takes them as text; it reports what it decided. A start token's name at the beginning of a text is taken away where the tokenizer puts that token there itself. In running text (`.txt`, `.md`), `auto` and `parse` also end a document at `<|endoftext|>` and its relatives.",

@@ -32,7 +32,10 @@ def make_texts(count: int = 12, seed: int = 0) -> list[ScoredText]:
         ]
         first = generator.randint(1, 2)
         last = generator.randint(first + 1, len(ids))
-        texts.append(ScoredText(ids, [(first, last)], bytes=generator.randint(1, 60), document=10 - index % 4))
+        spans = [(first, last)]
+        if last - first > 3 and index % 2:
+            spans = [(first, first + 1), (first + 2, last)]
+        texts.append(ScoredText(ids, spans, bytes=generator.randint(1, 60), document=10 - index % 4))
     return texts
 
 
@@ -41,7 +44,7 @@ def naive(model: nn.Module, texts: list[ScoredText]) -> dict[int, float]:
     double = model.double()
     sums: dict[int, float] = {}
     for text in texts:
-        for position in range(text.first, text.last):
+        for position in (at for first, last in text.spans for at in range(first, last)):
             with torch.no_grad():
                 row = double(input_ids=torch.tensor([list(text.ids[:position])])).logits[0, -1]
             probabilities = [math.exp(value) for value in (row - row.max()).tolist()]

@@ -1,0 +1,107 @@
+"""Runs on conversations, from documents that are read to the student's folder: white and black box, one template and two."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conversation_runs import QUIET, chat_models, distilled, prepared
+
+from distillkit.data.conversation import Conversation
+from distillkit.errors import UsageError
+from distillkit.stages import validate
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    return chat_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.mark.parametrize("student", ["same", "bare", "llama3", "base"])
+@pytest.mark.parametrize("box_type", ["white", "black"])
+def test_a_student_keeps_its_template_and_stops(tmp_path, models, student: str, box_type: str) -> None:
+    from transformers import AutoTokenizer, GenerationConfig
+
+    made = prepared(tmp_path, models, student, box_type=box_type)
+    told = made.stats["conversations"]
+    origin = {"same": "model", "bare": "teacher", "llama3": "model", "base": "plain"}[student]
+    assert told["student"]["origin"] == origin
+    assert made.stats["same_tokenizer"] is (student in ("same", "bare"))
+    if box_type == "white" and student in ("llama3", "base"):
+        assert 0.5 < made.stats["alignment"]["positions_aligned"] <= 1
+    assert distilled(made)["soft_loss"] > 0
+    tokenizer = AutoTokenizer.from_pretrained(made.run.best_student)
+    assert tokenizer.chat_template == told["student"]["source"]
+    ends = GenerationConfig.from_pretrained(made.run.best_student).eos_token_id
+    assert told["student"]["end_of_turn_id"] in (ends if isinstance(ends, list) else [ends])
+    validate.run(made.config, made.run, QUIET)
+    found = json.loads((made.run.path / "validation.json").read_text())
+    assert 0 < found["after"]["bits_per_byte"] < 20
+    if box_type == "white":
+        assert found["after"]["teacher_kl"] >= 0
+
+
+def test_targets_are_what_the_assistant_says(tmp_path, models) -> None:
+    from transformers import AutoTokenizer
+
+    from distillkit.data.examples import load_examples
+
+    made = prepared(tmp_path, models, "same")
+    tokenizer = AutoTokenizer.from_pretrained(models.same)
+    for row in load_examples(made.run.data / "train").to_list():
+        conversation = Conversation.from_canonical(row["text"])
+        said = [turn.text + "<|im_end|>" for turn in conversation.turns if turn.role == "assistant"]
+        assert [tokenizer.decode(row["student_ids"][begin:end]) for begin, end in row["target_spans"]] == said
+        scored = [tokenizer.decode(row["student_ids"][begin:end]) for begin, end in row["student_scored"]]
+        assert scored == [text.removesuffix("<|im_end|>") for text in said]
+        assert row["bytes"] == sum(len(text.encode()) for text in scored)
+        messages = [{"role": turn.role, "content": turn.text} for turn in conversation.turns]
+        assert row["student_ids"] == row["teacher_ids"]
+        assert row["student_ids"] == tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False)
+
+
+def test_special_tokens_of_rendered_texts_are_refused(tmp_path, models) -> None:
+    with pytest.raises(UsageError, match="the rows are conversations"):
+        prepared(tmp_path, models, "same", special_tokens="parse")
+
+
+def test_an_alignment_of_one_template_is_the_plain_loss(tmp_path, models) -> None:
+    plain = distilled(prepared(tmp_path / "plain", models, "same"))
+    paired = distilled(prepared(tmp_path / "paired", models, "same", alignment="bpm"))
+    assert paired["soft_loss"] == pytest.approx(plain["soft_loss"], rel=1e-5)
+    assert paired["hard_loss"] == pytest.approx(plain["hard_loss"], rel=1e-6)
+
+
+def test_the_plain_loss_is_over_the_answers_alone(tmp_path, models) -> None:
+    """The first step's losses against a plain computation on the stored tokens."""
+    from transformers import AutoModelForCausalLM
+
+    from distillkit.data.examples import load_examples
+
+    made = prepared(tmp_path, models, "same", batch_size=12, temperature=1.0)
+    rows = load_examples(made.run.data / "train").to_list()
+    student, teacher = (AutoModelForCausalLM.from_pretrained(path).double() for path in (models.same, models.teacher))
+    soft = hard = 0.0
+    targets = 0
+    for row in rows:
+        ids = torch.tensor([row["student_ids"]])
+        with torch.no_grad():
+            ours, theirs = (model(input_ids=ids).logits[0].log_softmax(-1) for model in (student, teacher))
+        for begin, end in row["target_spans"]:
+            for place in range(begin, end):
+                hard -= float(ours[place - 1, row["student_ids"][place]])
+                soft += float((theirs[place - 1].exp() * (theirs[place - 1] - ours[place - 1])).sum())
+                targets += 1
+    found = distilled(made)
+    assert found["hard_loss"] == pytest.approx(hard / targets, rel=1e-4)
+    assert found["soft_loss"] == pytest.approx(soft / targets, rel=1e-3)
+
+
+@pytest.mark.parametrize("student", ["same", "llama3"])
+def test_the_sparse_cache_and_a_tuned_teacher_know_the_targets(tmp_path, models, student: str) -> None:
+    made = prepared(tmp_path, models, student, teacher_cache="sparse", tune_teacher=2)
+    assert distilled(made)["soft_loss"] > 0
+    again = prepared(tmp_path / "all", models, student, teacher_cache="sparse", tune_teacher=2, train_on="all")
+    assert distilled(again)["soft_loss"] > 0
