@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from distillkit.chatting.partner import ChatPartner
 from distillkit.console import Console
-from distillkit.data.chat_template import PLAIN, ChatTemplate, own_template
+from distillkit.data.chat_template import ChatTemplate
 from distillkit.data.conversation_reader import ConversationReader
+from distillkit.data.template_choice import TemplatePair, choose_templates
+from distillkit.data.text_encoder import TextEncoders
 from distillkit.device.memory import explained_memory_errors
 from distillkit.device.precision import choose_compute
 from distillkit.errors import PreconditionError, UsageError
@@ -52,10 +55,7 @@ def open_partner(
     pair = open_pair(config, run, console)
     encoders = pair.text_encoders(config)
     encoder = encoders.teacher if who == "teacher" else encoders.student
-    source = own_template(encoder.tokenizer)
-    template = ChatTemplate.of(encoder, source or PLAIN, "model" if source else "plain", NAMES[who])
-    if source is None:
-        console.warn(f"{NAMES[who]} has no chat template: a plain one is used, and it may never have learnt to stop")
+    template = _template(who, run, encoders, console)
     with explained_memory_errors():
         if who == "teacher":
             model = pair.load_teacher(compute.generation, console)
@@ -65,3 +65,17 @@ def open_partner(
             model = pair.load_trained_student(Path(run.best_student), console)
         model = model.to(compute.device).eval()
     return ChatPartner(NAMES[who], model, ConversationReader(encoder, template), compute, settings, seed, system)
+
+
+def _template(who: str, run: RunDirectory, encoders: TextEncoders, console: Console) -> ChatTemplate:
+    """The template that the model was trained with in this run; of a run on texts its own, else the plain one."""
+    recorded = json.loads((run.data / "stats.json").read_text(encoding="utf-8")).get("conversations")
+    if recorded is not None:
+        pair = TemplatePair.from_record(recorded, encoders)
+    else:
+        pair = choose_templates(encoders, None)
+        console.info("this run was trained on texts: its student may not have learnt to answer, nor to stop")
+    template = pair.teacher if who == "teacher" else pair.student
+    if template.origin == "plain":
+        console.warn(f"{NAMES[who]} has no chat template: a plain one is used")
+    return template

@@ -39,9 +39,9 @@ _UNDERLINE = re.compile(r"^[ \t]*([*=\-~^\"#+])\1{3,}[ \t]*\n", re.MULTILINE)
 _DOCTEST = re.compile(r"^[ \t]*>>> ")
 
 
-def python_docs_fingerprint() -> dict[str, str]:
-    """The interpreter that the texts depend on."""
-    return {"python-docs": f"{platform.python_implementation()} {platform.python_version()}"}
+def interpreter() -> str:
+    """The interpreter that the texts depend on: "CPython 3.12.4"."""
+    return f"{platform.python_implementation()} {platform.python_version()}"
 
 
 def prose(text: str) -> str:

@@ -15,14 +15,16 @@ from distillkit.data.document_kinds import OneKind
 from distillkit.data.files import find_files, folder_documents, from_here, hash_files
 from distillkit.data.formats import file_kind, known_suffixes
 from distillkit.data.notes import ReadingNotes
-from distillkit.data.python_docs import python_docs_fingerprint, python_documents
+from distillkit.data.python_chat import python_conversations
+from distillkit.data.python_docs import interpreter, python_documents
 from distillkit.data.reading_options import ReadingOptions
 from distillkit.data.sampling import bounded_sample
 from distillkit.data.standard_sets import (
-    PYTHON_DOCS,
+    PYTHON_CHAT,
     SPLITS,
     STANDARD_SETS,
     DatasetEntry,
+    built_in,
     find_entry,
     known_names,
     parse_hub_reference,
@@ -73,11 +75,14 @@ def load_documents(
         }  # fmt: skip
         shown = from_here(path)
         description = f"{shown} ({len(source.files)} files)" if len(source.files) > 1 else shown
-    elif _is_python_docs(config):
-        documents = list(kind.checked(python_documents(section_bytes, notes, console)))
-        fingerprint = python_docs_fingerprint() | {"text sha256": _text_sha256(documents)}
+    elif (own := built_in(config)) is not None:
+        chat = own == PYTHON_CHAT
+        read = python_conversations(console) if chat else python_documents(section_bytes, notes, console)
+        documents = list(kind.checked(read))
+        fingerprint = {own: interpreter()} | {"text sha256": _text_sha256(documents)}
         splits = {"all": documents}
-        description = f"the documentation of {fingerprint['python-docs']}"
+        what = "questions about the documentation" if chat else "the documentation"
+        description = f"{what} of {fingerprint[own]}"
     else:
         from distillkit.data.hub import load_hub_documents
 
@@ -104,7 +109,7 @@ def check_source(config: Parameters) -> None:
     path = local_path(config)
     if path is not None:
         find_files(path, ReadingNotes(), output_folder(config))
-    elif not _is_python_docs(config):
+    elif built_in(config) is None:
         hub_entry(config)
 
 
@@ -115,7 +120,7 @@ def source_fingerprint(config: Parameters, output_dir: Path | None = None) -> di
         output_dir: as for `load_documents`.
 
     For files, their names and sha256; for the Hub, id, configuration, column and revision as configured; for
-    `python-docs`, the interpreter.
+    what comes with Python, the interpreter.
 
     Raises:
         UsageError: the path does not exist or holds nothing that can be read.
@@ -123,18 +128,14 @@ def source_fingerprint(config: Parameters, output_dir: Path | None = None) -> di
     path = local_path(config)
     if path is not None:
         return hash_files(find_files(path, ReadingNotes(), output_dir or output_folder(config)))
-    if _is_python_docs(config):
-        return python_docs_fingerprint()
+    if (own := built_in(config)) is not None:
+        return {own: interpreter()}
     return _entry_fingerprint(hub_entry(config))
 
 
 def output_folder(config: Parameters) -> Path:
     """Where the runs are: never data, even where it lies among them."""
     return Path(os.path.expanduser(config.output_dir))  # noqa: PTH111 - never raises, unlike Path.expanduser
-
-
-def _is_python_docs(config: Parameters) -> bool:
-    return config.dataset == PYTHON_DOCS and PYTHON_DOCS not in config.datasets
 
 
 def local_path(config: Parameters) -> str | None:

@@ -12,6 +12,10 @@ from distillkit.errors import UsageError
 from distillkit.settings.parameters import Parameters
 
 PYTHON_DOCS = "python-docs"
+PYTHON_CHAT = "python-chat"
+BUILT_IN = (PYTHON_DOCS, PYTHON_CHAT)
+"""The data sets that come with Python."""
+
 SPLITS = ("train", "validation", "test")
 
 _HUB_REFERENCE = re.compile(
@@ -53,9 +57,14 @@ STANDARD_SETS: Mapping[str, DatasetEntry] = {
 }
 
 
+def built_in(config: Parameters) -> str | None:
+    """The data set that comes with Python, where one is named and the user has none of that name; else None."""
+    return config.dataset if config.dataset in BUILT_IN and config.dataset not in config.datasets else None
+
+
 def known_names(config: Parameters) -> list[str]:
     """Every name that `--dataset` knows without asking the Hub."""
-    return [*STANDARD_SETS, PYTHON_DOCS, *(name for name in config.datasets if name not in STANDARD_SETS)]
+    return [*STANDARD_SETS, *BUILT_IN, *(name for name in config.datasets if name not in STANDARD_SETS)]
 
 
 def find_entry(config: Parameters) -> DatasetEntry | None:

@@ -12,7 +12,7 @@ from distillkit import __version__, registry
 from distillkit.data.chat_template import ChatTemplate
 from distillkit.data.examples import load_examples
 from distillkit.data.sources import hub_entry, local_path
-from distillkit.data.standard_sets import PYTHON_DOCS
+from distillkit.data.standard_sets import built_in
 from distillkit.models.chat_files import write_chat_files
 from distillkit.models.licence import licence_of
 from distillkit.models.loading import load_tokenizer
@@ -110,7 +110,7 @@ def card_facts(pair: ModelPair, config: Parameters, run: RunDirectory, validatio
 
 def _hub_dataset(config: Parameters) -> str | None:
     """The id of the data set where it lies on the Hub."""
-    own = config.dataset == PYTHON_DOCS and PYTHON_DOCS not in config.datasets
+    own = built_in(config) is not None
     return None if own or local_path(config) is not None else hub_entry(config).id
 
 
