@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from distillkit.chatting.partner import ChatPartner
 from distillkit.console import Console
 from distillkit.data.chat_template import ChatTemplate
 from distillkit.data.conversation_reader import ConversationReader
-from distillkit.data.template_choice import TemplatePair, choose_templates
+from distillkit.data.template_choice import choose_templates
 from distillkit.data.text_encoder import TextEncoders
 from distillkit.device.memory import explained_memory_errors
 from distillkit.device.precision import choose_compute
 from distillkit.errors import PreconditionError, UsageError
 from distillkit.models.answering import AnswerSettings
 from distillkit.run.directory import RunDirectory
-from distillkit.run.pair import open_pair
+from distillkit.run.pair import ModelPair, open_pair
 from distillkit.settings.parameters import Parameters
 
 NAMES = {"teacher": "the teacher", "before": "the student before training", "after": "the student after training"}
@@ -55,7 +54,7 @@ def open_partner(
     pair = open_pair(config, run, console)
     encoders = pair.text_encoders(config)
     encoder = encoders.teacher if who == "teacher" else encoders.student
-    template = _template(who, run, encoders, console)
+    template = _template(who, pair, encoders, console)
     with explained_memory_errors():
         if who == "teacher":
             model = pair.load_teacher(compute.generation, console)
@@ -67,15 +66,13 @@ def open_partner(
     return ChatPartner(NAMES[who], model, ConversationReader(encoder, template), compute, settings, seed, system)
 
 
-def _template(who: str, run: RunDirectory, encoders: TextEncoders, console: Console) -> ChatTemplate:
-    """The template that the model was trained with in this run; of a run on texts its own, else the plain one."""
-    recorded = json.loads((run.data / "stats.json").read_text(encoding="utf-8")).get("conversations")
-    if recorded is not None:
-        pair = TemplatePair.from_record(recorded, encoders)
-    else:
-        pair = choose_templates(encoders, None)
+def _template(who: str, pair: ModelPair, encoders: TextEncoders, console: Console) -> ChatTemplate:
+    """The template that the model reads by in this run; of a run on texts its own, else the plain one."""
+    templates = pair.templates(encoders)
+    if templates is None:
+        templates = choose_templates(encoders, None)
         console.info("this run was trained on texts: its student may not have learnt to answer, nor to stop")
-    template = pair.teacher if who == "teacher" else pair.student
+    template = templates.teacher if who == "teacher" else templates.student
     if template.origin == "plain":
         console.warn(f"{NAMES[who]} has no chat template: a plain one is used")
     return template
