@@ -177,6 +177,32 @@ def export(
     export_commands.run_export(request, console)
 
 
+@command(app, "push", options=("run", "output-dir"))
+def push(
+    console: Console,
+    repository: Annotated[str, typer.Argument(metavar="REPO", help="OWNER/NAME on the Hugging Face Hub")],
+    which: Annotated[
+        str | None, typer.Option("--which", help="best or final", show_default="the student that the run offers")
+    ] = None,
+    gguf: Annotated[
+        list[str] | None,
+        typer.Option("--gguf", help="push a GGUF file too: its path, or the format of one in export/; repeatable"),
+    ] = None,
+    public: Annotated[bool, typer.Option("--public", help="everybody may see a repository that is made")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="also into a repository that holds something else")
+    ] = False,
+    *,
+    run: str | None,
+    output_dir: str,
+) -> None:
+    """Put the student of a run on the Hugging Face Hub, with its card; private unless --public."""
+    from distillkit.cli import export_commands
+
+    request = export_commands.PushRequest(run, output_dir, repository, which, tuple(gguf or ()), public, overwrite)
+    export_commands.run_push(request, console)
+
+
 # --- commands that only inform ----------------------------------------------------------------------------------------
 
 

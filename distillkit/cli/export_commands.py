@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 
 from distillkit.cli.commands import check_surroundings, continuing
@@ -52,6 +53,46 @@ def run_export(request: ExportRequest, console: Console) -> None:
     console.data(f"exported: {exported.path}")
     console.json(
         {"command": "export", "status": "complete", "run": str(run.path), "which": student.which, **exported.as_dict()}
+    )
+
+
+@dataclass(frozen=True)
+class PushRequest:
+    """What was given to `push`."""
+
+    run: str | None
+    output_dir: str
+    repository: str
+    which: str | None
+    ggufs: tuple[str, ...]
+    public: bool
+    overwrite: bool
+
+
+def run_push(request: PushRequest, console: Console) -> None:
+    """`distillkit push`. A signal ends it at once: until its one commit is made, the repository is as it was.
+
+    Raises:
+        DistillkitError: as `distillkit.exporting.push.push`.
+    """
+    from distillkit.exporting.chosen_student import choose_student
+    from distillkit.exporting.push import check_repository_id, gguf_files, push
+
+    check_surroundings(console)
+    check_repository_id(request.repository)
+    which = _checked_which(request.which)
+    run = _found_run(request.run, request.output_dir, console)
+    with continuing(run, f"push {shlex.quote(request.repository)}"), run.locked():
+        student = choose_student(run, which, console)
+        ggufs = gguf_files(student, request.ggufs)
+        if run.record("validate") is None:
+            console.warn("this student was not measured on held-out texts, and its card says so: distillkit validate")
+        pushed = push(student, request.repository, ggufs, console, public=request.public, overwrite=request.overwrite)
+    for path in pushed.left:
+        console.warn(f"the repository still holds {path} of an earlier push")
+    console.data(f"pushed: {pushed.url} ({'private' if pushed.private else 'public'})")
+    console.json(
+        {"command": "push", "status": "complete", "run": str(run.path), "which": student.which, **pushed.as_dict()}
     )
 
 

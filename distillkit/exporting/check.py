@@ -65,7 +65,12 @@ def student_score(student: ChosenStudent, texts: Sequence[ScoredText], console: 
 
 
 def check_folder(
-    folder: Path, student: ChosenStudent, texts: Sequence[ScoredText], expected: float, tolerance: float, console: Console
+    folder: Path,
+    student: ChosenStudent,
+    texts: Sequence[ScoredText],
+    expected: float,
+    tolerance: float,
+    console: Console,
 ) -> CheckResult:
     """Check an exported folder.
 
@@ -204,7 +209,9 @@ def _normalised(backend: Any, text: str) -> str:
 
 
 def _different(tokenizer: Any, wanted: Sequence[int], found: Sequence[int]) -> DistillkitError:
-    place = next((at for at, (a, b) in enumerate(zip(wanted, found, strict=False)) if a != b), min(len(wanted), len(found)))
+    place = next(
+        (at for at, (a, b) in enumerate(zip(wanted, found, strict=False)) if a != b), min(len(wanted), len(found))
+    )
     ours, theirs = (tokenizer.convert_ids_to_tokens(list(ids[place : place + 3])) for ids in (wanted, found))
     return PreconditionError(
         f"llama.cpp would read a held-out text otherwise than the student does, from token {place + 1} on: {theirs} instead "

@@ -118,7 +118,7 @@ def _target(student: ChosenStudent, form: str, dtype: str | None, out: Path | No
         UsageError: something else lies there, or it cannot lie there.
     """
     if out is None:
-        name = "-".join(filter(None, (student.run.path.resolve().name, student.which, dtype)))
+        name = default_name(student, dtype)
         return student.run.exports / (f"{name}.gguf" if form == "gguf" else name)
     run, place = student.run.path.resolve(), out.resolve()
     if place.is_relative_to(run) and not place.is_relative_to(run / student.run.exports.name):
@@ -140,6 +140,11 @@ def _target(student: ChosenStudent, form: str, dtype: str | None, out: Path | No
     elif out.is_dir() and any(out.iterdir()) and not overwrite:
         raise _there_already(out)
     return out
+
+
+def default_name(student: ChosenStudent, dtype: str | None) -> str:
+    """The name of an export that is given none, without the ending of a file."""
+    return "-".join(filter(None, (student.run.path.resolve().name, student.which, dtype)))
 
 
 def _there_already(out: Path) -> UsageError:

@@ -31,6 +31,8 @@ from distillkit.silence_libraries import silence_transformers
 
 # By this key a file is known as one that may be replaced.
 OWN_KEY = "distillkit.version"
+# The fingerprint of the student that it was made of.
+STUDENT_KEY = "distillkit.student"
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,9 @@ def plan_gguf(student: ChosenStudent, form: NumberFormat) -> GgufPlan:
             continue
         name = names.get_name(stored, try_suffixes=(".weight", ".bias"))
         if name is None:
-            raise _refused(student, config, f"it has a tensor {stored} that llama.cpp's {architecture.name} does not", form)
+            raise _refused(
+                student, config, f"it has a tensor {stored} that llama.cpp's {architecture.name} does not", form
+            )
         read = _reader(weights, stored, architecture, config)
         # On the meta device: shapes alone.
         laid_out = architecture.layout(stored, torch.empty(weights.shape(stored), device="meta"), config)
@@ -221,5 +225,6 @@ def _describe(writer: Any, gguf: Any, plan: GgufPlan) -> None:
     writer.add_file_type(gguf.LlamaFileType[plan.form.file_type])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     writer.add_string(OWN_KEY, __version__)
+    writer.add_string(STUDENT_KEY, plan.student.located.fingerprint())
     plan.architecture.describe(writer, plan.config)
     plan.vocabulary.write(writer)
