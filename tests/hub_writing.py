@@ -71,7 +71,9 @@ class Writing:
         of = asked.get("organization") or owner
         repo_id = f"{of}/{asked['name']}"
         if of != owner:
-            raise WriteRefusedError(403, None, f'You don\'t have the rights to create a model under the namespace "{of}"')
+            raise WriteRefusedError(
+                403, None, f'You don\'t have the rights to create a model under the namespace "{of}"'
+            )
         folder, url = self._hub.folder(repo_id), f"{self._hub.url}/{repo_id}"
         if any(folder.iterdir()):
             raise WriteRefusedError(409, None, "You already created this model repo")

@@ -126,8 +126,8 @@ def _score(model: nn.Module, texts: Sequence[ScoredText]) -> float:
 def read_gguf(path: Path) -> nn.Module:
     """The model in a GGUF file, dequantised to fp32, as transformers loads it.
 
-    transformers leaves out some of the metadata that llama.cpp obeys (sizes of heads, GPT-2's widths, scaled rotary
-    positions): these are put in from the file.
+    transformers leaves out some of what llama.cpp obeys (sizes of heads, biases, GPT-2's widths, scaled rotary positions):
+    these are put in from the file.
 
     Raises:
         PreconditionError: it cannot be loaded, lacks weights, or has some that belong nowhere.
@@ -166,7 +166,11 @@ def _left_out(file: Any, kind: str) -> dict[str, Any]:
     """What transformers does not read of a file's metadata, as settings of its configuration."""
     if kind == "gpt2":
         return {"n_positions": _value(file, "context_length"), "n_inner": _value(file, "feed_forward_length")}
-    return {"head_dim": _value(file, "attention.key_length")}
+    settings = {"head_dim": _value(file, "attention.key_length")}
+    if kind == "llama":
+        names = {tensor.name for tensor in file.tensors}
+        settings |= {"attention_bias": "blk.0.attn_q.bias" in names, "mlp_bias": "blk.0.ffn_up.bias" in names}
+    return settings
 
 
 def _scale_rotations(model: Any, file: Any) -> None:
