@@ -66,9 +66,9 @@ KINDS = (
 )  # fmt: skip
 
 
-def student_of(folder: Path, model: Any) -> tuple[ChosenStudent, Any]:
-    """A student in a folder of its own, outside of a run."""
-    save_model_folder(folder, model, tiny_tokenizer())
+def student_of(folder: Path, model: Any, tokenizer: Any = None) -> tuple[ChosenStudent, Any]:
+    """A student in a folder of its own, outside of a run, with a small byte-level tokenizer unless one is given."""
+    save_model_folder(folder, model, tokenizer or tiny_tokenizer())
     located = locate(parse_reference(str(folder)), QUIET)
     place = folder.parent / "run"
     run: Any = SimpleNamespace(path=place, exports=place / "export", data=place / "data")
