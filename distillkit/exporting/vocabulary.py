@@ -126,6 +126,9 @@ def vocabulary_of(tokenizer: Any, folder: Path, rows: int) -> Vocabulary:
     elif model.get("byte_fallback"):
         pre, merges = None, None
         prefix = _space_prefix(definition)
+        if prefix and "Metaspace" in _kinds(definition["pre_tokenizer"]):
+            # SentencePiece does too; the tokenizers library does not.
+            notes = ("llama.cpp puts a space before a text that begins with one too",)
         tokens, types = _tokens(model["vocab"], added, rows, unknown=special.get("unk"))
         if sum(kind == BYTE for kind in types) != 256:
             raise _unknown("it lacks tokens for some bytes")

@@ -41,6 +41,8 @@ def split(expression: str) -> Any:
     return pre_tokenizers.Split(Regex(expression), behavior="isolated")
 
 
+# No text that is read from UTF-8 has half a surrogate pair.
+TEXTS = [text for text in TEXT_KINDS.values() if "\ud800" not in text]
 BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
 GPT2 = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
 KNOWN = {
@@ -61,7 +63,7 @@ def test_pre_tokenizers_are_known_by_their_definition(name: str, tmp_path: Path)
     assert len(plan.vocabulary.notes) == (name == "qwen2")
     write_gguf(tmp_path / "model.gguf", plan, QUIET)
     reader, backend = tokenizer_of(tmp_path / "model.gguf"), student.tokenizer.backend_tokenizer
-    for text in TEXT_KINDS.values():
+    for text in TEXTS:
         if backend.normalizer is not None:
             text = backend.normalizer.normalize_str(text)
         if "<|endoftext|>" not in text:
@@ -100,11 +102,12 @@ def test_sentencepiece(tmp_path: Path) -> None:
     order = sorted(merged, key=lambda index: -model.get_score(index))
     assert sorted(merged, key=lambda index: -vocabulary.scores[index]) == order  # pyright: ignore
     assert (vocabulary.add_bos, vocabulary.add_eos, vocabulary.add_space_prefix) == (True, False, True)
-    assert vocabulary.special["bos"], vocabulary.special["eos"] == (1, 2)
+    assert (vocabulary.special["bos"], vocabulary.special["eos"]) == (1, 2)
+    assert vocabulary.notes == ("llama.cpp puts a space before a text that begins with one too",)
     write_gguf(tmp_path / "model.gguf", plan, QUIET)
     reader, backend = tokenizer_of(tmp_path / "model.gguf"), student.tokenizer.backend_tokenizer
-    for text in TEXT_KINDS.values():
-        if text and not any(name in text for name in ("<s>", "</s>", "<unk>")):
+    for text in TEXTS:
+        if text and not text.startswith(" ") and not any(name in text for name in ("<s>", "</s>", "<unk>")):
             assert reader.encode(text) == backend.encode(text, add_special_tokens=False).ids, text
 
 
