@@ -151,6 +151,31 @@ def write_folder(final: Path, fill: Callable[[Path], None], bytes_needed: int | 
         remove_tree(outgoing)
 
 
+def write_file(final: Path, fill: Callable[[Path], None], bytes_needed: int | None = None) -> None:
+    """Write a file that is too large for memory with `fill(temporary)`, sync it, then put it in the place of `final`.
+
+    Args:
+        fill: writes the file that it is given; the name has the ending of `final`.
+        bytes_needed: how many bytes the file takes, for the error, where that is known.
+
+    Raises:
+        DistillkitError: the disk is full or the place cannot be written; `final` is then as it was.
+    """
+    temporary = final.with_name(f"{TEMPORARY_PREFIX}{final.name}")
+    with explained_write_errors(final, bytes_needed):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            fill(temporary)
+            with temporary.open("rb+") as stream:
+                sync_file(stream.fileno(), final)
+            temporary.replace(final)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(final.parent)
+
+
 def _move_away(final: Path, outgoing: Path) -> None:
     try:
         final.rename(outgoing)

@@ -4,10 +4,12 @@
         server.fail("config.json", status=503, times=2)
         server.cut("model.safetensors", after_bytes=1000)
         server.gate("org/closed", token="hf_letmein")
+        server.let_write("hf_mine", "org")
         …                                # HF_ENDPOINT=server.url in a subprocess, or endpoint=server.url
 
 It answers what huggingface_hub and datasets ask when they read: repository information, trees, path information and
-files with byte ranges. There are no Xet headers, so files come over plain HTTP.
+files with byte ranges. There are no Xet headers, so files come over plain HTTP. hub_writing.py adds what huggingface_hub
+asks when it makes a repository and commits to it.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
+from hub_writing import WriteRefusedError, Writing
+
 # What the Hub keeps in Git LFS: such a file's ETag is its SHA-256, that of any other its Git blob id.
 _LFS_SUFFIXES = {".arrow", ".bin", ".gguf", ".gz", ".h5", ".model", ".parquet", ".pt", ".pth", ".safetensors", ".zst"}
 _DATE = "2024-05-01T12:00:00.000Z"
@@ -33,6 +37,10 @@ _API = re.compile(
     rf"/api/(?P<kind>models|datasets)/{_ID}(?:/(?P<verb>revision|tree|paths-info|refs)(?:/(?P<revision>[^/]+)(?P<path>/.*)?)?)?"
 )
 _FILE = re.compile(rf"/(?:(?P<kind>datasets)/)?{_ID}/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
+_WRITE = re.compile(
+    rf"/api/(?P<create>repos/create|validate-yaml)|/api/models/{_ID}/(?P<verb>preupload|commit)/main"
+    rf"|/(?P<lfs_id>[^/]+/[^/]+)\.git/info/lfs/objects/batch|/lfs-upload/(?P<oid>[0-9a-f]{{64}})"
+)
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
@@ -98,6 +106,7 @@ class HubServer:
         self._failures: list[_Fault] = []
         self._cuts: list[_Fault] = []
         self._gated: dict[str, str | None] = {}
+        self.writing = Writing(self)
         self._digests: dict[tuple[Path, int, int], _File] = {}
         hub = self
 
@@ -141,6 +150,10 @@ class HubServer:
     def gate(self, repo_id: str, token: str | None = None) -> None:
         """Hand out this repository's files to bearers of `token` only (None: to nobody)."""
         self._gated[repo_id] = token
+
+    def let_write(self, token: str, owner: str) -> None:
+        """Let bearers of `token` make repositories of `owner`, and commit to them."""
+        self.writing.owners[token] = owner
 
     def heal(self) -> None:
         """Forget all faults and gates."""
@@ -207,7 +220,7 @@ class HubServer:
         """Commit and files of a repository at a revision: `main` or the commit."""
         folder = (self.root / kind / repo_id).resolve()
         files = self._files(kind, repo_id) if folder.is_relative_to(self.root) else {}
-        if not files:
+        if not files or (repo_id in self.writing.private and not authorized):
             if authorized:
                 raise _RefusedError(404, "RepoNotFound", "Repository not found")
             # The Hub does not tell strangers whether a repository is private or missing.
@@ -250,7 +263,7 @@ class HubServer:
             "sha": commit,
             "createdAt": _DATE,
             "lastModified": _DATE,
-            "private": False,
+            "private": repo_id in self.writing.private,
             "gated": "auto" if repo_id in self._gated else False,
             "disabled": False,
             "downloads": 0,
@@ -319,8 +332,11 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._answer()
 
+    def do_PUT(self) -> None:
+        self._answer()
+
     def _answer(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = self._body()
         try:
             self._route(body)
         except _RefusedError as refusal:
@@ -331,6 +347,16 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(_RefusedError(500, None, f"{type(error).__name__}: {error}"))
             raise
 
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        parts = []
+        while size := int(self.rfile.readline(), 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(parts)
+
     def _route(self, body: bytes) -> None:
         hub = self.server_hub
         status = hub._failure(self.path)
@@ -338,7 +364,13 @@ class _Handler(BaseHTTPRequestHandler):
             raise _RefusedError(status, None, "injected failure")
         url = urlsplit(self.path)
         authorization = self.headers.get("Authorization")
-        if match := _API.fullmatch(url.path):
+        if (match := _WRITE.fullmatch(url.path)) and self.command != "GET":
+            try:
+                answer = hub.writing.answer(match, body, authorization)
+            except WriteRefusedError as error:
+                raise _RefusedError(error.status, error.code, str(error)) from error
+            self._send(200, json.dumps(answer).encode(), {"Content-Type": "application/json; charset=utf-8"})
+        elif match := _API.fullmatch(url.path):
             form = parse_qs(body.decode("utf-8", "replace"))
             answer = hub._api(match, parse_qs(url.query), form, authorization is not None)
             self._send(200, json.dumps(answer).encode(), {"Content-Type": "application/json; charset=utf-8"})

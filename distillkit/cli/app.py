@@ -168,6 +168,65 @@ def chat(
     chatting.run_chat(options, console, run=run, output_dir=output_dir)
 
 
+# --- what leaves the run ----------------------------------------------------------------------------------------------
+
+
+@command(app, "export", options=("run", "output-dir"))
+def export(
+    console: Console,
+    form: Annotated[str, typer.Option("--format", help="safetensors or gguf")] = "gguf",
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            "--dtype",
+            help="number format of the weights: f32, f16, bf16; for gguf also q8_0, q5_1, q5_0, q4_1, q4_0",
+            show_default="f16 for gguf, else as they are",
+        ),
+    ] = None,
+    which: Annotated[
+        str | None, typer.Option("--which", help="best or final", show_default="the student that the run offers")
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option("--out", help="the file or folder to write", show_default="in export/ of the run")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what lies at --out")] = False,
+    *,
+    run: str | None,
+    output_dir: str,
+) -> None:
+    """Write the student of a run as a GGUF file (llama.cpp, Ollama) or as a folder of its own, and check it."""
+    from distillkit.cli import export_commands
+
+    request = export_commands.ExportRequest(run, output_dir, form, dtype, which, out, overwrite)
+    export_commands.run_export(request, console)
+
+
+@command(app, "push", options=("run", "output-dir"))
+def push(
+    console: Console,
+    repository: Annotated[str, typer.Argument(metavar="REPO", help="OWNER/NAME on the Hugging Face Hub")],
+    which: Annotated[
+        str | None, typer.Option("--which", help="best or final", show_default="the student that the run offers")
+    ] = None,
+    gguf: Annotated[
+        list[str] | None,
+        typer.Option("--gguf", help="push a GGUF file too: its path, or the format of one in export/; repeatable"),
+    ] = None,
+    public: Annotated[bool, typer.Option("--public", help="everybody may see a repository that is made")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="also into a repository that holds something else")
+    ] = False,
+    *,
+    run: str | None,
+    output_dir: str,
+) -> None:
+    """Put the student of a run on the Hugging Face Hub, with its card; private unless --public."""
+    from distillkit.cli import export_commands
+
+    request = export_commands.PushRequest(run, output_dir, repository, which, tuple(gguf or ()), public, overwrite)
+    export_commands.run_push(request, console)
+
+
 # --- commands that only inform ----------------------------------------------------------------------------------------
 
 

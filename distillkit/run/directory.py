@@ -93,6 +93,11 @@ class RunDirectory:
         return self.path / "shapes"
 
     @property
+    def exports(self) -> Path:
+        """Where `distillkit export` puts what is given no other place."""
+        return self.path / "export"
+
+    @property
     def best_student(self) -> Path:
         """The student that the run offers: the best by held-out score, or the final one where no best is kept."""
         best = self.student / "best"
@@ -228,7 +233,7 @@ class RunDirectory:
         """
         control = (self.control, self.control / "checkpoints", self.control / "student")
         own = (self.path, self.teacher, self.teacher / "checkpoints", self.checkpoints, self.student, self.plots)
-        folders = (*own, self.tuning, self.shapes, self.shapes / STARTS, *control)
+        folders = (*own, self.exports, self.tuning, self.shapes, self.shapes / STARTS, *control)
         return [path for folder in folders for path in remove_leftovers(folder)]
 
     def record(self, stage: str) -> StageRecord | None:

