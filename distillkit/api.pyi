@@ -43,6 +43,9 @@ def distill_models(
     tune_teacher: int = 0,
     temperature_schedule: Literal["constant", "anneal"] = "constant",
     alpha_schedule: Literal["constant", "decay", "tempered"] = "tempered",
+    teacher_url: str | None = None,
+    teacher_concurrency: int = 8,
+    teacher_timeout: float = 600.0,
     text_column: str | None = None,
     bad_rows: Literal["skip", "skip-all", "stop"] = "skip",
     encoding: str | None = None,
@@ -117,6 +120,9 @@ def distill_models(
         tune_teacher: for how many steps the teacher is trained on the texts before it teaches
         temperature_schedule: how the temperature changes over the training
         alpha_schedule: how the weight of the teacher changes over the training
+        teacher_url: address of the server of a teacher openai:MODEL
+        teacher_concurrency: how many requests the server of a teacher is sent at once
+        teacher_timeout: seconds that the server of a teacher has for one reply
         text_column: the column (or JSON key) that holds the text
         bad_rows: what happens to rows of a data file without a usable text (null, empty, only a number)
         encoding: the encoding of the data files, by a name that Python knows

@@ -13,11 +13,14 @@ from distillkit.data.text_encoder import TextEncoder
 from distillkit.data.training_rows import Row
 from distillkit.errors import DistillkitError
 from distillkit.run.context import TrainingContext
+from distillkit.servers.opening import open_client
+from distillkit.settings.parameters import Parameters
 from distillkit.storage import make_folder
 from distillkit.teachers.cache_entries import FOLDER
-from distillkit.teachers.generated_file import Continuation, Prompt
+from distillkit.teachers.generated_file import WRITTEN, Continuation, Prompt
 from distillkit.teachers.generation import Sampling, generate_continuations
 from distillkit.teachers.generation_cache import GenerationCache
+from distillkit.teachers.served_texts import served_continuations
 
 # Full-length sampling at temperature 1 keeps the teacher's own diversity; the nucleus cuts its unreliable tail.
 SAMPLING_TEMPERATURE, TOP_P = 1.0, 0.95
@@ -33,25 +36,15 @@ def generated_rows(context: TrainingContext, stored: Any) -> list[Row]:
 
     Raises:
         DistillkitError: the teacher wrote nothing that can be used.
-        PreconditionError: teacher/generated.jsonl is from other settings.
+        PreconditionError: teacher/generated.jsonl is from other settings; a server is out of reach or refuses.
         Interrupted: a signal arrived; what is written stays.
     """
-    config, compute, console = context.config, context.compute, context.console
-    teacher, encoder = context.pair.teacher, context.encoders.teacher
+    config, console, encoder = context.config, context.console, context.encoders.teacher
     prompts = make_prompts(stored, encoder, config.seed)
     make_folder(context.run.teacher)
     room = [min(encoder.limit, config.max_length) - len(prompt.ids) for prompt in prompts]
-    cache = None
-    if config.teacher_cache != "off":
-        numerics = {"precision": str(compute.generation).removeprefix("torch."), "device": compute.device.type}
-        cache = GenerationCache(context.output_dir / FOLDER, teacher.reference.text, numerics, console)
-    sampling = Sampling(SAMPLING_TEMPERATURE, TOP_P, config.seed, config.batch_size, config.gradient_accumulation)
-    continuations = generate_continuations(
-        lambda: context.pair.load_teacher(compute.generation, console).to(compute.device), encoder.tokenizer, prompts,
-        [max(1, tokens) for tokens in room], sampling,
-        output=context.run.teacher / "generated.jsonl", device=compute.device, console=console, model_fingerprint=teacher.fingerprint(), cache=cache,
-        parse=encoder.parse, table=encoder.table,
-    )  # fmt: skip
+    write = _served_texts if context.pair.teacher.is_served else _local_texts
+    continuations = write(context, prompts, [max(1, tokens) for tokens in room])
     rows, _ = continuation_rows(continuations, prompts, context.encoders.student)
     kept = sum(continuation.kept for continuation in continuations)
     console.info(f"the teacher wrote {len(continuations):,} texts, {kept:,} are kept, {len(rows):,} are trained on")
@@ -61,6 +54,39 @@ def generated_rows(context: TrainingContext, stored: Any) -> list[Row]:
             hint="see teacher/generated.jsonl for the reasons; try another teacher or more text",
         )
     return rows
+
+
+def _local_texts(context: TrainingContext, prompts: list[Prompt], room: list[int]) -> list[Continuation]:
+    config, compute, console = context.config, context.compute, context.console
+    teacher, encoder = context.pair.teacher, context.encoders.teacher
+    numerics = {"precision": str(compute.generation).removeprefix("torch."), "device": compute.device.type}
+    return generate_continuations(
+        lambda: context.pair.load_teacher(compute.generation, console).to(compute.device), encoder.tokenizer, prompts,
+        room, _sampling(config), output=context.run.teacher / WRITTEN, device=compute.device, console=console,
+        model_fingerprint=teacher.fingerprint(), cache=_cache(context, numerics), parse=encoder.parse, table=encoder.table,
+    )  # fmt: skip
+
+
+def _served_texts(context: TrainingContext, prompts: list[Prompt], room: list[int]) -> list[Continuation]:
+    config, encoder = context.config, context.encoders.teacher
+    # Of two servers one name may mean two models.
+    numerics = {"server": config.teacher_url}
+    return served_continuations(
+        lambda: open_client(config), prompts, room, _sampling(config), output=context.run.teacher / WRITTEN,
+        at_once=config.teacher_concurrency, console=context.console, model_fingerprint=context.pair.teacher.fingerprint(),
+        count_tokens=lambda text: len(encoder.token_ids(text)), cache=_cache(context, numerics),
+    )  # fmt: skip
+
+
+def _sampling(config: Parameters) -> Sampling:
+    return Sampling(SAMPLING_TEMPERATURE, TOP_P, config.seed, config.batch_size, config.gradient_accumulation)
+
+
+def _cache(context: TrainingContext, numerics: dict[str, Any]) -> GenerationCache | None:
+    """Finished generations of other runs; None where there shall be none."""
+    if context.config.teacher_cache == "off":
+        return None
+    return GenerationCache(context.output_dir / FOLDER, context.pair.teacher.reference.text, numerics, context.console)
 
 
 def make_prompts(examples: Iterable[Mapping[str, Any]], teacher: TextEncoder, seed: int) -> list[Prompt]:
