@@ -18,7 +18,9 @@ from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-_WORDS = "the old sailor carried a little lamp to harbour and counted every wooden boat before evening rain came".split()
+_WORDS = (
+    "the old sailor carried a little lamp to harbour and counted every wooden boat before evening rain came".split()
+)
 
 
 class ChatServer:
@@ -137,7 +139,12 @@ class ChatServer:
 
 
 def _send(
-    handler: BaseHTTPRequestHandler, status: int, content: Any, headers: Mapping[str, str] | None = None, *, cut: bool = False
+    handler: BaseHTTPRequestHandler,
+    status: int,
+    content: Any,
+    headers: Mapping[str, str] | None = None,
+    *,
+    cut: bool = False,
 ) -> None:
     body = content if isinstance(content, bytes) else json.dumps(content).encode()
     handler.send_response(status)

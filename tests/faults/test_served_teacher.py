@@ -109,7 +109,9 @@ def test_the_key_is_written_nowhere(undisturbed: SimpleNamespace, made: SimpleNa
     assert not (tmp_path / "run" / "data").exists()  # Found out before anything was prepared.
 
 
-def test_the_order_of_replies_changes_nothing(made: SimpleNamespace, undisturbed: SimpleNamespace, tmp_path: Path) -> None:
+def test_the_order_of_replies_changes_nothing(
+    made: SimpleNamespace, undisturbed: SimpleNamespace, tmp_path: Path
+) -> None:
     with ChatServer() as server:
         server.delay = lambda number: 0.15 * (number % 3 == 0)
         server.fail(status=500, times=2, after=3)
@@ -139,7 +141,10 @@ def test_a_server_without_usage(made: SimpleNamespace, undisturbed: SimpleNamesp
     cost = result.metrics["teacher_server"]
     assert (cost["replies_without_usage"], cost["prompt_tokens"]) == (EXAMPLES, 0)
     assert cost["completion_tokens"] > 0  # Counted by the student's tokenizer.
-    texts = [[json.loads(line)["continuation"] for line in lines.splitlines()] for lines in (written(tmp_path), undisturbed.bytes)]
+    texts = [
+        [json.loads(line)["continuation"] for line in lines.splitlines()]
+        for lines in (written(tmp_path), undisturbed.bytes)
+    ]
     assert texts[0] == texts[1]
 
 
@@ -181,7 +186,11 @@ def begun(
         program = f"import sys; from distillkit.__main__ import main; sys.argv = ['distillkit', 'distill', '--config', {str(tmp_path / 'run.yaml')!r}]; main()"
         (tmp_path / "run.yaml").write_text(json.dumps(settings(made, server, tmp_path)), encoding="utf-8")
         process = subprocess.Popen(
-            [sys.executable, "-c", program], env=cli_env(HF_HUB_OFFLINE="1"), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+            [sys.executable, "-c", program],
+            env=cli_env(HF_HUB_OFFLINE="1"),
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
         )
         output = tmp_path / "run" / "teacher" / "generated.jsonl"
         deadline = time.monotonic() + 240

@@ -121,7 +121,9 @@ def test_what_a_filter_refuses_is_no_error(server: ChatServer) -> None:
 
 
 def test_the_newer_name_of_the_limit(server: ChatServer) -> None:
-    words = b"Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+    words = (
+        b"Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+    )
     server.fail(status=400, body=b'{"error": {"message": "' + words + b'"}}')
     asked = client(server)
     for _ in range(2):
@@ -131,7 +133,9 @@ def test_the_newer_name_of_the_limit(server: ChatServer) -> None:
 
 
 def test_thoughts_that_a_server_has_parted_from_the_answer(server: ChatServer) -> None:
-    server.fail(body=b'{"choices": [{"message": {"content": "Four.", "reasoning_content": "2 + 2"}, "finish_reason": "stop"}]}')
+    server.fail(
+        body=b'{"choices": [{"message": {"content": "Four.", "reasoning_content": "2 + 2"}, "finish_reason": "stop"}]}'
+    )
     assert client(server).chat([Message("user", "2 + 2?")], SAMPLING).text == "<think>\n2 + 2\n</think>\n\nFour."
 
 
