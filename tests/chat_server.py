@@ -18,9 +18,7 @@ from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-_WORDS = (
-    "the old sailor carried a little lamp to harbour and counted every wooden boat before evening rain came".split()
-)
+_WORDS = ("old", "sailor", "carried", "little", "lamp", "to", "harbour", "and", "counted", "every", "boat", "before", "rain", "came", "wooden", "evening")
 
 
 class ChatServer:

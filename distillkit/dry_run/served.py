@@ -17,6 +17,8 @@ def planned_requests(config: Parameters, folder: Path, amounts: Amounts) -> dict
     asked. Requests that fail and are sent again are not counted."""
     if not is_served(vars(config)) or not needs_teacher(config):
         return {}
+    if config.box_type == "white":
+        return {"server_requests_at_most": amounts.examples, "server_prompt_tokens_at_most": amounts.student_inputs}
     written = folder / "teacher" / WRITTEN
     left = max(0, amounts.examples - (len(read_lines(written)) if written.is_file() else 0))
     # A prompt is never more than half of its text, and prompt and continuation together fill max_length.

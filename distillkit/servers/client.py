@@ -7,9 +7,10 @@ https://platform.openai.com/docs/api-reference/completions, https://platform.ope
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -199,6 +200,15 @@ class ServerClient:
             return self._retried("/completions", body, parse)
         except _RefusedError as refused:
             raise self._explained(refused) from None
+
+    @contextlib.contextmanager
+    def tried_once(self) -> Iterator[None]:
+        """In the block nothing is asked twice: it is being found out what the server knows."""
+        attempts, self._attempts = self._attempts, 1
+        try:
+            yield
+        finally:
+            self._attempts = attempts
 
     # --- attempts --------------------------------------------------------------------------------------------------
 

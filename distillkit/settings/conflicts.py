@@ -54,6 +54,15 @@ def _sparse_targets_of_another_temperature(values: Mapping[str, Any]) -> str | N
     return _sparse(values) if anneals(values) else None
 
 
+def _served_problem(values: Mapping[str, Any]) -> str | None:
+    """What of a white-box configuration a server cannot give."""
+    if values["temperature"] != 1:
+        return f"--temperature {values['temperature']:g}"
+    if values["alignment"] != "auto":
+        return f"alignment {values['alignment']}"
+    return sparse_problem(values)
+
+
 def _served(settings: str, holds: Callable[[Mapping[str, Any]], bool], hint: str) -> Conflict:
     """What needs the weights of a teacher that is behind a server."""
     return Conflict(
@@ -149,7 +158,19 @@ CONFLICTS = (
         "--teacher-streaming on", lambda values: values["teacher_streaming"] == "on",
         hint="leave --teacher-streaming out, or name a local teacher",
     ),
-    _served("--box-type white", is_white_box, hint="use --box-type black: the student learns from what the teacher writes"),
+    _served(
+        "--teacher-cache exact or off", lambda values: is_white_box(values) and values["teacher_cache"] in ("exact", "off"),
+        hint="use --teacher-cache sparse, or --box-type black",
+    ),
+    Conflict(
+        lambda values: (
+            f"--teacher-model {SERVED}…, --box-type white and {problem}"
+            if is_served(values) and is_white_box(values) and values["alpha"] > 0 and (problem := _served_problem(values))
+            else None
+        ),
+        "a server gives the likeliest tokens of its own vocabulary at temperature 1",
+        hint="use --temperature 1 with the forward KL, or --box-type black",
+    ),
 )  # fmt: skip
 
 

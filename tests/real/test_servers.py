@@ -169,7 +169,7 @@ def gguf_file() -> Path:
 def test_llama_cpp(tmp_path: Path, smollm2: tuple[Path, Any]) -> None:
     """SmolLM2 by llama.cpp's server, in plain text and in its own chat template."""
     needs("xllamacpp")
-    folder, tokenizer = smollm2
+    _, tokenizer = smollm2
     url = f"http://127.0.0.1:{(port := free_port())}/v1"
     process = started([sys.executable, "-c", _LLAMA, str(gguf_file()), str(port)], tmp_path / "log", url)
     client = ServerClient(url, "smollm2")

@@ -241,7 +241,7 @@ TEXTS = {
     "teacher_concurrency": HelpText(
         what="how many requests the server of a teacher is sent at once",
         effect="More of them take less time where the server computes them together. What is written does not depend on it, as long as the server keeps to the seed.",
-        choose="`8`; as many as the server has slots (llama.cpp: 1 or its `--parallel`), 32 to 64 for vLLM, fewer where a hosted server answers with status 429.",
+        choose="`8`; as many as the server has slots (llama.cpp: 1, unless it was told otherwise), 32 to 64 for vLLM, fewer where a hosted server answers with status 429.",
         example="distillkit distill --teacher-model openai:Qwen/Qwen2.5-7B --teacher-url http://127.0.0.1:8000/v1 --box-type black --teacher-concurrency 32",
     ),
     "teacher_timeout": HelpText(

@@ -241,7 +241,7 @@ TEXTS = {
     "teacher_concurrency": HelpText(
         what="сколько запросов отправляется серверу учителя одновременно",
         effect="Если сервер вычисляет их вместе, большее число занимает меньше времени. Что будет написано, от этого не зависит, если сервер соблюдает seed.",
-        choose="`8`; столько, сколько у сервера слотов (llama.cpp: 1 или его `--parallel`), 32–64 для vLLM, меньше, если чужой сервер отвечает статусом 429.",
+        choose="`8`; столько, сколько у сервера слотов (llama.cpp: 1, если ему не сказано иное), 32–64 для vLLM, меньше, если чужой сервер отвечает статусом 429.",
         example="distillkit distill --teacher-model openai:Qwen/Qwen2.5-7B --teacher-url http://127.0.0.1:8000/v1 --box-type black --teacher-concurrency 32",
     ),
     "teacher_timeout": HelpText(

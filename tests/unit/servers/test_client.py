@@ -249,11 +249,10 @@ def test_an_error_comes_after_the_answers_before_it() -> None:
         time.sleep(0.05 if number == 1 else 0)
         return number
 
-    found = []
+    found: list[int] = []
     stopped = threading.Event()
     with pytest.raises(ValueError, match="three"):
-        for answer in answers_in_order(ask, range(1000), 2, stopped.set):
-            found.append(answer)
+        found.extend(answers_in_order(ask, range(1000), 2, stopped.set))
     assert found == [0, 1, 2]
     assert stopped.is_set()
     assert len(asked) < 20  # What came after was not asked any more.
