@@ -18,7 +18,24 @@ from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-_WORDS = ("old", "sailor", "carried", "little", "lamp", "to", "harbour", "and", "counted", "every", "boat", "before", "rain", "came", "wooden", "evening")
+_WORDS = (
+    "old",
+    "sailor",
+    "carried",
+    "little",
+    "lamp",
+    "to",
+    "harbour",
+    "and",
+    "counted",
+    "every",
+    "boat",
+    "before",
+    "rain",
+    "came",
+    "wooden",
+    "evening",
+)
 
 
 class ChatServer:

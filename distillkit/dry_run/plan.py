@@ -27,7 +27,7 @@ from distillkit.dry_run.inputs import (
     tuning_facts,
 )
 from distillkit.dry_run.memory_model import memory_bytes
-from distillkit.dry_run.served import planned_requests
+from distillkit.dry_run.served import planned_cache_bytes, planned_requests
 from distillkit.dry_run.time_model import Work, phase_seconds
 from distillkit.errors import DistillkitError
 from distillkit.models.references import parse_student_reference
@@ -133,6 +133,8 @@ def estimate_run(config: Parameters, folder: Path, stages: list[str]) -> dict[st
     teacher, cache = decisions.teacher, None if facts is None else 0
     if facts is not None and teacher is not None:
         cache = {"exact": facts.exact_bytes, "sparse": facts.sparse_missing_bytes}.get(teacher.cache.mode, 0)
+    elif is_served(vars(config)) and models.student_shape is not None:
+        cache = planned_cache_bytes(config, amounts, models.student_shape.vocabulary)
     elif not uses_white_box_teacher(config):
         cache = 0
     steps = total_steps(config, amounts.examples * (2 if learns_both_texts(config) else 1))

@@ -10,6 +10,7 @@ from distillkit.settings.conditions import is_served
 from distillkit.settings.parameters import Parameters
 from distillkit.teachers.black_box import LONGEST_PROMPT
 from distillkit.teachers.generated_file import WRITTEN, read_lines
+from distillkit.teachers.sparse_cache import bytes_per_token
 
 
 def planned_requests(config: Parameters, folder: Path, amounts: Amounts) -> dict[str, int]:
@@ -27,3 +28,15 @@ def planned_requests(config: Parameters, folder: Path, amounts: Amounts) -> dict
         "server_prompt_tokens_at_most": left * min(LONGEST_PROMPT, config.max_length // 2),
         "server_completion_tokens_at_most": left * (config.max_length - 1),
     }
+
+
+def planned_cache_bytes(config: Parameters, amounts: Amounts, vocabulary: int) -> int:
+    """What the sparse targets from a server take at most; in black box nothing.
+
+    Args:
+        vocabulary: student tokens.
+    """
+    if config.box_type != "white" or not needs_teacher(config):
+        return 0
+    # The token that follows comes besides the likeliest ones.
+    return amounts.student_inputs * bytes_per_token(config.sparse_size + 1, vocabulary)

@@ -137,7 +137,7 @@ class _Place:
 
     token: str | None
     logarithm: float | None
-    others: list[tuple[int | None, str, float]]
+    others: Sequence[tuple[int | None, str, float]]
 
 
 def _entries(own: int, place: _Place, vocabulary: Vocabulary) -> tuple[dict[int, float], float]:

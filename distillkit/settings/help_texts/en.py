@@ -234,7 +234,7 @@ TEXTS = {
     ),
     "teacher_url": HelpText(
         what="address of the server of a teacher openai:MODEL",
-        effect="The texts are asked for there, by the OpenAI API. The address is no part of what a result depends on: a server may move, and the run goes on. A key is read from the variable `DISTILLKIT_TEACHER_KEY`, else `OPENAI_API_KEY`, and is never written anywhere.",
+        effect="The teacher's texts (black box) or its likeliest tokens (white box, with `--temperature 1` and the same vocabulary) are asked for there, by the OpenAI API. The address is no part of what a result depends on: a server may move, and the run goes on. A key is read from the variable `DISTILLKIT_TEACHER_KEY`, else `OPENAI_API_KEY`, and is never written anywhere.",
         choose="What the server says when it starts, with `/v1` at its end: `http://127.0.0.1:8000/v1` (vLLM, `transformers serve`), `http://127.0.0.1:8080/v1` (llama.cpp), `http://127.0.0.1:11434/v1` (ollama). See docs/servers.md.",
         example="distillkit distill --teacher-model openai:Qwen/Qwen2.5-7B --teacher-url http://127.0.0.1:8000/v1 --box-type black",
     ),

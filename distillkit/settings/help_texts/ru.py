@@ -234,7 +234,7 @@ TEXTS = {
     ),
     "teacher_url": HelpText(
         what="адрес сервера учителя openai:MODEL",
-        effect="Там запрашиваются тексты по OpenAI API. Результат от адреса не зависит: сервер может переехать, и запуск продолжится. Ключ читается из переменной `DISTILLKIT_TEACHER_KEY`, иначе `OPENAI_API_KEY`, и никуда не записывается.",
+        effect="Там по OpenAI API запрашиваются тексты учителя (чёрный ящик) или его самые вероятные токены (белый ящик, с `--temperature 1` и тем же словарём). Результат от адреса не зависит: сервер может переехать, и запуск продолжится. Ключ читается из переменной `DISTILLKIT_TEACHER_KEY`, иначе `OPENAI_API_KEY`, и никуда не записывается.",
         choose="То, что сервер сообщает при запуске, с `/v1` в конце: `http://127.0.0.1:8000/v1` (vLLM, `transformers serve`), `http://127.0.0.1:8080/v1` (llama.cpp), `http://127.0.0.1:11434/v1` (ollama). См. docs/servers.md.",
         example="distillkit distill --teacher-model openai:Qwen/Qwen2.5-7B --teacher-url http://127.0.0.1:8000/v1 --box-type black",
     ),
