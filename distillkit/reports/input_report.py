@@ -110,6 +110,8 @@ def _normalised(changed: Mapping[str, Mapping[str, int]] | None) -> str:
 
 
 def _tokenizers(stats: Mapping[str, Any]) -> str:
+    if stats.get("served"):
+        return "the student's; the teacher is behind a server, which reads texts"
     if stats["same_tokenizer"]:
         return "the same"
     alignment = stats.get("alignment")

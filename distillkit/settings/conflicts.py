@@ -8,9 +8,12 @@ from typing import Any
 
 from distillkit.errors import UsageError
 from distillkit.settings.conditions import (
+    SERVED,
     TEACHER_IN_WHITE_BOX,
     anneals,
     is_automatic,
+    is_cut,
+    is_served,
     is_white_box,
     needs_control,
     sparse_problem,
@@ -49,6 +52,24 @@ def _sparse_targets_of_another_method(values: Mapping[str, Any]) -> str | None:
 
 def _sparse_targets_of_another_temperature(values: Mapping[str, Any]) -> str | None:
     return _sparse(values) if anneals(values) else None
+
+
+def _served_problem(values: Mapping[str, Any]) -> str | None:
+    """What of a white-box configuration a server cannot give."""
+    if values["temperature"] != 1:
+        return f"--temperature {values['temperature']:g}"
+    if values["alignment"] != "auto":
+        return f"alignment {values['alignment']}"
+    return sparse_problem(values)
+
+
+def _served(settings: str, holds: Callable[[Mapping[str, Any]], bool], hint: str) -> Conflict:
+    """What needs the weights of a teacher that is behind a server."""
+    return Conflict(
+        lambda values: f"--teacher-model {SERVED}… and {settings}" if is_served(values) and holds(values) else None,
+        "that needs the teacher's weights, which are behind the server",
+        hint,
+    )
 
 
 _AGAINST_CONTROL = "--quality-gate better-than-control"
@@ -123,7 +144,34 @@ CONFLICTS = (
         "a teacher that is trained is in memory as a whole",
         hint="leave one of them out",
     ),
-)
+    _served(
+        "a student that is cut from it (teacher:N)", is_cut, hint="name a student with --student-model: a Hub id or a folder"
+    ),
+    _served(
+        "--tune-teacher", lambda values: values["tune_teacher"] > 0, hint="leave --tune-teacher out, or name a local teacher"
+    ),
+    _served(
+        "--teacher-precision int8", lambda values: values["teacher_precision"] == "int8",
+        hint="leave --teacher-precision out, or name a local teacher",
+    ),
+    _served(
+        "--teacher-streaming on", lambda values: values["teacher_streaming"] == "on",
+        hint="leave --teacher-streaming out, or name a local teacher",
+    ),
+    _served(
+        "--teacher-cache exact or off", lambda values: is_white_box(values) and values["teacher_cache"] in ("exact", "off"),
+        hint="use --teacher-cache sparse, or --box-type black",
+    ),
+    Conflict(
+        lambda values: (
+            f"--teacher-model {SERVED}…, --box-type white and {problem}"
+            if is_served(values) and is_white_box(values) and values["alpha"] > 0 and (problem := _served_problem(values))
+            else None
+        ),
+        "a server gives the likeliest tokens of its own vocabulary at temperature 1",
+        hint="use --temperature 1 with the forward KL, or --box-type black",
+    ),
+)  # fmt: skip
 
 
 def check_conflicts(values: Mapping[str, Any]) -> None:
@@ -136,6 +184,11 @@ def check_conflicts(values: Mapping[str, Any]) -> None:
         raise UsageError(
             f"--student-model {values['student_model']} looks for the best shape of a size, and no size is given",
             hint="add --target-parameters, such as --target-parameters 60M; or say the shape: teacher:10",
+        )
+    if is_served(values) and values["teacher_url"] is None:
+        raise UsageError(
+            f"--teacher-model {values['teacher_model'][:200]} is behind a server, and no address is given",
+            hint="add it: --teacher-url http://127.0.0.1:8000/v1",
         )
     for conflict in CONFLICTS:
         settings = conflict.settings(values)

@@ -195,6 +195,27 @@ class Parameters:
     alpha_schedule: AlphaSchedule = parameter(
         "tempered", "advanced", affects="distill", used_by=conditions.SCHEDULED_ALPHA
     )
+    teacher_url: str | None = parameter(
+        None, "advanced", used_by=conditions.SERVED_TEACHER, examples=("http://127.0.0.1:8000/v1",)
+    )
+    teacher_concurrency: int = parameter(
+        8,
+        "advanced",
+        low=1,
+        high=256,
+        possible=at_least(1),
+        used_by=conditions.SERVED_TEACHER,
+        examples=("1", "64"),
+    )
+    teacher_timeout: float = parameter(
+        600.0,
+        "advanced",
+        low=1.0,
+        high=86_400.0,
+        possible=POSITIVE,
+        used_by=conditions.SERVED_TEACHER,
+        examples=("60", "3600"),
+    )
     text_column: str | None = parameter(None, "advanced", affects="prepare-data", examples=("text", "body"))
     data_format: DataFormat = parameter("auto", "advanced", affects="prepare-data")
     system_prompt: str | None = parameter(

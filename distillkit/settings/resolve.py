@@ -25,10 +25,11 @@ from distillkit.settings.data_values import check_delimiter, check_encoding
 from distillkit.settings.parameters import ENVIRONMENT_PREFIX, Parameters
 from distillkit.settings.paths import check_folder_name, user_path
 from distillkit.settings.presets import read_preset
+from distillkit.settings.server_values import check_server_url
 from distillkit.settings.strict_yaml import read_yaml_mapping
 
 # Variables with the prefix that are not parameters.
-OTHER_VARIABLES = frozenset({"DISTILLKIT_CACHE", "DISTILLKIT_LANG", "DISTILLKIT_DEBUG"})
+OTHER_VARIABLES = frozenset({"DISTILLKIT_CACHE", "DISTILLKIT_LANG", "DISTILLKIT_DEBUG", "DISTILLKIT_TEACHER_KEY"})
 
 DERIVED = "derived"
 ENVIRONMENT = "environment"
@@ -262,6 +263,9 @@ def _settle_weights(values: dict[str, Any], sources: dict[str, str], rank: dict[
             values[other], sources[other] = round(1 - values[given], 12), f"{DERIVED} (1 - {given})"
 
 
+_CHECKS = (("encoding", check_encoding), ("csv_delimiter", check_delimiter), ("teacher_url", check_server_url))
+
+
 def _check_values(values: Mapping[str, Any], sources: Mapping[str, str]) -> None:
     for name, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):
@@ -275,7 +279,7 @@ def _check_values(values: Mapping[str, Any], sources: Mapping[str, str]) -> None
                 f"{name}: {declared.number_words(value)} is impossible, it must be {possible.words} ({sources[name]})",
                 hint=f"documented range: {declared.range_words(name)}",
             )
-    for name, check in (("encoding", check_encoding), ("csv_delimiter", check_delimiter)):
+    for name, check in _CHECKS:
         if values[name] is not None:
             check(values[name], sources[name])
     _check_sums(values, sources)

@@ -18,14 +18,17 @@ from distillkit.console import Console, format_bytes
 from distillkit.device.memory import free_memory_bytes, total_memory_bytes
 from distillkit.device.precision import best_device, choose_compute, cpu_has_bf16, has_bf16
 from distillkit.device.processors import threads_within_quota, usable_processors
+from distillkit.errors import PreconditionError
 from distillkit.installing import provide
 from distillkit.models.references import ModelReference, parse_student_reference, parse_teacher_reference
 from distillkit.models.requirements import required_libraries
 from distillkit.run.directory import RunDirectory
 from distillkit.run.manifest import library_versions
+from distillkit.settings.conditions import is_served
 from distillkit.settings.parameters import Parameters
 from distillkit.stages import StageResult
 from distillkit.storage import free_disk_bytes, nearest_existing
+from distillkit.teachers.generated_file import WRITTEN
 
 _HUB_TIMEOUT_SECONDS = 5.0
 
@@ -44,7 +47,7 @@ def extra_inputs(config: Parameters, run: RunDirectory) -> dict[str, str]:
 
 def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch: bool = False) -> StageResult:
     """Check, and note the findings in the manifest."""
-    findings = check(config, console)
+    findings = check(config, console, texts_written=(run.teacher / WRITTEN).is_file())
     run.manifest.versions = {**library_versions(), **findings["libraries"]}
     run.manifest.device = findings["device"]
     device = findings["device"]
@@ -55,16 +58,21 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
     return StageResult([], {name: findings[name] for name in ("hub", "self_tests")}, summary)
 
 
-def check(config: Parameters, console: Console) -> dict[str, Any]:
+def check(config: Parameters, console: Console, *, texts_written: bool = False) -> dict[str, Any]:
     """Everything that check-env finds, shown as a table and returned.
+
+    Args:
+        texts_written: the teacher has begun to write, so that a server that is out of reach may not be needed any more; the
+            training says so if it is.
 
     Raises:
         PreconditionError: a library is missing and may not or cannot be installed, or the hub is needed and there is
-            no way to it.
+            no way to it; the teacher's server is out of reach.
         DistillkitError: a self-test failed.
     """
     references = [parse_teacher_reference(config), parse_student_reference(config)]
     hub = _hub_state()
+    served = _server_state(config, console, texts_written=texts_written)
     libraries = _provide_libraries(config, references, console)
     with threads_within_quota(console.info):
         device = _device_facts(config)
@@ -85,6 +93,7 @@ def check(config: Parameters, console: Console) -> dict[str, Any]:
         ("memory", f"{format_bytes(device['memory_available'])} free of {format_bytes(device['memory_total'])}"),
         ("disk", f"{format_bytes(free)} free at {output}"),
         ("model hub", hub),
+        *([("teacher", served)] if served is not None else []),
     ]
     if passed:
         rows.append(("self-tests", f"{passed} passed"))
@@ -97,6 +106,23 @@ def check(config: Parameters, console: Console) -> dict[str, Any]:
         "hub": hub,
         "self_tests": passed,
     }
+
+
+def _server_state(config: Parameters, console: Console, *, texts_written: bool) -> str | None:
+    """Whether the server of a teacher is there; None for a local teacher."""
+    if not is_served(vars(config)):
+        return None
+    from distillkit.servers.opening import check_server, open_client
+
+    client = open_client(config)
+    try:
+        return check_server(client, console)
+    except PreconditionError as error:
+        if not texts_written:
+            raise
+        return f"not reachable: {error.message}"
+    finally:
+        client.close()
 
 
 def _provide_libraries(config: Parameters, references: list[ModelReference], console: Console) -> dict[str, str]:

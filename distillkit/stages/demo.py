@@ -53,6 +53,11 @@ def run(
         "before": (lambda: pair.load_student(console), encoders.student, student),
         "after": (lambda: pair.load_trained_student(run.best_student, console), encoders.student, student),
     }
+    if pair.teacher.is_served:
+        del loaders["teacher"]
+        console.info(
+            "the teacher is behind a server: it does not take part; teacher/generated.jsonl shows how it writes"
+        )
     written: dict[str, list[str]] = {}
     with console.progress("writing", total=len(loaders) * len(beginnings), unit="texts") as progress:
         for name, (load, encoder, reader) in loaders.items():
@@ -74,12 +79,16 @@ def run(
     )
     rows = [row for text in texts for row in _rows(text)]
     console.table("Demo", ["who", "text"], rows, to_stdout=True)
-    return StageResult([run.path / "demo.json"], {"prompts": len(texts)}, f"{len(texts)} prompts, written by all three")
+    return StageResult(
+        [run.path / "demo.json"],
+        {"prompts": len(texts)},
+        f"{len(texts)} prompts, written by all {'three' if len(loaders) == 3 else 'two'}",
+    )
 
 
 def _rows(text: dict[str, str]) -> list[tuple[str, str]]:
     names = {"prompt": "prompt", "teacher": "teacher", "before": "student before", "after": "student after"}
-    return [(label, sanitize(text[name]).strip()) for name, label in names.items()] + [("", "")]
+    return [(label, sanitize(text[name]).strip()) for name, label in names.items() if name in text] + [("", "")]
 
 
 def _held_out_beginnings(run: RunDirectory, *, questions: bool) -> list[str]:

@@ -15,6 +15,8 @@ from distillkit.run.directory import RunDirectory
 from distillkit.settings.parameters import Parameters
 from distillkit.stages import StageResult
 from distillkit.storage import explained_write_errors, files_below, fingerprint_of, remove_tree, write_json
+from distillkit.teachers.generated_file import WRITTEN
+from distillkit.teachers.served_texts import served_cost
 from distillkit.training import checkpoints
 from distillkit.training.decisions import tunes_teacher
 from distillkit.training.inputs import decide, teacher_part
@@ -52,6 +54,9 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
     if decided.tuning is not None and (tuned := decided.tuning.done()) is not None:
         figures["teacher_tuning"] = tuned.figures
 
+    if context.pair.teacher.is_served and (run.teacher / WRITTEN).is_file():
+        figures["teacher_server"] = served_cost(run.teacher / WRITTEN)
+
     if config.save_metrics:
         write_json(run.path / "metrics.json", figures)
     outputs = without_cards(files_below(run.student))
@@ -61,6 +66,11 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
         f"{train['steps']:,} steps, {train['tokens']:,} tokens in {format_duration(train['seconds'])} "
         f"({train['tokens_per_second']:,.0f} tokens/s); best held-out score {best['bits_per_byte']:.4f} bits per byte at step {best['step']}"
     )
+    if (cost := figures.get("teacher_server")) is not None:
+        summary += (
+            f"; the server read {cost['prompt_tokens']:,} tokens and wrote {cost['completion_tokens']:,} in "
+            f"{cost['requests']:,} requests"
+        )
     return StageResult(outputs, figures, summary)
 
 

@@ -149,6 +149,7 @@ def prepare(
         "source": documents.description,
         "fingerprint": documents.fingerprint,
         "same_tokenizer": same,
+        **({"served": True} if pair.teacher.is_served else {}),
         "max_length": {"student": student.limit, "teacher": encoders.teacher.limit},
         "splits": {part: _counts(built) for part, built in examples.items()},
         "dropped": {"inexact": builder.notes.inexact, "too_short": builder.notes.too_short},
@@ -191,6 +192,8 @@ def prepare(
     run.manifest.models = pair.record()
     train = stats["splits"]["train"]
     kind = "same tokenizer" if same else "different tokenizers"
+    if pair.teacher.is_served:
+        kind = "the teacher is behind a server, which reads texts"
     summary = (
         f"{train['examples']:,} examples to train on ({format_bytes(train['bytes'])}, {train['student_tokens']:,} tokens), "
         f"{len(examples['validation'])} to choose by, {len(examples['test'])} to judge by; {kind}"

@@ -100,17 +100,21 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
 def _measurements(
     run: RunDirectory, pair: ModelPair, test: list[dict[str, Any]], compute: Compute, console: Console
 ) -> tuple[dict[str, Scores], dict[str, dict[str, Any]]]:
-    """Scores, and figures for validation.json, of teacher, student before, student after and control."""
+    """Scores, and figures for validation.json, of student before, student after and control, and of a teacher that is here."""
     encoders = pair.text_encoders(pair.config)
     scores: dict[str, Scores] = {}
     figures: dict[str, dict[str, Any]] = {}
     trained = {"after": run.best_student}
     if run.best_control is not None:
         trained["control"] = run.best_control
+    if pair.teacher.is_served:
+        console.info("the teacher is behind a server: it is not measured, only the student is")
     with console.progress("validating", total=4 + len(trained), unit="measurements") as progress:
-        streaming = choose_streaming(pair.config, teacher_memory(pair, compute))
-        teacher = _teacher(pair, compute, streaming, console, pair.teacher)
-        scores["teacher"], figures["teacher"] = _measure(teacher, test, encoders, "teacher", compute)
+        teacher, streams = None, False
+        if not pair.teacher.is_served:
+            streaming = choose_streaming(pair.config, teacher_memory(pair, compute))
+            teacher, streams = _teacher(pair, compute, streaming, console, pair.teacher), streaming.on
+            scores["teacher"], figures["teacher"] = _measure(teacher, test, encoders, "teacher", compute)
         progress.advance()
         students: dict[str, nn.Module] = {"before": pair.load_student(console)}
         students |= {name: pair.load_trained_student(folder, console) for name, folder in trained.items()}
@@ -119,14 +123,15 @@ def _measurements(
                 student.to(compute.device).eval(), test, encoders, "student", compute
             )
             progress.advance()
-        for name, with_teacher in _agreement(pair, encoders, teacher, students, test, compute).items():
-            figures[name]["teacher_agreement"] = with_teacher.top1
-            figures[name]["teacher_kl"] = with_teacher.kl
+        if teacher is not None:
+            for name, with_teacher in _agreement(pair, encoders, teacher, students, test, compute).items():
+                figures[name]["teacher_agreement"] = with_teacher.top1
+                figures[name]["teacher_kl"] = with_teacher.kl
         progress.advance()
         # The control is as fast as the student after.
         students.pop("control", None)
-        for name, model in {"teacher": teacher, **students}.items():
-            slow = name == "teacher" and streaming.on
+        for name, model in {**({} if teacher is None else {"teacher": teacher}), **students}.items():
+            slow = name == "teacher" and streams
             speed = None if slow else _generation_speed(model, test[0], name, encoders, compute)
             figures[name]["generated_tokens_per_second"] = speed
         progress.advance()
@@ -158,8 +163,10 @@ def _tuned_teacher(
 def _comparison(scores: dict[str, Scores], seed: int) -> dict[str, Any]:
     """What the student has gained, how much of it is the teacher's, how sure that is, and the verdict."""
     interval = paired_bootstrap(scores["before"], scores["after"], seed=seed)
+    gap = ("teacher", "before", "after")
     compared: dict[str, Any] = {
-        "gap_closed": gap_closed(*(scores[name].bits_per_byte for name in ("teacher", "before", "after"))),
+        # Nobody knows how far away a teacher is that was not measured.
+        "gap_closed": gap_closed(*(scores[name].bits_per_byte for name in gap)) if "teacher" in scores else None,
         "gain": _gain(interval),
         "verdict": verdict(interval),
     }

@@ -12,7 +12,8 @@ from typing import Literal
 
 import numpy as np
 
-Reason = Literal["empty", "not text", "repetition", "duplicate"]
+# "refused": a server's own filter did not let it through, and nothing was judged here.
+Reason = Literal["empty", "not text", "repetition", "duplicate", "refused"]
 
 # Real text has next to none of these characters; bytes that spell nothing come in numbers.
 _MOST_NOISE = 0.1

@@ -19,6 +19,9 @@ from distillkit.durability import sync_file
 from distillkit.errors import PreconditionError
 from distillkit.storage import explained_write_errors, fingerprint_of, read_json, write_json
 
+# Of a black-box run, below teacher/.
+WRITTEN = "generated.jsonl"
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -48,6 +51,7 @@ class Continuation:
         finish: "eos" where the teacher ended the text, "length" where it was cut off.
         kept: whether it is worth learning.
         reason: why not (`continuation_filter.Reason`).
+        prompt_tokens: of the prompt, where a server has counted them.
     """
 
     index: int
@@ -56,6 +60,7 @@ class Continuation:
     finish: str
     kept: bool
     reason: str | None
+    prompt_tokens: int | None = None
 
 
 class GeneratedFile:
@@ -112,6 +117,8 @@ def settings_path_of(path: Path) -> Path:
 
 def _line(prompt: Prompt, done: Continuation) -> str:
     fields = dataclasses.asdict(done)
+    if done.prompt_tokens is None:
+        del fields["prompt_tokens"]
     line = {"index": fields.pop("index"), "prompt": prompt.text, "continuation": fields.pop("text"), **fields}
     return json.dumps({**line, "check": check_of(line)}, ensure_ascii=False) + "\n"
 
@@ -157,16 +164,30 @@ def whole_batches(path: Path, prompts: Sequence[Prompt], batch_size: int) -> tup
     return reused[:whole], end
 
 
-def _parse(line: bytes, prompt: Prompt) -> Continuation | None:
-    """The continuation that a line holds; None if it is torn or not this prompt's."""
+def read_lines(path: Path) -> list[Continuation]:
+    """All whole lines of a file, whatever their prompts."""
+    with path.open("rb") as stream:
+        return [done for line in stream if (done := _parse(line, None)) is not None]
+
+
+def prompts_fingerprint(prompts: Sequence[Prompt], room: Sequence[int]) -> str:
+    """Of what is asked: the prompts, and how many new tokens each may have."""
+    return fingerprint_of(
+        [
+            (prompt.index, prompt.text, list(map(int, prompt.ids)), tokens)
+            for prompt, tokens in zip(prompts, room, strict=True)
+        ]
+    )
+
+
+def _parse(line: bytes, prompt: Prompt | None) -> Continuation | None:
+    """The continuation that a line holds; None if it is torn or not this prompt's (None: of any)."""
     try:
         fields = json.loads(line.decode("utf-8")) if line.endswith(b"\n") else None
-        if (
-            not isinstance(fields, dict)
-            or fields.pop("check", None) != check_of(fields)
-            or fields.pop("prompt", None) != prompt.text
-            or fields.get("index") != prompt.index
-        ):
+        if not isinstance(fields, dict) or fields.pop("check", None) != check_of(fields):
+            return None
+        text = fields.pop("prompt", None)
+        if prompt is not None and (text != prompt.text or fields.get("index") != prompt.index):
             return None
         done = Continuation(text=fields.pop("continuation", None), **fields)
     except (ValueError, TypeError):

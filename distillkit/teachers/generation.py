@@ -24,9 +24,15 @@ from distillkit.evaluation.length_batches import longest_first
 from distillkit.interrupts import check_interrupted
 from distillkit.models.decoding import Decoding, choose_tokens
 from distillkit.models.decoding_ways import decoding_way
-from distillkit.storage import fingerprint_of, write_json
+from distillkit.storage import write_json
 from distillkit.teachers.continuation_filter import ContinuationFilter
-from distillkit.teachers.generated_file import Continuation, GeneratedFile, Prompt, settings_path_of
+from distillkit.teachers.generated_file import (
+    Continuation,
+    GeneratedFile,
+    Prompt,
+    prompts_fingerprint,
+    settings_path_of,
+)
 from distillkit.teachers.generation_cache import GenerationCache
 
 # Of the lines and of how they come about; raised when either changes, the filter's judgement included.
@@ -118,7 +124,7 @@ def generate_continuations(
     settings = {
         "format": _FORMAT,
         "model": model_fingerprint,
-        "prompts": _prompts_fingerprint(prompts, room),
+        "prompts": prompts_fingerprint(prompts, room),
         "temperature": float(sampling.temperature),
         "top_p": float(sampling.top_p),
         "seed": sampling.seed,
@@ -169,15 +175,6 @@ def _draws(sampling: Sampling, begin: int, prompts: int) -> _Draws:
 
 def _batch_seed(seed: int, batch: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{batch}".encode()).digest()[:8], "big") >> 1
-
-
-def _prompts_fingerprint(prompts: Sequence[Prompt], room: Sequence[int]) -> str:
-    return fingerprint_of(
-        [
-            (prompt.index, prompt.text, list(map(int, prompt.ids)), tokens)
-            for prompt, tokens in zip(prompts, room, strict=True)
-        ]
-    )
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from distillkit.teachers.black_box import generated_rows
 from distillkit.teachers.choices import StreamingChoice
 from distillkit.teachers.loader import TeacherLoader
 from distillkit.teachers.protocol import TeacherSource
+from distillkit.teachers.served_targets import open_served
 from distillkit.teachers.sources import open_source, remember_choice, remembered_choice
 from distillkit.training.control import settled_control
 from distillkit.training.decisions import (
@@ -53,6 +54,9 @@ def decide(context: TrainingContext) -> Decided:
         PreconditionError, UsageError: what was asked for is not possible with this teacher.
     """
     config = context.config
+    if uses_white_box_teacher(config) and context.pair.teacher.is_served:
+        _check_disk(context, None)
+        return Decided(white_box_texts(context))
     if uses_white_box_teacher(config):
         rows = white_box_texts(context)
         tuning = TeacherTuning(context, rows) if tunes_teacher(config) else None
@@ -125,6 +129,8 @@ def teacher_part(context: TrainingContext, decided: Decided) -> tuple[list[Row],
             remember_choice(_cache_note(context), decided.teacher.cache, console)
         loader = tuned_loader(context, decided.loader, decided.tuning, decided.teacher.streaming)
         return decided.rows, open_source(context, loader, decided.teacher.cache)
+    if uses_white_box_teacher(config):
+        return decided.rows, open_served(context, decided.rows)
     if config.box_type == "white":
         console.info("alpha is 0: the teacher is not needed, this is plain fine-tuning")
         return decided.rows, None

@@ -6,13 +6,14 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from chat_server import ChatServer
 from safetensors.torch import load_file
 
 from distillkit import PreconditionError, QualityGateError, UsageError
@@ -932,6 +933,45 @@ def test_tune_teacher(distil: Distil, base: Any) -> None:
     assert "teacher_tuning" not in base.metrics
     with pytest.raises(UsageError, match="--tune-teacher and --teacher-streaming on exclude each other"):
         distil(tune_teacher=8, teacher_streaming="on")
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[tuple[ChatServer, ChatServer]]:
+    with ChatServer() as one, ChatServer() as other:
+        yield one, other
+
+
+def served(distil: Distil, server: ChatServer, **settings: Any) -> Any:
+    return distil(teacher_model="openai:tiny", teacher_url=server.url, box_type="black", **settings)
+
+
+def test_teacher_url(distil: Distil, servers: tuple[ChatServer, ChatServer], tmp_path: Path) -> None:
+    one, other = servers
+    for server in servers:
+        served(distil, server, output_dir=tmp_path, folder_name="one" if server is one else "other")
+    assert len(one.prompts) == len(other.prompts) == 16
+    assert sorted(one.prompts) == sorted(other.prompts)
+    # Another address of the same is no other run.
+    served(distil, other, output_dir=tmp_path, folder_name="one")
+    assert len(other.prompts) == 16
+    with pytest.raises(UsageError, match="no address is given"):
+        distil(teacher_model="openai:tiny", box_type="black")
+
+
+def test_teacher_concurrency(distil: Distil, tmp_path: Path) -> None:
+    for at_once in (1, 4):
+        with ChatServer() as server:
+            server.delay = lambda number: 0.05
+            served(distil, server, output_dir=tmp_path / str(at_once), teacher_concurrency=at_once)
+            assert server.most_at_once == at_once
+
+
+def test_teacher_timeout(distil: Distil, tmp_path: Path) -> None:
+    with ChatServer() as server:
+        server.fail(sleep=3.0, body=b'{"choices": [{"text": "too late", "finish_reason": "stop"}]}')
+        late = served(distil, server, output_dir=tmp_path, teacher_timeout=1.0)
+        assert len(server.prompts) == 17
+    assert "too late" not in (late.run_directory / "teacher" / "generated.jsonl").read_text(encoding="utf-8")
 
 
 def test_compile_loss(distil: Distil, base: Any, monkeypatch: pytest.MonkeyPatch) -> None:

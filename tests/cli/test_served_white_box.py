@@ -1,0 +1,174 @@
+"""White box from a server's log-probabilities: with the whole vocabulary it is the local teacher, with less its likeliest tokens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from chat_server import ChatServer
+
+from distillkit import PreconditionError, UsageError
+from distillkit.servers.prompt_logprobs import OtherVocabularyError, Vocabulary, likeliest
+
+Distil = Callable[..., Any]
+
+
+class LogprobServer(ChatServer):
+    """Gives the log-probabilities of a prompt in one of the two ways, as float64 of a model that is here.
+
+    Args:
+        way: the one that it knows; what it does not know is ignored, as vLLM and llama.cpp do.
+        names: how it spells its tokens, by id.
+    """
+
+    def __init__(self, model: Any, names: list[str], way: str) -> None:
+        super().__init__()
+        self.model, self.names, self.way = model.double().eval(), names, way
+
+    def _written(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        choice: dict[str, Any] = {"text": "x", "finish_reason": "length"}
+        ids = body["prompt"]
+        if isinstance(ids, list):
+            with torch.inference_mode():
+                logarithms = torch.log_softmax(self.model(torch.tensor([ids])).logits[0], -1)
+            if self.way == "prompt_logprobs" and "prompt_logprobs" in body:
+                choice["prompt_logprobs"] = self._vllm(ids, logarithms, body["prompt_logprobs"])
+            if self.way == "echo" and body.get("echo"):
+                choice["logprobs"] = self._echo(ids, logarithms, body["logprobs"])
+        return {"choices": [choice], "usage": {"prompt_tokens": len(ids), "completion_tokens": 1}}
+
+    def _vllm(self, ids: list[int], logarithms: torch.Tensor, size: int) -> list[Any]:
+        places: list[Any] = [None]
+        for own, row in zip(ids[1:], logarithms, strict=False):
+            chosen = dict.fromkeys([own, *row.topk(min(size, len(row))).indices.tolist()])
+            places.append({str(i): {"logprob": float(row[i]), "decoded_token": self.names[i]} for i in chosen})
+        return places
+
+    def _echo(self, ids: list[int], logarithms: torch.Tensor, size: int) -> dict[str, Any]:
+        tops: list[Any] = [None]
+        own: list[Any] = [None]
+        for token, row in zip(ids[1:], logarithms, strict=False):
+            likely = row.topk(min(size, len(row))).indices.tolist()
+            tops.append({self.names[i]: float(row[i]) for i in likely})
+            own.append(float(row[token]))
+        # The one token that is written after the prompt stands behind it.
+        return {
+            "tokens": [self.names[i] for i in ids] + ["x"], "token_logprobs": [*own, -1.0], "top_logprobs": [*tops, {"x": -1.0}],
+        }  # fmt: skip
+
+
+def spelled(piece: bytes | None, special: str | None) -> str:
+    """As OpenAI spells a token: its text, or its bytes where they are no whole characters."""
+    if piece is None:
+        return special or ""
+    try:
+        return piece.decode("utf-8")
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in piece)
+
+
+@pytest.fixture(scope="module")
+def teacher(pair: SimpleNamespace) -> SimpleNamespace:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from distillkit.alignment.token_bytes import token_bytes
+
+    tokenizer = AutoTokenizer.from_pretrained(pair.teacher)
+    table = token_bytes(tokenizer)
+    names = [spelled(piece, table.specials.get(index)) for index, piece in enumerate(table.pieces)]
+    model = AutoModelForCausalLM.from_pretrained(pair.teacher, dtype=torch.float32)
+    return SimpleNamespace(model=model, names=names, table=table, size=len(names))
+
+
+@pytest.fixture(scope="module", params=["prompt_logprobs", "echo"])
+def server(request: pytest.FixtureRequest, teacher: SimpleNamespace) -> Iterator[LogprobServer]:
+    with LogprobServer(teacher.model, teacher.names, request.param) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def local(distil: Distil) -> dict[str, float]:
+    """The first step's soft loss from the local teacher: all of its distribution, and its eight likeliest tokens."""
+    exact = distil(temperature=1.0, teacher_cache="exact")
+    few = distil(temperature=1.0, teacher_cache="sparse", sparse_method="top-k", sparse_size=8)
+    return {"exact": soft(exact), "few": soft(few)}
+
+
+def soft(result: Any) -> float:
+    lines = (result.run_directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return next(line["soft_loss"] for line in map(json.loads, lines) if "soft_loss" in line)
+
+
+def served(distil: Distil, server: ChatServer, **more: Any) -> Any:
+    return distil(teacher_model="openai:tiny", teacher_url=server.url, temperature=1.0, **more)
+
+
+def test_the_whole_vocabulary_is_the_teacher(
+    distil: Distil, server: LogprobServer, teacher: SimpleNamespace, local: dict[str, float]
+) -> None:
+    result = served(distil, server, sparse_size=teacher.size)
+    assert soft(result) == pytest.approx(local["exact"], abs=1e-3)
+    assert result.metrics["teacher_pass"]["tokens"] > 0
+
+
+def test_a_few_tokens_and_a_tail(distil: Distil, server: LogprobServer, local: dict[str, float]) -> None:
+    """The server gives the token that follows besides the likeliest: a finer partition has the larger divergence."""
+    found = soft(served(distil, server, sparse_size=8))
+    assert local["few"] - 1e-3 <= found <= local["exact"] + 1e-3
+    asked = len(server.prompts)
+    assert soft(served(distil, server, sparse_size=8, epochs=2)) == pytest.approx(found, abs=1e-6)
+    assert len(server.prompts) == asked  # From the cache of the first run.
+
+
+def test_another_vocabulary_is_refused(distil: Distil, teacher: SimpleNamespace, server: LogprobServer) -> None:
+    names = [*teacher.names[1:], "ab"]
+    with LogprobServer(teacher.model, names, server.way) as other:
+        with pytest.raises(PreconditionError, match="has another vocabulary than the student") as caught:
+            served(distil, other)
+        assert "--box-type black" in str(caught.value.hint)
+
+
+def test_a_server_without_log_probabilities(distil: Distil) -> None:
+    with ChatServer() as server, pytest.raises(PreconditionError, match="gives no 64 log-probabilities") as caught:
+        served(distil, server)
+    assert "--box-type black" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"temperature": 2.0}, {"teacher_cache": "exact"}, {"teacher_cache": "off"}, {"alignment": "bpm"}, {"divergence": "reverse-kl"}],
+    ids=str,
+)  # fmt: skip
+def test_what_a_server_cannot_give(distil: Distil, more: dict[str, Any]) -> None:
+    settings = {"temperature": 1.0, **more}
+    with pytest.raises(UsageError, match="exclude each other"):
+        distil(teacher_model="openai:tiny", teacher_url="http://127.0.0.1:9/v1", **settings)
+
+
+# --- spelling --------------------------------------------------------------------------------------------------------
+
+
+def test_how_servers_spell_tokens() -> None:
+    vocabulary = Vocabulary([b"a", b" the", b"\xe2\x80", b"\xe2", None, b"a"], {4: "</s>"}, frozenset({0}))
+    spellings = {
+        "a": 5, " the": 1, "▁the": 1, "bytes:\\xe2\\x80": 2, "<0xE2>": 3, "</s>": 4, "token_id:2": 2, "token_id:9": None,
+        "\ufffd": None, "zzz": None,
+    }  # fmt: skip
+    assert {token: vocabulary.id_of(token) for token in spellings} == spellings
+    assert vocabulary.may_be("the", 1)
+    assert vocabulary.may_be("\ufffd", 2)
+    assert not vocabulary.may_be("a", 1)
+
+
+def test_tokens_that_the_student_has_not_are_in_the_tail() -> None:
+    vocabulary = Vocabulary([b"a", b"b"], {})
+    place = {"tokens": ["a", "b"], "token_logprobs": [None, -0.5], "top_logprobs": [None, {"zzz": -1.0, "b": -0.5}]}
+    found = likeliest("echo", {"choices": [{"logprobs": place}]}, [0, 1], vocabulary)
+    assert (found.counts.tolist(), found.ids.tolist()) == ([1], [1])
+    assert found.unknown == pytest.approx(0.36788, abs=1e-5)
+    with pytest.raises(OtherVocabularyError):
+        likeliest("echo", {"choices": [{"logprobs": place}]}, [0, 0], vocabulary)
