@@ -1,0 +1,162 @@
+"""Black box: prompts from the corpus, the teacher's continuations of them, and the examples that the student learns from."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from distillkit.data.text_boundaries import cluster_boundaries
+from distillkit.data.text_encoder import TextEncoder
+from distillkit.data.training_rows import Row
+from distillkit.errors import DistillkitError
+from distillkit.run.context import TrainingContext
+from distillkit.servers.opening import open_client
+from distillkit.settings.parameters import Parameters
+from distillkit.storage import make_folder
+from distillkit.teachers.answers import answer_rows, question_prompts
+from distillkit.teachers.cache_entries import FOLDER
+from distillkit.teachers.generated_file import WRITTEN, Continuation, Prompt
+from distillkit.teachers.generation import Sampling, generate_continuations
+from distillkit.teachers.generation_cache import GenerationCache
+from distillkit.teachers.served_texts import served_continuations
+
+# Full-length sampling at temperature 1 keeps the teacher's own diversity; the nucleus cuts its unreliable tail.
+SAMPLING_TEMPERATURE, TOP_P = 1.0, 0.95
+# A prompt is the first so many teacher tokens of a text, never more than half of it.
+SHORTEST_PROMPT, LONGEST_PROMPT = 32, 128
+
+
+def generated_rows(context: TrainingContext, stored: Any) -> list[Row]:
+    """Training rows of the teacher's continuations of the beginnings of texts.
+
+    Args:
+        stored: the training part as `data.examples.save_examples` wrote it.
+
+    Raises:
+        DistillkitError: the teacher wrote nothing that can be used.
+        PreconditionError: teacher/generated.jsonl is from other settings; a server is out of reach or refuses.
+        Interrupted: a signal arrived; what is written stays.
+    """
+    config, console, encoder = context.config, context.console, context.encoders.teacher
+    templates = context.pair.templates(context.encoders)
+    if templates is None:
+        prompts = make_prompts(stored, encoder, config.seed)
+        room = [min(encoder.limit, config.max_length) - len(prompt.ids) for prompt in prompts]
+    else:
+        prompts = question_prompts(stored, templates.readers(context.encoders)[1])
+        room = [min(encoder.longest - len(prompt.ids), config.max_length) for prompt in prompts]
+    make_folder(context.run.teacher)
+    write = _served_texts if context.pair.teacher.is_served else _local_texts
+    continuations = write(context, prompts, [max(1, tokens) for tokens in room])
+    if templates is None:
+        rows, _ = continuation_rows(continuations, prompts, context.encoders.student)
+    else:
+        rows, _ = answer_rows(continuations, prompts, templates.readers(context.encoders)[0])
+    kept = sum(continuation.kept for continuation in continuations)
+    console.info(f"the teacher wrote {len(continuations):,} texts, {kept:,} are kept, {len(rows):,} are trained on")
+    if not rows:
+        raise DistillkitError(
+            "the teacher wrote nothing that can be learnt from",
+            hint="see teacher/generated.jsonl for the reasons; try another teacher or more text",
+        )
+    return rows
+
+
+def _local_texts(context: TrainingContext, prompts: list[Prompt], room: list[int]) -> list[Continuation]:
+    config, compute, console = context.config, context.compute, context.console
+    teacher, encoder = context.pair.teacher, context.encoders.teacher
+    numerics = {"precision": str(compute.generation).removeprefix("torch."), "device": compute.device.type}
+    return generate_continuations(
+        lambda: context.pair.load_teacher(compute.generation, console).to(compute.device), encoder.tokenizer, prompts,
+        room, _sampling(config), output=context.run.teacher / WRITTEN, device=compute.device, console=console,
+        model_fingerprint=teacher.fingerprint(), cache=_cache(context, numerics), parse=encoder.parse, table=encoder.table,
+    )  # fmt: skip
+
+
+def _served_texts(context: TrainingContext, prompts: list[Prompt], room: list[int]) -> list[Continuation]:
+    config, encoder = context.config, context.encoders.teacher
+    # Of two servers one name may mean two models.
+    numerics = {"server": config.teacher_url}
+    return served_continuations(
+        lambda: open_client(config), prompts, room, _sampling(config), output=context.run.teacher / WRITTEN,
+        at_once=config.teacher_concurrency, console=context.console, model_fingerprint=context.pair.teacher.fingerprint(),
+        count_tokens=lambda text: len(encoder.token_ids(text)), cache=_cache(context, numerics),
+        chat=context.pair.conversations is not None,
+    )  # fmt: skip
+
+
+def _sampling(config: Parameters) -> Sampling:
+    return Sampling(SAMPLING_TEMPERATURE, TOP_P, config.seed, config.batch_size, config.gradient_accumulation)
+
+
+def _cache(context: TrainingContext, numerics: dict[str, Any]) -> GenerationCache | None:
+    """Finished generations of other runs; None where there shall be none."""
+    if context.config.teacher_cache == "off":
+        return None
+    return GenerationCache(context.output_dir / FOLDER, context.pair.teacher.reference.text, numerics, context.console)
+
+
+def make_prompts(examples: Iterable[Mapping[str, Any]], teacher: TextEncoder, seed: int) -> list[Prompt]:
+    """One prompt per training example; its length varies by the seed. Texts too short to be halved give none."""
+    prompts = []
+    for example in examples:
+        encoding = teacher.encode([example["text"]])[0]
+        if encoding is None or len(encoding.ids) < 2:
+            continue
+        # Seeded by the example: which others there are does not change its prompt.
+        chooser = random.Random(f"{seed}/{example['id']}")
+        wanted = min(chooser.randint(SHORTEST_PROMPT, LONGEST_PROMPT), len(encoding.ids) // 2, teacher.limit // 2)
+        text = example["text"]
+        raw = text.encode("utf-8")
+        kept = _whole_clusters(encoding.ends, text, max(1, wanted), teacher.limit)
+        if kept is None:
+            continue
+        beginning = raw[: int(encoding.ends[kept - 1])].decode("utf-8")
+        ids = teacher.with_specials(encoding.ids[:kept], ends=False)
+        prompts.append(Prompt(int(example["id"]), beginning, ids, bytes=len(beginning.encode("utf-8"))))
+    return prompts
+
+
+def _whole_clusters(ends: np.ndarray, text: str, wanted: int, most: int) -> int | None:
+    """The number of tokens, `wanted` to `most`, after which no grapheme cluster is cut in two; None where there is none."""
+    clusters = cluster_boundaries(text)
+    size = int(clusters[-1])
+    for kept in range(wanted, min(len(ends) - 1, most) + 1):
+        end = int(ends[kept - 1])
+        # Tokens that together stand for a character may all end where it ends: they stay together.
+        if 0 < end < size and end < ends[kept] and clusters[np.searchsorted(clusters, end)] == end:
+            return kept
+    return None
+
+
+def continuation_rows(
+    continuations: Sequence[Continuation], prompts: Sequence[Prompt], student: TextEncoder
+) -> tuple[list[Row], int]:
+    """Encode prompt and continuation together; tokens that spell any of the continuation are targets.
+
+    Returns:
+        The rows, and how many texts the student cannot read, or leave nothing within its length.
+    """
+    by_index = {prompt.index: prompt for prompt in prompts}
+    rows: list[Row] = []
+    dropped = 0
+    for continuation in continuations:
+        if not continuation.kept:
+            continue
+        prompt = by_index[continuation.index]
+        encoding = student.encode([prompt.text + continuation.text])[0]
+        if encoding is None or not student.can_read(encoding.ids):
+            dropped += 1
+            continue
+        start = 0 if student.start_id is None else 1
+        first = int(np.searchsorted(encoding.ends, prompt.bytes, side="right"))
+        complete = continuation.finish == "eos" and len(encoding.ids) <= student.limit
+        ids = student.with_specials(encoding.ids[: student.limit], ends=complete)
+        if start + first >= len(ids):
+            dropped += 1
+            continue
+        rows.append({"id": continuation.index, "student_ids": ids, "first_target": start + first, "teacher_text": True})
+    return rows, dropped

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from distillkit.console import Console
-from distillkit.servers.client import ServerClient, ServerSampling
+from distillkit.data.conversation import Conversation
+from distillkit.servers.client import Message, ServerClient, ServerSampling
 from distillkit.servers.in_order import answers_in_order
 from distillkit.servers.opening import check_server
 from distillkit.servers.replies import Reply
@@ -46,6 +47,7 @@ def served_continuations(
     model_fingerprint: str,
     count_tokens: Callable[[str], int],
     cache: GenerationCache | None = None,
+    chat: bool = False,
 ) -> list[Continuation]:
     """Let the server continue every prompt once, or go on where an earlier attempt with the same settings was cut off.
 
@@ -59,6 +61,7 @@ def served_continuations(
         model_fingerprint: of the model's name.
         count_tokens: what a text has, where the server does not say.
         cache: finished generations of other runs, None to do without.
+        chat: the prompts are conversations in their canonical form, which the server answers in its own template.
 
     Returns:
         The continuations in the order of `prompts`, dropped ones included.
@@ -72,7 +75,7 @@ def served_continuations(
         raise ValueError("one positive number of new tokens per prompt is needed")
     settings: dict[str, Any] = {
         "format": _FORMAT,
-        "api": "completions",
+        "api": "chat" if chat else "completions",
         "model": model_fingerprint,
         "prompts": prompts_fingerprint(prompts, room),
         "temperature": float(sampling.temperature),
@@ -90,12 +93,15 @@ def served_continuations(
     written = list(file.reused)
     if len(written) < len(prompts):
         client = open_client()
-        _say_what_is_sent(client, len(prompts) - len(written), console)
+        _say_what_is_sent(client, len(prompts) - len(written), chat, console)
 
         def ask(number: int) -> Reply:
             draws = ServerSampling(
                 room[number], sampling.temperature, sampling.top_p, _seed(sampling.seed, prompts[number].index)
             )
+            if chat:
+                turns = Conversation.from_canonical(prompts[number].text).turns
+                return client.chat([Message(turn.role, turn.text) for turn in turns], draws)
             return client.complete(prompts[number].text, draws)
 
         with console.progress("the teacher writes", len(prompts), unit="texts", completed=len(written)) as progress:
@@ -125,9 +131,11 @@ def _judged(
     return Continuation(prompt.index, text, tokens, reply.finish, reason is None, reason, reply.prompt_tokens)
 
 
-def _say_what_is_sent(client: ServerClient, prompts: int, console: Console) -> None:
+def _say_what_is_sent(client: ServerClient, prompts: int, chat: bool, console: Console) -> None:
     found = check_server(client, console)
-    console.info(f"the teacher {client.model} {found}: the beginnings of {prompts:,} training texts are sent there")
+    questions = f"{prompts:,} conversations, without their last answers,"
+    what = questions if chat else f"the beginnings of {prompts:,} training texts"
+    console.info(f"the teacher {client.model} {found}: {what} are sent there")
 
 
 def _seed(seed: int, index: int) -> int:
