@@ -27,7 +27,10 @@ def continuation(text: str, finish: str = "eos", *, index: int = 4, kept: bool =
 
 def test_the_teacher_is_asked_what_the_last_answer_answers() -> None:
     teacher = reader(FAMILIES["llama3"], 200)
-    examples = [{"id": 4, "text": Conversation(TURNS).canonical()}, {"id": 5, "text": Conversation(TURNS[1:2]).canonical()}]
+    examples = [
+        {"id": 4, "text": Conversation(TURNS).canonical()},
+        {"id": 5, "text": Conversation(TURNS[1:2]).canonical()},
+    ]
     prompts = question_prompts(examples, teacher)
     assert [prompt.index for prompt in prompts] == [4]
     asked = teacher.encoder.tokenizer.decode(prompts[0].ids)
