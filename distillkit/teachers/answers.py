@@ -19,9 +19,10 @@ def question_prompts(examples: Iterable[Mapping[str, Any]], teacher: Conversatio
     for example in examples:
         asked = Conversation.from_canonical(example["text"]).prompt
         try:
-            ids = teacher.prompt_ids(asked)
+            # An answer that opens a conversation answers nothing.
+            ids = teacher.prompt_ids(asked) if asked else None
         except TemplateRefusalError:
-            continue  # It could render the whole; nothing stands before an answer that opens a conversation.
+            continue  # It renders the conversation only together with what comes after.
         if ids and len(ids) < teacher.encoder.longest:
             text = Conversation(asked).canonical()
             prompts.append(Prompt(int(example["id"]), text, ids, bytes=len(text.encode("utf-8"))))

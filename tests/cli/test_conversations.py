@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -105,3 +106,21 @@ def test_the_sparse_cache_and_a_tuned_teacher_know_the_targets(tmp_path, models,
     assert distilled(made)["soft_loss"] > 0
     again = prepared(tmp_path / "all", models, student, teacher_cache="sparse", tune_teacher=2, train_on="all")
     assert distilled(again)["soft_loss"] > 0
+
+
+def test_the_demo_asks_in_each_models_template(tmp_path, models) -> None:
+    from distillkit.stages import demo
+
+    made = prepared(tmp_path, models, "base")
+    distilled(made)
+    demo.run(made.config, made.run, QUIET)
+    texts = json.loads((made.run.path / "demo.json").read_text())["texts"]
+    assert texts
+    assert {text["prompt"] for text in texts} <= set(_asked(made.run.data / "test"))
+
+
+def _asked(folder: Path) -> list[str]:
+    from distillkit.data.examples import load_examples
+
+    rows = load_examples(folder).to_list()
+    return [turn.text for row in rows for turn in Conversation.from_canonical(row["text"]).turns if turn.role == "user"]
