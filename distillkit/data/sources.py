@@ -95,7 +95,7 @@ def load_documents(
         left_out = "; ".join(notes.lines())
         raise UsageError(f"{description}: no text in it ({left_out or 'it is empty or blank'})")
     row = kind.shown_row()
-    if row:
+    if row and notes.told_formats():
         notes.remark(f"read as {notes.told_formats()}")
     return DocumentSet(description, splits, fingerprint, notes.lines(), notes.record() | {"first_conversation": row})
 

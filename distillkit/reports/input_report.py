@@ -34,7 +34,8 @@ def input_report(stats: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("special tokens", _special_tokens(stats.get("special_tokens"))),
         ("changed", _normalised(stats.get("normalised"))),
         ("tokenizers", _tokenizers(stats)),
-        ("first text", first_text(stats)),
+        # Of a conversation the first row says the same, as people read it.
+        ("first text", "" if reading.get("first_conversation") else first_text(stats)),
     ]
     return [(what, found) for what, found in lines if found]
 

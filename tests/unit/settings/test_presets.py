@@ -31,7 +31,7 @@ def test_promised_values(name: str) -> None:
 
 
 def test_names() -> None:
-    assert preset_names() == ["power-gpu", "quality", "quick-test", "quickstart", "tuned", "weak-pc"]
+    assert preset_names() == ["chat-quickstart", "power-gpu", "quality", "quick-test", "quickstart", "tuned", "weak-pc"]
     assert presets_folder().is_dir()
 
 
