@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import urllib.request
 from collections.abc import Iterator
@@ -39,7 +40,7 @@ class LlamaServer:
 @contextmanager
 def llama_server(path: Path, context: int) -> Iterator[LlamaServer]:
     """Load a GGUF file."""
-    import xllamacpp  # pyright: ignore[reportMissingImports]
+    xllamacpp: Any = importlib.import_module("xllamacpp")
 
     params = xllamacpp.CommonParams()
     params.model.path, params.n_ctx, params.n_parallel, params.warmup = str(path), context, 1, False

@@ -25,7 +25,7 @@ LLAMA3 = {
 
 def models(kind: str, vocab: int) -> Any:
     """A tiny model with random weights whose logits differ; narrowed and biased ones too."""
-    small = {
+    small: dict[str, Any] = {
         "vocab_size": vocab, "num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4,
         "num_key_value_heads": 2, "max_position_embeddings": 128,
     }  # fmt: skip

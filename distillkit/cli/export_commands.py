@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from distillkit.cli.commands import check_surroundings, continuing
@@ -28,6 +29,12 @@ class ExportRequest:
     out: str | None
     overwrite: bool
 
+    @property
+    def command(self) -> str:
+        """The subcommand with what was given but the run, for the line that says how to do it again."""
+        given = {"--format": self.form, "--dtype": self.dtype, "--which": self.which, "--out": self.out}
+        return _command(["export"], given, ["--overwrite"] * self.overwrite)
+
 
 def run_export(request: ExportRequest, console: Console) -> None:
     """`distillkit export`.
@@ -44,7 +51,7 @@ def run_export(request: ExportRequest, console: Console) -> None:
     which = _checked_which(request.which)
     run = _found_run(request.run, request.output_dir, console)
     out = None if request.out is None else user_path(request.out, "--out")
-    with graceful_signals(), weaknesses_reported(console.warn), continuing(run, "export"), run.locked():
+    with graceful_signals(), weaknesses_reported(console.warn), continuing(run, request.command), run.locked():
         student = choose_student(run, which, console)
         exported = export(student, form, dtype, out, console, overwrite=request.overwrite)
     for note in exported.notes:
@@ -68,6 +75,13 @@ class PushRequest:
     public: bool
     overwrite: bool
 
+    @property
+    def command(self) -> str:
+        """As `ExportRequest.command`."""
+        ggufs = [word for name in self.ggufs for word in ("--gguf", name)]
+        flags = ["--public"] * self.public + ["--overwrite"] * self.overwrite
+        return _command(["push", self.repository, *ggufs], {"--which": self.which}, flags)
+
 
 def run_push(request: PushRequest, console: Console) -> None:
     """`distillkit push`. A signal ends it at once: until its one commit is made, the repository is as it was.
@@ -82,7 +96,7 @@ def run_push(request: PushRequest, console: Console) -> None:
     check_repository_id(request.repository)
     which = _checked_which(request.which)
     run = _found_run(request.run, request.output_dir, console)
-    with continuing(run, f"push {shlex.quote(request.repository)}"), run.locked():
+    with continuing(run, request.command), run.locked():
         student = choose_student(run, which, console)
         ggufs = gguf_files(student, request.ggufs)
         if run.record("validate") is None:
@@ -94,6 +108,11 @@ def run_push(request: PushRequest, console: Console) -> None:
     console.json(
         {"command": "push", "status": "complete", "run": str(run.path), "which": student.which, **pushed.as_dict()}
     )
+
+
+def _command(words: Sequence[str], options: Mapping[str, str | None], flags: Sequence[str]) -> str:
+    given = [word for flag, value in options.items() if value is not None for word in (flag, value)]
+    return shlex.join([*words, *given, *flags])
 
 
 def _found_run(run: str | None, output_dir: str, console: Console) -> RunDirectory:

@@ -68,7 +68,7 @@ class _ByteLevel:
         from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
         expressions, whole_words = _SPLITS[pre]
-        pairs = [tuple(merge.split(" ", 1)) for merge in merges]
+        pairs = [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)]
         vocab = {token: index for index, token in enumerate(tokens)}
         known = {"".join(pair) for pair in pairs} | {piece for pair in pairs for piece in pair}
         if missing := known - vocab.keys():

@@ -1,6 +1,6 @@
 """Writing a student as a GGUF file, one tensor in memory at a time.
 
-The format is documented in https://github.com/ggml-org/ggml ("GGUF").
+The format is described at https://github.com/ggml-org/ggml, under GGUF.
 """
 
 from __future__ import annotations

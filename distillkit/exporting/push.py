@@ -211,7 +211,8 @@ def _is_ours(api: Any, asked: _Asked, there: Sequence[str]) -> bool:
     with tempfile.TemporaryDirectory() as place:
         path = asked(lambda: api.hf_hub_download(asked.repository, _CARD, local_dir=place))
         try:
-            return _TAG in (ModelCard.load(path, ignore_metadata_errors=True).data.tags or ())
+            card: Any = ModelCard.load(path, ignore_metadata_errors=True)
+            return _TAG in (card.data.tags or ())
         except (OSError, ValueError):
             return False
 

@@ -110,9 +110,15 @@ def test_a_damaged_student_is_refused(run: Path, tmp_path: Path, capsys: pytest.
     shutil.copytree(run, copy)
     weights = copy / "student" / "best" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4] + b"!!!!")
-    code, said = export(capsys, copy)
+    code, said = export(capsys, copy, "--dtype", "q8_0")
     assert code == 3
     assert "the student is damaged" in said["error"]
+    assert said["continue"].startswith("distillkit distill --run")
+    # What cannot be exported now can be tried again as it was asked for.
+    shutil.copytree(run, copy, dirs_exist_ok=True)
+    shutil.rmtree(copy / "data" / "test")
+    code, said = export(capsys, copy, "--dtype", "q8_0", "--which", "best")
+    assert (code, said["continue"]) == (3, f"distillkit export --format gguf --dtype q8_0 --which best --run {copy}")
 
 
 def test_a_full_disk(run: Path, tmp_path: Path, cli_env: Any) -> None:

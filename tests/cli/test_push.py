@@ -51,7 +51,7 @@ def test_a_student_arrives(hub: HubServer, run: Path, capsys: pytest.CaptureFixt
     assert {path.relative_to(folder).as_posix() for path in folder.rglob("*")} == wanted | {".gitattributes"}
     for name in wanted - {"README.md"}:
         assert (folder / name).read_bytes() == (student / name).read_bytes(), name
-    card = ModelCard.load(folder / "README.md")
+    card: Any = ModelCard.load(folder / "README.md")
     assert "distillkit" in (card.data.tags or ())
     assert 'from_pretrained("org/mine")' in card.text
     assert "path/to/this/folder" not in card.text
