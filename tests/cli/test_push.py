@@ -123,3 +123,27 @@ def test_a_failed_upload_leaves_no_commit(hub: HubServer, run: Path, capsys: pyt
     code, said, _ = push(capsys, "org/mine", "--run", run)
     assert code == 0, said  # asked again
     assert len(hub.writing.commits) == 1
+
+
+def test_gguf_goes_along(hub: HubServer, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gguf = pytest.importorskip("gguf")
+    assert main(["export", "--run", str(run), "--dtype", "q8_0", "--quiet"]) == 0
+    capsys.readouterr()
+    path = run / "export" / f"{run.name}-best-q8_0.gguf"
+    code, said, _ = push(capsys, "org/mine", "--run", run, "--gguf", "q8_0")
+    assert code == 0, said
+    assert path.name in said["files"]
+    assert (hub.folder("org/mine") / path.name).read_bytes() == path.read_bytes()
+    assert f"--hf-file {path.name}" in (hub.folder("org/mine") / "README.md").read_text(encoding="utf-8")
+    # A file of another student would be taken for this one.
+    other = path.with_name("other.gguf")
+    writer = gguf.GGUFWriter(other, "gpt2")
+    writer.add_string("distillkit.student", "of another one")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    code, said, _ = push(capsys, "org/mine", "--run", run, "--gguf", other)
+    other.unlink()
+    assert code == 3
+    assert "made of another student" in said["error"]
