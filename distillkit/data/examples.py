@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from distillkit.alignment.rows import AlignedRows, aligned_rows
 from distillkit.data.cut_places import CutPlaces
 from distillkit.data.document import Document
 from distillkit.data.read_texts import ReadingProblems, TextReader
+from distillkit.data.stored_rows import PORTION_TOKENS, StoredRows
 from distillkit.data.text_boundaries import TextBoundaries
 from distillkit.data.text_encoder import TextEncoder
 from distillkit.errors import UsageError
@@ -272,13 +274,49 @@ _SCHEMA = pa.schema(
 )
 
 
-def save_examples(examples: Sequence[Example], folder: Path) -> None:
-    """Write examples as an Arrow data set that `datasets.load_from_disk` reads memory-mapped."""
+def save_examples(examples: Iterable[Example], folder: Path) -> None:
+    """Write examples as an Arrow data set that `datasets.load_from_disk` reads memory-mapped.
+
+    They are written in portions: a generator of examples is never in memory as a whole.
+    """
     from datasets import Dataset
 
+    portions = _portions_of(examples)
+    first = next(portions, [])
+    with silence_datasets():
+        # The library writes the files around the data, and a beginning, ...
+        Dataset(_table(first, 0)).save_to_disk(str(folder))
+    if not first:
+        return
+    (data,) = folder.glob("*.arrow")
+    with pa.OSFile(str(data)) as source:
+        schema = pa.ipc.open_stream(source).schema
+    # ... which is written again with what follows.
+    with pa.OSFile(str(data), "wb") as sink, pa.ipc.new_stream(sink, schema) as stream:
+        written = 0
+        for portion in chain([first], portions):
+            stream.write_table(_table(portion, written).cast(schema))
+            written += len(portion)
+
+
+def _portions_of(examples: Iterable[Example]) -> Iterator[list[Example]]:
+    portion: list[Example] = []
+    tokens = 0
+    for example in examples:
+        portion.append(example)
+        tokens += len(example.student_ids) + len(example.teacher_ids)
+        if tokens >= PORTION_TOKENS:
+            yield portion
+            portion, tokens = [], 0
+    if portion:
+        yield portion
+
+
+def _table(examples: Sequence[Example], first: int) -> pa.Table:
+    """Examples as a table; the first of them has the id `first`."""
     empty = np.zeros(0, dtype=np.int32)
     columns = {
-        "id": range(len(examples)),
+        "id": range(first, first + len(examples)),
         **{
             name: [getattr(example, name) for example in examples]
             for name in _SCHEMA.names
@@ -289,9 +327,7 @@ def save_examples(examples: Sequence[Example], folder: Path) -> None:
             for name in ROW_COLUMNS
         },
     }
-    table = pa.table({name: pa.array(columns[name], type=_SCHEMA.field(name).type) for name in _SCHEMA.names})
-    with silence_datasets():
-        Dataset(table).save_to_disk(str(folder))
+    return pa.table({name: pa.array(columns[name], type=_SCHEMA.field(name).type) for name in _SCHEMA.names})
 
 
 def load_examples(folder: Path) -> Any:
@@ -299,3 +335,19 @@ def load_examples(folder: Path) -> Any:
     from datasets import load_from_disk
 
     return load_from_disk(str(folder))
+
+
+def stored_rows(
+    stored: Any,
+    columns: Sequence[str] | None = None,
+    fixed: Mapping[str, Any] | None = None,
+    complete: Callable[[dict[str, Any], int], None] | None = None,
+) -> StoredRows:
+    """The examples of `load_examples` as rows that are read when they are asked for.
+
+    Args:
+        columns: that a row has; default: all.
+        fixed, complete: as for `StoredRows`.
+    """
+    names = stored.column_names if columns is None else columns
+    return StoredRows(stored.data.table, {name: name for name in names}, fixed, complete)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from distillkit.data.examples import ROW_COLUMNS
+from distillkit.data.examples import ROW_COLUMNS, stored_rows
+from distillkit.data.stored_rows import Rows, StoredRows
 
 Row = dict[str, Any]
 """`id`, `student_ids`, `first_target`; of a conversation `target_spans`, the ranges [begin, end) of its tokens that are targets
@@ -13,7 +14,7 @@ Row = dict[str, Any]
 `teacher_text`, whether the text is the teacher's."""
 
 
-def white_box_rows(stored: Any, *, first_target: int, identical: bool, start_shift: int = 0) -> list[Row]:
+def white_box_rows(stored: Any, *, first_target: int, identical: bool, start_shift: int = 0) -> StoredRows:
     """The training part for white box.
 
     Args:
@@ -22,40 +23,36 @@ def white_box_rows(stored: Any, *, first_target: int, identical: bool, start_shi
         identical: both models read the same tokens, and rows are paired all the same.
         start_shift: of such rows, by how many tokens the teacher is ahead (`TextEncoders.start_shift`).
     """
-    columns = ["id", "student_ids", "teacher_ids", *ROW_COLUMNS]
-    rows = [
-        {**row, "first_target": first_target, "cache_index": index}
-        for index, row in enumerate(stored.select_columns(columns).to_list())
-    ]
-    if identical:
-        for row in rows:
+
+    def complete(row: Row, index: int) -> None:
+        row["cache_index"] = index
+        if identical:
             row |= _identical_rows(len(row["student_ids"]), len(row["teacher_ids"]), start_shift)
-    return rows
+
+    columns = ["id", "student_ids", "teacher_ids", *ROW_COLUMNS]
+    return stored_rows(stored, columns, {"first_target": first_target}, complete)
 
 
-def true_rows(stored: Any, *, first_target: int) -> list[Row]:
+def true_rows(stored: Any, *, first_target: int) -> StoredRows:
     """The texts themselves, for a training in which the teacher's distributions have no part."""
-    rows = stored.select_columns(["id", "student_ids"]).to_list()
-    return [{**row, "first_target": first_target, "teacher_text": False} for row in rows]
+    return stored_rows(stored, ["id", "student_ids"], {"first_target": first_target, "teacher_text": False})
 
 
-def tuning_rows(rows: Sequence[Row], *, first_target: int) -> list[Row]:
+def tuning_rows(rows: StoredRows, *, first_target: int) -> StoredRows:
     """The training part for the teacher itself: what it reads takes the student's place.
 
     Args:
         rows: of `white_box_rows`.
         first_target: the first token that the teacher predicts: 1 where its start token stands in front.
     """
-    return [
-        {"id": row["id"], "student_ids": row["teacher_ids"], "first_target": first_target, "teacher_text": False}
-        for row in rows
-    ]
+    names = {"id": "id", "student_ids": "teacher_ids"}
+    return rows.of_columns(names, {"first_target": first_target, "teacher_text": False})
 
 
-def teacher_token_ids(rows: Sequence[Row]) -> list[list[int]]:
+def teacher_token_ids(rows: Rows) -> Sequence[list[int]]:
     """What the teacher reads, text by text. With one tokenizer these are the student's tokens, inside the teacher's own
     start and end tokens."""
-    return [row["teacher_ids"] for row in rows]
+    return rows.lists("teacher_ids")
 
 
 def same_rows(student_inputs: int, teacher_inputs: int, start_shift: int) -> tuple[range, range]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
+from distillkit.data.examples import stored_rows
+from distillkit.data.stored_rows import PORTION_TOKENS, Rows, StoredRows, table_of
 from distillkit.data.text_boundaries import cluster_boundaries
 from distillkit.data.text_encoder import TextEncoder
 from distillkit.data.training_rows import Row
@@ -24,8 +27,17 @@ SAMPLING_TEMPERATURE, TOP_P = 1.0, 0.95
 # A prompt is the first so many teacher tokens of a text, never more than half of it.
 SHORTEST_PROMPT, LONGEST_PROMPT = 32, 128
 
+_WRITTEN = pa.schema(
+    [
+        ("id", pa.int64()),
+        ("student_ids", pa.list_(pa.int32())),
+        ("first_target", pa.int32()),
+        ("teacher_text", pa.bool_()),
+    ]
+)
 
-def generated_rows(context: TrainingContext, stored: Any) -> list[Row]:
+
+def generated_rows(context: TrainingContext, stored: Any) -> Rows:
     """Training rows of the teacher's continuations of the beginnings of texts.
 
     Args:
@@ -38,7 +50,7 @@ def generated_rows(context: TrainingContext, stored: Any) -> list[Row]:
     """
     config, compute, console = context.config, context.compute, context.console
     teacher, encoder = context.pair.teacher, context.encoders.teacher
-    prompts = make_prompts(stored, encoder, config.seed)
+    prompts = make_prompts(stored_rows(stored, ["id", "text"]), encoder, config.seed)
     make_folder(context.run.teacher)
     room = [min(encoder.limit, config.max_length) - len(prompt.ids) for prompt in prompts]
     cache = None
@@ -52,7 +64,7 @@ def generated_rows(context: TrainingContext, stored: Any) -> list[Row]:
         output=context.run.teacher / "generated.jsonl", device=compute.device, console=console, model_fingerprint=teacher.fingerprint(), cache=cache,
         parse=encoder.parse, table=encoder.table,
     )  # fmt: skip
-    rows, _ = continuation_rows(continuations, prompts, context.encoders.student)
+    rows = _stored(continuations, prompts, context.encoders.student)
     kept = sum(continuation.kept for continuation in continuations)
     console.info(f"the teacher wrote {len(continuations):,} texts, {kept:,} are kept, {len(rows):,} are trained on")
     if not rows:
@@ -61,6 +73,19 @@ def generated_rows(context: TrainingContext, stored: Any) -> list[Row]:
             hint="see teacher/generated.jsonl for the reasons; try another teacher or more text",
         )
     return rows
+
+
+def _stored(continuations: Sequence[Continuation], prompts: Sequence[Prompt], student: TextEncoder) -> StoredRows:
+    """The rows of all continuations in a table; as Python lists they would take ten times the memory."""
+    each = max(1, PORTION_TOKENS // student.limit)
+    by_index = {prompt.index: prompt for prompt in prompts}
+
+    def portions() -> Iterator[list[Row]]:
+        for begin in range(0, len(continuations), each):
+            portion = continuations[begin : begin + each]
+            yield continuation_rows(portion, [by_index[written.index] for written in portion], student)[0]
+
+    return StoredRows(table_of(portions(), _WRITTEN))
 
 
 def make_prompts(examples: Iterable[Mapping[str, Any]], teacher: TextEncoder, seed: int) -> list[Prompt]:
