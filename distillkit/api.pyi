@@ -43,6 +43,7 @@ def distill_models(
     tune_teacher: int = 0,
     temperature_schedule: Literal["constant", "anneal"] = "constant",
     alpha_schedule: Literal["constant", "decay", "tempered"] = "tempered",
+    mix: str | None = None,
     text_column: str | None = None,
     bad_rows: Literal["skip", "skip-all", "stop"] = "skip",
     encoding: str | None = None,
@@ -117,6 +118,7 @@ def distill_models(
         tune_teacher: for how many steps the teacher is trained on the texts before it teaches
         temperature_schedule: how the temperature changes over the training
         alpha_schedule: how the weight of the teacher changes over the training
+        mix: several sources of texts instead of one, each with a weight
         text_column: the column (or JSON key) that holds the text
         bad_rows: what happens to rows of a data file without a usable text (null, empty, only a number)
         encoding: the encoding of the data files, by a name that Python knows

@@ -12,7 +12,6 @@ from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 # Tokens that are held as Python objects while a table is made of them.
 PORTION_TOKENS = 1 << 16
@@ -119,7 +118,8 @@ class StoredRows(Rows):
         return self.table.column(self.names[name]).to_numpy()
 
     def lengths(self, name: str) -> np.ndarray:
-        return pc.list_value_length(self.table.column(self.names[name])).to_numpy().astype(np.int64)
+        chunks = self._chunks[self.names[name]]
+        return np.concatenate([np.zeros(0, dtype=np.int64), *(np.diff(chunk.offsets.to_numpy()) for chunk in chunks)])
 
     def of_columns(self, names: Mapping[str, str], fixed: Mapping[str, Any]) -> StoredRows:
         """Other rows over the same table."""

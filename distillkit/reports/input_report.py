@@ -25,6 +25,7 @@ def input_report(stats: Mapping[str, Any]) -> list[tuple[str, str]]:
     reading: Mapping[str, Any] = stats.get("reading", {})
     lines = [
         ("source", stats["source"]),
+        ("mix", _mix(stats.get("mix") or [])),
         ("read as", _by_file(reading.get("read_as", {}))),
         ("column", _by_file({name: f"{made['column']} ({made['why']})" for name, made in _columns(reading).items()})),
         ("splits", _splits(reading.get("splits", {}), stats.get("source_documents"))),
@@ -36,6 +37,14 @@ def input_report(stats: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("first text", first_text(stats)),
     ]
     return [(what, found) for what, found in lines if found]
+
+
+def _mix(sources: Sequence[Mapping[str, Any]]) -> str:
+    return "; ".join(
+        f"{source['source']} ({100 * source['share']:.3g} %): "
+        + ", ".join(f"{source['splits'][part]['examples']:,} {part}" for part in ("train", "validation", "test"))
+        for source in sources
+    )
 
 
 def first_text(stats: Mapping[str, Any]) -> str:

@@ -193,6 +193,12 @@ class Parameters:
     alpha_schedule: AlphaSchedule = parameter(
         "tempered", "advanced", affects="distill", used_by=conditions.SCHEDULED_ALPHA
     )
+    mix: str | None = parameter(
+        None,
+        "advanced",
+        affects="prepare-data",
+        examples=("wikitext:0.7,./mine.jsonl:0.3", "python-docs:1,owner/texts:2"),
+    )
     text_column: str | None = parameter(None, "advanced", affects="prepare-data", examples=("text", "body"))
     bad_rows: BadRowPolicy = parameter("skip", "advanced", affects="prepare-data")
     encoding: str | None = parameter(None, "advanced", affects="prepare-data", examples=("cp1252", "utf-16", "gb18030"))

@@ -19,15 +19,16 @@ from distillkit.console import Console, format_bytes
 from distillkit.data.document import DocumentSet
 from distillkit.data.document_marks import end_marks
 from distillkit.data.examples import Example, ExampleBuilder
+from distillkit.data.mixture import Mixture
 from distillkit.data.prepared_parts import PreparedPart
-from distillkit.data.sources import load_documents, source_fingerprint
+from distillkit.data.sources import source_fingerprint
 from distillkit.data.special_tokens import (
     SpecialTokenReading,
     decide_special_tokens,
     same_names,
     without_start_names,
 )
-from distillkit.data.splitting import held_out_examples, split_documents
+from distillkit.data.splitting import held_out_examples
 from distillkit.data.text_encoder import TextEncoder
 from distillkit.device.memory import explained_memory_errors
 from distillkit.device.precision import choose_compute
@@ -78,12 +79,13 @@ def _run(config: Parameters, run: RunDirectory, console: Console, drafts: Path, 
     encoders = pair.text_encoders(config, console)
     pair.check_rows_around(encoders, console)
     marks = end_marks(e.tokenizer.eos_token for e in (encoders.student, encoders.teacher))
-    documents = load_documents(config, console, run.path.parent, () if config.special_tokens == "text" else marks)
+    mixture = Mixture.load(config, console, run.path.parent, () if config.special_tokens == "text" else marks)
+    documents = mixture.as_one()
     special = decide_special_tokens(config.special_tokens, chain(*documents.splits.values()), encoders)
     if special.parse:
-        documents = without_start_names(documents, encoders)
+        mixture.sources = [without_start_names(source, encoders) for source in mixture.sources]
     held_out = held_out_examples(config)
-    split = split_documents(documents, seed=config.seed, max_length=config.max_length, held_out_size=held_out)
+    split = mixture.split(seed=config.seed, max_length=config.max_length, held_out_size=held_out)
     for note in [*documents.reading["remarks"], *split.notes]:
         console.info(note)
 
@@ -100,13 +102,13 @@ def _run(config: Parameters, run: RunDirectory, console: Console, drafts: Path, 
     wanted = {"test": held_out, "validation": held_out, "train": config.sample_size}
     with console.progress("encoding", total=sum(wanted.values()), unit="examples") as progress:
         examples = {
-            part: PreparedPart.write(
-                _told(builder.build(getattr(split, part), amount), progress.advance), drafts / part
-            )
+            part: PreparedPart.write(_told(split.build(builder, part, amount), progress.advance), drafts / part)
             for part, amount in wanted.items()
         }
     problems = builder.notes.problems
     _check_amounts(config, documents.description, examples, problems.dropped_lines(shared=same), console)
+    for line in split.shortages(config.sample_size):
+        console.warn(line)
     _report_texts(builder, console, shared=same)
     pair.check_rows_inside(
         {
@@ -129,6 +131,7 @@ def _run(config: Parameters, run: RunDirectory, console: Console, drafts: Path, 
         "source_documents": sum(map(len, documents.splits.values())),
         "duplicates": split.duplicates,
         "reading": documents.reading | {"splits": _source_splits(documents)},
+        **({} if (mix := split.record()) is None else {"mix": mix}),
         "first_text": examples["train"].rows.value("text", 0),
     }
     if white and not same:

@@ -70,7 +70,7 @@ class CutTexts:
         )
 
 
-def equal_texts(texts: Sequence[Sequence[int]], tokens: int, longest: int) -> Tensor:
+def equal_texts(texts: Sequence[Sequence[int] | np.ndarray], tokens: int, longest: int) -> Tensor:
     """The beginnings of the first texts that are long enough: of `longest` tokens, or of fewer if that gives more tokens.
 
     Args:
