@@ -36,6 +36,11 @@ class Conversation:
         """
         return "\n".join(json.dumps([turn.role, turn.text], ensure_ascii=False) for turn in self.turns)
 
+    @classmethod
+    def of_canonical(cls, text: str) -> Conversation:
+        """The conversation of which `text` is the canonical form."""
+        return cls(tuple(Turn(*json.loads(line)) for line in text.split("\n")))
+
     @property
     def prompt(self) -> tuple[Turn, ...]:
         """What stands before the last turn of the assistant: what a teacher is asked to answer."""

@@ -18,6 +18,7 @@ from distillkit.alignment.encoding import Encoding
 from distillkit.alignment.rows import AlignedRows, aligned_rows
 from distillkit.data.cut_places import CutPlaces
 from distillkit.data.document import Document
+from distillkit.data.packed import pack, unpack
 from distillkit.data.read_texts import ReadingProblems, TextReader
 from distillkit.data.stored_rows import PORTION_TOKENS, StoredRows
 from distillkit.data.text_boundaries import TextBoundaries
@@ -99,9 +100,10 @@ class ExampleBuilder:
         and of a score's uncertainty, than many pieces of few.
         """
         built = 0
-        left: list[tuple[int, str, bool]] = []
+        # Compressed: with long documents these are most of all texts.
+        left: list[tuple[int, bytes, bool, int]] = []
         spare: list[Example] = []
-        for portion in _portions([document.text for document in documents]):
+        for portion in _portions([len(document.text) for document in documents]):
             check_interrupted()
             now: list[tuple[int, str, bool]] = []
             room: dict[int, int] = {}
@@ -113,7 +115,7 @@ class ExampleBuilder:
                 pieces = [(number, text, ends and index == last) for index, text in enumerate(texts)]
                 random.Random(f"{self.seed}/{number}").shuffle(pieces)
                 now += pieces[:each]
-                left += pieces[each:]
+                left += [(number, pack(text), ends, len(text)) for number, text, ends in pieces[each:]]
             for example in self._encode(now):
                 if room[example.document] == 0:
                     # Of a piece that had to be cut again there are more than were counted on.
@@ -126,9 +128,9 @@ class ExampleBuilder:
                     return
         # Some documents were too short to give their part: the others give more.
         random.Random(self.seed).shuffle(left)
-        for portion in _portions([text for _, text, _ in left]):
+        for portion in _portions([size for *_, size in left]):
             check_interrupted()
-            for example in self._encode(left[portion]):
+            for example in self._encode([(number, unpack(text), ends) for number, text, ends, _ in left[portion]]):
                 yield example
                 built += 1
                 if built == wanted:
@@ -234,16 +236,16 @@ def _share(wanted: int, documents: int, number: int) -> int:
     return (number + 1) * wanted // documents - number * wanted // documents
 
 
-def _portions(texts: Sequence[str]) -> Iterator[slice]:
-    """Consecutive slices of `texts`, each small enough for one call of a tokenizer."""
+def _portions(sizes: Sequence[int]) -> Iterator[slice]:
+    """Consecutive slices of texts of so many characters, each small enough for one call of a tokenizer."""
     start = size = 0
-    for index, text in enumerate(texts):
-        if index > start and (index - start == _TEXTS_AT_ONCE or size + len(text) > _CHARACTERS_AT_ONCE):
+    for index, characters in enumerate(sizes):
+        if index > start and (index - start == _TEXTS_AT_ONCE or size + characters > _CHARACTERS_AT_ONCE):
             yield slice(start, index)
             start, size = index, 0
-        size += len(text)
-    if start < len(texts):
-        yield slice(start, len(texts))
+        size += characters
+    if start < len(sizes):
+        yield slice(start, len(sizes))
 
 
 def _reach(encodings: Sequence[Encoding], limits: Sequence[int], begin: int) -> int:

@@ -35,6 +35,8 @@ _SMALLEST_SECTION = 8192
 # A generous number of UTF-8 bytes for a token: 4 is usual for English.
 _BYTES_PER_TOKEN = 8
 _SMALLEST_BUDGET = 64 << 20
+# Compressed, such a text takes less than a gigabyte.
+_LARGEST_BUDGET = 2 << 30
 
 
 def load_documents(
@@ -198,13 +200,14 @@ def hub_entry(config: Parameters) -> DatasetEntry:
 
 
 def text_budget(config: Parameters) -> int:
-    """How many bytes of text are kept at most of each split: several times what `sample_size` examples can need.
+    """How many bytes of text are kept at most of each split: several times what `sample_size` examples can need, and at least
+    what the largest run within the documented ranges takes.
 
     A power of two, so that a few examples more do not change what is read.
     """
     examples = config.sample_size + 2 * (config.held_out_size or 0)
     need = 4 * examples * config.max_length * _BYTES_PER_TOKEN
-    return max(_SMALLEST_BUDGET, 1 << (need - 1).bit_length())
+    return min(max(_SMALLEST_BUDGET, 1 << (need - 1).bit_length()), _LARGEST_BUDGET)
 
 
 def _entry_fingerprint(entry: DatasetEntry) -> dict[str, str]:
