@@ -69,7 +69,9 @@ class Mixture:
             fingerprint |= {f"{name} {key}": value for key, value in source.fingerprint.items()}
             notes += [f"{name}: {note}" for note in source.notes]
             reading = _both(reading, {**source.reading, "remarks": _named(name, source.reading.get("remarks", []))})
-        told = [f"{100 * share:.3g} % {source.description}" for share, source in zip(self.shares, self.sources, strict=True)]
+        told = [
+            f"{100 * share:.3g} % {source.description}" for share, source in zip(self.shares, self.sources, strict=True)
+        ]
         return DocumentSet(" + ".join(told), splits, fingerprint, notes, reading)
 
     @property

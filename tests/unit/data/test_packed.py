@@ -22,7 +22,9 @@ def test_texts_come_back(text: str) -> None:
 
 
 def test_prose_takes_less_than_half() -> None:
-    text = " ".join(f"Chapter {index} told of the quarry and of the old schoolmaster's fiddles." for index in range(500))
+    text = " ".join(
+        f"Chapter {index} told of the quarry and of the old schoolmaster's fiddles." for index in range(500)
+    )
     assert len(pack(text)) < len(text) / 2
 
 
