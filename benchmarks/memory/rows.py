@@ -62,13 +62,13 @@ def examples(count: int, length: int) -> Iterator[Example]:
     rows = np.arange(length - 1, dtype=np.int64)
     zeros = np.zeros(length - 1, dtype=np.int64)
     for number in range(count):
-        ids = [draw.integers(0, 50_000, length).tolist() for _ in range(2)]
+        student, teacher = (draw.integers(0, 50_000, length).tolist() for _ in range(2))
         text = "word " * length
         aligned = AlignedRows(
             student_rows=rows, teacher_rows=rows, skips=zeros, end_rows=rows + 1, end_skips=zeros, positions=length,
             positions_aligned=length - 1, positions_on_boundaries=length - 1, bytes=len(text), bytes_aligned=len(text),
         )  # fmt: skip
-        yield Example(number, text, len(text), True, *ids, length, length, aligned)
+        yield Example(number, text, len(text), True, student, teacher, length, length, aligned)
 
 
 def measure(count: int, length: int, *, lists: bool) -> dict[str, float]:

@@ -12,6 +12,7 @@ Prints Markdown.
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 import torch
@@ -115,8 +116,8 @@ def made(config: PretrainedConfig) -> torch.nn.Module:
 
 def exactness() -> None:
     """The same loss and gradient, packed and not, in fp64."""
-    sizes = {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
-    llama = {"intermediate_size": 48, "num_key_value_heads": 2}
+    sizes: dict[str, Any] = {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    llama: dict[str, Any] = {"intermediate_size": 48, "num_key_value_heads": 2}
     texts = [torch.randint(0, 97, (length,)).tolist() for length in (40, 21, 12, 7, 5, 3)]
     print(
         "\n| model, packed and in one row | difference of the loss | largest difference of a gradient |\n|---|---|---|"

@@ -35,7 +35,7 @@ _SMALLEST_SECTION = 8192
 # A generous number of UTF-8 bytes for a token: 4 is usual for English.
 _BYTES_PER_TOKEN = 8
 _SMALLEST_BUDGET = 64 << 20
-# Compressed, such a text takes less than a gigabyte.
+# Compressed, so much prose takes about a gigabyte.
 _LARGEST_BUDGET = 2 << 30
 
 
