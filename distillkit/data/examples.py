@@ -294,7 +294,7 @@ def save_examples(examples: Iterable[Example], folder: Path) -> None:
     with pa.OSFile(str(data)) as source:
         schema = pa.ipc.open_stream(source).schema
     # ... which is written again with what follows.
-    with pa.OSFile(str(data), "wb") as sink, pa.ipc.new_stream(sink, schema) as stream:
+    with data.open("wb") as sink, pa.ipc.new_stream(sink, schema) as stream:
         written = 0
         for portion in chain([first], portions):
             stream.write_table(_table(portion, written).cast(schema))
