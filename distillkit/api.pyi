@@ -46,6 +46,7 @@ def distill_models(
     teacher_url: str | None = None,
     teacher_concurrency: int = 8,
     teacher_timeout: float = 600.0,
+    mix: str | None = None,
     text_column: str | None = None,
     data_format: Literal["auto", "text", "messages", "conversations", "prompt-completion", "alpaca", "question-answer"] = "auto",
     system_prompt: str | None = None,
@@ -127,6 +128,7 @@ def distill_models(
         teacher_url: address of the server of a teacher openai:MODEL
         teacher_concurrency: how many requests the server of a teacher is sent at once
         teacher_timeout: seconds that the server of a teacher has for one reply
+        mix: several sources of texts instead of one, each with a weight
         text_column: the column (or JSON key) that holds the text
         data_format: what the rows of the data are: texts, or conversations and how these are written
         system_prompt: what the system says in conversations in which it says nothing

@@ -66,7 +66,11 @@ def target_folder(resolved: ResolvedConfig) -> Path:
     teacher = config.teacher_model_path or config.teacher_model
     student = config.student_model_path or config.student_model
     return output_dir / new_folder_name(
-        output_dir, teacher, student, config.box_type, config.dataset_path or config.dataset
+        output_dir,
+        teacher,
+        student,
+        config.box_type,
+        config.dataset_path or (config.dataset if config.mix is None else "mix"),
     )
 
 

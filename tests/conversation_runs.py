@@ -14,6 +14,7 @@ from tiny_models import make_paragraph, save_model_folder, teacher_of_letters, t
 from distillkit.console import Console
 from distillkit.data.conversation import Conversation, Turn
 from distillkit.data.document import Document, DocumentSet
+from distillkit.data.mixture import Mixture
 from distillkit.data.notes import ReadingNotes
 from distillkit.run.directory import RunDirectory
 from distillkit.run.pair import locate_pair
@@ -68,7 +69,7 @@ def prepared(tmp_path: Path, models: SimpleNamespace, student: str, **settings: 
     config = resolved.parameters
     run = RunDirectory.create(tmp_path / "run", resolved)
     pair = locate_pair(config, QUIET)
-    prepare(conversations(), pair, pair.text_encoders(config), config, run, QUIET)
+    prepare(Mixture.of(conversations()), pair, pair.text_encoders(config), config, run, QUIET)
     stats = json.loads((run.data / "stats.json").read_text())
     return SimpleNamespace(run=run, config=config, stats=stats)
 

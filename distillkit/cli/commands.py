@@ -211,16 +211,17 @@ def _check_apart(config: Parameters, folder: Path) -> None:
     Raises:
         UsageError: one of them lies there.
     """
-    from distillkit.data.sources import local_path
+    from distillkit.data.sources import local_path, source_configs
     from distillkit.models.references import parse_student_reference, parse_teacher_reference
 
-    texts = local_path(config)
-    inputs = {
-        "teacher_model": parse_teacher_reference(config).path,
-        "student_model": parse_student_reference(config).path,
-        "dataset": user_path(texts, "dataset") if texts is not None else None,
-    }
-    for name, path in inputs.items():
+    name = "dataset" if config.mix is None else "mix"
+    texts = [path for own in source_configs(config) if (path := local_path(own)) is not None]
+    inputs = [
+        ("teacher_model", parse_teacher_reference(config).path),
+        ("student_model", parse_student_reference(config).path),
+        *((name, user_path(path, name)) for path in texts),
+    ]
+    for name, path in inputs:
         if path is not None and path.resolve().is_relative_to(folder.resolve()):
             raise UsageError(
                 f"{name}: {path} lies in the run directory {folder}, whose files this run replaces",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from distillkit.alignment.encoding import Encoding
 from distillkit.alignment.rows import AlignedRows, aligned_rows
 from distillkit.data.cut_places import CutPlaces
 from distillkit.data.document import Document
+from distillkit.data.packed import pack, unpack
 from distillkit.data.read_texts import ReadingProblems, TextReader
+from distillkit.data.stored_rows import PORTION_TOKENS, StoredRows
 from distillkit.data.text_boundaries import TextBoundaries
 from distillkit.data.text_encoder import TextEncoder
 from distillkit.errors import UsageError
@@ -118,9 +121,10 @@ class ExampleBuilder:
         and of a score's uncertainty, than many pieces of few.
         """
         built = 0
-        left: list[tuple[int, str, bool]] = []
+        # Compressed: with long documents these are most of all texts.
+        left: list[tuple[int, bytes, bool, int]] = []
         spare: list[Example] = []
-        for portion in _portions([document.text for document in documents]):
+        for portion in _portions([len(document.text) for document in documents]):
             check_interrupted()
             now: list[tuple[int, str, bool]] = []
             room: dict[int, int] = {}
@@ -132,7 +136,7 @@ class ExampleBuilder:
                 pieces = [(number, text, ends and index == last) for index, text in enumerate(texts)]
                 random.Random(f"{self.seed}/{number}").shuffle(pieces)
                 now += pieces[:each]
-                left += pieces[each:]
+                left += [(number, pack(text), ends, len(text)) for number, text, ends in pieces[each:]]
             for example in self._encode(now):
                 if room[example.document] == 0:
                     # Of a piece that had to be cut again there are more than were counted on.
@@ -145,9 +149,9 @@ class ExampleBuilder:
                     return
         # Some documents were too short to give their part: the others give more.
         random.Random(self.seed).shuffle(left)
-        for portion in _portions([text for _, text, _ in left]):
+        for portion in _portions([size for *_, size in left]):
             check_interrupted()
-            for example in self._encode(left[portion]):
+            for example in self._encode([(number, unpack(text), ends) for number, text, ends, _ in left[portion]]):
                 yield example
                 built += 1
                 if built == wanted:
@@ -253,16 +257,16 @@ def share_of(wanted: int, documents: int, number: int) -> int:
     return (number + 1) * wanted // documents - number * wanted // documents
 
 
-def _portions(texts: Sequence[str]) -> Iterator[slice]:
-    """Consecutive slices of `texts`, each small enough for one call of a tokenizer."""
+def _portions(sizes: Sequence[int]) -> Iterator[slice]:
+    """Consecutive slices of texts of so many characters, each small enough for one call of a tokenizer."""
     start = size = 0
-    for index, text in enumerate(texts):
-        if index > start and (index - start == _TEXTS_AT_ONCE or size + len(text) > _CHARACTERS_AT_ONCE):
+    for index, characters in enumerate(sizes):
+        if index > start and (index - start == _TEXTS_AT_ONCE or size + characters > _CHARACTERS_AT_ONCE):
             yield slice(start, index)
             start, size = index, 0
-        size += len(text)
-    if start < len(texts):
-        yield slice(start, len(texts))
+        size += characters
+    if start < len(sizes):
+        yield slice(start, len(sizes))
 
 
 def _reach(encodings: Sequence[Encoding], limits: Sequence[int], begin: int) -> int:
@@ -297,13 +301,49 @@ _SCHEMA = pa.schema(
 )
 
 
-def save_examples(examples: Sequence[Example], folder: Path) -> None:
-    """Write examples as an Arrow data set that `datasets.load_from_disk` reads memory-mapped."""
+def save_examples(examples: Iterable[Example], folder: Path) -> None:
+    """Write examples as an Arrow data set that `datasets.load_from_disk` reads memory-mapped.
+
+    They are written in portions: a generator of examples is never in memory as a whole.
+    """
     from datasets import Dataset
 
+    portions = _portions_of(examples)
+    first = next(portions, [])
+    with silence_datasets():
+        # The library writes the files around the data, and a beginning, ...
+        Dataset(_table(first, 0)).save_to_disk(str(folder))
+    if not first:
+        return
+    (data,) = folder.glob("*.arrow")
+    with pa.OSFile(str(data)) as source:
+        schema = pa.ipc.open_stream(source).schema
+    # ... which is written again with what follows.
+    with data.open("wb") as sink, pa.ipc.new_stream(sink, schema) as stream:
+        written = 0
+        for portion in chain([first], portions):
+            stream.write_table(_table(portion, written).cast(schema))
+            written += len(portion)
+
+
+def _portions_of(examples: Iterable[Example]) -> Iterator[list[Example]]:
+    portion: list[Example] = []
+    tokens = 0
+    for example in examples:
+        portion.append(example)
+        tokens += len(example.student_ids) + len(example.teacher_ids)
+        if tokens >= PORTION_TOKENS:
+            yield portion
+            portion, tokens = [], 0
+    if portion:
+        yield portion
+
+
+def _table(examples: Sequence[Example], first: int) -> pa.Table:
+    """Examples as a table; the first of them has the id `first`."""
     empty = np.zeros(0, dtype=np.int32)
     columns = {
-        "id": range(len(examples)),
+        "id": range(first, first + len(examples)),
         **{
             name: [getattr(example, name) for example in examples]
             for name in _SCHEMA.names
@@ -314,9 +354,7 @@ def save_examples(examples: Sequence[Example], folder: Path) -> None:
             for name in ROW_COLUMNS
         },
     }
-    table = pa.table({name: pa.array(columns[name], type=_SCHEMA.field(name).type) for name in _SCHEMA.names})
-    with silence_datasets():
-        Dataset(table).save_to_disk(str(folder))
+    return pa.table({name: pa.array(columns[name], type=_SCHEMA.field(name).type) for name in _SCHEMA.names})
 
 
 def load_examples(folder: Path) -> Any:
@@ -324,3 +362,19 @@ def load_examples(folder: Path) -> Any:
     from datasets import load_from_disk
 
     return load_from_disk(str(folder))
+
+
+def stored_rows(
+    stored: Any,
+    columns: Sequence[str] | None = None,
+    fixed: Mapping[str, Any] | None = None,
+    complete: Callable[[dict[str, Any], int], None] | None = None,
+) -> StoredRows:
+    """The examples of `load_examples` as rows that are read when they are asked for.
+
+    Args:
+        columns: that a row has; default: all.
+        fixed, complete: as for `StoredRows`.
+    """
+    names = stored.column_names if columns is None else columns
+    return StoredRows(stored.data.table, {name: name for name in names}, fixed, complete)

@@ -8,7 +8,10 @@ from collections.abc import Iterable
 from distillkit.console import format_bytes
 from distillkit.data.document import Document
 from distillkit.data.notes import ReadingNotes
+from distillkit.data.packed import PackedDocument
 
+# Above this, texts are held compressed: what is left of memory belongs to the models.
+_PLAIN_BYTES = 256 << 20
 # What a document costs besides its characters.
 _DOCUMENT_OVERHEAD = 256
 
@@ -23,6 +26,7 @@ def bounded_sample(
     """
     draw = random.Random(f"{seed}/{split}/sample")
     kept: list[tuple[float, int, Document]] = []
+    packed = False
     bar, size, total = 1.0, 0, 0
     for document in documents:
         total += 1
@@ -30,8 +34,13 @@ def bounded_sample(
         if number >= bar:
             continue
         cost = len(document.text) + _DOCUMENT_OVERHEAD
-        kept.append((number, cost, document))
+        kept.append((number, cost, PackedDocument.of(document) if packed else document))
         size += cost
+        if size > _PLAIN_BYTES and not packed:
+            packed = True
+            # One after the other: both forms of all of them would not be less.
+            for index, (number, cost, plain) in enumerate(kept):
+                kept[index] = (number, cost, PackedDocument.of(plain))
         while size > budget and len(kept) > 1:
             bar /= 2
             kept = [item for item in kept if item[0] < bar]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -30,12 +31,15 @@ from distillkit.data.standard_sets import (
     parse_hub_reference,
 )
 from distillkit.errors import UsageError
+from distillkit.settings.data_values import mix_sources
 from distillkit.settings.parameters import Parameters
 
 _SMALLEST_SECTION = 8192
 # A generous number of UTF-8 bytes for a token: 4 is usual for English.
 _BYTES_PER_TOKEN = 8
 _SMALLEST_BUDGET = 64 << 20
+# Compressed, so much prose takes about a gigabyte.
+_LARGEST_BUDGET = 2 << 30
 
 
 def load_documents(
@@ -100,17 +104,37 @@ def load_documents(
     return DocumentSet(description, splits, fingerprint, notes.lines(), notes.record() | {"first_conversation": row})
 
 
+def source_configs(config: Parameters) -> list[Parameters]:
+    """A configuration for each source: those of `mix`, with their share of the examples, or the one data set."""
+    if config.mix is None:
+        return [config]
+    named = mix_sources(config.mix)
+    total = sum(map(float, named.values()))
+
+    def share(amount: int, weight: str) -> int:
+        return max(1, math.ceil(amount * float(weight) / total))
+
+    return [
+        replace(
+            config, mix=None, dataset=name, dataset_path=None, sample_size=share(config.sample_size, weight),
+            held_out_size=None if config.held_out_size is None else share(config.held_out_size, weight),
+        )
+        for name, weight in named.items()
+    ]  # fmt: skip
+
+
 def check_source(config: Parameters) -> None:
     """Refuse a source that cannot be right, without reading it and without network.
 
     Raises:
         UsageError: the path does not exist or holds nothing of a known format, or the name is unknown or malformed.
     """
-    path = local_path(config)
-    if path is not None:
-        find_files(path, ReadingNotes(), output_folder(config))
-    elif built_in(config) is None:
-        hub_entry(config)
+    for own in source_configs(config):
+        path = local_path(own)
+        if path is not None:
+            find_files(path, ReadingNotes(), output_folder(own))
+        elif built_in(own) is None:
+            hub_entry(own)
 
 
 def source_fingerprint(config: Parameters, output_dir: Path | None = None) -> dict[str, str]:
@@ -120,11 +144,17 @@ def source_fingerprint(config: Parameters, output_dir: Path | None = None) -> di
         output_dir: as for `load_documents`.
 
     For files, their names and sha256; for the Hub, id, configuration, column and revision as configured; for
-    what comes with Python, the interpreter.
+    what comes with Python, the interpreter; for a mix all of that, each with its number in the mix.
 
     Raises:
         UsageError: the path does not exist or holds nothing that can be read.
     """
+    if config.mix is not None:
+        return {
+            f"{number} {key}": value
+            for number, own in enumerate(source_configs(config), 1)
+            for key, value in source_fingerprint(own, output_dir).items()
+        }
     path = local_path(config)
     if path is not None:
         return hash_files(find_files(path, ReadingNotes(), output_dir or output_folder(config)))
@@ -139,7 +169,10 @@ def output_folder(config: Parameters) -> Path:
 
 
 def local_path(config: Parameters) -> str | None:
-    """The file or folder that is to be read, None if the source is a named data set or lies on the Hub."""
+    """The file or folder that is to be read, None if the source is a named data set or lies on the Hub, or is a mix (see
+    `source_configs`)."""
+    if config.mix is not None:
+        return None
     if config.dataset_path is not None:
         return config.dataset_path
     name = config.dataset
@@ -175,13 +208,14 @@ def hub_entry(config: Parameters) -> DatasetEntry:
 
 
 def text_budget(config: Parameters) -> int:
-    """How many bytes of text are kept at most of each split: several times what `sample_size` examples can need.
+    """How many bytes of text are kept at most of each split: several times what `sample_size` examples can need, and at least
+    what the largest run within the documented ranges takes.
 
     A power of two, so that a few examples more do not change what is read.
     """
     examples = config.sample_size + 2 * (config.held_out_size or 0)
     need = 4 * examples * config.max_length * _BYTES_PER_TOKEN
-    return max(_SMALLEST_BUDGET, 1 << (need - 1).bit_length())
+    return min(max(_SMALLEST_BUDGET, 1 << (need - 1).bit_length()), _LARGEST_BUDGET)
 
 
 def _entry_fingerprint(entry: DatasetEntry) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from distillkit.data.cleaning import text_digest
 from distillkit.data.document import Document, DocumentSet
@@ -173,7 +173,10 @@ def _cut_all(documents: Sequence[Document], limit: int) -> list[Document]:
         even = min(limit, int(1.25 * size / math.ceil(size / limit)) + 1)
         for number, section in enumerate(cut_sections(document.text, even), 1):
             origin = document.origin if number == 1 else f"{document.origin}/{number}"
-            cut.append(Document(section.text, origin, section.is_last and document.ends_text))
+            # Of the same kind: what is held compressed stays so.
+            cut.append(
+                replace(document, text=section.text, origin=origin, ends_text=section.is_last and document.ends_text)
+            )
     return cut
 
 

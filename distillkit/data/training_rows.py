@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from distillkit.data.examples import ROW_COLUMNS
+from distillkit.data.examples import ROW_COLUMNS, stored_rows
+from distillkit.data.stored_rows import Rows, StoredRows
 
 Row = dict[str, Any]
 """`id`, `student_ids`, `first_target`; of a conversation `target_spans`, the ranges [begin, end) of its tokens that are targets
@@ -13,7 +14,7 @@ Row = dict[str, Any]
 `teacher_text`, whether the text is the teacher's."""
 
 
-def white_box_rows(stored: Any, *, first_target: int, identical: bool, start_shift: int = 0) -> list[Row]:
+def white_box_rows(stored: Any, *, first_target: int, identical: bool, start_shift: int = 0) -> StoredRows:
     """The training part for white box.
 
     Args:
@@ -22,48 +23,40 @@ def white_box_rows(stored: Any, *, first_target: int, identical: bool, start_shi
         identical: both models read the same tokens, and rows are paired all the same.
         start_shift: of such rows, by how many tokens the teacher is ahead (`TextEncoders.start_shift`).
     """
-    columns = ["id", "student_ids", "teacher_ids", *ROW_COLUMNS, "target_spans", "teacher_target_spans"]
-    rows = [
-        {**_of_text(row), "first_target": first_target, "cache_index": index}
-        for index, row in enumerate(stored.select_columns(columns).to_list())
-    ]
-    if identical:
-        for row in rows:
+
+    def complete(row: Row, index: int) -> None:
+        without_missing(row)
+        row["cache_index"] = index
+        if identical:
             row |= _identical_rows(
                 len(row["student_ids"]), len(row["teacher_ids"]), start_shift, row.get("target_spans")
             )
-    return rows
+
+    columns = ["id", "student_ids", "teacher_ids", *ROW_COLUMNS, "target_spans", "teacher_target_spans"]
+    return stored_rows(stored, columns, {"first_target": first_target}, complete)
 
 
-def true_rows(stored: Any, *, first_target: int) -> list[Row]:
+def true_rows(stored: Any, *, first_target: int) -> StoredRows:
     """The texts themselves, for a training in which the teacher's distributions have no part."""
-    rows = stored.select_columns(["id", "student_ids", "target_spans"]).to_list()
-    return [{**_of_text(row), "first_target": first_target, "teacher_text": False} for row in rows]
+    fixed = {"first_target": first_target, "teacher_text": False}
+    return stored_rows(stored, ["id", "student_ids", "target_spans"], fixed, without_missing)
 
 
-def tuning_rows(rows: Sequence[Row], *, first_target: int) -> list[Row]:
+def tuning_rows(rows: StoredRows, *, first_target: int) -> StoredRows:
     """The training part for the teacher itself: what it reads takes the student's place.
 
     Args:
         rows: of `white_box_rows`.
         first_target: the first token that the teacher predicts: 1 where its start token stands in front.
     """
-    return [
-        {
-            "id": row["id"],
-            "student_ids": row["teacher_ids"],
-            "first_target": first_target,
-            "teacher_text": False,
-            **({"target_spans": row["teacher_target_spans"]} if "teacher_target_spans" in row else {}),
-        }
-        for row in rows
-    ]
+    names = {"id": "id", "student_ids": "teacher_ids", "target_spans": "teacher_target_spans"}
+    return rows.of_columns(names, {"first_target": first_target, "teacher_text": False}, without_missing)
 
 
-def teacher_token_ids(rows: Sequence[Row]) -> list[list[int]]:
+def teacher_token_ids(rows: Rows) -> Sequence[list[int]]:
     """What the teacher reads, text by text. With one tokenizer these are the student's tokens, inside the teacher's own
     start and end tokens."""
-    return [row["teacher_ids"] for row in rows]
+    return rows.lists("teacher_ids")
 
 
 Spans = Sequence[Sequence[int]]
@@ -90,9 +83,11 @@ def same_rows(
     return rows, [row + start_shift for row in rows]
 
 
-def _of_text(row: Row) -> Row:
-    """A row without the columns of conversations, where it is none."""
-    return {name: value for name, value in row.items() if value is not None}
+def without_missing(row: Row, index: int = 0) -> None:
+    """Leave out the columns of conversations where a row is none."""
+    for name in ("target_spans", "teacher_target_spans"):
+        if name in row and row[name] is None:
+            del row[name]
 
 
 def _identical_rows(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distillkit.console import Console
-from distillkit.data.examples import load_examples
+from distillkit.data.examples import load_examples, stored_rows
 from distillkit.data.splitting import held_out_examples
 from distillkit.data.training_rows import white_box_rows
 from distillkit.device.memory import free_memory_bytes
@@ -160,8 +160,7 @@ def count_texts(config: Parameters, folder: Path) -> Amounts:
     try:
         stats = read_json(folder / "data" / "stats.json")["splits"]
         train, test = stats["train"], stats["test"]
-        stored = load_examples(folder / "data" / "train").select_columns(["student_ids"])
-        lengths = [len(ids) for ids in stored["student_ids"]]
+        lengths = stored_rows(load_examples(folder / "data" / "train")).lengths("student_ids").tolist()
         return Amounts(
             examples=len(lengths),
             student_tokens=int(train["student_tokens"]),

@@ -5,7 +5,7 @@ A wrong column, a test split that is trained on or a table read as prose shows h
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from distillkit.data.document_kinds import told_row
@@ -24,6 +24,7 @@ def input_report(stats: Mapping[str, Any]) -> list[tuple[str, str]]:
     reading: Mapping[str, Any] = stats.get("reading", {})
     lines = [
         ("source", stats["source"]),
+        ("mix", _mix(stats.get("mix") or [])),
         ("read as", by_file(reading.get("read_as", {}))),
         ("column", by_file({name: f"{made['column']} ({made['why']})" for name, made in _columns(reading).items()})),
         ("format", by_file({name: told_format(record) for name, record in reading.get("formats", {}).items()})),
@@ -38,6 +39,14 @@ def input_report(stats: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("first text", "" if reading.get("first_conversation") else first_text(stats)),
     ]
     return [(what, found) for what, found in lines if found]
+
+
+def _mix(sources: Sequence[Mapping[str, Any]]) -> str:
+    return "; ".join(
+        f"{source['source']} ({100 * source['share']:.3g} %): "
+        + ", ".join(f"{source['splits'][part]['examples']:,} {part}" for part in ("train", "validation", "test"))
+        for source in sources
+    )
 
 
 def first_text(stats: Mapping[str, Any]) -> str:

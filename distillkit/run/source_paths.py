@@ -16,6 +16,7 @@ from distillkit.errors import DistillkitError, UsageError
 from distillkit.models.references import parse_reference, parse_student_reference, parse_teacher_reference
 from distillkit.run.directory import RunDirectory
 from distillkit.settings import parameters as declared
+from distillkit.settings.data_values import mix_sources
 from distillkit.settings.parameters import Parameters
 from distillkit.settings.resolve import ResolvedConfig
 
@@ -39,13 +40,34 @@ def with_full_paths(resolved: ResolvedConfig) -> ResolvedConfig:
     for name, value in _places(config).items():
         if resolved.sources[name] == THIS_RUN:
             continue
-        with contextlib.suppress(OSError):  # The current folder may have been deleted.
-            path = os.path.abspath(os.path.expanduser(value))  # noqa: PTH100, PTH111 - does not raise on odd names
-            # Textually "link/.." is not where the system goes.
-            path = os.path.realpath(path) if ".." in Path(value).parts else path
-            if _is_there(path, name):
-                full[name] = path
+        path = _full_path(value, name)
+        if path is not None:
+            full[name] = path
+    if config.mix is not None and resolved.sources["mix"] != THIS_RUN:
+        full["mix"] = _mix_with_full_paths(config)
     return dataclasses.replace(resolved, parameters=dataclasses.replace(config, **full)) if full else resolved
+
+
+def _mix_with_full_paths(config: Parameters) -> str:
+    from distillkit.data.sources import source_configs
+
+    weights = mix_sources(config.mix or "").values()
+    names = [
+        _full_path(own.dataset, "dataset") or own.dataset if _local_texts(own) is not None else own.dataset
+        for own in source_configs(config)
+    ]
+    return ",".join(f"{name}:{weight}" for name, weight in zip(names, weights, strict=True))
+
+
+def _full_path(value: str, name: str) -> str | None:
+    """The full path of a parameter's value; None where nothing is there."""
+    with contextlib.suppress(OSError):  # The current folder may have been deleted.
+        path = os.path.abspath(os.path.expanduser(value))  # noqa: PTH100, PTH111 - does not raise on odd names
+        # Textually "link/.." is not where the system goes.
+        path = os.path.realpath(path) if ".." in Path(value).parts else path
+        if _is_there(path, name):
+            return path
+    return None
 
 
 def _places(config: Parameters) -> dict[str, str]:

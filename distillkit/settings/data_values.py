@@ -1,9 +1,10 @@
-"""Values of the options for reading data files: which encodings and delimiters there can be."""
+"""Values of the options for texts: which sources are mixed, which encodings and delimiters there can be."""
 
 from __future__ import annotations
 
 import codecs
 import difflib
+import re
 from encodings.aliases import aliases
 
 from distillkit.errors import UsageError
@@ -11,6 +12,52 @@ from distillkit.errors import UsageError
 _TAB_WORDS = ("tab", "\\t")
 # Codecs of Python that no text file is written in, or that give halves of surrogate pairs, which are no text.
 _NO_FILES = frozenset({"idna", "punycode", "undefined", "unicode-escape", "raw-unicode-escape", "utf-7"})
+
+
+# The shortest name that a weight follows: names may have colons (C:\\texts, owner/name:config@revision) and commas of their own.
+_SOURCE = re.compile(r"\s*(?P<name>\S.*?)\s*:\s*(?P<weight>\d+(?:\.\d+)?|\.\d+)\s*(?:,|$)")
+
+
+def mix_sources(value: str) -> dict[str, str]:
+    """`mix` as names of sources and their weights, as they are written.
+
+    Raises:
+        ValueError: it is not of the form `SOURCE:WEIGHT,SOURCE:WEIGHT`, or names a source twice.
+    """
+    found: dict[str, str] = {}
+    place = 0
+    while place < len(value):
+        match = _SOURCE.match(value, place)
+        if match is None:
+            raise ValueError(f"{value[place:].strip()!r} has no weight")
+        name, weight = match["name"], match["weight"]
+        if name in found:
+            raise ValueError(f"{name!r} is named twice")
+        if float(weight) == 0:
+            raise ValueError(f"the weight of {name!r} is 0")
+        found[name] = weight
+        place = match.end()
+    if len(found) < 2:
+        raise ValueError("two sources at least make a mix")
+    return found
+
+
+def check_mix(value: str, where: str) -> None:
+    """Refuse what is no mix.
+
+    Args:
+        value: of `mix`.
+        where: where it came from, for the message.
+
+    Raises:
+        UsageError: it is not of the form `SOURCE:WEIGHT,SOURCE:WEIGHT`, or names a source twice.
+    """
+    try:
+        mix_sources(value)
+    except ValueError as error:
+        raise UsageError(
+            f"mix: {error} ({where})", hint="write SOURCE:WEIGHT,SOURCE:WEIGHT, such as wikitext:0.7,./mine.jsonl:0.3"
+        ) from error
 
 
 def delimiter_character(value: str) -> str:

@@ -216,6 +216,12 @@ class Parameters:
         used_by=conditions.SERVED_TEACHER,
         examples=("60", "3600"),
     )
+    mix: str | None = parameter(
+        None,
+        "advanced",
+        affects="prepare-data",
+        examples=("wikitext:0.7,./mine.jsonl:0.3", "python-docs:1,owner/texts:2"),
+    )
     text_column: str | None = parameter(None, "advanced", affects="prepare-data", examples=("text", "body"))
     data_format: DataFormat = parameter("auto", "advanced", affects="prepare-data")
     system_prompt: str | None = parameter(

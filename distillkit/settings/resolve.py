@@ -21,7 +21,7 @@ import pydantic
 from distillkit.errors import UsageError
 from distillkit.settings import parameters as declared
 from distillkit.settings.conflicts import check_conflicts
-from distillkit.settings.data_values import check_delimiter, check_encoding
+from distillkit.settings.data_values import check_delimiter, check_encoding, check_mix
 from distillkit.settings.parameters import ENVIRONMENT_PREFIX, Parameters
 from distillkit.settings.paths import check_folder_name, user_path
 from distillkit.settings.presets import read_preset
@@ -65,6 +65,8 @@ class ResolvedConfig:
             for name, winner in declared.replacements().items()
             if values[winner] is not None
         }
+        if self.parameters.mix is not None:
+            replaced |= dict.fromkeys(("dataset", "dataset_path"), "not used, mix wins")
         return [(name, values[name], replaced.get(name, self.sources[name])) for name in shown]
 
 
@@ -240,12 +242,13 @@ def _from_environment(environment: Mapping[str, str], notes: list[str]) -> dict[
 def _settle_paths(
     values: dict[str, Any], sources: dict[str, str], rank: dict[str, int], *, settled: int | None
 ) -> None:
-    """A path wins over a name; a name from a higher layer wins over a path from a lower one; both at once conflict.
+    """A path wins over a name; a name from a higher layer wins over a path from a lower one; both at once conflict. A mix is to
+    the data set what a path is to a name.
 
     The layer `settled` is a whole configuration, names and paths alike: there the path has won already.
     """
-    for name, path in declared.replacements().items():
-        if values[path] is None or rank[name] < 0 or rank[name] == rank[path] == settled:
+    for name, path in (*declared.replacements().items(), ("dataset", "mix"), ("dataset_path", "mix")):
+        if values[path] is None or values[name] is None or rank[name] < 0 or rank[name] == rank[path] == settled:
             continue
         if rank[name] == rank[path]:
             raise UsageError(
@@ -263,7 +266,12 @@ def _settle_weights(values: dict[str, Any], sources: dict[str, str], rank: dict[
             values[other], sources[other] = round(1 - values[given], 12), f"{DERIVED} (1 - {given})"
 
 
-_CHECKS = (("encoding", check_encoding), ("csv_delimiter", check_delimiter), ("teacher_url", check_server_url))
+_CHECKS = (
+    ("encoding", check_encoding),
+    ("csv_delimiter", check_delimiter),
+    ("teacher_url", check_server_url),
+    ("mix", check_mix),
+)
 
 
 def _check_values(values: Mapping[str, Any], sources: Mapping[str, str]) -> None:

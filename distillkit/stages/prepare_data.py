@@ -7,27 +7,29 @@ shapes/journal.jsonl.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from distillkit.alignment.bpm import BytePrefixMap
 from distillkit.alignment.token_bytes import same_vocabulary
 from distillkit.console import Console, format_bytes
 from distillkit.data.conversation_examples import ConversationExampleBuilder
 from distillkit.data.document import DocumentSet
 from distillkit.data.document_marks import end_marks
-from distillkit.data.examples import Example, ExampleBuilder, save_examples
-from distillkit.data.sources import load_documents, source_fingerprint
+from distillkit.data.examples import Example, ExampleBuilder
+from distillkit.data.mixture import Mixture
+from distillkit.data.prepared_parts import PreparedPart
+from distillkit.data.sources import source_fingerprint
 from distillkit.data.special_tokens import (
     SpecialTokenReading,
     decide_special_tokens,
     same_names,
     without_start_names,
 )
-from distillkit.data.splitting import held_out_examples, split_documents
+from distillkit.data.splitting import held_out_examples
 from distillkit.data.template_choice import TemplatePair, choose_templates, read_template
 from distillkit.data.text_encoder import TextEncoder, TextEncoders
 from distillkit.device.memory import explained_memory_errors
@@ -42,9 +44,12 @@ from distillkit.run.pair import START, ModelPair, locate_pair
 from distillkit.settings.parameters import Parameters
 from distillkit.stages import StageResult
 from distillkit.storage import (
+    TEMPORARY_PREFIX,
+    bytes_below,
     explained_write_errors,
     files_below,
     fingerprint_of,
+    make_folder,
     remove_tree,
     write_folder,
     write_json,
@@ -73,12 +78,12 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
     encoders = pair.text_encoders(config, console)
     pair.check_rows_around(encoders, console)
     marks = end_marks(e.tokenizer.eos_token for e in (encoders.student, encoders.teacher))
-    documents = load_documents(config, console, run.path.parent, () if config.special_tokens == "text" else marks)
-    return prepare(documents, pair, encoders, config, run, console)
+    mixture = Mixture.load(config, console, run.path.parent, () if config.special_tokens == "text" else marks)
+    return prepare(mixture, pair, encoders, config, run, console)
 
 
 def prepare(
-    documents: DocumentSet,
+    mixture: Mixture,
     pair: ModelPair,
     encoders: TextEncoders,
     config: Parameters,
@@ -94,15 +99,31 @@ def prepare(
         UsageError: there is too little text, or it contradicts the configuration.
         PreconditionError: a model cannot read it.
     """
+    # Examples are written while they are built; what a process that was killed leaves here is a leftover like any other.
+    drafts = run.data.with_name(f"{TEMPORARY_PREFIX}examples")
+    with _temporary(drafts):
+        return _prepare(mixture, pair, encoders, config, run, console, drafts)
+
+
+def _prepare(
+    mixture: Mixture,
+    pair: ModelPair,
+    encoders: TextEncoders,
+    config: Parameters,
+    run: RunDirectory,
+    console: Console,
+    drafts: Path,
+) -> StageResult:
+    documents = mixture.as_one()
     chats = _are_conversations(documents, config)
     templates = _templates(config, encoders, console) if chats else None
     special = decide_special_tokens(
         "text" if chats else config.special_tokens, chain(*documents.splits.values()), encoders
     )
     if special.parse:
-        documents = without_start_names(documents, encoders)
+        mixture.sources = [without_start_names(source, encoders) for source in mixture.sources]
     held_out = held_out_examples(config)
-    split = split_documents(documents, seed=config.seed, max_length=config.max_length, held_out_size=held_out)
+    split = mixture.split(seed=config.seed, max_length=config.max_length, held_out_size=held_out)
     for note in [*documents.reading["remarks"], *split.notes]:
         console.info(note)
 
@@ -124,23 +145,22 @@ def prepare(
         builder = ConversationExampleBuilder(
             reader, None if same else other, align=white and not same, seed=config.seed, train_on=config.train_on
         )
-    parts = {"test": held_out, "validation": held_out, "train": config.sample_size}
-    examples: dict[str, list[Example]] = {}
-    with console.progress("encoding", total=sum(parts.values()), unit="examples") as progress:
-        for part, wanted in parts.items():
-            examples[part] = []
-            for example in builder.build(getattr(split, part), wanted):
-                examples[part].append(example)
-                progress.advance()
+    wanted = {"test": held_out, "validation": held_out, "train": config.sample_size}
+    with console.progress("encoding", total=sum(wanted.values()), unit="examples") as progress:
+        examples = {
+            part: PreparedPart.write(_told(split.build(builder, part, amount), progress.advance), drafts / part)
+            for part, amount in wanted.items()
+        }
     problems = builder.notes.problems
     dropped = [*problems.dropped_lines(shared=same), *builder.notes.dropped_lines()]
     _check_amounts(config, documents.description, examples, dropped, console)
+    for line in split.shortages(config.sample_size):
+        console.warn(line)
     _report_texts(builder, console, shared=same)
-    built = [example for part in examples.values() for example in part]
     pair.check_rows_inside(
         {
-            "teacher": lambda: (example.teacher_ids for example in built),
-            "student": lambda: (example.student_ids for example in built),
+            "teacher": lambda: chain(*(part.token_ids("teacher") for part in examples.values())),
+            "student": lambda: chain(*(part.token_ids("student") for part in examples.values())),
         },
         console,
     )
@@ -151,7 +171,7 @@ def prepare(
         "same_tokenizer": same,
         **({"served": True} if pair.teacher.is_served else {}),
         "max_length": {"student": student.limit, "teacher": encoders.teacher.limit},
-        "splits": {part: _counts(built) for part, built in examples.items()},
+        "splits": {part: built.counts() for part, built in examples.items()},
         "dropped": {"inexact": builder.notes.inexact, "too_short": builder.notes.too_short},
         "normalised": problems.record(),
         "special_tokens": special.record(),
@@ -159,12 +179,13 @@ def prepare(
         "source_documents": sum(map(len, documents.splits.values())),
         "duplicates": split.duplicates,
         "reading": documents.reading | {"splits": _source_splits(documents)},
-        "first_text": examples["train"][0].text,
+        **({} if (mix := split.record()) is None else {"mix": mix}),
+        "first_text": examples["train"].rows.value("text", 0),
     }
     if templates is not None:
         stats["conversations"] = {"train_on": config.train_on, **builder.notes.record(), **templates.record()}
     if white and not same:
-        stats["alignment"] = _alignment_figures(examples["train"], encoders.student, encoders.teacher)
+        stats["alignment"] = examples["train"].alignment(encoders.student, encoders.teacher)
         _warn_of_low_coverage(stats["alignment"], console)
     report = input_report(stats)
     console.table("Input", ["", ""], report)
@@ -175,16 +196,14 @@ def prepare(
 
     def fill(folder: Path) -> None:
         for part, built in examples.items():
-            save_examples(built, folder / part)
+            built.folder.rename(folder / part)
         write_json(folder / "stats.json", stats)
         write_json(folder / "models.json", pair.record())
         if cut is not None:
             write_json(folder / "cut.json", cut.record)
             _write_start(folder / START, cut, pair)
 
-    tokens = sum(example.student_tokens + example.teacher_tokens for built in examples.values() for example in built)
-    text = sum(example.bytes for built in examples.values() for example in built)
-    write_folder(run.data, fill, text + 4 * tokens + (0 if cut is None else cut.weight_bytes))
+    write_folder(run.data, fill, bytes_below(drafts) + (0 if cut is None else cut.weight_bytes))
     outputs = files_below(run.data)
     if race is not None:
         race.tidy()
@@ -208,19 +227,37 @@ def prepare(
     return StageResult(outputs, metrics | {"alignment": stats.get("alignment")}, summary)
 
 
+@contextlib.contextmanager
+def _temporary(folder: Path) -> Iterator[None]:
+    """An empty folder that is deleted in the end, whatever happens."""
+    with explained_write_errors(folder):
+        remove_tree(folder)
+    make_folder(folder)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # It would hide what went wrong; the next start deletes it.
+            remove_tree(folder)
+
+
+def _told(examples: Iterable[Example], advance: Callable[[], None]) -> Iterator[Example]:
+    for example in examples:
+        yield example
+        advance()
+
+
 def _cut_student(
     pair: ModelPair,
     config: Parameters,
     run: RunDirectory,
-    examples: dict[str, list[Example]],
+    examples: Mapping[str, PreparedPart],
     stats: dict[str, Any],
     console: Console,
 ) -> tuple[ShapeRace | None, CutStudent]:
     """How a student that is cut from the teacher begins, told to the pair; of `teacher:auto` also the race that gave it its
     shape, which is added to `stats`."""
     training = examples["train"]
-    texts = [example.teacher_ids for example in training]
-    rate = sum(example.teacher_tokens for example in training) / sum(example.bytes for example in training)
+    texts, rate = training.token_ids("teacher"), training.teacher_tokens / training.bytes
 
     def cut_into(cut_pair: ModelPair) -> CutStudent:
         return begin_cut_student(cut_pair, config, choose_compute(config), texts, rate, console)
@@ -259,7 +296,7 @@ def same_tokenizer(student: TextEncoder, teacher: TextEncoder, special: SpecialT
 
 
 def _check_amounts(
-    config: Parameters, source: str, examples: dict[str, list[Example]], dropped: Sequence[str], console: Console
+    config: Parameters, source: str, examples: Mapping[str, PreparedPart], dropped: Sequence[str], console: Console
 ) -> None:
     for part, built in examples.items():
         if not built and dropped:
@@ -325,37 +362,6 @@ def _report_texts(builder: ExampleBuilder | ConversationExampleBuilder, console:
         console.warn(line)
     if builder.notes.too_short:
         console.info(f"{builder.notes.too_short:,} texts were left out: they have fewer than two tokens")
-
-
-def _counts(examples: Sequence[Example]) -> dict[str, int]:
-    return {
-        "examples": len(examples),
-        "documents": len({example.document for example in examples}),
-        "bytes": sum(example.bytes for example in examples),
-        "student_tokens": sum(example.student_tokens for example in examples),
-        "teacher_tokens": sum(example.teacher_tokens for example in examples),
-    }
-
-
-def _alignment_figures(examples: Sequence[Example], student: TextEncoder, teacher: TextEncoder) -> dict[str, Any]:
-    """Coverage over the training part. `mass_mapped` is the share of teacher tokens met in the text that have a student
-    token; the share of the teacher's probability is measured while training (metrics.json)."""
-    rows = [example.rows for example in examples if example.rows is not None]
-    if student.table is None or teacher.table is None:
-        raise UsageError("alignment needs token bytes", hint="use --box-type black")
-    prefix_map = BytePrefixMap.build(teacher.table, student.table, map_names=student.parse)
-    mapped = prefix_map.student_ids.ne(prefix_map.residual_id).numpy()
-    text_ids = [
-        token for example in examples for token in example.teacher_ids if teacher.table.pieces[token] is not None
-    ]
-    positions = max(1, sum(item.positions for item in rows))
-    return {
-        "method": "shared bytes",
-        "positions_aligned": sum(item.positions_aligned for item in rows) / positions,
-        "positions_on_boundaries": sum(item.positions_on_boundaries for item in rows) / positions,
-        "bytes_aligned": sum(item.bytes_aligned for item in rows) / max(1, sum(item.bytes for item in rows)),
-        "mass_mapped": float(mapped[text_ids].mean()) if text_ids else 0.0,
-    }
 
 
 def _warn_of_low_coverage(figures: dict[str, Any], console: Console) -> None:

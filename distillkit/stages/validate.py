@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from distillkit.alignment.rows import within
 from distillkit.alignment.token_bytes import common_ids
 from distillkit.console import Console
-from distillkit.data.examples import ROW_COLUMNS, load_examples
+from distillkit.data.examples import ROW_COLUMNS, load_examples, stored_rows
+from distillkit.data.stored_rows import StoredRows
 from distillkit.data.text_encoder import TextEncoders
 from distillkit.data.training_rows import same_rows
 from distillkit.device.memory import free_memory_bytes
@@ -72,15 +73,15 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
         raise error
     compute = choose_compute(config)
     pair = open_pair(config, run, console)
-    test = load_examples(run.data / "test").to_list()
+    test = stored_rows(load_examples(run.data / "test"))
     scores, figures = _measurements(run, pair, test, compute, console)
     validation = {
         **figures,
         **_tuned_teacher(config, run, pair, test, compute, console),
         **_comparison(scores, config.seed),
-        "documents": len({example["document"] for example in test}),
+        "documents": len(np.unique(test.numbers("document"))),
         "examples": len(test),
-        "bytes": sum(example["bytes"] for example in test),
+        "bytes": int(test.numbers("bytes").sum()),
         "student": run.best_student.relative_to(run.path).as_posix(),
     }
     write_json(run.path / "validation.json", validation)
@@ -98,7 +99,7 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
 
 
 def _measurements(
-    run: RunDirectory, pair: ModelPair, test: list[dict[str, Any]], compute: Compute, console: Console
+    run: RunDirectory, pair: ModelPair, test: StoredRows, compute: Compute, console: Console
 ) -> tuple[dict[str, Scores], dict[str, dict[str, Any]]]:
     """Scores, and figures for validation.json, of student before, student after and control, and of a teacher that is here."""
     encoders = pair.text_encoders(pair.config)
@@ -144,7 +145,7 @@ def _tuned_teacher(
     config: Parameters,
     run: RunDirectory,
     pair: ModelPair,
-    test: list[dict[str, Any]],
+    test: StoredRows,
     compute: Compute,
     console: Console,
 ) -> dict[str, dict[str, Any]]:
@@ -206,7 +207,7 @@ def _gate_failure(config: Parameters, decision: str, teacher_gain: Mapping[str, 
 
 
 def _measure(
-    model: nn.Module, examples: list[dict[str, Any]], encoders: TextEncoders, role: Literal["teacher", "student"],
+    model: nn.Module, examples: StoredRows, encoders: TextEncoders, role: Literal["teacher", "student"],
     compute: Compute,
 ) -> tuple[Scores, dict[str, Any]]:  # fmt: skip
     """The scores of a model, and its figures for validation.json."""
@@ -243,7 +244,7 @@ def _agreement(
     encoders: TextEncoders,
     teacher: nn.Module,
     students: dict[str, nn.Module],
-    examples: list[dict[str, Any]],
+    examples: StoredRows,
     compute: Compute,
 ) -> dict[str, Agreement]:
     """The students' agreement with the teacher where it is defined: the same tokenizer, or rows that the alignment pairs; {}

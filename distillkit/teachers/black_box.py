@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
+from distillkit.data.examples import stored_rows
+from distillkit.data.stored_rows import PORTION_TOKENS, Rows, StoredRows, table_of
 from distillkit.data.text_boundaries import cluster_boundaries
 from distillkit.data.text_encoder import TextEncoder
-from distillkit.data.training_rows import Row
+from distillkit.data.training_rows import Row, without_missing
 from distillkit.errors import DistillkitError
 from distillkit.run.context import TrainingContext
 from distillkit.servers.opening import open_client
@@ -28,8 +31,18 @@ SAMPLING_TEMPERATURE, TOP_P = 1.0, 0.95
 # A prompt is the first so many teacher tokens of a text, never more than half of it.
 SHORTEST_PROMPT, LONGEST_PROMPT = 32, 128
 
+_WRITTEN = pa.schema(
+    [
+        ("id", pa.int64()),
+        ("student_ids", pa.list_(pa.int32())),
+        ("first_target", pa.int32()),
+        ("teacher_text", pa.bool_()),
+        ("target_spans", pa.list_(pa.list_(pa.int32()))),
+    ]
+)
 
-def generated_rows(context: TrainingContext, stored: Any) -> list[Row]:
+
+def generated_rows(context: TrainingContext, stored: Any) -> Rows:
     """Training rows of the teacher's continuations of the beginnings of texts.
 
     Args:
@@ -42,19 +55,22 @@ def generated_rows(context: TrainingContext, stored: Any) -> list[Row]:
     """
     config, console, encoder = context.config, context.console, context.encoders.teacher
     templates = context.pair.templates(context.encoders)
+    texts = stored_rows(stored, ["id", "text"])
     if templates is None:
-        prompts = make_prompts(stored, encoder, config.seed)
+        prompts = make_prompts(texts, encoder, config.seed)
         room = [min(encoder.limit, config.max_length) - len(prompt.ids) for prompt in prompts]
     else:
-        prompts = question_prompts(stored, templates.readers(context.encoders)[1])
+        prompts = question_prompts(texts, templates.readers(context.encoders)[1])
         room = [min(encoder.longest - len(prompt.ids), config.max_length) for prompt in prompts]
     make_folder(context.run.teacher)
     write = _served_texts if context.pair.teacher.is_served else _local_texts
     continuations = write(context, prompts, [max(1, tokens) for tokens in room])
+    student = context.encoders.student
     if templates is None:
-        rows, _ = continuation_rows(continuations, prompts, context.encoders.student)
+        rows = _stored(continuations, prompts, student.limit, lambda *some: continuation_rows(*some, student)[0])
     else:
-        rows, _ = answer_rows(continuations, prompts, templates.readers(context.encoders)[0])
+        reader = templates.readers(context.encoders)[0]
+        rows = _stored(continuations, prompts, student.limit, lambda *some: answer_rows(*some, reader)[0])
     kept = sum(continuation.kept for continuation in continuations)
     console.info(f"the teacher wrote {len(continuations):,} texts, {kept:,} are kept, {len(rows):,} are trained on")
     if not rows:
@@ -97,6 +113,29 @@ def _cache(context: TrainingContext, numerics: dict[str, Any]) -> GenerationCach
     if context.config.teacher_cache == "off":
         return None
     return GenerationCache(context.output_dir / FOLDER, context.pair.teacher.reference.text, numerics, context.console)
+
+
+def _stored(
+    continuations: Sequence[Continuation],
+    prompts: Sequence[Prompt],
+    tokens: int,
+    rows_of: Callable[[Sequence[Continuation], Sequence[Prompt]], list[Row]],
+) -> StoredRows:
+    """The rows of all continuations in a table; as Python lists they would take ten times the memory.
+
+    Args:
+        tokens: that a row has at most.
+        rows_of: makes the rows of some of them.
+    """
+    each = max(1, PORTION_TOKENS // tokens)
+    by_index = {prompt.index: prompt for prompt in prompts}
+
+    def portions() -> Iterator[list[Row]]:
+        for begin in range(0, len(continuations), each):
+            portion = continuations[begin : begin + each]
+            yield rows_of(portion, [by_index[written.index] for written in portion])
+
+    return StoredRows(table_of(portions(), _WRITTEN), complete=without_missing)
 
 
 def make_prompts(examples: Iterable[Mapping[str, Any]], teacher: TextEncoder, seed: int) -> list[Prompt]:

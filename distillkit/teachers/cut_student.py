@@ -11,8 +11,10 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -56,7 +58,11 @@ class CutTexts:
         """Draw them from the token ids of the training part; the same for the same texts and seed."""
         order = random.Random(f"{seed}/cut").sample(range(len(texts)), len(texts))
         apart = max(1, len(order) // 4) if len(order) > 1 else 0
-        trial, others = ([texts[index] for index in part] for part in (order[:apart] or order, order[apart:]))
+        # As arrays, and no more than is looked at: of many long texts Python objects would take gigabytes.
+        trial, others = (
+            [np.asarray(texts[index][: max(_LONGEST_TRIAL, _LONGEST)], dtype=np.int32) for index in part]
+            for part in (order[:apart] or order, order[apart:])
+        )
         return cls(
             equal_texts(trial, TRIAL_TOKENS, _LONGEST_TRIAL),
             equal_texts(others, INFLUENCE_TOKENS, _LONGEST),
@@ -64,7 +70,7 @@ class CutTexts:
         )
 
 
-def equal_texts(texts: Sequence[Sequence[int]], tokens: int, longest: int) -> Tensor:
+def equal_texts(texts: Sequence[Sequence[int] | np.ndarray], tokens: int, longest: int) -> Tensor:
     """The beginnings of the first texts that are long enough: of `longest` tokens, or of fewer if that gives more tokens.
 
     Args:
@@ -76,7 +82,8 @@ def equal_texts(texts: Sequence[Sequence[int]], tokens: int, longest: int) -> Te
     """
     best: list[list[int]] = []
     for length in (longest, *(longest * part // 8 for part in (6, 4, 3, 2, 1)), 8, 4, 2):
-        found = [list(ids[:length]) for ids in texts if len(ids) >= length][: max(1, tokens // length)]
+        enough = (list(map(int, ids[:length])) for ids in texts if len(ids) >= length)
+        found = list(islice(enough, max(1, tokens // length)))
         if len(found) * length > len(best) * (len(best[0]) if best else 0):
             best = found
         if len(best) * len(best[0] if best else ()) >= 0.9 * tokens:

@@ -56,10 +56,11 @@ class CacheKey:
 
     @classmethod
     def of(cls, teacher: str, fingerprint: str, dtype: torch.dtype, token_ids: Sequence[Sequence[int]]) -> CacheKey:
-        digest = hashlib.sha256()
-        for ids in token_ids:
+        digest, lengths = hashlib.sha256(), []
+        for ids in token_ids:  # Once: they may have to be read from the disk.
             digest.update(np.asarray([len(ids), *ids], dtype="<i8").tobytes())
-        return cls(teacher, fingerprint, dtype, digest.hexdigest(), tuple(map(len, token_ids)))
+            lengths.append(len(ids))
+        return cls(teacher, fingerprint, dtype, digest.hexdigest(), tuple(lengths))
 
     @property
     def name(self) -> str:

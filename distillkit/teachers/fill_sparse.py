@@ -82,7 +82,7 @@ def fill_sparse_cache(
                 for shard in missing:
                     began = time.monotonic()
                     before = maker.mass.mapped, maker.mass.rows
-                    rows = _shard_rows(shard, examples, collator, maker, thinning, device, progress.advance)
+                    rows = _shard_rows(shard, cache, examples, collator, maker, thinning, device, progress.advance)
                     facts = {"mapped": maker.mass.mapped - before[0], "rows": maker.mass.rows - before[1]}
                     cache.files.write(shard, cache.pack(rows), seconds=round(time.monotonic() - began, 3), **facts)
         return PassFigures(cache.tokens, cache.files.total("seconds"), cache.tokens - tokens, cache.bytes)
@@ -90,6 +90,7 @@ def fill_sparse_cache(
 
 def _shard_rows(
     shard: Shard,
+    cache: SparseCache,
     examples: Sequence[Mapping[str, Any]],
     collator: DistillationCollator,
     maker: TargetMaker,
@@ -98,14 +99,14 @@ def _shard_rows(
     advance: Callable[[int], None],
 ) -> list[SparseRows]:
     """The targets of a shard's texts in their order; batches of like lengths, always the same ones."""
-    lengths = [len(examples[index]["student_ids"]) for index in range(shard.first, shard.last)]
+    lengths = cache.key.lengths
     targets: dict[int, SparseRows] = {}
-    for chosen in batches_by_length(lengths, _BATCH_TOKENS, first=shard.first):
+    for chosen in batches_by_length(lengths[shard.first : shard.last], _BATCH_TOKENS, first=shard.first):
         check_interrupted()
         batch = send_to_device(collator([examples[index] for index in chosen]), device)
         with torch.no_grad():
             targets |= dict(zip(chosen, _thinned(batch, chosen, maker, thinning), strict=True))
-        advance(sum(len(examples[index]["student_ids"]) for index in chosen))
+        advance(sum(lengths[index] for index in chosen))
     return [targets[index] for index in range(shard.first, shard.last)]
 
 

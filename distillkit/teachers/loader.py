@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
 
-from distillkit.data.training_rows import Row, teacher_token_ids
+from distillkit.data.stored_rows import Rows
+from distillkit.data.training_rows import teacher_token_ids
 from distillkit.device.int8 import quantise_layers
 from distillkit.device.malloc import trim_heap
 from distillkit.device.memory import free_memory_bytes
@@ -60,7 +60,7 @@ class TeacherLoader:
     def __init__(
         self,
         context: TrainingContext,
-        rows: Sequence[Row],
+        rows: Rows,
         fingerprint: str | None = None,
         teacher: LocatedModel | None = None,
     ) -> None:

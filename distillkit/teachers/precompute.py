@@ -127,23 +127,29 @@ def fill_cache(
         with console.progress("teacher pass", total=tokens, unit="tokens") as progress:
             for shard in missing:
                 began = time.monotonic()
-                states = _shard_states(shard, token_ids, teacher, lambda count: progress.advance(count))
+                states = _shard_states(
+                    shard, cache.key.lengths, token_ids, teacher, lambda count: progress.advance(count)
+                )
                 cache.write(shard, states, time.monotonic() - began)
         return PassFigures(cache.key.tokens, cache.seconds(), cache.key.tokens - tokens, cache.bytes)
 
 
 def _shard_states(
-    shard: Shard, token_ids: Sequence[Sequence[int]], teacher: LiveTeacher, advance: Callable[[int], None]
+    shard: Shard,
+    lengths: Sequence[int],
+    token_ids: Sequence[Sequence[int]],
+    teacher: LiveTeacher,
+    advance: Callable[[int], None],
 ) -> Tensor:
     """[tokens, D] of a shard's texts in their order; batches of like lengths, always the same ones."""
     states: dict[int, Tensor] = {}
-    for batch in shard_batches(shard, [len(ids) for ids in token_ids]):
+    for batch in shard_batches(shard, lengths):
         check_interrupted()
         ids, mask = padded(batch, token_ids, teacher.device)
         hidden = teacher.hidden_states(ids, mask).view(*ids.shape, -1)
         for position, index in enumerate(batch):
-            states[index] = hidden[position, : len(token_ids[index])].cpu()
-        advance(sum(len(token_ids[index]) for index in batch))
+            states[index] = hidden[position, : lengths[index]].cpu()
+        advance(sum(lengths[index] for index in batch))
     return torch.cat([states[index] for index in range(shard.first, shard.last)])
 
 

@@ -109,8 +109,9 @@ def sparse_key(context: TrainingContext, exact: CacheKey, rows: Sequence[Row]) -
     if table is None:
         raise ValueError("white box needs token bytes")
     columns = ("student_ids", "teacher_ids", *ROW_COLUMNS) if aligned else ("student_ids",)
-    digest = hashlib.sha256()
+    digest, lengths = hashlib.sha256(), []
     for row in rows:
+        lengths.append(len(row["student_ids"]))
         for name in ("first_target", *columns):
             values = np.atleast_1d(np.asarray(row[name], dtype="<i8"))
             digest.update(len(values).to_bytes(8, "little") + values.tobytes())
@@ -139,7 +140,7 @@ def sparse_key(context: TrainingContext, exact: CacheKey, rows: Sequence[Row]) -
         facts["special_tokens"] = "parse"
     if encoders.student.end_of_turn is not None and aligned:
         facts["end_of_turn"] = [encoders.student.end_of_turn, encoders.teacher.end_of_turn]
-    return SparseKey(exact.teacher, facts, tuple(len(row["student_ids"]) for row in rows))
+    return SparseKey(exact.teacher, facts, tuple(lengths))
 
 
 def bytes_per_token(size: int, vocabulary: int) -> int:

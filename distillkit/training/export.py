@@ -94,7 +94,7 @@ def card_facts(pair: ModelPair, config: Parameters, run: RunDirectory, validatio
         box_type=config.box_type,
         alignment=config.alignment,
         same_tokenizer=bool(pair.same_tokenizer),
-        dataset=config.dataset_path or config.dataset,
+        dataset=config.mix or config.dataset_path or config.dataset,
         hub_dataset=_hub_dataset(config),
         parameters={name: getattr(config, name) for name in _NUMBERS},
         alignment_summary=_alignment_summary(config.alignment),
@@ -117,7 +117,9 @@ def _wheel_repository(located: LocatedModel) -> str | None:
 
 
 def _hub_dataset(config: Parameters) -> str | None:
-    """The id of the data set where it lies on the Hub."""
+    """The id of the data set where it lies on the Hub; None for a mix, which has no id."""
+    if config.mix is not None:
+        return None
     own = built_in(config) is not None
     return None if own or local_path(config) is not None else hub_entry(config).id
 

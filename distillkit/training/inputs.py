@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distillkit.data.examples import load_examples
-from distillkit.data.training_rows import Row, true_rows, white_box_rows
+from distillkit.data.stored_rows import JoinedRows, Rows, StoredRows
+from distillkit.data.training_rows import true_rows, white_box_rows
 from distillkit.run.context import TrainingContext, needs_teacher, needs_true_texts
 from distillkit.run.pair import student_parameters
 from distillkit.storage import bytes_below, free_disk_bytes
@@ -40,7 +41,7 @@ class Decided:
         tuning: of that teacher, done or not; None where it teaches as it came.
     """
 
-    rows: list[Row]
+    rows: Rows
     loader: TeacherLoader | None = None
     teacher: TeacherDecision | None = None
     tuning: TeacherTuning | None = None
@@ -67,17 +68,17 @@ def decide(context: TrainingContext) -> Decided:
         return Decided(rows, loader, decision, tuning)
     _check_disk(context, None)
     if config.box_type == "black" and not needs_true_texts(config):
-        return Decided([])
+        return Decided(JoinedRows([]))
     return Decided(true_texts(context))
 
 
-def true_texts(context: TrainingContext) -> list[Row]:
+def true_texts(context: TrainingContext) -> StoredRows:
     """The texts of the data set, for a training in which the teacher has no part."""
     stored = load_examples(context.run.data / "train")
     return true_rows(stored, first_target=_first_target(context))
 
 
-def white_box_texts(context: TrainingContext) -> list[Row]:
+def white_box_texts(context: TrainingContext) -> StoredRows:
     """The texts of the data set as both models of a white-box run read them."""
     stored = load_examples(context.run.data / "train")
     return white_box_rows(
@@ -92,7 +93,7 @@ def _first_target(context: TrainingContext) -> int:
 
 def planned_loader(
     context: TrainingContext,
-    rows: list[Row],
+    rows: Rows,
     tuning: TeacherTuning | None,
     fingerprint: str | None = None,
     *,
@@ -121,7 +122,7 @@ def _cache_note(context: TrainingContext) -> Path:
     return context.run.teacher / "cache.json"
 
 
-def teacher_part(context: TrainingContext, decided: Decided) -> tuple[list[Row], TeacherSource | None]:
+def teacher_part(context: TrainingContext, decided: Decided) -> tuple[Rows, TeacherSource | None]:
     """The rows to train on, and in white box the source of the teacher's targets."""
     config, console = context.config, context.console
     if decided.loader is not None and decided.teacher is not None:

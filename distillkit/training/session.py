@@ -13,7 +13,8 @@ from torch import nn
 from transformers import set_seed
 
 from distillkit.data.batching import DistillationCollator
-from distillkit.data.examples import load_examples
+from distillkit.data.examples import load_examples, stored_rows
+from distillkit.data.stored_rows import Rows
 from distillkit.data.training_rows import Row
 from distillkit.device.memory import peak_memory_bytes
 from distillkit.errors import DistillkitError, Interrupted, PreconditionError
@@ -80,7 +81,7 @@ def train_student(
     context: TrainingContext,
     student: nn.Module,
     source: TeacherSource | None,
-    rows: Sequence[Row],
+    rows: Rows,
     place: TrainingPlace,
     checkpoint: Path | None,
     fingerprint: str,
@@ -118,7 +119,7 @@ def train_student(
     steps = total_steps(config, len(rows))
     if checkpoint:
         console.info(f"continuing from step {resumed_step} of {steps}")
-    lengths = [len(row["student_ids"]) for row in rows]
+    lengths = rows.lengths("student_ids").tolist()
     compiled = compile_loss(context, sum(lengths) * head_width(student) * config.epochs)
     with console.progress(label, total=steps, unit="steps", completed=resumed_step) as display:
         trainer = DistillTrainer(
@@ -170,9 +171,9 @@ def raise_if_stopped(trainer: DistillTrainer) -> None:
 
 
 class TrainingRows(torch.utils.data.Dataset[dict[str, Any]]):
-    """Examples in memory; token lists are small beside the models."""
+    """Rows as the Trainer wants them."""
 
-    def __init__(self, rows: Sequence[dict[str, Any]]) -> None:
+    def __init__(self, rows: Sequence[Row]) -> None:
         self.rows = rows
 
     def __len__(self) -> int:
@@ -185,7 +186,9 @@ class TrainingRows(torch.utils.data.Dataset[dict[str, Any]]):
 def _held_out_score(context: TrainingContext) -> Callable[[nn.Module], float]:
     """Bits per byte of the validation part. Not interruptible: a step that is scored is also saved."""
     compute = context.compute
-    texts = scored_texts(load_examples(context.run.data / "validation"), context.encoders.student, "student")
+    texts = scored_texts(
+        stored_rows(load_examples(context.run.data / "validation")), context.encoders.student, "student"
+    )
 
     def held_out(model: nn.Module) -> float:
         value = score(

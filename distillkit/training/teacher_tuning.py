@@ -20,8 +20,9 @@ from torch import nn
 from transformers import TrainerState, set_seed
 
 from distillkit.data.batching import DistillationCollator
-from distillkit.data.examples import load_examples
-from distillkit.data.training_rows import Row, tuning_rows
+from distillkit.data.examples import load_examples, stored_rows
+from distillkit.data.stored_rows import StoredRows
+from distillkit.data.training_rows import tuning_rows
 from distillkit.device.malloc import trim_heap
 from distillkit.errors import DistillkitError, PreconditionError
 from distillkit.evaluation.bits_per_byte import score
@@ -77,7 +78,7 @@ class TeacherTuning:
         place: where it goes.
     """
 
-    def __init__(self, context: TrainingContext, rows: Sequence[Row], fingerprint: str | None = None) -> None:
+    def __init__(self, context: TrainingContext, rows: StoredRows, fingerprint: str | None = None) -> None:
         self.context = context
         self.place = TuningPlace.of(context.run)
         self.steps = context.config.tune_teacher
@@ -86,12 +87,11 @@ class TeacherTuning:
         first_target = 0 if context.encoders.teacher.start_id is None else 1
         self.rows = tuning_rows(rows, first_target=first_target)
         config = context.config
-        texts = [_digest([row["student_ids"] for row in self.rows]), _digest(self._held_out["teacher_ids"])]
-        if self.rows and "target_spans" in self.rows[0]:
-            trained = [row["target_spans"] for row in self.rows]
+        texts = [_digest(self.rows.lists("student_ids")), _digest(self._held_out.lists("teacher_ids"))]
+        if len(self.rows) and "target_spans" in self.rows[0]:
             texts += [
                 _digest([[edge for span in spans for edge in span] for spans in part])
-                for part in (trained, self._held_out["teacher_scored"])
+                for part in (self.rows.lists("target_spans"), self._held_out.lists("teacher_scored"))
             ]
         self.key = fingerprint_of(
             [
@@ -102,9 +102,9 @@ class TeacherTuning:
         )  # fmt: skip
 
     @cached_property
-    def _held_out(self) -> Any:
+    def _held_out(self) -> StoredRows:
         """The validation part, by which the best step is chosen."""
-        return load_examples(self.context.run.data / "validation")
+        return stored_rows(load_examples(self.context.run.data / "validation"))
 
     def facts(self) -> TuningFacts:
         """What decides whether this teacher can be tuned."""
@@ -200,7 +200,7 @@ class TeacherTuning:
                 alpha=0.0,
                 beta=1.0,
                 schedule="linear",
-                lengths=[len(row["student_ids"]) for row in self.rows],
+                lengths=self.rows.lengths("student_ids").tolist(),
                 held_out_score=self._held_out_score(),
                 fingerprint=self.key,
                 on_best=self._keep,

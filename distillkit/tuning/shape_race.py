@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 
 from distillkit.console import Console, format_duration
-from distillkit.data.examples import Example, save_examples
+from distillkit.data.prepared_parts import PreparedPart
 from distillkit.device.precision import choose_compute
 from distillkit.errors import NotFiniteError, UsageError
 from distillkit.models.cut_shape import cut_shape
@@ -80,15 +81,19 @@ class RaceTexts:
         stats: data/stats.json as it will be written.
     """
 
-    parts: dict[str, list[Example]]
+    parts: dict[str, PreparedPart]
     stats: dict[str, Any]
 
     def digest(self) -> str:
         """SHA-256 of all texts as both models read them."""
+        names = ("text", "student_ids", "teacher_ids")
         return fingerprint_of(
             {
-                name: [fingerprint_of([example.text, example.student_ids, example.teacher_ids]) for example in examples]
-                for name, examples in self.parts.items()
+                part: [
+                    fingerprint_of([prepared.rows.value(name, index) for name in names])
+                    for index in range(len(prepared))
+                ]
+                for part, prepared in self.parts.items()
             }
         )
 
@@ -323,8 +328,8 @@ class ShapeRace:
 
     def _write_texts(self) -> None:
         def fill(folder: Path) -> None:
-            for name, examples in self.texts.parts.items():
-                save_examples(examples, folder / name)
+            for name, prepared in self.texts.parts.items():
+                shutil.copytree(prepared.folder, folder / name)
 
         write_folder(self.run_directory.data, fill)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from distillkit.data.training_rows import Row
+from distillkit.data.stored_rows import Rows
 from distillkit.errors import UsageError
 from distillkit.run.context import TrainingContext, needs_teacher
 from distillkit.teachers.choices import CacheChoice, choose_streaming, disk_problem
@@ -42,7 +42,7 @@ def open_trials(context: TrainingContext, folder: Path) -> Trials:
     return Trials(context, *teacher_part(both, decide(both)), folder)
 
 
-def _with_teacher(context: TrainingContext) -> tuple[list[Row], TeacherSource]:
+def _with_teacher(context: TrainingContext) -> tuple[Rows, TeacherSource]:
     """White box: from the exact cache every temperature, divergence and alignment follows."""
     exact = dataclasses.replace(context, config=dataclasses.replace(context.config, teacher_cache="exact"))
     rows = white_box_texts(exact)

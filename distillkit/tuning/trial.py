@@ -11,17 +11,18 @@ import dataclasses
 import gc
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 from transformers import set_seed
 
 from distillkit.console import Console, ProgressHandle
 from distillkit.data.batching import DistillationCollator
-from distillkit.data.examples import load_examples
-from distillkit.data.training_rows import Row
+from distillkit.data.examples import load_examples, stored_rows
+from distillkit.data.stored_rows import Rows, TakenRows
 from distillkit.errors import Interrupted, NotFiniteError
 from distillkit.evaluation.batched_forward import head_width
 from distillkit.evaluation.bits_per_byte import score
@@ -36,6 +37,7 @@ from distillkit.training.compiling import compile_loss
 from distillkit.training.metrics_log import MetricsLog
 from distillkit.training.objectives import training_objective
 from distillkit.training.schedules import Course
+from distillkit.training.session import TrainingRows
 from distillkit.training.trainer import DistillTrainer, Progress
 from distillkit.tuning.halving import Amount
 from distillkit.tuning.journal import Trial
@@ -59,7 +61,7 @@ class Trials:
     def __init__(
         self,
         context: TrainingContext,
-        rows: Sequence[Row],
+        rows: Rows,
         source: TeacherSource | None,
         folder: Path,
         load_student: Callable[[Console], nn.Module] | None = None,
@@ -69,10 +71,10 @@ class Trials:
         self.source = source
         self.folder = folder
         self.load_student = load_student or context.pair.load_student
-        self._ids = list(dict.fromkeys(row["id"] for row in rows))
+        self._ids = list(dict.fromkeys(rows.numbers("id").tolist()))
         self.texts = len(self._ids)
         self._held_out = scored_texts(
-            load_examples(context.run.data / "validation"), context.encoders.student, "student"
+            stored_rows(load_examples(context.run.data / "validation")), context.encoders.student, "student"
         )
 
     def start_score(self) -> float:
@@ -127,38 +129,36 @@ class Trials:
             once_seconds=training - compiling,
         )
 
-    def rows_of(self, config: Parameters, amount: Amount) -> list[Row]:
+    def rows_of(self, config: Parameters, amount: Amount) -> Rows:
         """The rows of the first texts of an amount, in the order of the run's own training.
 
         Black box with beta 0 trains on the teacher's texts alone.
         """
-        chosen = set(self._ids[: amount.texts])
-        rows = [row for row in self.rows if row["id"] in chosen]
+        taken = np.isin(self.rows.numbers("id"), self._ids[: amount.texts])
         if config.box_type == "black" and config.beta == 0:
-            return [row for row in rows if row["teacher_text"]]
-        return rows
+            taken &= self.rows.numbers("teacher_text").astype(bool)
+        return TakenRows(self.rows, np.flatnonzero(taken))
 
     def _logits(self, student: nn.Module) -> int:
-        tokens = sum(len(row["student_ids"]) for row in self.rows)
+        tokens = int(self.rows.lengths("student_ids").sum())
         return tokens * head_width(student) * self.context.config.epochs
 
     def _train(
         self,
         context: TrainingContext,
         student: nn.Module,
-        rows: Sequence[Row],
+        rows: Rows,
         compiled: bool,
         display: ProgressHandle,
     ) -> None:
         config, source = context.config, self.source
         objective = training_objective(context, source)
-        data: Any = rows  # a list is all that the Trainer needs
         arguments = training_arguments(config, context.compute, self.folder, len(rows), resumed=True)
         trainer = _TrialTrainer(
             model=student,
             args=arguments,
-            train_dataset=data,
-            eval_dataset=data[:0],
+            train_dataset=TrainingRows(rows),
+            eval_dataset=TrainingRows(()),
             data_collator=DistillationCollator(
                 white_box=source is not None,
                 aligned=source is not None and source.pairs_rows and context.pairs_rows,
@@ -168,7 +168,7 @@ class Trials:
             alpha=config.alpha,
             beta=config.beta,
             schedule=config.lr_schedule,
-            lengths=[len(row["student_ids"]) for row in rows],
+            lengths=rows.lengths("student_ids").tolist(),
             held_out_score=self._score,
             fingerprint="",  # no checkpoint carries it
             on_best=None,

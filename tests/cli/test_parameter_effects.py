@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -526,6 +527,25 @@ def test_alpha_schedule(distil: Distil, box_type: str) -> None:
         assert all(line["loss"] == pytest.approx(weighted(line, 0.175, 0.825)) for line in lines(tempered, "loss"))
     of_true_texts = 4 if box_type == "black" else 0
     assert both.metrics["train"]["steps"] == alone.metrics["train"]["steps"] + of_true_texts
+
+
+def test_mix(distil: Distil, pair: SimpleNamespace, tmp_path: Path) -> None:
+    paragraphs = pair.texts.read_text(encoding="utf-8").split("\n\n")
+    other = tmp_path / "other.jsonl"
+    other.write_text("".join(json.dumps({"text": text.upper()}) + "\n" for text in paragraphs), encoding="utf-8")
+    mixed = distil(dataset=None, dataset_path=None, mix=f"{pair.texts}:3,{other}:1")
+    texts = example_column(mixed, "train", "text")
+    assert sum(text.isupper() for text in texts) == 4 == len(texts) // 4
+    sources = stats(mixed)["mix"]
+    assert [source["splits"]["train"]["examples"] for source in sources] == [12, 4]
+    assert [source["share"] for source in sources] == [0.75, 0.25]
+    assert {"75 %", "25 %"} <= set(re.findall(r"\d+ %", stats(mixed)["source"]))
+    with pytest.raises(UsageError, match="dataset_path and mix are both given"):
+        distil(mix=f"{pair.texts}:3,{other}:1")
+    with pytest.raises(UsageError, match="mix: two sources at least"):
+        distil(dataset=None, dataset_path=None, mix=f"{other}:1")
+    with pytest.raises(UsageError, match=r"absent\.jsonl"):
+        distil(dataset=None, dataset_path=None, mix=f"{tmp_path / 'absent.jsonl'}:1,{other}:1")
 
 
 def test_text_column(distil: Distil, pair: SimpleNamespace, tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ PREPARATION = [
     ("/run/manifest.json", "rename", 1),
     ("/run/config.yaml", "rename", 1),
     ("/latest", "rename", 1),
-    ("/run/.tmp-data/train/data-00000-of-00001.arrow", "write", 2),
+    ("/run/.tmp-examples/train/data-00000-of-00001.arrow", "write", 2),
     ("/run/data", "rename", 1),
     ("/run/manifest.json", "rename", 2),
 ]

@@ -250,6 +250,12 @@ TEXTS = {
         choose="`600`; more where a slow server lets requests wait in a queue, less where a lost one should be noticed soon.",
         example="distillkit distill --teacher-model openai:Qwen/Qwen2.5-7B --teacher-url http://127.0.0.1:8000/v1 --box-type black --teacher-timeout 120",
     ),
+    "mix": HelpText(
+        what="several sources of texts instead of one, each with a weight",
+        effect="`SOURCE:WEIGHT,SOURCE:WEIGHT`: a source is all that `dataset` takes, a weight a positive number; only their ratio counts. Of `sample_size`, and of each held-out part, every source gives its share. It is divided as it would be alone, by its own splits where it has them; a text that two sources have is used once, held out if either holds it out. A source with too little text gives what it has, and that is said. Reading options such as `text_column` hold for all of them. It takes the place of `dataset` and `dataset_path`.",
+        choose="Mix your own texts with general ones, such as wikitext, if the student shall do well on yours without unlearning the others.",
+        example="distillkit distill --mix wikitext:0.7,./mine.jsonl:0.3",
+    ),
     "text_column": HelpText(
         what="the column (or JSON key) that holds the text",
         effect="Only this column of the table, the JSON lines or the Hub set is read. Without it, the column named `text` is taken, else the only one that is prose, judged by the first 1,000 rows: identifiers, addresses, dates, labels, titles and numbers are not. If that is not clear, or the texts are in lists or objects, the program stops and says what each column looks like. Of conversations (`data_format`), it names the column of turns, where there are several.",
