@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from distillkit.console import Console
 from distillkit.data.cleaning import text_digest
 from distillkit.data.document import Document, DocumentSet
-from distillkit.data.examples import Example, ExampleBuilder
+from distillkit.data.examples import Example
 from distillkit.data.sources import load_documents, source_configs
 from distillkit.data.splitting import DocumentSplits, split_documents
 from distillkit.errors import UsageError
@@ -19,6 +19,14 @@ from distillkit.settings.parameters import Parameters
 
 _PARTS = ("test", "validation", "train")
 _COUNTED = ("bytes", "student_tokens", "teacher_tokens")
+
+
+class Builder(Protocol):
+    """Makes examples of documents: `ExampleBuilder`, `ConversationExampleBuilder`."""
+
+    def build(self, documents: Sequence[Document], wanted: int, /) -> Iterator[Example]:
+        """At most `wanted` of them."""
+        ...
 
 
 @dataclass
@@ -133,7 +141,7 @@ class MixedSplits:
     duplicates: dict[str, int] = field(default_factory=dict)
     built: dict[str, list[dict[str, int]]] = field(default_factory=dict)
 
-    def build(self, builder: ExampleBuilder, part: str, wanted: int) -> Iterator[Example]:
+    def build(self, builder: Builder, part: str, wanted: int) -> Iterator[Example]:
         """At most `wanted` examples of a part: of each source its share, evenly mingled. The first so many of them have the
         same shares, to one example of each source."""
         amounts = self.mixture.amounts(wanted)

@@ -67,10 +67,12 @@ def generated_rows(context: TrainingContext, stored: Any) -> Rows:
     continuations = write(context, prompts, [max(1, tokens) for tokens in room])
     student = context.encoders.student
     if templates is None:
-        rows = _stored(continuations, prompts, student.limit, lambda *some: continuation_rows(*some, student)[0])
+        rows = _stored(
+            continuations, prompts, student.limit, lambda some, asked: continuation_rows(some, asked, student)[0]
+        )
     else:
         reader = templates.readers(context.encoders)[0]
-        rows = _stored(continuations, prompts, student.limit, lambda *some: answer_rows(*some, reader)[0])
+        rows = _stored(continuations, prompts, student.limit, lambda some, asked: answer_rows(some, asked, reader)[0])
     kept = sum(continuation.kept for continuation in continuations)
     console.info(f"the teacher wrote {len(continuations):,} texts, {kept:,} are kept, {len(rows):,} are trained on")
     if not rows:

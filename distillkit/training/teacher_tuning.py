@@ -21,7 +21,7 @@ from transformers import TrainerState, set_seed
 
 from distillkit.data.batching import DistillationCollator
 from distillkit.data.examples import load_examples, stored_rows
-from distillkit.data.stored_rows import StoredRows
+from distillkit.data.stored_rows import Rows, StoredRows
 from distillkit.data.training_rows import tuning_rows
 from distillkit.device.malloc import trim_heap
 from distillkit.errors import DistillkitError, PreconditionError
@@ -91,7 +91,7 @@ class TeacherTuning:
         if len(self.rows) and "target_spans" in self.rows[0]:
             texts += [
                 _digest([[edge for span in spans for edge in span] for spans in part])
-                for part in (self.rows.lists("target_spans"), self._held_out.lists("teacher_scored"))
+                for part in (_spans(self.rows, "target_spans"), _spans(self._held_out, "teacher_scored"))
             ]
         self.key = fingerprint_of(
             [
@@ -273,6 +273,11 @@ class TeacherTuning:
             "before": before,
             "after": after,
         }
+
+
+def _spans(rows: Rows, name: str) -> list[list[list[int]]]:
+    """The ranges of tokens in a column of conversations, row by row."""
+    return [rows.value(name, index) for index in range(len(rows))]
 
 
 def _digest(token_ids: Sequence[Sequence[int]]) -> str:
