@@ -125,9 +125,11 @@ def _tokenizers(stats: Mapping[str, Any]) -> str:
     if stats["same_tokenizer"]:
         return "the same"
     alignment = stats.get("alignment")
+    one = stats.get("conversations", {}).get("one_tokenizer")
+    found = "the same, but the chat templates differ" if one else "different"
     if not alignment:
-        return "different"
+        return found
     return (
-        f"different: the teacher guides {100 * alignment['positions_aligned']:.1f} % of the student's tokens "
+        f"{found}: the teacher guides {100 * alignment['positions_aligned']:.1f} % of the student's tokens "
         f"({100 * alignment['bytes_aligned']:.1f} % of the bytes)"
     )

@@ -63,6 +63,7 @@ class CardFacts:
         teacher, student: kind, reference and revision, as `LocatedModel.describe` gives them.
         box_type, alignment: the parameters of these names.
         same_tokenizer: whether teacher and student read the same tokens.
+        one_tokenizer: whether they would, if their chat templates did not differ.
         dataset: as the user named it.
         hub_dataset: its id where it lies on the Hub.
         parameters: the numbers of the training, by name.
@@ -96,6 +97,7 @@ class CardFacts:
     trust_remote_code: bool = False
     validation: Mapping[str, Any] | None = None
     cut: Mapping[str, Any] | None = None
+    one_tokenizer: bool = False
 
 
 def model_card(facts: CardFacts) -> str:
@@ -265,7 +267,9 @@ def _method_paragraph(facts: CardFacts) -> str:
     if targets is None:
         summary = _plain(facts.alignment_summary or "", _LONGEST_PARAGRAPH)
         targets = " ".join(word for word in (f"the alignment {_code(facts.alignment)}.", summary) if word)
-    return f"White box {'with one tokenizer' if facts.same_tokenizer else 'across tokenizers'}: {targets}"
+    how = "with one tokenizer" if facts.same_tokenizer or facts.one_tokenizer else "across tokenizers"
+    how += " and two chat templates" if facts.one_tokenizer and not facts.same_tokenizer else ""
+    return f"White box {how}: {targets}"
 
 
 def _measured(validation: Mapping[str, Any] | None) -> list[str]:

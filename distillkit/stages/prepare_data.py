@@ -130,10 +130,11 @@ def _prepare(
     if (line := special.line()) is not None:
         console.info(line)
 
-    same = same_tokenizer(encoders.student, encoders.teacher, special)
+    one_tokenizer = same_tokenizer(encoders.student, encoders.teacher, special)
+    same = one_tokenizer
     if templates is not None:
         encoders = templates.marked(encoders)
-        same = same and templates.same(encoders)
+        same = one_tokenizer and templates.same(encoders)
     white = config.box_type == "white"
     encoders = encoders.reading(parse=special.parse, exact=white and not same)
     student = encoders.for_shared_examples() if same else encoders.student
@@ -183,7 +184,12 @@ def _prepare(
         "first_text": examples["train"].rows.value("text", 0),
     }
     if templates is not None:
-        stats["conversations"] = {"train_on": config.train_on, **builder.notes.record(), **templates.record()}
+        stats["conversations"] = {
+            "train_on": config.train_on,
+            "one_tokenizer": one_tokenizer,
+            **builder.notes.record(),
+            **templates.record(),
+        }
     if white and not same:
         stats["alignment"] = examples["train"].alignment(encoders.student, encoders.teacher)
         _warn_of_low_coverage(stats["alignment"], console)
@@ -210,7 +216,9 @@ def _prepare(
         outputs.append(race.journal.path)
     run.manifest.models = pair.record()
     train = stats["splits"]["train"]
-    kind = "same tokenizer" if same else "different tokenizers"
+    kind = "same tokenizer" if one_tokenizer else "different tokenizers"
+    if one_tokenizer and not same:
+        kind = "same tokenizer, different chat templates"
     if pair.teacher.is_served:
         kind = "the teacher is behind a server, which reads texts"
     summary = (

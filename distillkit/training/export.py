@@ -94,6 +94,7 @@ def card_facts(pair: ModelPair, config: Parameters, run: RunDirectory, validatio
         box_type=config.box_type,
         alignment=config.alignment,
         same_tokenizer=bool(pair.same_tokenizer),
+        one_tokenizer=bool((pair.conversations or {}).get("one_tokenizer")),
         dataset=config.mix or config.dataset_path or config.dataset,
         hub_dataset=_hub_dataset(config),
         parameters={name: getattr(config, name) for name in _NUMBERS},
