@@ -13,7 +13,7 @@ from distillkit.data.conversation import Turn
 from distillkit.data.conversation_reader import ConversationReader
 from distillkit.device.precision import Compute, autocasting
 from distillkit.errors import UsageError
-from distillkit.models.answering import Answer, AnswerSettings, write_answer
+from distillkit.models.answering import Answer, AnswerSettings, answer_endings, write_answer
 
 
 @dataclass
@@ -79,11 +79,8 @@ class ChatPartner:
 
     @property
     def endings(self) -> frozenset[int]:
-        """What ends an answer: the template's end of turn, and what tokenizer and model call their end of text."""
-        configured = getattr(getattr(self.model, "generation_config", None), "eos_token_id", None)
-        of_model = configured if isinstance(configured, (list, tuple)) else [configured]
-        ends = [self.reader.template.end_id, self.reader.encoder.end_id, *of_model]
-        return frozenset(int(token) for token in ends if token is not None)
+        """What ends an answer."""
+        return answer_endings(self.model, self.reader)
 
     def _prompt(self, turns: Sequence[Turn]) -> tuple[list[int], int]:
         """What the model reads, without the oldest turns where all do not fit."""

@@ -10,10 +10,12 @@ from typing import Any
 from distillkit.console import Console
 from distillkit.data.examples import load_examples, stored_rows
 from distillkit.data.splitting import held_out_examples
+from distillkit.data.standard_sets import PYTHON_CHAT
 from distillkit.data.training_rows import white_box_rows
 from distillkit.device.memory import free_memory_bytes
 from distillkit.device.precision import Compute
 from distillkit.errors import DistillkitError
+from distillkit.evaluation.stopping import QUESTIONS
 from distillkit.models.cut_shape import cut_shape
 from distillkit.models.gguf import cached_conversion
 from distillkit.models.loading import LocatedModel
@@ -63,6 +65,7 @@ class Amounts:
         held_out_tokens: of the validation part, and of the test part.
         length: the longest text in tokens.
         exact: counted; else every text is taken to be full.
+        questions: that each model answers in validation at most; 0 where the texts are not known to be conversations.
     """
 
     examples: int
@@ -72,6 +75,7 @@ class Amounts:
     held_out_tokens: int
     length: int
     exact: bool
+    questions: int = 0
 
 
 def find_models(config: Parameters, folder: Path) -> PlannedModels:
@@ -158,8 +162,8 @@ def makes_start(config: Parameters, models: PlannedModels, folder: Path) -> bool
 def count_texts(config: Parameters, folder: Path) -> Amounts:
     """Tokens of the texts of the run in `folder`: counted if they are prepared."""
     try:
-        stats = read_json(folder / "data" / "stats.json")["splits"]
-        train, test = stats["train"], stats["test"]
+        prepared = read_json(folder / "data" / "stats.json")
+        train, test = prepared["splits"]["train"], prepared["splits"]["test"]
         lengths = stored_rows(load_examples(folder / "data" / "train")).lengths("student_ids").tolist()
         return Amounts(
             examples=len(lengths),
@@ -169,6 +173,7 @@ def count_texts(config: Parameters, folder: Path) -> Amounts:
             held_out_tokens=int(test["student_tokens"]),
             length=max(lengths),
             exact=True,
+            questions=QUESTIONS if prepared.get("conversations") is not None else 0,
         )
     except (OSError, ValueError, KeyError, TypeError):
         full = config.sample_size * config.max_length
@@ -180,6 +185,7 @@ def count_texts(config: Parameters, folder: Path) -> Amounts:
             held_out_tokens=held_out_examples(config) * config.max_length,
             length=config.max_length,
             exact=False,
+            questions=QUESTIONS if config.dataset_path is None and config.dataset == PYTHON_CHAT else 0,
         )
 
 

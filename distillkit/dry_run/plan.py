@@ -165,6 +165,7 @@ def estimate_run(config: Parameters, folder: Path, stages: list[str]) -> dict[st
         "compiled_loss": _reason("on" if decisions.compile.on else "off", decisions.compile.why) if decisions.compile else None,
         "control": _reason("on" if control.on else "off", control.why) if control else None,
         **planned_requests(config, folder, amounts),
+        **({"answers_of_each_model_at_most": amounts.questions} if amounts.questions and "validate" in stages else {}),
         "refused": decisions.refused,
         "disk_bytes": disk,
         "teacher_cache_bytes": cache,

@@ -14,6 +14,7 @@ import torch
 from distillkit.device.precision import Compute
 from distillkit.dry_run import microbenchmarks
 from distillkit.dry_run.inputs import Amounts
+from distillkit.evaluation.stopping import ANSWERING_SECONDS, LONGEST_ANSWER
 from distillkit.models.layer_scores import CANDIDATES
 from distillkit.models.references import parse_student_reference
 from distillkit.models.shape import ModelShape
@@ -98,6 +99,8 @@ def phase_seconds(
     others = pace * _TOKENIZERS + loading["teacher"] + 2 * loading["student"]
     if "validate" in stages:
         phases["validate"] = _validation(compute, teacher, student, amounts) + others
+        if amounts.questions:
+            phases["validate"] += _answering(config, compute, teacher) + 2 * _answering(config, compute, student)
         if tunes_teacher(config):
             phases["validate"] += _scoring(compute, teacher, amounts) + loading["teacher"]
     if "demo" in stages:
@@ -197,7 +200,7 @@ def _training(
 
 
 def _validation(compute: Compute, teacher: ModelShape, student: ModelShape, amounts: Amounts) -> float:
-    """Each model scores the test part, and once more beside the teacher; then each writes a little."""
+    """Each model scores the test part, the students beside the teacher; then each writes a little."""
     tokens = amounts.held_out_tokens
     teacher_each = microbenchmarks.forward_per_token(teacher, compute.teacher, compute, amounts.length)
     student_each = microbenchmarks.forward_per_token(
@@ -207,9 +210,15 @@ def _validation(compute: Compute, teacher: ModelShape, student: ModelShape, amou
     for model, each, count in ((teacher, teacher_each, 1), (student, student_each, 2)):
         products, element_wise = microbenchmarks.loss_seconds(model.vocabulary, model.width, compute)
         # Scoring needs a sum over the vocabulary, the comparison with the teacher two distributions.
-        seconds += count * tokens * 2 * (each + products / 3 + element_wise / 4)
+        seconds += count * tokens * (each + products / 3 + 2 * element_wise / 4)
         seconds += count * min(_SPEED_MOST, _SPEED_TOKENS * _one_token(model, compute))
     return seconds
+
+
+def _answering(config: Parameters, compute: Compute, model: ModelShape) -> float:
+    """A model answers questions, none of which ends before the limit; so many at once take about twice the time of one."""
+    longest = min(LONGEST_ANSWER, config.max_length)
+    return min(ANSWERING_SECONDS, 2 * 2 * longest * _one_token(model, compute))
 
 
 def _scoring(compute: Compute, teacher: ModelShape, amounts: Amounts) -> float:

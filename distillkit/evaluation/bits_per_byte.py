@@ -150,22 +150,37 @@ def score(
                 check_interrupted()
             members = [scored[index] for index in batch]
             logits = batch_logits(model, [read[index] for index in members], device, autocast_dtype)
-            nll[members] = _nll(logits, [texts[index] for index in members])
-            for index in members:
-                if not math.isfinite(nll[index]):
-                    raise NotFiniteError(
-                        f"the negative log-likelihood of a text of document {texts[index].document} became {nll[index]}",
-                        hint="use --precision fp32; if this happened in training, lower --learning-rate too",
-                    )
+            nll[members] = text_nll(logits, [texts[index] for index in members])
+            check_finite(nll, texts, members)
             if progress is not None:
                 progress.advance(len(members))
-    return _by_document(texts, nll)
+    return by_document(texts, nll)
 
 
-def _nll(logits_BTV: Tensor, texts: Sequence[ScoredText]) -> np.ndarray:
-    """[B] float64, nats: Σ -log p of the scored tokens of each text of a batch."""
+def check_finite(nll: np.ndarray, texts: Sequence[ScoredText], members: Iterable[int]) -> None:
+    """Raise NotFiniteError where one of these texts has no finite likelihood.
+
+    Args:
+        nll: [texts] nats.
+        members: numbers of texts.
+    """
+    for index in members:
+        if not math.isfinite(nll[index]):
+            raise NotFiniteError(
+                f"the negative log-likelihood of a text of document {texts[index].document} became {nll[index]}",
+                hint="use --precision fp32; if this happened in training, lower --learning-rate too",
+            )
+
+
+def text_nll(logits_BTV: Tensor, texts: Sequence[ScoredText]) -> np.ndarray:
+    """[B] float64, nats: Σ -log p of the scored tokens of each text of a batch.
+
+    Args:
+        logits_BTV: of texts padded on the right, at least of what each is `read` of.
+    """
     width, columns = logits_BTV.shape[1:]
-    rows, targets, owners = [], [], []
+    none = torch.zeros(0, dtype=torch.long)
+    rows, targets, owners = [none], [none], []
     for index, text in enumerate(texts):
         for first, last in text.spans:
             # Row r predicts token r + 1.
@@ -182,7 +197,12 @@ def _nll(logits_BTV: Tensor, texts: Sequence[ScoredText]) -> np.ndarray:
     return np.bincount(np.concatenate(owners), weights=np.concatenate(values), minlength=len(texts))
 
 
-def _by_document(texts: Sequence[ScoredText], nll: np.ndarray) -> Scores:
+def by_document(texts: Sequence[ScoredText], nll: np.ndarray) -> Scores:
+    """The sums of each document.
+
+    Args:
+        nll: [texts] float64, nats.
+    """
     documents, where = np.unique(np.array([text.document for text in texts], dtype=np.int64), return_inverse=True)
     bytes_ = np.zeros(len(documents), dtype=np.int64)
     tokens = np.zeros(len(documents), dtype=np.int64)

@@ -12,6 +12,7 @@ from torch import nn
 
 from distillkit.alignment.spelling import is_decoded_by_bytes, spelled_after
 from distillkit.alignment.token_bytes import TokenBytes
+from distillkit.data.conversation_reader import ConversationReader
 from distillkit.errors import DistillkitError
 from distillkit.models.decoding import Decoding, choose_tokens
 
@@ -60,6 +61,14 @@ class Answer:
     tokens: int
     finish: Finish
     seconds: float
+
+
+def answer_endings(model: nn.Module, reader: ConversationReader) -> frozenset[int]:
+    """What ends an answer: the template's end of turn, and what tokenizer and model call their end of text."""
+    configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    of_model = configured if isinstance(configured, (list, tuple)) else [configured]
+    ends = [reader.template.end_id, reader.encoder.end_id, *of_model]
+    return frozenset(int(token) for token in ends if token is not None)
 
 
 class TextPieces:

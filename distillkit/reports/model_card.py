@@ -275,12 +275,12 @@ def _method_paragraph(facts: CardFacts) -> str:
 def _measured(validation: Mapping[str, Any] | None) -> list[str]:
     if validation is None:
         return ["This student was not measured on held-out texts: nothing is known about its quality."]
-    rows = []
-    for model, name in _MODELS:
-        figures = validation.get(model)
-        if figures is None:
-            continue  # There need not be a control.
-        rows.append((name, _figure(figures.get("bits_per_byte"), ".4f"), _figure(figures.get("perplexity"), ".2f")))
+    # There need not be a control.
+    measured_models = [(name, figures) for model, name in _MODELS if (figures := validation.get(model)) is not None]
+    rows = [
+        (name, _figure(figures.get("bits_per_byte"), ".4f"), _figure(figures.get("perplexity"), ".2f"))
+        for name, figures in measured_models
+    ]
     documents, size = _count(validation.get("documents"), "document"), _count(validation.get("bytes"), "byte")
     measured = validation.get("teacher") is not None  # One behind a server is not.
     gap = f"\n- Gap to the teacher closed: {_figure(validation.get('gap_closed'), '.1%')}" if measured else ""
@@ -295,6 +295,27 @@ def _measured(validation: Mapping[str, Any] | None) -> list[str]:
         "perplexity is per token, so models with different tokenizers compare by bits per byte only.",
         _table(("model", "bits per byte", "perplexity"), rows, numeric=True),
         f"- Gain: {_gain(validation['gain'])}{share}{gap}\n- Verdict: **{_plain(validation['verdict'])}**",
+        *_answering(measured_models),
+    ]
+
+
+def _answering(models: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    """Whether answers end, of models that were asked."""
+    asked = [(name, answers) for name, figures in models if (answers := figures.get("answers"))]
+    if not asked:
+        return []
+    limit = _count(asked[0][1].get("limit"), "token")
+    rows = [
+        (
+            name,
+            f"{_figure(answers['stopped'], 'd')} of {_figure(answers['asked'], 'd')}",
+            _figure(answers["mean_tokens"], ".1f"),
+        )
+        for name, answers in asked
+    ]
+    return [
+        f"Answers to the questions of held-out conversations, greedy, cut off after {limit}: how many each model ended by itself.",
+        _table(("model", "answers that stop", "tokens on average"), rows, numeric=True),
     ]
 
 

@@ -119,15 +119,23 @@ def read_result(run: RunDirectory) -> DistillResult:
     )
 
 
-def result_rows(result: DistillResult) -> list[tuple[str, Any, Any, Any]]:
-    """(who, bits per byte, perplexity, parameters) of those that were measured."""
+def result_table(result: DistillResult) -> tuple[list[str], list[list[Any]]]:
+    """The names of the columns, and a row for each model that was measured; whether answers end only of those that were asked."""
     measured = (
         ("student before", result.before), ("control (no teacher)", result.control), ("student after", result.after),
         ("teacher", result.teacher),
         ("tuned teacher", result.tuned_teacher),
     )  # fmt: skip
-    return [
-        (who, f"{figures['bits_per_byte']:.4f}", figures["perplexity"], figures.get("parameters"))
+    asked = any(figures and figures.get("answers") for _, figures in measured)
+    rows = [
+        [who, f"{figures['bits_per_byte']:.4f}", figures["perplexity"], figures.get("parameters")]
+        + ([stopped_words(figures.get("answers"))] if asked else [])
         for who, figures in measured
         if figures
     ]
+    return ["", "bits per byte", "perplexity", "parameters", *(["answers that stop"] if asked else [])], rows
+
+
+def stopped_words(answers: dict[str, Any] | None) -> str:
+    """`18 of 24`: the answers that a model has ended by itself; `–` where it was not asked."""
+    return "–" if not answers else f"{answers['stopped']} of {answers['asked']}"

@@ -1,5 +1,5 @@
 """validate: teacher (as it came, and tuned where it was), student before and student after on texts that neither training nor
-selection has seen, and the control where there is one.
+selection has seen, and the control where there is one; of conversations also whether they end their answers.
 
 Writes validation.json and puts the figures into the model card of the student that was measured.
 """
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import gc
 import shlex
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from distillkit.alignment.rows import within
 from distillkit.alignment.token_bytes import common_ids
-from distillkit.console import Console
+from distillkit.console import Console, ProgressHandle
 from distillkit.data.examples import ROW_COLUMNS, load_examples, stored_rows
 from distillkit.data.stored_rows import StoredRows
 from distillkit.data.text_encoder import TextEncoders
@@ -25,13 +25,16 @@ from distillkit.data.training_rows import same_rows
 from distillkit.device.memory import free_memory_bytes
 from distillkit.device.precision import Compute, choose_compute
 from distillkit.errors import PreconditionError
-from distillkit.evaluation.agreement import Agreement, PairedText, agreement
+from distillkit.evaluation.agreement import LogTarget
 from distillkit.evaluation.bits_per_byte import Scores, score
 from distillkit.evaluation.bootstrap import Interval, gap_closed, paired_bootstrap, verdict
+from distillkit.evaluation.comparison import ComparedText, compare
 from distillkit.evaluation.held_out import scored_texts
 from distillkit.evaluation.speed import generation_speed, model_size
+from distillkit.evaluation.stopping import ask, held_out_questions, stopping_problem
 from distillkit.losses.target_rows import restrict_columns
 from distillkit.losses.tempered import temper
+from distillkit.models.answering import answer_endings
 from distillkit.models.loading import LocatedModel
 from distillkit.reports.teacher_share import share_sentence, teacher_verdict
 from distillkit.run.directory import RunDirectory
@@ -79,9 +82,9 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
         **figures,
         **_tuned_teacher(config, run, pair, test, compute, console),
         **_comparison(scores, config.seed),
-        "documents": len(np.unique(test.numbers("document"))),
+        "documents": len({example["document"] for example in test}),
         "examples": len(test),
-        "bytes": int(test.numbers("bytes").sum()),
+        "bytes": sum(example["bytes"] for example in test),
         "student": run.best_student.relative_to(run.path).as_posix(),
     }
     write_json(run.path / "validation.json", validation)
@@ -103,42 +106,111 @@ def _measurements(
 ) -> tuple[dict[str, Scores], dict[str, dict[str, Any]]]:
     """Scores, and figures for validation.json, of student before, student after and control, and of a teacher that is here."""
     encoders = pair.text_encoders(pair.config)
-    scores: dict[str, Scores] = {}
-    figures: dict[str, dict[str, Any]] = {}
     trained = {"after": run.best_student}
     if run.best_control is not None:
         trained["control"] = run.best_control
     if pair.teacher.is_served:
         console.info("the teacher is behind a server: it is not measured, only the student is")
-    with console.progress("validating", total=4 + len(trained), unit="measurements") as progress:
-        teacher, streams = None, False
-        if not pair.teacher.is_served:
-            streaming = choose_streaming(pair.config, teacher_memory(pair, compute))
-            teacher, streams = _teacher(pair, compute, streaming, console, pair.teacher), streaming.on
-            scores["teacher"], figures["teacher"] = _measure(teacher, test, encoders, "teacher", compute)
-        progress.advance()
-        students: dict[str, nn.Module] = {"before": pair.load_student(console)}
-        students |= {name: pair.load_trained_student(folder, console) for name, folder in trained.items()}
-        for name, student in students.items():
-            scores[name], figures[name] = _measure(
-                student.to(compute.device).eval(), test, encoders, "student", compute
-            )
-            progress.advance()
-        if teacher is not None:
-            for name, with_teacher in _agreement(pair, encoders, teacher, students, test, compute).items():
-                figures[name]["teacher_agreement"] = with_teacher.top1
-                figures[name]["teacher_kl"] = with_teacher.kl
-        progress.advance()
-        # The control is as fast as the student after.
-        students.pop("control", None)
-        for name, model in {**({} if teacher is None else {"teacher": teacher}), **students}.items():
-            slow = name == "teacher" and streams
-            speed = None if slow else _generation_speed(model, test[0], name, encoders, compute)
+    models: dict[str, nn.Module] = {}
+    streams = False
+    if not pair.teacher.is_served:
+        streaming = choose_streaming(pair.config, teacher_memory(pair, compute))
+        models["teacher"], streams = _teacher(pair, compute, streaming, console, pair.teacher), streaming.on
+    models["before"] = pair.load_student(console)
+    models |= {name: pair.load_trained_student(folder, console) for name, folder in trained.items()}
+    for name in {"before", *trained}:
+        models[name].to(compute.device).eval()
+    scores, figures = _scores(pair, encoders, models, test, compute, console)
+    if streams:
+        # It reads all its weights from the disk for every token.
+        del models["teacher"]
+        figures["teacher"]["generated_tokens_per_second"] = None
+    fits = {name: _in_generation_format(model, compute) for name, model in models.items()}
+    for name, answers in _answers(pair, encoders, models, test, compute, console).items():
+        figures[name]["answers"] = answers
+    if streams and pair.conversations is not None:
+        console.info("the teacher is read from the disk block by block: it is not asked, only the students are")
+    # The control is as fast as the student after.
+    models.pop("control", None)
+    with console.progress("generating", total=len(models), unit="models") as progress:
+        for name in models:
+            speed = _generation_speed(models[name], test[0], name, encoders, compute) if fits[name] else None
             figures[name]["generated_tokens_per_second"] = speed
-        progress.advance()
-    del teacher, students
+            progress.advance()
+    del models
     gc.collect()
     return scores, figures
+
+
+def _scores(
+    pair: ModelPair,
+    encoders: TextEncoders,
+    models: dict[str, nn.Module],
+    test: StoredRows,
+    compute: Compute,
+    console: Console,
+) -> tuple[dict[str, Scores], dict[str, dict[str, Any]]]:
+    """What each model makes of the texts, and how closely the students follow the teacher where that is defined: then in one
+    pass."""
+    students = {name: model for name, model in models.items() if name != "teacher"}
+    teacher, texts = models.get("teacher"), None
+    if teacher is not None:
+        texts = _compared_texts(test, encoders, bool(pair.same_tokenizer))
+    if teacher is not None and texts is not None:
+        with console.progress("validating", total=len(texts), unit="texts") as progress:
+            found = compare(
+                teacher, students, texts, log_target=_log_target(pair, encoders, compute), device=compute.device,
+                autocast_dtype=compute.autocast, progress=progress,
+            )  # fmt: skip
+        scores = {"teacher": found.teacher, **found.students}
+        figures = {name: _figures(scores[name], model) for name, model in models.items()}
+        for name, with_teacher in found.agreement.items():
+            figures[name] |= {"teacher_agreement": with_teacher.top1, "teacher_kl": with_teacher.kl}
+        return scores, figures
+    with console.progress("validating", total=len(models) * len(test), unit="texts") as progress:
+        scores = {name: _score(model, test, encoders, name, compute, progress) for name, model in models.items()}
+    return scores, {name: _figures(scores[name], model) for name, model in models.items()}
+
+
+def _answers(
+    pair: ModelPair,
+    encoders: TextEncoders,
+    models: dict[str, nn.Module],
+    test: StoredRows,
+    compute: Compute,
+    console: Console,
+) -> dict[str, dict[str, Any]]:
+    """How many answers each model ends by itself; {} where the texts are no conversations, or no question fits."""
+    templates = pair.templates(encoders)
+    if templates is None:
+        return {}
+    student, teacher = templates.readers(encoders)
+    questions = held_out_questions(test, student, teacher, pair.config.max_length)
+    if not questions.student:
+        return {}
+    found: dict[str, dict[str, Any]] = {}
+    with console.progress("answering", total=len(models) * len(questions.student), unit="answers") as progress:
+        for number, (name, model) in enumerate(models.items(), start=1):
+            reader = teacher if name == "teacher" else student
+            endings = answer_endings(model, reader)
+            # Weights that are not fp32 are in the format that they compute in; a CPU writes faster without autocast.
+            in_fp32 = next(model.parameters()).dtype == torch.float32
+            answers = ask(
+                model, questions.teacher if name == "teacher" else questions.student, endings,
+                vocabulary=max(len(reader.encoder.tokenizer), 1 + max(endings, default=0)), limit=questions.limit,
+                device=compute.device, progress=progress,
+                autocast_dtype=compute.autocast if in_fp32 and compute.device.type != "cpu" else None,
+            )  # fmt: skip
+            found[name] = answers.record()
+            progress.update(completed=number * len(questions.student))
+    for name, record in found.items():
+        if record["asked"] < len(questions.student):
+            console.info(
+                f"{name}: {record['asked']} of {len(questions.student)} questions were asked, all would have taken too long"
+            )
+    if problem := stopping_problem(found.get("teacher"), found.get("after")):
+        console.warn(problem)
+    return found
 
 
 def _tuned_teacher(
@@ -154,11 +226,10 @@ def _tuned_teacher(
     located = tuned_model(pair, run) if tunes_teacher(config) else None
     if located is None:
         return {}
-    with console.progress("validating the tuned teacher", total=1, unit="measurements") as progress:
-        model = _teacher(pair, compute, choose_streaming(config, teacher_memory(pair, compute)), console, located)
-        _, figures = _measure(model, test, pair.text_encoders(config), "teacher", compute)
-        progress.advance()
-    return {"tuned_teacher": figures}
+    model = _teacher(pair, compute, choose_streaming(config, teacher_memory(pair, compute)), console, located)
+    with console.progress("validating the tuned teacher", total=len(test), unit="texts") as progress:
+        scores = _score(model, test, pair.text_encoders(config), "teacher", compute, progress)
+    return {"tuned_teacher": _figures(scores, model)}
 
 
 def _comparison(scores: dict[str, Scores], seed: int) -> dict[str, Any]:
@@ -206,17 +277,25 @@ def _gate_failure(config: Parameters, decision: str, teacher_gain: Mapping[str, 
     return f"quality gate {config.quality_gate!r}: the student is {comparison} before"
 
 
-def _measure(
-    model: nn.Module, examples: StoredRows, encoders: TextEncoders, role: Literal["teacher", "student"],
+def _score(
+    model: nn.Module,
+    examples: StoredRows,
+    encoders: TextEncoders,
+    name: str,
     compute: Compute,
-) -> tuple[Scores, dict[str, Any]]:  # fmt: skip
-    """The scores of a model, and its figures for validation.json."""
-    encoder = encoders.teacher if role == "teacher" else encoders.student
+    progress: ProgressHandle,
+) -> Scores:
     # The teacher's weights are already in the format that it computes in.
-    autocast = None if role == "teacher" else compute.autocast
-    scores = score(model, scored_texts(examples, encoder, role), device=compute.device, autocast_dtype=autocast)
+    is_teacher = name == "teacher"
+    texts = scored_texts(examples, *((encoders.teacher, "teacher") if is_teacher else (encoders.student, "student")))
+    autocast = None if is_teacher else compute.autocast
+    return score(model, texts, device=compute.device, autocast_dtype=autocast, progress=progress)
+
+
+def _figures(scores: Scores, model: nn.Module) -> dict[str, Any]:
+    """For validation.json."""
     size = model_size(model)
-    return scores, {
+    return {
         "bits_per_byte": scores.bits_per_byte,
         "perplexity": scores.perplexity,
         "tokens": int(scores.tokens.sum()),
@@ -225,34 +304,30 @@ def _measure(
     }
 
 
+def _in_generation_format(model: nn.Module, compute: Compute) -> bool:
+    """Bring the weights into the format in which the model would be used here; False where memory forbids it."""
+    if compute.device.type == "cpu" and next(model.parameters()).dtype != compute.generation:
+        if free_memory_bytes(torch.device("cpu")) < 1.5 * 4 * model_size(model).parameters:
+            return False
+        model.to(compute.generation)
+    return True
+
+
 def _generation_speed(
     model: nn.Module, example: dict[str, Any], name: str, encoders: TextEncoders, compute: Compute
-) -> float | None:
-    """New tokens per second in the format in which the model would be used here; None where memory forbids it."""
-    weight_format = next(model.parameters()).dtype
-    if compute.device.type == "cpu" and weight_format != compute.generation:
-        if free_memory_bytes(torch.device("cpu")) < 1.5 * 4 * model_size(model).parameters:
-            return None
-        model.to(compute.generation)
+) -> float:
+    """New tokens per second."""
     role, encoder = ("teacher", encoders.teacher) if name == "teacher" else ("student", encoders.student)
     prompt = example[f"{role}_ids"][:16]
     return generation_speed(model, prompt, device=compute.device, context=encoder.context)
 
 
-def _agreement(
-    pair: ModelPair,
-    encoders: TextEncoders,
-    teacher: nn.Module,
-    students: dict[str, nn.Module],
-    examples: StoredRows,
-    compute: Compute,
-) -> dict[str, Agreement]:
-    """The students' agreement with the teacher where it is defined: the same tokenizer, or rows that the alignment pairs; {}
-    for black box across tokenizers."""
-    student_table, teacher_table = encoders.student.table, encoders.teacher.table
-    if student_table is None or teacher_table is None:
-        return {}
+def _log_target(pair: ModelPair, encoders: TextEncoders, compute: Compute) -> LogTarget:
+    """The teacher's distributions over the student's tokens."""
     if pair.same_tokenizer:
+        student_table, teacher_table = encoders.student.table, encoders.teacher.table
+        assert student_table is not None
+        assert teacher_table is not None
         common = torch.from_numpy(common_ids(teacher_table, student_table)).to(compute.device)
         ends = OwnEnds.of(encoders)
 
@@ -267,17 +342,27 @@ def _agreement(
         def log_target(teacher_logits: Tensor, columns: int) -> Tensor:
             return prefix_map.project(teacher_logits, columns).log_target
 
-    texts = [_paired_text(example, encoders, bool(pair.same_tokenizer)) for example in examples]
-    texts = [text for text in texts if len(text.student_rows)]
-    if not texts:
-        return {}
-    return agreement(
-        teacher, students, texts, log_target=log_target, device=compute.device, autocast_dtype=compute.autocast
-    )
+    return log_target
 
 
-def _paired_text(example: dict[str, Any], encoders: TextEncoders, same_tokenizer: bool) -> PairedText:
-    """A test text as both models read it, with the rows at which both predict the same."""
+def _compared_texts(examples: StoredRows, encoders: TextEncoders, same_tokenizer: bool) -> list[ComparedText] | None:
+    """The test texts as both models read them, with the rows at which both predict the same; None where there are none, as in
+    black box across tokenizers."""
+    if encoders.student.table is None or encoders.teacher.table is None:
+        return None
+    students = scored_texts(examples, encoders.student, "student")
+    teachers = scored_texts(examples, encoders.teacher, "teacher")
+    texts = [
+        ComparedText(student, teacher, *_paired_rows(example, encoders, same_tokenizer))
+        for example, student, teacher in zip(examples, students, teachers, strict=True)
+    ]
+    return texts if any(len(text.student_rows) for text in texts) else None
+
+
+def _paired_rows(
+    example: dict[str, Any], encoders: TextEncoders, same_tokenizer: bool
+) -> tuple[Sequence[int], Sequence[int]]:
+    """The rows of student and teacher at which both predict the same."""
     if same_tokenizer:
         ids = example["student_ids"], example["teacher_ids"]
         students, teachers = same_rows(len(ids[0]), len(ids[1]), encoders.start_shift, example["target_spans"])
@@ -285,9 +370,8 @@ def _paired_text(example: dict[str, Any], encoders: TextEncoders, same_tokenizer
         if ends is not None and ends.parse and ends.move is not None and (ids[0][-1], ids[1][-1]) == ends.move[::-1]:
             # Inside these texts the teacher's end token stands for itself, at their end for the student's.
             students, teachers = students[:-1], teachers[:-1]
-        return PairedText(*ids, students, teachers)
+        return students, teachers
     # Elsewhere the teacher's distribution over the student's tokens depends on what follows.
     columns = [np.array(example[name], dtype=np.int64) for name in ROW_COLUMNS]
     keep = within(*columns[1:])
-    rows = [column[keep].tolist() for column in columns[:2]]
-    return PairedText(example["student_ids"], example["teacher_ids"], *rows)
+    return columns[0][keep].tolist(), columns[1][keep].tolist()

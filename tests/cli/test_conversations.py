@@ -40,6 +40,12 @@ def test_a_student_keeps_its_template_and_stops(tmp_path, models, student: str, 
     validate.run(made.config, made.run, QUIET)
     found = json.loads((made.run.path / "validation.json").read_text())
     assert 0 < found["after"]["bits_per_byte"] < 20
+    for name in ("teacher", "before", "after"):
+        answers = found[name]["answers"]
+        assert 0 < answers["asked"] <= 6
+        assert answers["share"] == answers["stopped"] / answers["asked"]
+        assert 0 <= answers["mean_tokens"] <= answers["limit"] == 128
+    assert "answers that stop" in (made.run.best_student / "README.md").read_text()
     if box_type == "white":
         assert found["after"]["teacher_kl"] >= 0
 

@@ -63,10 +63,12 @@ def test_equals_a_loop_over_tokens(family: str) -> None:
     assert found.documents.tolist() == sorted(expected)
     np.testing.assert_allclose(found.nll, [expected[document] for document in sorted(expected)], rtol=1e-6)
     assert found.bytes.sum() == sum(text.bytes for text in texts)
-    assert found.tokens.sum() == sum(text.last - text.first for text in texts)
+    assert found.tokens.sum() == sum(last - first for text in texts for first, last in text.spans)
     for row, document in enumerate(found.documents):
         assert found.bytes[row] == sum(text.bytes for text in texts if text.document == document)
-        assert found.tokens[row] == sum(text.last - text.first for text in texts if text.document == document)
+        assert found.tokens[row] == sum(
+            last - first for text in texts if text.document == document for first, last in text.spans
+        )
     total = math.fsum(expected.values())
     assert found.bits_per_byte == pytest.approx(total / math.log(2) / sum(text.bytes for text in texts), rel=1e-6)
     assert found.perplexity == pytest.approx(math.exp(total / found.tokens.sum()), rel=1e-6)
