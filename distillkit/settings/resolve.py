@@ -20,6 +20,7 @@ import pydantic
 
 from distillkit.errors import UsageError
 from distillkit.settings import parameters as declared
+from distillkit.settings.answer_values import check_keep_answers
 from distillkit.settings.conflicts import check_conflicts
 from distillkit.settings.data_values import check_delimiter, check_encoding
 from distillkit.settings.parameters import ENVIRONMENT_PREFIX, Parameters
@@ -263,7 +264,12 @@ def _settle_weights(values: dict[str, Any], sources: dict[str, str], rank: dict[
             values[other], sources[other] = round(1 - values[given], 12), f"{DERIVED} (1 - {given})"
 
 
-_CHECKS = (("encoding", check_encoding), ("csv_delimiter", check_delimiter), ("teacher_url", check_server_url))
+_CHECKS = (
+    ("encoding", check_encoding),
+    ("csv_delimiter", check_delimiter),
+    ("teacher_url", check_server_url),
+    ("keep_answers", check_keep_answers),
+)
 
 
 def _check_values(values: Mapping[str, Any], sources: Mapping[str, str]) -> None:
