@@ -198,6 +198,7 @@ def test_verdicts_are_given_once(tmp_path: Path) -> None:
 def test_the_defaults_decide_nothing() -> None:
     assert not AnswerRules.of(Parameters()).decide
     for changed in ({"refusals": "drop"}, {"cut_answers": "drop"}, {"reasoning": "strip"}, {"keep_answers": "re:x"}):
-        assert AnswerRules.of(Parameters(**changed)).decide
+        changes: dict[str, Any] = {**changed}
+        assert AnswerRules.of(Parameters(**changes)).decide
     assert AnswerRules(keep_answers="run:python 'my file.py' --x").command == ["python", "my file.py", "--x"]
     assert AnswerRules(keep_answers="re:run:").command is None
