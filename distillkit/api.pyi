@@ -47,6 +47,13 @@ def distill_models(
     teacher_concurrency: int = 8,
     teacher_timeout: float = 600.0,
     mix: str | None = None,
+    answers: int = 1,
+    teacher_temperature: float = 1.0,
+    teacher_top_p: float = 0.95,
+    refusals: Literal["keep", "drop"] = "keep",
+    cut_answers: Literal["keep", "drop"] = "keep",
+    keep_answers: str | None = None,
+    reasoning: Literal["keep", "strip"] = "keep",
     text_column: str | None = None,
     data_format: Literal["auto", "text", "messages", "conversations", "prompt-completion", "alpaca", "question-answer"] = "auto",
     system_prompt: str | None = None,
@@ -129,6 +136,13 @@ def distill_models(
         teacher_concurrency: how many requests the server of a teacher is sent at once
         teacher_timeout: seconds that the server of a teacher has for one reply
         mix: several sources of texts instead of one, each with a weight
+        answers: how many answers of the teacher to each prompt
+        teacher_temperature: temperature at which the teacher writes
+        teacher_top_p: share of probability that the teacher's tokens are drawn from
+        refusals: what becomes of answers that only refuse: `keep` or `drop`
+        cut_answers: what becomes of answers that were cut off by their length: `keep` or `drop`
+        keep_answers: which answers are kept: `re:PATTERN`, found in them, or `run:COMMAND`, a program that judges
+        reasoning: whether the `<think>…</think>` at the beginning of answers is kept or stripped
         text_column: the column (or JSON key) that holds the text
         data_format: what the rows of the data are: texts, or conversations and how these are written
         system_prompt: what the system says in conversations in which it says nothing

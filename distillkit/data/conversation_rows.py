@@ -15,6 +15,7 @@ from distillkit.data.columns import kind_of
 from distillkit.data.conversation import Conversation, Role, Turn
 from distillkit.data.notes import ReadingNotes
 from distillkit.data.reading_options import ReadingOptions
+from distillkit.data.reasoning import without_reasoning
 from distillkit.data.rows import Row
 
 ROLE_KEYS = ("role", "from", "speaker", "sender")
@@ -125,18 +126,23 @@ def finished_rows(rows: Iterable[Row | BadRow], options: ReadingOptions, notes: 
     assistant by turns.
 
     Each turn is cleaned as a text is. Turns of one side that follow one another are joined, a blank line between them. A
-    conversation without a turn of the system gets `system_prompt`. What then begins with the assistant, has the system
+    conversation without a turn of the system gets `system_prompt`; with `reasoning` "strip" answers lose theirs. What then begins with the assistant, has the system
     speak later, says nothing, or holds no answer is a bad row; without an answer it is a prompt in black box.
 
     Args:
-        options: `system_prompt`, `box_type`.
-        notes: takes how many turns were joined.
+        options: `system_prompt`, `box_type`, `reasoning`.
+        notes: takes how many turns were joined, and how many lost a reasoning block.
     """
     for row in rows:
         if isinstance(row, BadRow) or row.conversation is None:
             yield row
             continue
         turns = _joined(row.conversation.turns, notes)
+        if options.reasoning == "strip":
+            turns = _without_reasoning(turns, notes)
+        if turns is None:
+            yield BadRow(row.origin, "a reasoning block without an end", is_fault=True, wanted="conversation")
+            continue
         if turns and turns[0] == Turn("system", ""):
             del turns[0]
         if options.system_prompt and options.system_prompt.strip() and not (turns and turns[0].role == "system"):
@@ -159,6 +165,19 @@ def _joined(turns: Iterable[Turn], notes: ReadingNotes) -> list[Turn]:
             notes.changed("turns of the same side as the one before, joined with it")
         joined.append(Turn(turn.role, text))
     return joined
+
+
+def _without_reasoning(turns: list[Turn], notes: ReadingNotes) -> list[Turn] | None:
+    """The turns as they are with `--reasoning strip`; None where a block has no end."""
+    found: list[Turn] = []
+    for turn in turns:
+        answer = without_reasoning(turn.text) if turn.role == "assistant" else turn.text
+        if answer is None:
+            return None
+        if answer != turn.text:
+            notes.changed("answers that begin with a reasoning block, which was removed")
+        found.append(Turn(turn.role, answer))
+    return found
 
 
 def _fault(turns: list[Turn], options: ReadingOptions) -> str | None:

@@ -6,7 +6,15 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from distillkit.settings.parameters import BadRowPolicy, BoxType, CsvHeader, CsvQuoting, DataFormat, Parameters
+from distillkit.settings.parameters import (
+    BadRowPolicy,
+    BoxType,
+    CsvHeader,
+    CsvQuoting,
+    DataFormat,
+    Parameters,
+    ReasoningPolicy,
+)
 
 
 @dataclass(frozen=True)
@@ -20,6 +28,7 @@ class ReadingOptions:
     data_format: DataFormat = "auto"
     system_prompt: str | None = None
     box_type: BoxType = "white"
+    reasoning: ReasoningPolicy = "keep"
     text_column: str | None = None
     bad_rows: BadRowPolicy = "skip"
     encoding: str | None = None

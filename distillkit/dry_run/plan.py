@@ -32,7 +32,7 @@ from distillkit.dry_run.time_model import Work, phase_seconds
 from distillkit.errors import DistillkitError
 from distillkit.models.references import parse_student_reference
 from distillkit.models.shape import ModelShape
-from distillkit.run.context import learns_both_texts
+from distillkit.run.context import texts_per_example
 from distillkit.settings.conditions import is_served
 from distillkit.settings.parameters import Parameters
 from distillkit.settings.resolve import ResolvedConfig
@@ -137,7 +137,7 @@ def estimate_run(config: Parameters, folder: Path, stages: list[str]) -> dict[st
         cache = planned_cache_bytes(config, amounts, models.student_shape.vocabulary)
     elif not uses_white_box_teacher(config):
         cache = 0
-    steps = total_steps(config, amounts.examples * (2 if learns_both_texts(config) else 1))
+    steps = total_steps(config, amounts.examples * texts_per_example(config))
     work = Work(
         amounts, steps,
         cache=teacher.cache.mode if teacher else "off",
@@ -213,9 +213,7 @@ def plan_decisions(
             free = free_disk_bytes(folder) + replaced_bytes(folder, teacher.tunes if teacher else 0)
             free += bytes_below(folder / "control") if control else 0
             decide_disk(config, folder, free, student.parameters, teacher, control=control)
-            logits = (
-                amounts.student_inputs * (2 if learns_both_texts(config) else 1) * student.vocabulary * config.epochs
-            )
+            logits = amounts.student_inputs * texts_per_example(config) * student.vocabulary * config.epochs
             compiled = choose_compile(config, compute.device, logits)
     except DistillkitError as error:
         return PlannedDecisions(teacher, compiled, disk, f"{error.message}; {error.hint}")

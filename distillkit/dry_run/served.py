@@ -21,7 +21,7 @@ def planned_requests(config: Parameters, folder: Path, amounts: Amounts) -> dict
     if config.box_type == "white":
         return {"server_requests_at_most": amounts.examples, "server_prompt_tokens_at_most": amounts.student_inputs}
     written = folder / "teacher" / WRITTEN
-    left = max(0, amounts.examples - (len(read_lines(written)) if written.is_file() else 0))
+    left = max(0, amounts.examples * config.answers - (len(read_lines(written)) if written.is_file() else 0))
     # A prompt is never more than half of its text, and prompt and continuation together fill max_length.
     return {
         "server_requests_at_most": left,

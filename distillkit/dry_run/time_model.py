@@ -18,7 +18,7 @@ from distillkit.evaluation.stopping import ANSWERING_SECONDS, LONGEST_ANSWER
 from distillkit.models.layer_scores import CANDIDATES
 from distillkit.models.references import parse_student_reference
 from distillkit.models.shape import ModelShape
-from distillkit.run.context import learns_both_texts
+from distillkit.run.context import texts_per_example
 from distillkit.settings.parameters import Parameters
 from distillkit.teachers.cut_student import FIT_TOKENS, INFLUENCE_TOKENS, TRIAL_TOKENS
 from distillkit.training.arguments import total_steps
@@ -143,7 +143,7 @@ def _teacher_pass(config: Parameters, compute: Compute, teacher: ModelShape, wor
     """The teacher's part: it reads all texts, once or in every epoch, or writes as many."""
     amounts = work.amounts
     if config.box_type == "black":
-        return math.ceil(amounts.teacher_tokens / config.batch_size) * _one_token(teacher, compute)
+        return math.ceil(amounts.teacher_tokens * config.answers / config.batch_size) * _one_token(teacher, compute)
     cached = work.cache != "off"
     each = microbenchmarks.forward_per_token(
         teacher, compute.teacher, compute, amounts.length, None if cached else config.batch_size,
@@ -179,7 +179,7 @@ def _training(
     hashing: float,
 ) -> float:
     amounts = work.amounts
-    tokens = amounts.student_tokens * config.epochs * (2 if learns_both_texts(config) else 1)
+    tokens = amounts.student_tokens * config.epochs * texts_per_example(config)
     layers = microbenchmarks.training_per_token(student, compute, amounts.length, config.batch_size)
     products, element_wise = microbenchmarks.loss_seconds(
         student.vocabulary, student.width, compute, compiled=work.compiled

@@ -71,6 +71,8 @@ def needs_true_texts(config: Parameters) -> bool:
     return config.beta > 0 or config.alpha_schedule == "decay"
 
 
-def learns_both_texts(config: Parameters) -> bool:
-    """Whether a black-box student learns the texts of the data set, and as many of the teacher."""
-    return config.box_type == "black" and needs_teacher(config) and needs_true_texts(config)
+def texts_per_example(config: Parameters) -> int:
+    """How many texts a student learns for each of the data set, at most: in black box the text itself and the teacher's."""
+    if config.box_type != "black" or not needs_teacher(config):
+        return 1
+    return config.answers + (1 if needs_true_texts(config) else 0)

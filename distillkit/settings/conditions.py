@@ -76,6 +76,12 @@ def _divergence_except(*names: str) -> Callable[[Values], bool]:
     return lambda values: has_divergence(values) and values["divergence"] not in (*_WITHOUT_SETTINGS, *names)
 
 
+def teacher_writes(values: Values) -> bool:
+    """Whether the teacher writes texts that the student learns."""
+    return not is_white_box(values) and values["alpha"] > 0
+
+
+TEACHER_WRITES = Use("black box with alpha above 0", teacher_writes)
 WHITE_BOX = Use("white box", is_white_box)
 CHOSEN_DIVERGENCE = Use("white box with alignment auto, bpm or strict", has_divergence)
 SOFTENED = Use("white box except alignment alm", is_softened)

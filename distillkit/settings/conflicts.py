@@ -17,6 +17,7 @@ from distillkit.settings.conditions import (
     is_white_box,
     needs_control,
     sparse_problem,
+    teacher_writes,
 )
 
 
@@ -142,6 +143,14 @@ CONFLICTS = (
             ),
         ),
         "a teacher that is trained is in memory as a whole",
+        hint="leave one of them out",
+    ),
+    Conflict(
+        _always(
+            "--answers above 1 and --teacher-temperature 0",
+            lambda values: teacher_writes(values) and values["answers"] > 1 and values["teacher_temperature"] == 0,
+        ),
+        "at temperature 0 all answers to a prompt are the same",
         hint="leave one of them out",
     ),
     _served(

@@ -23,6 +23,7 @@ from distillkit.settings import conditions
 from distillkit.settings.facts import (
     INNER_SHARE,
     NOT_NEGATIVE,
+    PART,
     POSITIVE,
     SEED,
     SHARE,
@@ -46,6 +47,8 @@ CsvQuoting = Literal["auto", "double", "single", "none"]
 CsvHeader = Literal["auto", "present", "absent"]
 SpecialTokens = Literal["auto", "text", "parse"]
 TrainOn = Literal["assistant", "all"]
+AnswerPolicy = Literal["keep", "drop"]
+ReasoningPolicy = Literal["keep", "strip"]
 LayerChoice = Literal["greedy", "influence", "perplexity", "contiguous", "even"]
 StudentStart = Literal["fitted", "cut"]
 TemperatureSchedule = Literal["constant", "anneal"]
@@ -222,6 +225,46 @@ class Parameters:
         affects="prepare-data",
         examples=("wikitext:0.7,./mine.jsonl:0.3", "python-docs:1,owner/texts:2"),
     )
+    answers: int = parameter(
+        1,
+        "advanced",
+        low=1,
+        high=64,
+        possible=at_least(1),
+        affects="distill",
+        used_by=conditions.TEACHER_WRITES,
+        examples=("4",),
+    )
+    teacher_temperature: float = parameter(
+        1.0,
+        "advanced",
+        low=0.0,
+        high=2.0,
+        possible=NOT_NEGATIVE,
+        affects="distill",
+        used_by=conditions.TEACHER_WRITES,
+        examples=("0", "0.7"),
+    )
+    teacher_top_p: float = parameter(
+        0.95,
+        "advanced",
+        low=0.1,
+        high=1.0,
+        possible=PART,
+        affects="distill",
+        used_by=conditions.TEACHER_WRITES,
+        examples=("0.8", "1.0"),
+    )
+    refusals: AnswerPolicy = parameter("keep", "advanced", affects="distill", used_by=conditions.TEACHER_WRITES)
+    cut_answers: AnswerPolicy = parameter("keep", "advanced", affects="distill", used_by=conditions.TEACHER_WRITES)
+    keep_answers: str | None = parameter(
+        None,
+        "advanced",
+        affects="distill",
+        used_by=conditions.TEACHER_WRITES,
+        examples=(r"re:\d", "run:python keep.py"),
+    )
+    reasoning: ReasoningPolicy = parameter("keep", "advanced", affects="prepare-data")
     text_column: str | None = parameter(None, "advanced", affects="prepare-data", examples=("text", "body"))
     data_format: DataFormat = parameter("auto", "advanced", affects="prepare-data")
     system_prompt: str | None = parameter(

@@ -20,6 +20,7 @@ import pydantic
 
 from distillkit.errors import UsageError
 from distillkit.settings import parameters as declared
+from distillkit.settings.answer_values import check_keep_answers
 from distillkit.settings.conflicts import check_conflicts
 from distillkit.settings.data_values import check_delimiter, check_encoding, check_mix
 from distillkit.settings.parameters import ENVIRONMENT_PREFIX, Parameters
@@ -271,6 +272,7 @@ _CHECKS = (
     ("csv_delimiter", check_delimiter),
     ("teacher_url", check_server_url),
     ("mix", check_mix),
+    ("keep_answers", check_keep_answers),
 )
 
 

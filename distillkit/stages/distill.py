@@ -1,7 +1,7 @@
 """distill: the teacher's part, then the student's training, then the best and the final student.
 
-Writes checkpoints/, student/best, student/final, metrics.jsonl and metrics.json; for black box teacher/generated.jsonl; with
-`--tune-teacher` teacher/tuned.
+Writes checkpoints/, student/best, student/final, metrics.jsonl and metrics.json; for black box teacher/generated.jsonl, with
+rules for answers teacher/answers.jsonl; with `--tune-teacher` teacher/tuned.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from distillkit.console import Console, format_duration
 from distillkit.device.memory import explained_memory_errors
 from distillkit.run.context import TrainingContext
 from distillkit.run.directory import RunDirectory
+from distillkit.settings.conditions import teacher_writes
 from distillkit.settings.parameters import Parameters
 from distillkit.stages import StageResult
 from distillkit.storage import explained_write_errors, files_below, fingerprint_of, remove_tree, write_json
-from distillkit.teachers.generated_file import WRITTEN
+from distillkit.teachers.generated_file import WRITTEN, settings_path_of
+from distillkit.teachers.judged_file import JUDGED, learnt_counts
 from distillkit.teachers.served_texts import served_cost
 from distillkit.training import checkpoints
 from distillkit.training.decisions import tunes_teacher
@@ -54,6 +56,9 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
     if decided.tuning is not None and (tuned := decided.tuning.done()) is not None:
         figures["teacher_tuning"] = tuned.figures
 
+    if teacher_writes(vars(config)) and (counts := learnt_counts(run.teacher)) is not None:
+        figures["teacher_texts"] = counts
+
     if context.pair.teacher.is_served and (run.teacher / WRITTEN).is_file():
         figures["teacher_server"] = served_cost(run.teacher / WRITTEN)
 
@@ -76,7 +81,8 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
 
 def _recorded(run: RunDirectory) -> list[Path]:
     """What the manifest records besides the students, where it is written."""
-    writing = [run.teacher / name for name in ("generated.jsonl", "generated.settings.json")]
+    texts = [run.teacher / name for name in (WRITTEN, JUDGED)]
+    writing = [path for text in texts for path in (text, settings_path_of(text))]
     return [run.path / "metrics.json", run.path / "metrics.jsonl", *writing, *TuningPlace.of(run).files()]
 
 

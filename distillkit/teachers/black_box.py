@@ -19,15 +19,18 @@ from distillkit.run.context import TrainingContext
 from distillkit.servers.opening import open_client
 from distillkit.settings.parameters import Parameters
 from distillkit.storage import make_folder
+from distillkit.teachers.answer_hook import find_command
+from distillkit.teachers.answer_rules import AnswerRules, text_counts
 from distillkit.teachers.answers import answer_rows, question_prompts
 from distillkit.teachers.cache_entries import FOLDER
-from distillkit.teachers.generated_file import WRITTEN, Continuation, Prompt
+from distillkit.teachers.continuation_filter import ContinuationFilter
+from distillkit.teachers.generated_file import WRITTEN, Continuation, Prompt, asked_often
 from distillkit.teachers.generation import Sampling, generate_continuations
 from distillkit.teachers.generation_cache import GenerationCache
+from distillkit.teachers.judged_answers import judged_texts
+from distillkit.teachers.judged_file import JUDGED
 from distillkit.teachers.served_texts import served_continuations
 
-# Full-length sampling at temperature 1 keeps the teacher's own diversity; the nucleus cuts its unreliable tail.
-SAMPLING_TEMPERATURE, TOP_P = 1.0, 0.95
 # A prompt is the first so many teacher tokens of a text, never more than half of it.
 SHORTEST_PROMPT, LONGEST_PROMPT = 32, 128
 
@@ -49,11 +52,15 @@ def generated_rows(context: TrainingContext, stored: Any) -> Rows:
         stored: the training part as `data.examples.save_examples` wrote it.
 
     Raises:
-        DistillkitError: the teacher wrote nothing that can be used.
-        PreconditionError: teacher/generated.jsonl is from other settings; a server is out of reach or refuses.
+        DistillkitError: the teacher wrote nothing that can be used; the program that judges its answers failed.
+        PreconditionError: teacher/generated.jsonl is from other settings; a server is out of reach or refuses; there is no such
+            program.
         Interrupted: a signal arrived; what is written stays.
     """
     config, console, encoder = context.config, context.console, context.encoders.teacher
+    rules = AnswerRules.of(config)
+    if rules.command is not None:
+        find_command(rules.command)
     templates = context.pair.templates(context.encoders)
     texts = stored_rows(stored, ["id", "text"])
     if templates is None:
@@ -63,8 +70,10 @@ def generated_rows(context: TrainingContext, stored: Any) -> Rows:
         prompts = question_prompts(texts, templates.readers(context.encoders)[1])
         room = [min(encoder.longest - len(prompt.ids), config.max_length) for prompt in prompts]
     make_folder(context.run.teacher)
+    asked = asked_often(prompts, config.answers)
+    room = [max(1, tokens) for tokens in room for _ in range(config.answers)]
     write = _served_texts if context.pair.teacher.is_served else _local_texts
-    continuations = write(context, prompts, [max(1, tokens) for tokens in room])
+    continuations = judged_texts(context, rules, texts, asked, write(context, asked, room))
     student = context.encoders.student
     if templates is None:
         rows = _stored(
@@ -73,12 +82,16 @@ def generated_rows(context: TrainingContext, stored: Any) -> Rows:
     else:
         reader = templates.readers(context.encoders)[0]
         rows = _stored(continuations, prompts, student.limit, lambda some, asked: answer_rows(some, asked, reader)[0])
-    kept = sum(continuation.kept for continuation in continuations)
-    console.info(f"the teacher wrote {len(continuations):,} texts, {kept:,} are kept, {len(rows):,} are trained on")
+    counts = text_counts(continuations)
+    console.info(
+        f"the teacher wrote {counts['written']:,} texts, {counts['kept']:,} are kept, {len(rows):,} are trained on"
+    )
+    if counts["dropped"]:
+        console.info("dropped: " + ", ".join(f"{count:,} {reason}" for reason, count in counts["dropped"].items()))
     if not rows:
         raise DistillkitError(
             "the teacher wrote nothing that can be learnt from",
-            hint="see teacher/generated.jsonl for the reasons; try another teacher or more text",
+            hint=f"see teacher/{JUDGED if rules.decide else WRITTEN} for the reasons; try another teacher, more text, or other rules",
         )
     return rows
 
@@ -91,6 +104,7 @@ def _local_texts(context: TrainingContext, prompts: list[Prompt], room: list[int
         lambda: context.pair.load_teacher(compute.generation, console).to(compute.device), encoder.tokenizer, prompts,
         room, _sampling(config), output=context.run.teacher / WRITTEN, device=compute.device, console=console,
         model_fingerprint=teacher.fingerprint(), cache=_cache(context, numerics), parse=encoder.parse, table=encoder.table,
+        judge=_filter(context),
     )  # fmt: skip
 
 
@@ -102,12 +116,19 @@ def _served_texts(context: TrainingContext, prompts: list[Prompt], room: list[in
         lambda: open_client(config), prompts, room, _sampling(config), output=context.run.teacher / WRITTEN,
         at_once=config.teacher_concurrency, console=context.console, model_fingerprint=context.pair.teacher.fingerprint(),
         count_tokens=lambda text: len(encoder.token_ids(text)), cache=_cache(context, numerics),
-        chat=context.pair.conversations is not None,
+        chat=context.pair.conversations is not None, judge=_filter(context),
     )  # fmt: skip
 
 
 def _sampling(config: Parameters) -> Sampling:
-    return Sampling(SAMPLING_TEMPERATURE, TOP_P, config.seed, config.batch_size, config.gradient_accumulation)
+    return Sampling(
+        config.teacher_temperature, config.teacher_top_p, config.seed, config.batch_size, config.gradient_accumulation
+    )
+
+
+def _filter(context: TrainingContext) -> ContinuationFilter:
+    # One of several answers is compared with the others to the same question.
+    return ContinuationFilter(of_prompt=context.config.answers > 1 and context.pair.conversations is not None)
 
 
 def _cache(context: TrainingContext, numerics: dict[str, Any]) -> GenerationCache | None:

@@ -50,19 +50,24 @@ def reason_to_drop(continuation: str) -> Reason | None:
 
 
 class ContinuationFilter:
-    """Judges continuations one after another; what was kept before makes a later one a duplicate."""
+    """Judges continuations one after another; what was kept before makes a later one a duplicate.
 
-    def __init__(self) -> None:
+    Args:
+        of_prompt: only answers to one and the same prompt are duplicates: that two questions have one answer is no fault.
+    """
+
+    def __init__(self, *, of_prompt: bool = False) -> None:
         self._kept: set[bytes] = set()
+        self._of_prompt = of_prompt
 
     def judge(self, prompt: str, continuation: str) -> Reason | None:
         """Why a continuation is dropped, or None: it is kept and remembered.
 
-        A duplicate is the same continuation of whatever prompt, or the same whole text cut elsewhere; white space and
-        case do not count.
+        A duplicate is the same continuation of whatever prompt, or the same whole text cut elsewhere, unless `of_prompt`; white
+        space and case do not count.
         """
         reason = reason_to_drop(continuation)
-        if reason is None and not self._kept.isdisjoint(_keys(prompt, continuation)):
+        if reason is None and not self._kept.isdisjoint(self._keys(prompt, continuation)):
             reason = "duplicate"
         if reason is None:
             self.remember(prompt, continuation)
@@ -70,15 +75,17 @@ class ContinuationFilter:
 
     def remember(self, prompt: str, continuation: str) -> None:
         """Count a continuation as kept that was judged earlier."""
-        self._kept.update(_keys(prompt, continuation))
+        self._kept.update(self._keys(prompt, continuation))
+
+    def _keys(self, prompt: str, continuation: str) -> tuple[bytes, ...]:
+        if self._of_prompt:
+            return (b"a" + _digest(prompt) + _digest(continuation),)
+        # Two name spaces: that a short whole text equals a continuation of another prompt means nothing.
+        return b"c" + _digest(continuation), b"w" + _digest(prompt + continuation)
 
 
-def _keys(prompt: str, continuation: str) -> tuple[bytes, bytes]:
-    def digest(text: str) -> bytes:
-        return hashlib.blake2b(" ".join(text.casefold().split()).encode("utf-8"), digest_size=16).digest()
-
-    # Two name spaces: that a short whole text equals a continuation of another prompt means nothing.
-    return b"c" + digest(continuation), b"w" + digest(prompt + continuation)
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(" ".join(text.casefold().split()).encode("utf-8"), digest_size=16).digest()
 
 
 def _noise(text: str) -> float:

@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,12 +32,30 @@ class Prompt:
         text: what it says.
         ids: the same as the teacher reads it, start token included; not empty.
         bytes: UTF-8 bytes of `text`.
+        answer: which of several answers to it is asked for, from 0; None where there is one.
     """
 
     index: int
     text: str
     ids: Sequence[int]
     bytes: int
+    answer: int | None = None
+
+
+def asked_often(prompts: Iterable[Prompt], answers: int) -> list[Prompt]:
+    """Every prompt `answers` times, one after the other; as they are for 1."""
+    if answers == 1:
+        return list(prompts)
+    return [dataclasses.replace(prompt, answer=number) for prompt in prompts for number in range(answers)]
+
+
+def answers_setting(prompts: Sequence[Prompt]) -> dict[str, int]:
+    """How many answers each prompt is to get, for the settings of a file; {} for one."""
+    return (
+        {}
+        if all(prompt.answer is None for prompt in prompts)
+        else {"answers": 1 + max(prompt.answer or 0 for prompt in prompts)}
+    )
 
 
 @dataclass(frozen=True)
@@ -50,8 +68,9 @@ class Continuation:
         tokens: how many tokens it was written in, the ending one not counted.
         finish: "eos" where the teacher ended the text, "length" where it was cut off.
         kept: whether it is worth learning.
-        reason: why not (`continuation_filter.Reason`).
+        reason: why not (`continuation_filter.Reason`, `answer_rules.Reason`).
         prompt_tokens: of the prompt, where a server has counted them.
+        answer: of the prompt.
     """
 
     index: int
@@ -61,6 +80,7 @@ class Continuation:
     kept: bool
     reason: str | None
     prompt_tokens: int | None = None
+    answer: int | None = None
 
 
 class GeneratedFile:
@@ -94,7 +114,7 @@ class GeneratedFile:
 
     def append(self, prompts: Sequence[Prompt], continuations: Sequence[Continuation]) -> None:
         """Add the lines of a batch: afterwards all of them are on the disk, or none."""
-        lines = "".join(_line(prompt, done) for prompt, done in zip(prompts, continuations, strict=True)).encode(
+        lines = "".join(line_of(prompt, done) for prompt, done in zip(prompts, continuations, strict=True)).encode(
             "utf-8"
         )
         with explained_write_errors(self.path, len(lines)):
@@ -115,10 +135,12 @@ def settings_path_of(path: Path) -> Path:
     return path.with_suffix(".settings.json")
 
 
-def _line(prompt: Prompt, done: Continuation) -> str:
+def line_of(prompt: Prompt, done: Continuation) -> str:
+    """What the file holds of a continuation, with its end of line."""
     fields = dataclasses.asdict(done)
-    if done.prompt_tokens is None:
-        del fields["prompt_tokens"]
+    for name in ("prompt_tokens", "answer"):
+        if fields[name] is None:
+            del fields[name]
     line = {"index": fields.pop("index"), "prompt": prompt.text, "continuation": fields.pop("text"), **fields}
     return json.dumps({**line, "check": check_of(line)}, ensure_ascii=False) + "\n"
 
@@ -174,7 +196,13 @@ def prompts_fingerprint(prompts: Sequence[Prompt], room: Sequence[int]) -> str:
     """Of what is asked: the prompts, and how many new tokens each may have."""
     return fingerprint_of(
         [
-            (prompt.index, prompt.text, list(map(int, prompt.ids)), tokens)
+            (
+                prompt.index,
+                prompt.text,
+                list(map(int, prompt.ids)),
+                tokens,
+                *(() if prompt.answer is None else (prompt.answer,)),
+            )
             for prompt, tokens in zip(prompts, room, strict=True)
         ]
     )
@@ -187,9 +215,10 @@ def _parse(line: bytes, prompt: Prompt | None) -> Continuation | None:
         if not isinstance(fields, dict) or fields.pop("check", None) != check_of(fields):
             return None
         text = fields.pop("prompt", None)
-        if prompt is not None and (text != prompt.text or fields.get("index") != prompt.index):
-            return None
         done = Continuation(text=fields.pop("continuation", None), **fields)
+        asked = None if prompt is None else (prompt.text, prompt.index, prompt.answer)
+        if asked is not None and (text, done.index, done.answer) != asked:
+            return None
     except (ValueError, TypeError):
         return None
     valid = isinstance(done.text, str) and isinstance(done.tokens, int) and isinstance(done.kept, bool)

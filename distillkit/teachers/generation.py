@@ -30,6 +30,7 @@ from distillkit.teachers.generated_file import (
     Continuation,
     GeneratedFile,
     Prompt,
+    answers_setting,
     prompts_fingerprint,
     settings_path_of,
 )
@@ -93,8 +94,9 @@ def generate_continuations(
     cache: GenerationCache | None = None,
     parse: bool = False,
     table: TokenBytes | None = None,
+    judge: ContinuationFilter | None = None,
 ) -> list[Continuation]:
-    """Continue every prompt once, or go on where an earlier attempt with the same settings was cut off.
+    """Continue every prompt once (one that stands there several times, as often), or go on where an earlier attempt with the same settings was cut off.
 
     Args:
         load_model: gives a causal language model on `device`, in evaluation mode; called only if something is left
@@ -108,6 +110,7 @@ def generate_continuations(
         parse: special tokens in texts are read by their names: those that the model writes stand in its texts, and only
             what it calls its end of text ends one.
         table: the bytes of its tokens, for tokenizers that cannot decode them themselves.
+        judge: which of them are worth learning; default: of plain texts.
 
     Returns:
         The continuations in the order of `prompts`, dropped ones included.
@@ -129,6 +132,7 @@ def generate_continuations(
         "top_p": float(sampling.top_p),
         "seed": sampling.seed,
         "batch_size": sampling.drawn_together,
+        **answers_setting(prompts),
         **({"special_tokens": "parse"} if parse else {}),
         **({"decoded": "bytes"} if is_decoded_by_bytes(tokenizer, table) else {}),
     }
@@ -137,7 +141,7 @@ def generate_continuations(
         cache.fetch(output, settings)
     batch_size = sampling.batch_size
     file = GeneratedFile(output, settings, [prompts[number] for number in order], batch_size, console)
-    judge = ContinuationFilter()
+    judge = judge or ContinuationFilter()
     for done, number in zip(file.reused, order, strict=False):
         if done.kept:
             judge.remember(prompts[number].text, done.text)
@@ -156,7 +160,9 @@ def generate_continuations(
             continuations = []
             for prompt, (text, tokens, finish) in zip(batch, texts, strict=True):
                 reason = judge.judge(prompt.text, text)
-                continuations.append(Continuation(prompt.index, text, tokens, finish, reason is None, reason))
+                continuations.append(
+                    Continuation(prompt.index, text, tokens, finish, reason is None, reason, answer=prompt.answer)
+                )
             file.append(batch, continuations)
             written += continuations
             progress.advance(len(batch), kept=sum(continuation.kept for continuation in written))

@@ -24,6 +24,7 @@ from distillkit.teachers.generated_file import (
     Continuation,
     GeneratedFile,
     Prompt,
+    answers_setting,
     prompts_fingerprint,
     read_lines,
     settings_path_of,
@@ -48,13 +49,15 @@ def served_continuations(
     count_tokens: Callable[[str], int],
     cache: GenerationCache | None = None,
     chat: bool = False,
+    judge: ContinuationFilter | None = None,
 ) -> list[Continuation]:
-    """Let the server continue every prompt once, or go on where an earlier attempt with the same settings was cut off.
+    """Let the server continue every prompt once (one that stands there several times, as often), or go on where an earlier attempt with the same settings was cut off.
 
     Args:
         open_client: called only if something is left to write.
         room: new tokens for each prompt, at most.
-        sampling: temperature, top_p and seed; every prompt has a seed of its own, made of that and its index.
+        sampling: temperature, top_p and seed; every prompt has a seed of its own, made of that, its index, and which of its
+            answers is asked for.
         output: the JSONL file; its folder exists. One line per prompt, in their order, as of
             `generation.generate_continuations`, with `prompt_tokens` where the server counts them.
         at_once: requests under way.
@@ -62,6 +65,7 @@ def served_continuations(
         count_tokens: what a text has, where the server does not say.
         cache: finished generations of other runs, None to do without.
         chat: the prompts are conversations in their canonical form, which the server answers in its own template.
+        judge: which texts are worth learning; default: of plain texts.
 
     Returns:
         The continuations in the order of `prompts`, dropped ones included.
@@ -81,23 +85,24 @@ def served_continuations(
         "temperature": float(sampling.temperature),
         "top_p": float(sampling.top_p),
         "seed": sampling.seed,
+        **answers_setting(prompts),
     }
     if cache is not None and not output.is_file():
         write_json(settings_path_of(output), settings)
         cache.fetch(output, settings)
     file = GeneratedFile(output, settings, prompts, 1, console)
-    judge = ContinuationFilter()
+    judge = judge or ContinuationFilter()
     for prompt, done in zip(prompts, file.reused, strict=False):
         if done.kept:
             judge.remember(prompt.text, done.text)
     written = list(file.reused)
     if len(written) < len(prompts):
         client = open_client()
-        _say_what_is_sent(client, len(prompts) - len(written), chat, console)
+        _say_what_is_sent(client, prompts[len(written) :], chat, console)
 
         def ask(number: int) -> Reply:
             draws = ServerSampling(
-                room[number], sampling.temperature, sampling.top_p, _seed(sampling.seed, prompts[number].index)
+                room[number], sampling.temperature, sampling.top_p, _seed(sampling.seed, prompts[number])
             )
             if chat:
                 turns = Conversation.from_canonical(prompts[number].text).turns
@@ -128,19 +133,25 @@ def _judged(
     text = reply.text.rstrip("\ufffd")
     tokens = reply.completion_tokens if reply.completion_tokens is not None else count_tokens(text)
     reason = "refused" if reply.refused else judge.judge(prompt.text, text)
-    return Continuation(prompt.index, text, tokens, reply.finish, reason is None, reason, reply.prompt_tokens)
+    return Continuation(
+        prompt.index, text, tokens, reply.finish, reason is None, reason, reply.prompt_tokens, prompt.answer
+    )
 
 
-def _say_what_is_sent(client: ServerClient, prompts: int, chat: bool, console: Console) -> None:
+def _say_what_is_sent(client: ServerClient, prompts: Sequence[Prompt], chat: bool, console: Console) -> None:
     found = check_server(client, console)
-    questions = f"{prompts:,} conversations, without their last answers,"
-    what = questions if chat else f"the beginnings of {prompts:,} training texts"
+    texts = len({prompt.index for prompt in prompts})
+    questions = f"{texts:,} conversations, without their last answers,"
+    what = questions if chat else f"the beginnings of {texts:,} training texts"
+    if len(prompts) > texts:
+        what += f" (for {len(prompts):,} answers)"
     console.info(f"the teacher {client.model} {found}: {what} are sent there")
 
 
-def _seed(seed: int, index: int) -> int:
-    """A seed for one prompt, of 31 bits: some servers take no larger ones."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{index}".encode()).digest()[:4], "big") >> 1
+def _seed(seed: int, prompt: Prompt) -> int:
+    """A seed for one text, of 31 bits: some servers take no larger ones."""
+    name = f"{seed}/{prompt.index}" + (f"/{prompt.answer}" if prompt.answer else "")
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") >> 1
 
 
 def served_cost(output: Path) -> dict[str, int]:

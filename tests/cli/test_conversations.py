@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ from conversation_runs import QUIET, chat_models, distilled, prepared
 
 from distillkit.data.conversation import Conversation
 from distillkit.errors import UsageError
-from distillkit.stages import validate
+from distillkit.stages import distill, validate
 
 
 @pytest.fixture(scope="module")
@@ -130,3 +131,30 @@ def _asked(folder: Path) -> list[str]:
 
     rows = load_examples(folder).to_list()
     return [turn.text for row in rows for turn in Conversation.from_canonical(row["text"]).turns if turn.role == "user"]
+
+
+def test_several_answers_and_a_program_that_knows_the_rows_own(tmp_path, models) -> None:
+    """The program gets the messages, the answer and the row's last turn; its verdicts stay when the run goes on."""
+    from distillkit.data.examples import load_examples
+
+    seen = tmp_path / "seen.jsonl"
+    hook = tmp_path / "judge.py"
+    hook.write_text(
+        "import sys\nfor number, line in enumerate(sys.stdin):\n"
+        f"    open({str(seen)!r}, 'a').write(line)\n"
+        "    print('drop every third' if number % 3 == 2 else 'keep')\n"
+    )
+    rule = f"run:'{sys.executable}' '{hook}'"
+    made = prepared(tmp_path, models, "llama3", box_type="black", answers=2, keep_answers=rule)
+    distilled(made)
+    asked = [json.loads(line) for line in seen.read_text().splitlines()]
+    rows = load_examples(made.run.data / "train").to_list()
+    known = {row["text"]: Conversation.from_canonical(row["text"]).turns for row in rows}
+    for row in asked:
+        turns = [(turn["role"], turn["content"]) for turn in row["prompt"]] + [("assistant", row["known_answer"])]
+        assert turns in [[(turn.role, turn.text) for turn in own] for own in known.values()]
+    counts = json.loads((made.run.path / "metrics.json").read_text())["teacher_texts"]
+    assert counts["written"] == 24
+    assert counts["dropped"]["program"] == len(asked) // 3 > 0
+    distill.run(made.config, made.run, QUIET)
+    assert len(seen.read_text().splitlines()) == len(asked)

@@ -1070,3 +1070,123 @@ def test_chat_template(templates: SimpleNamespace, tmp_path: Path) -> None:
         prepared(tmp_path / "both", templates, "same", chat_template=str(file))
     with pytest.raises(UsageError, match=r"absent\.jinja: No such file"):
         prepared(tmp_path / "absent", templates, "bare", chat_template=str(tmp_path / "absent.jinja"))
+
+
+def written(result: Any, name: str = "generated") -> list[dict[str, Any]]:
+    """The lines of what the teacher wrote."""
+    return [json.loads(line) for line in (result.run_directory / "teacher" / f"{name}.jsonl").read_text().splitlines()]
+
+
+def test_answers(distil: Distil, chat_models: SimpleNamespace, tmp_path: Path) -> None:
+    models = {"teacher_model_path": chat_models.teacher, "student_model_path": chat_models.student}
+    one = distil(**models, box_type="black")
+    two = distil(**models, box_type="black", answers=2)
+    assert len(written(two)) == 2 * len(written(one)) == 32
+    assert "answer" not in written(one)[0]
+    by_prompt: dict[int, list[str]] = {}
+    for line in written(two):
+        assert line["answer"] == len(by_prompt.setdefault(line["index"], []))
+        by_prompt[line["index"]].append(line["continuation"])
+    assert sum(first == second for first, second in by_prompt.values()) < 4
+    assert two.metrics["teacher_texts"]["written"] == 32
+    assert two.metrics["teacher_texts"]["kept"] > one.metrics["teacher_texts"]["kept"]
+    with ChatServer() as server:
+        asked = served(distil, server, output_dir=tmp_path, answers=2, folder_name="served")
+        assert len(server.bodies) == 32
+        assert len({(body["prompt"], body["seed"]) for body in server.bodies}) == 32
+        with ChatServer() as single:
+            served(distil, single, output_dir=tmp_path, folder_name="single")
+            firsts = {body["seed"] for body in single.bodies}
+            assert firsts < {body["seed"] for body in server.bodies}
+    assert [line["answer"] for line in written(asked)] == [0, 1] * 16
+    with pytest.raises(UsageError, match="all answers to a prompt are the same"):
+        distil(box_type="black", answers=2, teacher_temperature=0.0)
+
+
+def test_teacher_temperature(distil: Distil, chat_models: SimpleNamespace) -> None:
+    models = {"teacher_model_path": chat_models.teacher, "student_model_path": chat_models.student}
+    usual, greedy = (distil(**models, box_type="black", **given) for given in ({}, {"teacher_temperature": 0.4}))
+    assert read(greedy.run_directory / "teacher" / "generated.settings.json")["temperature"] == 0.4
+    assert read(usual.run_directory / "teacher" / "generated.settings.json")["temperature"] == 1.0
+    assert [line["continuation"] for line in written(usual)] != [line["continuation"] for line in written(greedy)]
+
+
+def test_teacher_top_p(distil: Distil, chat_models: SimpleNamespace) -> None:
+    models = {"teacher_model_path": chat_models.teacher, "student_model_path": chat_models.student}
+    usual, narrow = (distil(**models, box_type="black", **given) for given in ({}, {"teacher_top_p": 0.8}))
+    assert read(narrow.run_directory / "teacher" / "generated.settings.json")["top_p"] == 0.8
+    assert read(usual.run_directory / "teacher" / "generated.settings.json")["top_p"] == 0.95
+    assert [line["continuation"] for line in written(usual)] != [line["continuation"] for line in written(narrow)]
+
+
+def saying(text: str, finish: str = "stop") -> bytes:
+    return json.dumps({"choices": [{"text": text, "finish_reason": finish}]}).encode()
+
+
+def test_refusals(distil: Distil, tmp_path: Path) -> None:
+    for policy, reason in (("keep", None), ("drop", "refusal")):
+        with ChatServer() as server:
+            server.fail(body=saying("I'm sorry, but I can't help with that."))
+            result = served(distil, server, output_dir=tmp_path / policy, refusals=policy, teacher_concurrency=1)
+        assert result.metrics["teacher_texts"]["dropped"].get("refusal", 0) == (reason is not None)
+        assert written(result)[0]["kept"]
+        if reason is not None:
+            assert [line["reason"] for line in written(result, "answers")].index(reason) == 0
+
+
+def test_cut_answers(distil: Distil, tmp_path: Path) -> None:
+    for policy, count in (("keep", 0), ("drop", 1)):
+        with ChatServer() as server:
+            server.fail(body=saying("only half of", "length"))
+            result = served(
+                distil, server, output_dir=tmp_path / policy, cut_answers=policy, teacher_concurrency=1, max_length=64
+            )
+        cut = sum(line["finish"] == "length" and line["kept"] for line in written(result))
+        assert cut >= 1
+        assert result.metrics["teacher_texts"]["dropped"].get("cut", 0) == count * cut
+
+
+def test_keep_answers(distil: Distil, tmp_path: Path) -> None:
+    hook = tmp_path / "a judge.py"
+    hook.write_text(
+        "import json, sys\nfor line in sys.stdin:\n    row = json.loads(line)\n"
+        "    assert row['known_answer'] and row['prompt'] and row['finish'] in ('eos', 'length')\n"
+        "    print('keep' if 'lamp' in row['answer'] else 'drop no light')\n",
+        encoding="utf-8",
+    )
+    found = {}
+    for name, rule in (("pattern", "re:lamp"), ("program", f"run:'{sys.executable}' '{hook}'")):
+        with ChatServer() as server:
+            found[name] = served(distil, server, output_dir=tmp_path / name, keep_answers=rule)
+        dropped = found[name].metrics["teacher_texts"]["dropped"]
+        lines = written(found[name], "answers")
+        assert (
+            0
+            < dropped[name]
+            == sum("lamp" not in line["continuation"] for line in lines if line["reason"] != "duplicate")
+        )
+    assert {line["reason"] for line in lines if not line["kept"]} == {"program: no light"}
+    assert equal_weights(found["pattern"], found["program"])
+    for wrong, why in (
+        ("lamp", "neither re:PATTERN nor run:COMMAND"),
+        ("re:(", "no regular expression"),
+        ("run:'x", "no command"),
+    ):
+        with pytest.raises(UsageError, match=why):
+            distil(box_type="black", keep_answers=wrong)
+    with pytest.raises(PreconditionError, match="no program 'no-such-program'"):
+        distil(box_type="black", keep_answers="run:no-such-program")
+
+
+def test_reasoning(distil: Distil, pair: SimpleNamespace, tmp_path: Path) -> None:
+    file = chats_of(pair, tmp_path / "chats.jsonl")
+    thought = tmp_path / "thought.jsonl"
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    for row in rows:
+        for turn in row["messages"]:
+            if turn["role"] == "assistant":
+                turn["content"] = f"<think>\nHm.\n</think>\n\n{turn['content']}"
+    thought.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    for mode, begins in (("keep", True), ("strip", False)):
+        result = distil(dataset_path=thought, data_format="messages", reasoning=mode)
+        assert stats(result)["reading"]["first_conversation"][1][1].startswith("<think>") is begins

@@ -21,13 +21,15 @@ from tiny_models import make_paragraph, tiny_model, tiny_tokenizer
 
 from distillkit.console import Console
 from distillkit.errors import DistillkitError
-from distillkit.teachers.generated_file import Prompt, check_of
+from distillkit.teachers.generated_file import Prompt, asked_often, check_of
 from distillkit.teachers.generation import Sampling, generate_continuations
 
 PROMPTS, BATCH = 22, 3
 
 
-def write(output: Path, *, seconds_per_token: float = 0.0, console: Console | None = None) -> list[Any]:
+def write(
+    output: Path, *, seconds_per_token: float = 0.0, console: Console | None = None, answers: int = 1
+) -> list[Any]:
     """One generation, the same in every process."""
     torch.set_num_threads(1)
     tokenizer = tiny_tokenizer(vocab_size=300)
@@ -38,6 +40,7 @@ def write(output: Path, *, seconds_per_token: float = 0.0, console: Console | No
     prompts = [
         Prompt(index, text, tokenizer(text)["input_ids"], len(text.encode())) for index, text in enumerate(texts)
     ]
+    prompts = asked_often(prompts, answers)
     return generate_continuations(
         lambda: model, tokenizer, prompts, [20] * len(prompts), Sampling(1.0, 0.95, 5, BATCH), output=output,
         device=torch.device("cpu"), console=console or Console(quiet=True), model_fingerprint="tiny",
@@ -63,15 +66,25 @@ def begin_again(folder: Path, content: bytes) -> tuple[Path, str, list[Any]]:
     return output, said.getvalue(), found
 
 
-@pytest.mark.parametrize("lines", [0, 4, 9])
+@pytest.mark.parametrize(("lines", "answers"), [(0, 1), (4, 1), (9, 1), (10, 2)])
 def test_kill_9(
-    tmp_path: Path, lines: int, undisturbed: tuple[bytes, list[Any]], cli_env: Callable[..., dict[str, str]]
+    tmp_path: Path,
+    lines: int,
+    answers: int,
+    undisturbed: tuple[bytes, list[Any]],
+    cli_env: Callable[..., dict[str, str]],
 ) -> None:
+    if answers > 1:
+        (tmp_path / "undisturbed").mkdir()
+        found = write(tmp_path / "undisturbed" / "generated.jsonl", answers=answers)
+        undisturbed = ((tmp_path / "undisturbed" / "generated.jsonl").read_bytes(), found)
+        assert [(done.index, done.answer) for done in found] == [(n, k) for n in range(PROMPTS) for k in range(answers)]
+        assert len({(done.index, done.text) for done in found}) > 1.8 * PROMPTS
     output = tmp_path / "generated.jsonl"
     program = (
         f"import sys; sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parents[1])!r}]\n"
         "from pathlib import Path; import test_generation_resume\n"
-        f"test_generation_resume.write(Path({str(output)!r}), seconds_per_token=0.01)"
+        f"test_generation_resume.write(Path({str(output)!r}), seconds_per_token=0.01, answers={answers})"
     )
     process = subprocess.Popen([sys.executable, "-c", program], env=cli_env(), stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
@@ -83,9 +96,9 @@ def test_kill_9(
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     left = output.read_bytes()
-    assert lines <= left.count(b"\n") < PROMPTS
+    assert lines <= left.count(b"\n") < PROMPTS * answers
     assert undisturbed[0].startswith(left)
-    found = write(output)
+    found = write(output, answers=answers)
     assert output.read_bytes() == undisturbed[0]
     assert found == undisturbed[1]
 

@@ -256,6 +256,48 @@ TEXTS = {
         choose="Mix your own texts with general ones, such as wikitext, if the student shall do well on yours without unlearning the others.",
         example="distillkit distill --mix wikitext:0.7,./mine.jsonl:0.3",
     ),
+    "answers": HelpText(
+        what="how many answers of the teacher to each prompt",
+        effect="The teacher answers every prompt so many times, with other draws each time, and the student learns all of them that are kept: so many times as many texts, requests and steps. Answers to one prompt that are the same count once.",
+        choose="`1` where there are many prompts; 2 to 8 where there are few, or where `keep_answers` drops most answers, so that a right one is among them. Not with `--teacher-temperature 0`.",
+        example="distillkit distill --box-type black --dataset-path ./chats.jsonl --answers 4",
+    ),
+    "teacher_temperature": HelpText(
+        what="temperature at which the teacher writes",
+        effect="The teacher's probabilities are raised to the power 1/T before a token is drawn: below 1 it writes what is likeliest more often, at 0 always. This is not `temperature`, which softens the probabilities of a white-box teacher.",
+        choose="`1.0` keeps the teacher's own variety. 0.6 to 0.8, or what its authors recommend, where the answers should be right rather than varied.",
+        example="distillkit distill --box-type black --teacher-temperature 0.7",
+    ),
+    "teacher_top_p": HelpText(
+        what="share of probability that the teacher's tokens are drawn from",
+        effect="Each token is drawn from the likeliest ones that together have this probability. The rest, where a model errs most, is never written.",
+        choose="`0.95`; `1.0` for the teacher's distribution as it is, with all its rare mistakes.",
+        example="distillkit distill --box-type black --teacher-top-p 0.8",
+    ),
+    "refusals": HelpText(
+        what="what becomes of answers that only refuse: `keep` or `drop`",
+        effect='With `drop`, an answer that begins as refusals do ("I\'m sorry, but", "As an AI", "I cannot help", «К сожалению, я не могу», «Как языковая модель», … in English and Russian; the list is in docs/chat.md) is not learnt. Only its beginning is looked at, behind a reasoning block.',
+        choose="`drop` for a student that should answer whatever it is asked, `keep` for one that should refuse what its teacher refuses.",
+        example="distillkit distill --box-type black --dataset-path ./chats.jsonl --refusals drop",
+    ),
+    "cut_answers": HelpText(
+        what="what becomes of answers that were cut off by their length: `keep` or `drop`",
+        effect="With `keep`, the student learns what there is of them, and no end: it does not learn to stop in the middle. With `drop`, it does not learn them at all.",
+        choose="`keep`; `drop` where half an answer is worth nothing, as with reasoning or code, and a larger `max_length` does not help.",
+        example="distillkit distill --box-type black --dataset-path ./chats.jsonl --cut-answers drop",
+    ),
+    "keep_answers": HelpText(
+        what="which answers are kept: `re:PATTERN`, found in them, or `run:COMMAND`, a program that judges",
+        effect="`re:` keeps answers in which the regular expression (Python's) is found. `run:` starts the command once, without a shell; for every answer it reads one line of JSON (`prompt`, `answer`, `known_answer`, `finish`) and writes one line, `keep` or `drop` and a reason if it likes. `known_answer` is the row's own last answer. A program that ends, says something else or nothing for 300 s ends the run with an error. What it said is kept in teacher/answers.jsonl and not asked again.",
+        choose="`run:` where answers can be checked, such as against a known result: docs/chat.md has a program for that. It runs with your rights: look at a configuration of somebody else before you use it.",
+        example="distillkit distill --box-type black --dataset-path ./sums.jsonl --answers 4 --keep-answers 'run:python same_number.py'",
+    ),
+    "reasoning": HelpText(
+        what="whether the `<think>…</think>` at the beginning of answers is kept or stripped",
+        effect="With `strip`, the student learns answers without the reasoning block in front of them: of the teacher's in black box, and of the answers in your conversations in both boxes, held-out ones too. A block without an end (the answer was cut while the teacher was still thinking): the teacher's answer is dropped, the conversation is a bad row.",
+        choose="`strip` for a small student that should answer at once; `keep` for one that should think too, with a large `max_length`.",
+        example="distillkit distill --box-type black --dataset-path ./chats.jsonl --reasoning strip",
+    ),
     "text_column": HelpText(
         what="the column (or JSON key) that holds the text",
         effect="Only this column of the table, the JSON lines or the Hub set is read. Without it, the column named `text` is taken, else the only one that is prose, judged by the first 1,000 rows: identifiers, addresses, dates, labels, titles and numbers are not. If that is not clear, or the texts are in lists or objects, the program stops and says what each column looks like. Of conversations (`data_format`), it names the column of turns, where there are several.",

@@ -152,3 +152,23 @@ def test_a_conversation_is_one_document_however_long() -> None:
     assert isinstance(row, Row)
     [document] = row_documents([row], 64, notes)
     assert (document.text, document.conversation, document.ends_text) == (row.text, row.conversation, True)
+
+
+def test_reasoning_is_removed_from_answers() -> None:
+    turns = [Turn("user", "<think>x</think>Who?"), Turn("assistant", "<think>\nHm.\n</think>\n\nAda.")]
+    conversation = Conversation(tuple(turns))
+    row = Row(conversation.canonical(), "a:1", conversation=conversation)
+
+    def read(turns_row: Row, mode: str) -> object:
+        return next(finished_rows([turns_row], ReadingOptions(reasoning=mode), ReadingNotes()))  # type: ignore[arg-type]
+
+    kept, stripped = read(row, "keep"), read(row, "strip")
+    assert isinstance(kept, Row)
+    assert isinstance(stripped, Row)
+    assert kept.conversation == conversation
+    assert stripped.conversation == Conversation((turns[0], Turn("assistant", "Ada.")))
+    assert stripped.text == Conversation((turns[0], Turn("assistant", "Ada."))).canonical()
+    torn = Conversation((turns[0], Turn("assistant", "<think>Hm.")))
+    bad = read(row._replace(conversation=torn, text=torn.canonical()), "strip")
+    assert isinstance(bad, BadRow)
+    assert "without an end" in bad.what

@@ -38,7 +38,8 @@ OTHER_VALUES: dict[str, Any] = {
     "temperature": 3.0, "alpha": 0.4, "beta": 0.6, "tune_teacher": 5, "temperature_schedule": "anneal",
     "alpha_schedule": "decay", "alignment": "strict", "prefix_map": "canonical", "divergence": "jsd", "divergence_mix": 0.2,
     "ab_alpha": 0.3, "ab_beta": 0.3, "teacher_cache": "exact", "sparse_method": "top-k", "sparse_size": 8,
-    "teacher_streaming": "on", "teacher_precision": "int8", "batch_size": 3, "learning_rate": 1e-4, "no_cuda": True,
+    "teacher_streaming": "on", "teacher_precision": "int8", "answers": 2, "teacher_temperature": 0.5, "teacher_top_p": 0.5,
+    "refusals": "drop", "cut_answers": "drop", "keep_answers": "re:x", "batch_size": 3, "learning_rate": 1e-4, "no_cuda": True,
     "checkpoint_interval": 7, "save_best_model": False, "gradient_accumulation": 2, "precision": "fp32",
     "lr_schedule": "cosine", "warmup_fraction": 0.2, "compile_loss": "off",
 }  # fmt: skip
