@@ -50,4 +50,4 @@ class PackedDocument(Document):
 
     @property
     def conversation(self) -> Conversation | None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return Conversation.of_canonical(self.text) if self._talks else None  # pyright: ignore[reportAttributeAccessIssue]
+        return Conversation.from_canonical(self.text) if self._talks else None  # pyright: ignore[reportAttributeAccessIssue]

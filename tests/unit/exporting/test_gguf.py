@@ -135,7 +135,7 @@ def test_a_wrong_file_is_found(vocab: int, tmp_path: Path, monkeypatch: pytest.M
 
     student, _ = student_of(tmp_path / "student", models("llama", vocab))
     ids = [index % vocab for index in range(3, 120)]
-    texts = [ScoredText(ids, 1, len(ids), 300, 0)]
+    texts = [ScoredText(ids, [(1, len(ids))], 300, 0)]
     expected = student_score(student, texts, QUIET)
     good, bad = tmp_path / "good.gguf", tmp_path / "bad.gguf"
     write_gguf(good, plan_gguf(student, GGUF_FORMATS["f16"]), QUIET)
@@ -179,7 +179,7 @@ def test_nothing_is_left_of_an_export_that_fails(vocab: int, tmp_path: Path, mon
 
     student, _ = student_of(tmp_path / "student", models("llama", vocab))
     ids = [index % vocab for index in range(3, 60)]
-    texts = CheckTexts([ScoredText(ids, 1, len(ids), 150, 0)], TEXTS)
+    texts = CheckTexts([ScoredText(ids, [(1, len(ids))], 150, 0)], TEXTS)
     monkeypatch.setattr(ChosenStudent, "check_texts", lambda self: texts)
     out = tmp_path / "out" / "model.gguf"
     first = export(student, "gguf", "q8_0", out, QUIET)
