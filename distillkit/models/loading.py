@@ -254,7 +254,7 @@ def _is_masked_language_model(config: dict[str, Any]) -> bool:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as MASKED
 
-    kind = config.get("model_type")
+    kind = str(config.get("model_type"))  # A damaged file may have anything there.
     return kind in MASKED and not (kind in CAUSAL and config.get("is_decoder"))
 
 

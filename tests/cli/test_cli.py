@@ -508,8 +508,8 @@ def test_cache(command: Run, cli_pair: list[str], tmp_path: Path) -> None:
 
 def test_presets(command: Run) -> None:
     listed = command("presets").out
-    names = ["power-gpu", "quality", "quick-test", "quickstart", "tuned", "weak-pc"]
-    assert [line.split()[0] for line in listed.splitlines() if line.startswith(("p", "q", "t", "w"))][1:] == names
+    names = ["chat-quickstart", "power-gpu", "quality", "quick-test", "quickstart", "tuned", "weak-pc"]
+    assert [line.split()[0] for line in listed.splitlines() if line.startswith(("c", "p", "q", "t", "w"))][1:] == names
     assert sorted(command("presets", "--json").json["presets"]) == names
     assert "no_cuda: true" in command("presets", "show", "weak-pc").out
     shown = command("presets", "show", "weak-pc", "--json").json

@@ -18,6 +18,7 @@ from settings_file import settings_file
 from tiny_models import save_model_folder, tiny_model, tiny_sentencepiece_tokenizer, tiny_tokenizer, write_texts
 
 from distillkit.cli import app as cli
+from distillkit.data.stored_rows import StoredRows
 from distillkit.storage import files_below
 from distillkit.training import checkpoints, trainer
 from distillkit.training.trainer import DistillTrainer
@@ -273,9 +274,14 @@ def test_batches_without_any_target(
 
     def without(*args: Any) -> Any:
         rows, teacher = made(*args)
-        for row in rows[:6]:
-            row["first_target"] = len(row["student_ids"])
-        return rows, teacher
+        complete = rows._complete
+
+        def emptied(row: dict[str, Any], index: int) -> None:
+            complete(row, index)
+            if index < 6:
+                row["first_target"] = len(row["student_ids"])
+
+        return StoredRows(rows.table, rows.names, rows.fixed, emptied), teacher
 
     monkeypatch.setattr(distill, "teacher_part", without)
     # Alone in their batches, some of them are.

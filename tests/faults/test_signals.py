@@ -123,7 +123,7 @@ PLACES: dict[str, list[tuple[str, str, int]]] = {
         ("distill", "distillkit.teachers.precompute:_shard_states", 2),
         ("distill", "distillkit.training.trainer:DistillTrainer._save_optimizer_and_scheduler", 1),
         ("distill", "distillkit.training.export:model_card", 1),
-        ("validate", "distillkit.evaluation.bits_per_byte:batch_logits", 2),
+        ("validate", "distillkit.evaluation.comparison:batch_logits", 2),
         ("validate", "distillkit.stages.validate:write_card", 1),
         ("demo", "distillkit.stages.demo:continue_text", 2),
         ("plot", "distillkit.reports.plots:_png", 2),
@@ -181,7 +181,7 @@ def test_a_run_disturbed_in_every_stage(cli: ForkedCli, made: SimpleNamespace, t
 def test_a_later_stage_names_itself(cli: ForkedCli, finished: Path) -> None:
     """`validate`, `demo` and `plot` alone; what they had written before stays until they are through."""
     for stage, at in (
-        ("validate", "distillkit.evaluation.bits_per_byte:batch_logits"),
+        ("validate", "distillkit.evaluation.comparison:batch_logits"),
         ("demo", "distillkit.stages.demo:continue_text"),
         ("plot", "distillkit.reports.plots:_png"),
     ):

@@ -276,7 +276,7 @@ TEXTS = {
     ),
     "refusals": HelpText(
         what="what becomes of answers that only refuse: `keep` or `drop`",
-        effect='With `drop`, an answer that begins as refusals do ("I\'m sorry, but", "As an AI", "I cannot help", «К сожалению, я не могу», «Как языковая модель», … in English and Russian; the list is in docs/chat.md) is not learnt. Only its beginning is looked at, behind a reasoning block.',
+        effect='With `drop`, an answer that begins as refusals do ("I\'m sorry, but", "As an AI", "I cannot help", and the like, in English and Russian; the list is in docs/chat.md) is not learnt. Only its beginning is looked at, behind a reasoning block.',
         choose="`drop` for a student that should answer whatever it is asked, `keep` for one that should refuse what its teacher refuses.",
         example="distillkit distill --box-type black --dataset-path ./chats.jsonl --refusals drop",
     ),

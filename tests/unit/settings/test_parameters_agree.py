@@ -38,7 +38,7 @@ def another_value(name: str) -> Any:
         return not default
     if facts.low is not None:
         return kind(facts.low) if facts.low != default else kind(facts.high)
-    if name in ("encoding", "csv_delimiter", "teacher_url", "mix"):  # Not every text is one.
+    if name in ("encoding", "csv_delimiter", "teacher_url", "mix", "keep_answers"):  # Not every text is one.
         return declared.facts(name).examples[0]
     return "something" if kind is str else {"mine": {"id": "owner/texts"}}
 
