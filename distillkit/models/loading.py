@@ -209,6 +209,10 @@ def read_config(folder: Path) -> dict[str, Any]:
 def _check_folder(located: LocatedModel, trust_remote_code: bool, role: str) -> None:
     name, folder = located.reference.text, located.folder
     config = read_config(folder)
+    if not isinstance(config.get("model_type"), str | None):
+        raise PreconditionError(
+            f"{folder / 'config.json'} is damaged: its model_type is no name", hint="get the model again"
+        )
     own_code = "auto_map" in config or "auto_map" in _tokenizer_config(folder)
     if own_code and not trust_remote_code:
         raise PreconditionError(
@@ -254,7 +258,7 @@ def _is_masked_language_model(config: dict[str, Any]) -> bool:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as MASKED
 
-    kind = str(config.get("model_type"))  # A damaged file may have anything there.
+    kind = config.get("model_type")
     return kind in MASKED and not (kind in CAUSAL and config.get("is_decoder"))
 
 

@@ -274,7 +274,9 @@ def test_batches_without_any_target(
 
     def without(*args: Any) -> Any:
         rows, teacher = made(*args)
+        assert isinstance(rows, StoredRows)
         complete = rows._complete
+        assert complete is not None
 
         def emptied(row: dict[str, Any], index: int) -> None:
             complete(row, index)

@@ -249,6 +249,15 @@ def test_encoder_decoders_are_refused(tmp_path: Path) -> None:
         located(tmp_path / "t5")
 
 
+def test_a_model_type_that_is_no_name_is_refused(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    folder = save_model_folder(tmp_path / "model", tiny_model("gpt2", len(tokenizer)), tokenizer)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": ["gpt2"]}))
+    with pytest.raises(PreconditionError, match="model_type is no name"):
+        located(folder)
+
+
 def test_masked_language_models_are_refused(tmp_path: Path) -> None:
     config = BertConfig(vocab_size=40, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
     BertForMaskedLM(config).save_pretrained(tmp_path / "bert")
