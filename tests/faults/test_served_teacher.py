@@ -230,3 +230,30 @@ def test_ctrl_c_at_once(tmp_path: Path, begun: tuple[ChatServer, subprocess.Pope
     assert time.monotonic() - began < 20
     assert "Traceback" not in said
     assert written(tmp_path).count(b"\n") >= 5
+
+
+def test_conversations_are_answered_in_the_servers_own_template(
+    made: SimpleNamespace, server: ChatServer, tmp_path: Path
+) -> None:
+    """The server gets the turns before each last answer, and the student learns what it says, with an end of turn."""
+    chats = tmp_path / "chats.jsonl"
+    rows = [
+        [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": f"What is in room {number}?"},
+            {"role": "assistant", "content": f"Room {number} has {number + 3} chairs."},
+        ]
+        for number in range(60)
+    ]
+    chats.write_text("".join(json.dumps({"messages": turns}) + "\n" for turns in rows))
+    first = len(server.prompts)
+    given = {**settings(made, server, tmp_path / "runs"), "dataset_path": str(chats), "max_length": 160}
+    result = distill_models(**given, quiet=True)
+    assert result.student_path is not None
+    asked = server.prompts[first:]
+    assert len(asked) == EXAMPLES
+    assert all(turns in [row[:2] for row in rows] for turns in asked)
+    lines = [json.loads(line) for line in written(tmp_path / "runs").splitlines()]
+    assert all(line["kept"] and line["continuation"] for line in lines)
+    stats = json.loads((tmp_path / "runs" / "run" / "data" / "stats.json").read_text())
+    assert stats["conversations"]["student"]["origin"] == "plain"
