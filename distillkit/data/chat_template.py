@@ -213,10 +213,9 @@ def _rendered(
     import jinja2
     from transformers.utils.chat_template_utils import render_jinja_template
 
-    messages = [{"role": turn.role, "content": turn.text} for turn in turns]
     try:
         texts, marked = render_jinja_template(
-            [messages], chat_template=source, add_generation_prompt=prompt, return_assistant_tokens_mask=marks,
+            [_messages(turns)], chat_template=source, add_generation_prompt=prompt, return_assistant_tokens_mask=marks,
             **dict[str, Any](variables),
         )  # fmt: skip
     # A template is code of others: whatever it stumbles over, it cannot render this.
