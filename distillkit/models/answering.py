@@ -140,6 +140,8 @@ def write_answer(
         DistillkitError: logits that are no numbers.
     """
     began = time.monotonic()
+    # Heads are often wider than the vocabulary: the rest are no tokens, unless one of them ends answers.
+    vocabulary = max(len(tokenizer), 1 + max(endings, default=0))
     pieces, said, count = TextPieces(tokenizer, prompt, table), [], 0
     finish: Finish = "length"
     unfinished = torch.ones(1, dtype=torch.bool, device=device)
@@ -156,9 +158,7 @@ def write_answer(
                 finish = "stopped"
                 break
             logits = text.logits().float()
-            logits[
-                :, len(tokenizer) :
-            ] = -torch.inf  # Heads are often wider than the vocabulary: the rest are no tokens.
+            logits[:, vocabulary:] = -torch.inf
             if not bool(torch.isfinite(logits.amax(-1)).all()):
                 raise DistillkitError("the model's logits are not numbers", hint="use --precision fp32")
             chosen = choose_tokens(logits, settings.temperature, settings.top_p, generator)

@@ -102,3 +102,16 @@ def test_it_stops_when_asked_to_and_the_seed_decides(talker) -> None:
 def test_settings_that_draw_nothing_are_refused(values) -> None:
     with pytest.raises(ValueError, match="temperature"):
         AnswerSettings(*values)
+
+
+def test_an_ending_beyond_the_tokenizer_ends_it_too(talker) -> None:
+    _, tokenizer = talker
+    ending = len(tokenizer) + 3
+    model = tiny_model("llama", ending + 1, seed=3, tie_word_embeddings=False).eval()
+    prompt = tokenizer.encode("the river", add_special_tokens=False)
+    with torch.no_grad():
+        hidden = model.model(torch.tensor([prompt])).last_hidden_state[0, -1]
+    model.lm_head.weight.data[ending] = 100 * hidden  # Of all tokens the likeliest, by far.
+    settings, device = AnswerSettings(0.0, 1.0, 1), torch.device("cpu")
+    assert write_answer(model, tokenizer, prompt, {ending}, settings, device=device).finish == "end"
+    assert write_answer(model, tokenizer, prompt, set(), settings, device=device).finish == "length"
