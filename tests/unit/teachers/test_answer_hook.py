@@ -46,7 +46,7 @@ def test_it_is_started_once_and_judges_line_by_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("print('yes')", r"said 'yes' instead of keep or drop"),
+        ("print('yes')", r"said 'yes' (instead of keep or drop|before it was asked again)"),
         ("import sys\ninput()\nprint('KEEP')\nsys.stdin.read()", r"said 'KEEP' instead of keep or drop"),
         ("input()\nprint()\ninput()", r"said '' instead of keep or drop"),
         ("import sys\nsys.stdout.buffer.write(b'\\xff\\xfe\\n')", r"said .+ (instead of keep or drop|before it was asked again)"),
