@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from distillkit.settings.core_parameters import BoxType
 from distillkit.settings.parameters import (
     BadRowPolicy,
-    BoxType,
     CsvHeader,
     CsvQuoting,
     DataFormat,
