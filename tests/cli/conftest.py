@@ -118,6 +118,24 @@ def pair_file(pair: SimpleNamespace, small: dict[str, Any]) -> Path:
 
 
 @pytest.fixture
+def command(capsys: pytest.CaptureFixture[str], offline: None) -> Callable[..., Any]:
+    """`command("distill", "--run", …, code=0)` -> what it wrote; `code` is the exit code that is expected."""
+
+    from command_result import Done
+
+    from distillkit.cli import app as cli
+
+    def run(*arguments: object, code: int | None = 0) -> Any:
+        capsys.readouterr()
+        returned = cli.main([str(argument) for argument in arguments])
+        done = Done(returned, *capsys.readouterr())
+        assert code is None or returned == code, f"exit code {returned}\n{done.out}\n{done.err}"
+        return done
+
+    return run
+
+
+@pytest.fixture
 def cli_pair(pair: SimpleNamespace, small: dict[str, Any]) -> list[str]:
     """The options of a small run, for `distill`."""
     options: list[str] = []

@@ -27,7 +27,6 @@ from distillkit.run.pair import open_pair, student_parameters
 from distillkit.settings.parameters import Parameters
 
 Distil = Callable[..., Any]
-Cli = Callable[..., subprocess.CompletedProcess[str]]
 QUIET = Console(quiet=True)
 # Two rungs: 32 texts, and all 64.
 RACE: dict[str, Any] = {"student_model": "teacher:auto", "target_parameters": 55_000, "sample_size": 64}
@@ -114,13 +113,13 @@ def test_the_race_trains_as_a_run_of_that_shape(raced: Any, distil: Distil, teac
 
 
 def test_the_plan_says_what_it_does_not_know_and_then_knows_it(
-    raced: Any, run_cli: Cli, teacher: Path, pair: SimpleNamespace, small: dict[str, Any], tmp_path: Path
+    raced: Any, command: Callable[..., Any], teacher: Path, pair: SimpleNamespace, small: dict[str, Any], tmp_path: Path
 ) -> None:
     from settings_file import settings_file
 
     file = settings_file(tmp_path, teacher_model_path=teacher, dataset_path=pair.texts, **{**small, **RACE})
-    planned = run_cli("distill", "--config", file, "--output-dir", tmp_path / "out", "--dry-run", check=0)
-    assert "unknown before prepare-data has chosen the shape: at most 55,000 parameters" in planned.stdout
+    planned = command("distill", "--config", file, "--output-dir", tmp_path / "out", "--dry-run").out
+    assert "unknown before prepare-data has chosen the shape: at most 55,000 parameters" in planned
     config = Parameters(**RunDirectory.open(raced.run_directory).manifest.config)
     known = estimate_run(config, raced.run_directory, ["distill"])
     assert known["student_parameters"] == read(raced.run_directory / "data" / "cut.json")["shapes"]["parameters"]
@@ -132,7 +131,7 @@ def test_the_plan_says_what_it_does_not_know_and_then_knows_it(
 
 
 def test_killed_in_the_race_it_ends_as_always(
-    raced: Any, run_cli: Cli, cli_env: Callable[..., dict[str, str]], teacher: Path, pair: SimpleNamespace,
+    raced: Any, command: Callable[..., Any], cli_env: Callable[..., dict[str, str]], teacher: Path, pair: SimpleNamespace,
     small: dict[str, Any], tmp_path: Path,
 ) -> None:  # fmt: skip
     from settings_file import settings_file
@@ -155,8 +154,7 @@ def test_killed_in_the_race_it_ends_as_always(
         assert wanted <= len(journal_lines(run, "trial")) < total
         words = ["prepare-data", "--run", run]
     before = scores(run)
-    done = run_cli(*words, check=0)
-    assert "of an earlier attempt are used again" in done.stderr
+    assert "of an earlier attempt are used again" in command(*words).err
     assert scores(run)[: len(before)] == before
     assert scores(run) == scores(raced.run_directory)
     assert (run / "data" / "cut.json").read_bytes() == (raced.run_directory / "data" / "cut.json").read_bytes()

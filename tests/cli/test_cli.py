@@ -13,54 +13,16 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
+from command_result import Done
 
-from distillkit.cli import app as cli
-
-Run = Callable[..., "Done"]
+Run = Callable[..., Done]
 Subprocess = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@dataclass
-class Done:
-    """What a command came to."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> dict[str, Any]:
-        """The one object on stdout; anything else there is an error."""
-        return json.loads(self.out)
-
-    @property
-    def last_lines(self) -> list[str]:
-        return self.err.splitlines()[-2:]
-
-    @property
-    def states(self) -> dict[str, str]:
-        return {name: stage["state"] for name, stage in self.json["stages"].items()}
-
-
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str], offline: None) -> Run:
-    """`command("distill", "--run", …, code=0)` -> what it wrote; `code` is the exit code that is expected."""
-
-    def run(*arguments: object, code: int | None = 0) -> Done:
-        capsys.readouterr()
-        returned = cli.main([str(argument) for argument in arguments])
-        done = Done(returned, *capsys.readouterr())
-        assert code is None or returned == code, f"exit code {returned}\n{done.out}\n{done.err}"
-        return done
-
-    return run
 
 
 @pytest.fixture(scope="session")

@@ -20,8 +20,6 @@ import pytest
 
 from distillkit.settings.strict_yaml import read_yaml_mapping
 
-Cli = Callable[..., subprocess.CompletedProcess[str]]
-
 # Two epochs of 24 texts, two by two: 24 steps, of which the default rate makes nothing.
 LONG = {"sample_size": 24, "batch_size": 2, "epochs": 2, "learning_rate": 5e-5, "temperature": 2.0}
 
@@ -51,18 +49,33 @@ def scores(run: Path) -> list[tuple[Any, ...]]:
     return [tuple(line[column] for column in columns) for line in journal_lines(run, "trial")]
 
 
-def test_it_finds_the_rate_is_extended_and_its_command_works(run_cli: Cli, file: Path, tmp_path: Path) -> None:
-    """One search, from its beginning to the training that it recommends."""
-    out = tmp_path / "out"
-    new = ["tune", "--config", file, "--output-dir", out, "--folder-name", "run"]
-    planned = run_cli(*new, "--trials", 6, "--dry-run", check=0)
-    assert "learning rate, temperature, alpha, divergence" in planned.stderr
-    assert not out.exists()
+@pytest.fixture(scope="module")
+def searched(file: Path, offline: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run in which six trials were made, undisturbed. It is not written into."""
+    from distillkit.cli.app import main
 
-    done = json.loads(run_cli(*new, "--trials", 6, "--json", check=0).stdout)
+    out = tmp_path_factory.mktemp("searched")
+    words = ["tune", "--config", file, "--output-dir", out, "--folder-name", "run", "--trials", 6, "--quiet"]
+    assert main([str(word) for word in words]) == 0
+    return out / "run"
+
+
+def test_it_finds_the_rate_is_extended_and_its_command_works(
+    command: Callable[..., Any], searched: Path, file: Path, tmp_path: Path
+) -> None:
+    """One search, from its beginning to the training that it recommends."""
+    new = ["tune", "--config", file, "--output-dir", tmp_path / "planned", "--trials", 6, "--dry-run"]
+    assert "learning rate, temperature, alpha, divergence" in command(*new).err
+    assert not (tmp_path / "planned").exists()
+
+    run = tmp_path / "out" / "run"
+    shutil.copytree(searched, run)
+    again = command("tune", "--run", run, "--trials", 6, "--json")
+    assert "already complete" in again.err
+    assert scores(run) == scores(searched)
+    done = json.loads(again.out)
     assert done["stages"]["tune"]["trials"] == 6
-    assert list(done["stages"]) == ["prepare-data", "tune"]
-    run, found = out / "run", done["tune"]
+    found = done["tune"]
     assert found["given"] == {"settings": found["given"]["settings"], "beaten": True}
     assert found["given"]["settings"]["learning_rate"] == 5e-5
     best = found["best"]
@@ -80,23 +93,19 @@ def test_it_finds_the_rate_is_extended_and_its_command_works(run_cli: Cli, file:
     assert not (run / "student").exists()
     assert not (run / "checkpoints").exists()
 
-    # The same again is nothing to do; a larger budget goes on.
+    # A larger budget goes on.
     before = scores(run)
-    again = run_cli("tune", "--run", run, "--trials", 6, check=0)
-    assert "already complete" in again.stderr
-    assert scores(run) == before
-    run_cli("tune", "--run", run, "--trials", 12, check=0)
+    table = command("tune", "--run", run, "--trials", 12).out
     extended = scores(run)
     assert extended[: len(before)] == before
     assert len(before) < len(extended) <= 12
 
     # The command that is printed trains with what was found.
-    table = run_cli("tune", "--run", run, "--trials", 12, check=0).stdout
     assert "rank" in table
     assert "as given" in table
-    command = shlex.split(next(line for line in table.splitlines() if line.startswith("train with it: "))[15:])
-    assert command[0] == "distillkit"
-    run_cli(*command[1:], check=0)
+    words = shlex.split(next(line for line in table.splitlines() if line.startswith("train with it: "))[15:])
+    assert words[0] == "distillkit"
+    command(*words[1:])
     best = json.loads((run / "tune" / "result.json").read_text())["best"]
     config = json.loads((run / "manifest.json").read_text())["config"]
     assert {name: config[name] for name in best["settings"]} == best["settings"]
@@ -106,17 +115,14 @@ def test_it_finds_the_rate_is_extended_and_its_command_works(run_cli: Cli, file:
         last = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()][-1]
         assert last["eval_bits_per_byte"] == best["bits_per_byte"]
     # After a training the command says --force.
-    assert run_cli("tune", "--run", run, check=0).stdout.rstrip().endswith("--force")
+    assert command("tune", "--run", run).out.rstrip().endswith("--force")
 
 
 def test_killed_in_the_middle_of_a_trial_it_ends_as_always(
-    run_cli: Cli, cli_env: Callable[..., dict[str, str]], file: Path, tmp_path: Path
+    command: Callable[..., Any], cli_env: Callable[..., dict[str, str]], searched: Path, file: Path, tmp_path: Path
 ) -> None:
     """And two searches of the same number of trials find the same, to the last digit."""
-    undisturbed, killed = tmp_path / "a" / "run", tmp_path / "b" / "run"
-    run_cli(
-        "tune", "--config", file, "--output-dir", undisturbed.parent, "--folder-name", "run", "--trials", 6, check=0
-    )
+    killed = tmp_path / "out" / "run"
     words = ["tune", "--config", file, "--output-dir", killed.parent, "--folder-name", "run", "--trials", 6]
     for wanted in (1, 3):
         process = subprocess.Popen(
@@ -131,16 +137,15 @@ def test_killed_in_the_middle_of_a_trial_it_ends_as_always(
         assert wanted <= len(journal_lines(killed, "trial")) < 6
         words = ["tune", "--run", killed]  # The budget is remembered.
     before = scores(killed)
-    done = run_cli(*words, check=0)
-    assert "it was cut off" in done.stderr
+    assert "it was cut off" in command(*words).err
     assert scores(killed)[: len(before)] == before
-    assert scores(killed) == scores(undisturbed)
+    assert scores(killed) == scores(searched)
     for name in ("tune/best.yaml", "plots/tune.svg"):
-        assert (killed / name).read_bytes() == (undisturbed / name).read_bytes()
+        assert (killed / name).read_bytes() == (searched / name).read_bytes()
 
 
 def test_a_signal_ends_it_between_two_steps(
-    run_cli: Cli, cli_env: Callable[..., dict[str, str]], file: Path, tmp_path: Path
+    command: Callable[..., Any], cli_env: Callable[..., dict[str, str]], file: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "out" / "run"
     process = subprocess.Popen(
@@ -157,17 +162,15 @@ def test_a_signal_ends_it_between_two_steps(
     assert f"continue with: distillkit tune --run {run}" in said
     finished = len(scores(run))
     # A budget that is spent: what is known is told, nothing is begun.
-    done = run_cli("tune", "--run", run, "--minutes", 0.001, "--json", check=None)
+    command("tune", "--run", run, "--minutes", 0.001, "--json", code=None)
     assert len(scores(run)) == finished
-    assert done.returncode in (0, 1)
 
 
 @pytest.mark.parametrize(("flag", "value"), [("--minutes", "0"), ("--trials", "-3"), ("--minutes", "nan")])
 def test_a_budget_that_is_none_is_refused_before_anything_is_made(
-    run_cli: Cli, file: Path, tmp_path: Path, flag: str, value: str
+    command: Callable[..., Any], file: Path, tmp_path: Path, flag: str, value: str
 ) -> None:
-    done = run_cli("tune", "--config", file, "--output-dir", tmp_path / "out", flag, value, check=2)
-    assert flag in done.stderr
+    assert flag in command("tune", "--config", file, "--output-dir", tmp_path / "out", flag, value, code=2).err
     assert not (tmp_path / "out").exists()
 
 
