@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from distillkit import __version__
+from distillkit.cli.help_pages import Group
 from distillkit.cli.options import (
     command,
     command_parameters,
@@ -30,6 +31,7 @@ from distillkit.streams import cannot_write, open_closed_streams
 
 app = typer.Typer(
     name="distillkit",
+    cls=Group,
     help="Distil a large causal language model into a small one.",
     epilog="Start with:  distillkit distill --preset quickstart",
     no_args_is_help=True,
@@ -62,7 +64,7 @@ def _app(
     app,
     "distill",
     help=STAGES["distill"].help,
-    options=("preset", "config", "run to continue", "only", "force", "dry-run"),
+    options=("preset", "config", "run to continue", "only", "force", "dry-run", "show-all"),
     parameters=stage_parameters("distill"),
 )
 def distill(console: Console, *, only: bool, **request: Any) -> None:
@@ -88,7 +90,7 @@ def check_env(console: Console, **request: Any) -> None:
     app,
     "prepare-data",
     help=STAGES["prepare-data"].help,
-    options=("preset", "config", "run", "force", "dry-run"),
+    options=("preset", "config", "run", "force", "dry-run", "show-all"),
     parameters=stage_parameters("prepare-data"),
     # A script names all settings of a run at its first stage; those of the training are kept for it.
     later=later_parameters("prepare-data"),
@@ -103,7 +105,7 @@ def prepare_data(console: Console, **request: Any) -> None:
     app,
     "tune",
     help=STAGES["tune"].help,
-    options=("preset", "config", "run", "force", "dry-run"),
+    options=("preset", "config", "run", "force", "dry-run", "show-all"),
     parameters=stage_parameters("tune"),
     own=map(stage_option, STAGES["tune"].options),
 )

@@ -14,6 +14,20 @@ GROUP_TITLES = {
     "advanced": "Advanced",
 }
 
+TOPIC_TITLES = {
+    "student": "A student cut from its teacher",
+    "teacher": "How the teacher teaches",
+    "server": "A teacher behind a server",
+    "answers": "What the teacher writes",
+    "chat": "Conversations",
+    "texts": "Reading your texts",
+    "loss": "Loss and alignment",
+    "course": "Course of the training",
+    "measuring": "Measuring the student",
+    "machine": "This machine",
+    "limits": "Limits that are lifted",
+}
+
 TEXTS = {
     # --- models ---
     "teacher_model": HelpText(
