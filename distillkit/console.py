@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Console", "ProgressHandle", "format_bytes", "format_duration", "format_value", "sanitize"]
 
 _PLAIN_SECONDS_BETWEEN_LINES = 10.0
+_COMMAND = re.compile(r"\b(distillkit|pip|python|git|unset|export) \S|\S{40}")
 # What GitHub Actions would take for a command, wherever a log has it.
 _GITHUB_COMMAND = re.compile(r"^(\s*):(?=:)|##(?=\[)", re.MULTILINE)
 
@@ -243,8 +244,8 @@ class Console:
         self._sentence("error: ", message, "bold red")
         hint = error.hint if isinstance(error, DistillkitError) else None
         if hint:
-            # A hint may be a command to copy, which a line break would cut in two.
-            self._line("hint: ", sanitize(hint), "cyan")
+            # A line break would cut a command in two that is to be copied.
+            (self._line if _COMMAND.search(hint) else self._sentence)("hint: ", sanitize(hint), "cyan")
         if next_command:
             self._line("continue with: ", sanitize(next_command), "cyan")
 

@@ -57,6 +57,9 @@ def _app(
     """Distil a large causal language model into a small one."""
 
 
+_STAGES, _STUDENT, _ABOUT = "Stages of a run", "The trained student", "What there is"
+
+
 # --- stages that can begin a run --------------------------------------------------------------------------------------
 
 
@@ -64,6 +67,7 @@ def _app(
     app,
     "distill",
     help=STAGES["distill"].help,
+    panel=_STAGES,
     options=("preset", "config", "run to continue", "only", "force", "dry-run", "show-all"),
     parameters=stage_parameters("distill"),
 )
@@ -77,6 +81,7 @@ def distill(console: Console, *, only: bool, **request: Any) -> None:
     app,
     "check-env",
     help=STAGES["check-env"].help,
+    panel=_STAGES,
     options=("preset", "config", "run to record in", "force"),
     parameters=stage_parameters("check-env"),
 )
@@ -90,6 +95,7 @@ def check_env(console: Console, **request: Any) -> None:
     app,
     "prepare-data",
     help=STAGES["prepare-data"].help,
+    panel=_STAGES,
     options=("preset", "config", "run", "force", "dry-run", "show-all"),
     parameters=stage_parameters("prepare-data"),
     # A script names all settings of a run at its first stage; those of the training are kept for it.
@@ -105,6 +111,7 @@ def prepare_data(console: Console, **request: Any) -> None:
     app,
     "tune",
     help=STAGES["tune"].help,
+    panel=_STAGES,
     options=("preset", "config", "run", "force", "dry-run", "show-all"),
     parameters=stage_parameters("tune"),
     own=map(stage_option, STAGES["tune"].options),
@@ -134,6 +141,7 @@ def _add_later_stage(stage: str, spec: StageSpec) -> None:
         app,
         stage,
         help=spec.help,
+        panel=_STAGES,
         options=("run", "output-dir", "force"),
         parameters=stage_parameters(stage),
         own=map(stage_option, spec.options),
@@ -149,7 +157,7 @@ for _stage, _spec in STAGES.items():
 # --- commands on a trained run ----------------------------------------------------------------------------------------
 
 
-@command(app, "chat", options=("run", "output-dir"), output=("quiet", "debug"))
+@command(app, "chat", panel=_STUDENT, options=("run", "output-dir"), output=("quiet", "debug"))
 def chat(
     console: Console,
     who: Annotated[str, typer.Option("--with", help="who answers: teacher, before or after")] = "after",
@@ -173,7 +181,7 @@ def chat(
 # --- what leaves the run ----------------------------------------------------------------------------------------------
 
 
-@command(app, "export", options=("run", "output-dir"))
+@command(app, "export", panel=_STUDENT, options=("run", "output-dir"))
 def export(
     console: Console,
     form: Annotated[str, typer.Option("--format", help="safetensors or gguf")] = "gguf",
@@ -203,7 +211,7 @@ def export(
     export_commands.run_export(request, console)
 
 
-@command(app, "push", options=("run", "output-dir"))
+@command(app, "push", panel=_STUDENT, options=("run", "output-dir"))
 def push(
     console: Console,
     repository: Annotated[str, typer.Argument(metavar="REPO", help="OWNER/NAME on the Hugging Face Hub")],
@@ -232,7 +240,7 @@ def push(
 # --- commands that only inform ----------------------------------------------------------------------------------------
 
 
-@command(app, "params", output=("json",))
+@command(app, "params", panel=_ABOUT, output=("json",))
 def params(
     console: Console,
     name: Annotated[str | None, typer.Argument(help="a parameter, for its whole description")] = None,
@@ -244,7 +252,7 @@ def params(
     information.show_params(name, lang, console)
 
 
-@command(app, "presets", output=("json",))
+@command(app, "presets", panel=_ABOUT, output=("json",))
 def presets(
     console: Console,
     action: Annotated[str | None, typer.Argument(help="'show' prints one preset")] = None,
@@ -256,7 +264,7 @@ def presets(
     information.show_presets(action, name, console)
 
 
-@command(app, "runs", options=("output-dir",), output=("json",))
+@command(app, "runs", panel=_ABOUT, options=("output-dir",), output=("json",))
 def runs(console: Console, *, output_dir: str) -> None:
     """List the runs of an output directory."""
     from distillkit.cli import information
@@ -264,7 +272,7 @@ def runs(console: Console, *, output_dir: str) -> None:
     information.show_runs(output_dir, console)
 
 
-@command(app, "cache", options=("output-dir",), output=("json",))
+@command(app, "cache", panel=_ABOUT, options=("output-dir",), output=("json",))
 def cache(
     console: Console,
     action: Annotated[str | None, typer.Argument(help="'prune' deletes caches")] = None,

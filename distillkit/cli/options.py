@@ -67,7 +67,7 @@ SHARED: dict[str, inspect.Parameter] = {
     ),
     "help-all": _option(
         "help_all", bool, "--help-all", help="show all options, those for advanced use too, and exit", is_eager=True,
-        callback=show_all, expose_value=False, rich_help_panel=PANEL_PROGRAM,
+        callback=show_all, rich_help_panel=PANEL_PROGRAM,
     ),
 }  # fmt: skip
 OUTPUT = ("json", "quiet", "debug")
@@ -161,6 +161,7 @@ def command(
         signature += [*map(parameter_option, parameters), *(parameter_option(item, hidden=True) for item in later)]
 
         def call(**values: Any) -> None:
+            values.pop("help_all", None)  # Its callback has answered.
             answered = {item: values.pop(item) for item in output}
             console = Console(
                 quiet=answered.get("quiet", False),
