@@ -17,6 +17,7 @@ from distillkit.device.malloc import freed_memory_kept
 from distillkit.errors import DistillkitError, PreconditionError, UsageError
 from distillkit.interrupts import check_interrupted, graceful_signals
 from distillkit.run.directory import LATEST, RESULT_OF, RunDirectory, find_run
+from distillkit.run.run_threads import RunThreads
 from distillkit.run.source_paths import THIS_RUN, same_source
 from distillkit.settings import parameters as declared
 from distillkit.settings.parameters import Parameters
@@ -304,11 +305,13 @@ def run_stage(
     force: bool = False,
     options: Mapping[str, Any] | None = None,
     place: str = "",
+    threads: RunThreads | None = None,
 ) -> tuple[str, StageResult | None]:
     """Run one stage if it has to run, and record what it did. Returns ("complete" | "skipped", its result).
 
     Args:
         place: `3 of 6`, where it is one of several.
+        threads: of the call that it belongs to.
     """
     require_earlier_stages(stage, run)
     inputs = stage_inputs(stage, config, run)
@@ -319,10 +322,11 @@ def run_stage(
         return "skipped", None
     with console.stage(stage if reason in ("not done yet", "forced") else f"{stage} ({reason})", place):
         from_scratch = force and run.record(stage) is not None
+        its_threads = (threads or RunThreads(config, run, console)).of_stage(stage, from_scratch=from_scratch)
         run.begin_stage(stage, inputs)
         began = time.monotonic()
         try:
-            with freed_memory_kept(), _threads(console):
+            with freed_memory_kept(), its_threads:
                 result: StageResult = load_stage(stage).run(
                     config, run, console, from_scratch=from_scratch, **(options or {})
                 )
@@ -336,12 +340,6 @@ def run_stage(
         run.finish_stage(stage, result.outputs, {**result.metrics, "seconds": round(seconds, 3)})
         console.success(f"{stage}: {result.summary} ({format_duration(seconds)})")
     return "complete", result
-
-
-def _threads(console: Console) -> contextlib.AbstractContextManager[None]:
-    from distillkit.device.processors import threads_within_quota
-
-    return threads_within_quota(console.info)
 
 
 def run_pipeline(
@@ -370,13 +368,14 @@ def run_pipeline(
         for path in run.tidy():
             console.warn(f"ignored and deleted {path}: it was being written when an earlier attempt was cut off")
         adopt_config(run, resolved, force=force, can_change=may_change_config)
+        threads = RunThreads(resolved.parameters, run, console)
         for number, stage in enumerate(stages, 1):
             # A stage that had got to its end when a signal came is complete; the next one is not begun.
             check_interrupted()
             stage_options = (options or {}).get(stage)
             state, result = run_stage(
                 stage, resolved.parameters, run, console, force=force, options=stage_options,
-                place=f"{number} of {len(stages)}" if len(stages) > 1 else "",
+                threads=threads, place=f"{number} of {len(stages)}" if len(stages) > 1 else "",
             )  # fmt: skip
             outcome.stages[stage] = state
             if result is not None and result.gate_failure:

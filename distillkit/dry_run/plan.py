@@ -15,7 +15,7 @@ from distillkit.console import Console
 from distillkit.device.malloc import freed_memory_kept
 from distillkit.device.memory import free_memory_bytes
 from distillkit.device.precision import Compute, choose_compute
-from distillkit.device.processors import threads_within_quota
+from distillkit.device.processors import choose_threads, with_threads
 from distillkit.dry_run.control import COMPARED, PHASE, PlannedTraining, planned_control
 from distillkit.dry_run.inputs import (
     Amounts,
@@ -224,10 +224,6 @@ def _missing_share(facts: TeacherFacts | None, teacher: TeacherDecision | None) 
     return facts.exact_missing_bytes / facts.exact_bytes
 
 
-def _said_by_the_run(_: str) -> None:
-    """The plan shows times; how many threads there are, the run says."""
-
-
 def _times(
     config: Parameters, compute: Compute, models: PlannedModels, work: Work, planned: PlannedTraining
 ) -> tuple[ControlChoice | None, dict[str, Any]]:
@@ -240,7 +236,8 @@ def _times(
         return planned_control(config, planned, None), {"phases": {}, "total_seconds": 0.0}
     # What the control is measured against counts also where it is there already.
     timed = [*stages, *(stage for stage in COMPARED if "control" in stages and stage not in stages)]
-    with freed_memory_kept(), threads_within_quota(_said_by_the_run):  # As the run will do it.
+    threads = choose_threads(config.threads, computes_here=compute.device.type == "cpu")  # As the run will do it.
+    with freed_memory_kept(), with_threads(threads.count):
         phases = phase_seconds(own, compute, teacher, models.student_shape, work, timed)
     control = planned_control(config, planned, phases)
     left_out = {phase for stage, compared in COMPARED.items() if stage not in stages for phase in compared}

@@ -45,7 +45,10 @@ def next_steps(
     if falling:
         steps.append(f"the held-out score was still getting better when the training stopped: {_longer(config, run)}")
     if verdict == "inconclusive":
-        ways = ["more texts to measure on (--held-out-size)", *([] if falling else ["more text to learn from (--sample-size)"])]
+        ways = [
+            "more texts to measure on (--held-out-size)",
+            *([] if falling else ["more text to learn from (--sample-size)"]),
+        ]
         steps.append(
             f"the gain is too small to be told from chance: try {' and '.join(ways)}, or let {tune} look for better settings"
         )
@@ -56,7 +59,9 @@ def next_steps(
         )
     if teacher_gain is not None and (advice := share_advice(teacher_gain, config)):
         lost = teacher_verdict(teacher_gain) == "harmed"
-        steps.append(f"{'the student lost to its control' if lost else 'the teacher is not shown to have helped'}: {advice}")
+        steps.append(
+            f"{'the student lost to its control' if lost else 'the teacher is not shown to have helped'}: {advice}"
+        )
     return steps
 
 

@@ -322,6 +322,9 @@ class Parameters(CoreParameters):
         "same", "advanced", topic="teacher", affects="distill", used_by=conditions.WHITE_BOX
     )
     compile_loss: CompileMode = parameter("auto", "advanced", topic="machine", affects="distill", on_command_line=False)
+    threads: int | None = parameter(
+        None, "advanced", topic="machine", low=1, high=1024, possible=at_least(1), examples=("1", "8")
+    )
     quality_gate: QualityGate = parameter("not-worse", "advanced", topic="measuring", affects="validate")
     datasets: dict[str, dict[str, Any]] = parameter(
         {}, "advanced", topic="texts", affects="prepare-data", on_command_line=False

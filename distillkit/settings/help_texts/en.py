@@ -486,6 +486,12 @@ TEXTS = {
         choose="Leave it at `auto`. `off` to compare runs of different lengths bit by bit.",
         example='compile_loss: "off"',
     ),
+    "threads": HelpText(
+        what="threads that compute on the processor",
+        effect="The speed, and the last digits of sums: for bit-identical students use one number. More threads than there is processor time for wait for one another: on two processors that others kept busy, two threads trained at a seventh of the speed of one. Without a value torch's own number, which is `OMP_NUM_THREADS` where that is set, at most what the quota of a container has time for; where other processes are at work, the number with which a few products go fastest. It is said wherever it is not torch's own. A run that goes on keeps the number it began with, or says that it has another.",
+        choose="`1` where several runs share the processors; the number of cores on a machine of your own that is misjudged.",
+        example="distillkit distill --preset weak-pc --threads 1",
+    ),
     "quality_gate": HelpText(
         what="when validate fails with exit code 4",
         effect="`not-worse`: only if the student got worse beyond doubt, that is, the whole 95 % interval of its gain is below zero. `improved`: unless a gain is proven, the whole interval being above zero. `better-than-control`: unless it is proven that the teacher has made the student better than training without it (`control`). `off`: never. Verdict and figures are the same in every case.",
