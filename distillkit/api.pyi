@@ -83,6 +83,7 @@ def distill_models(
     teacher_streaming: Literal["auto", "on", "off"] = "auto",
     teacher_precision: Literal["same", "int8"] = "same",
     compile_loss: Literal["auto", "on", "off"] = "auto",
+    threads: int | None = None,
     quality_gate: Literal["improved", "not-worse", "better-than-control", "off"] = "not-worse",
     datasets: dict[str, dict[str, Any]] = {},
     preset: str | None = None,
@@ -172,6 +173,7 @@ def distill_models(
         teacher_streaming: whether the teacher's blocks are in memory one at a time
         teacher_precision: whether the teacher computes in int8
         compile_loss: whether the element-wise part of the loss is compiled for this machine
+        threads: threads that compute on the processor
         quality_gate: when validate fails with exit code 4
         datasets: your own names for data sets on the Hub; in configuration files and Python only
         preset: name of a preset to start from.

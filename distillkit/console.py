@@ -1,116 +1,39 @@
-"""Everything that people and scripts see. The only module that imports rich.
+"""Everything that people and scripts see.
 
-Data goes to stdout, everything else to stderr. A terminal sees tables and one live progress display; a pipe or a log
-sees plain lines. Text from models, data and configuration is never interpreted: control characters are stripped and
-Rich markup is not parsed.
+Data goes to stdout, everything else to stderr. A terminal sees tables and one live display of the running work
+(`terminal.py` draws them); a pipe or a log sees plain lines, at most one every ten seconds for running work, which
+GitHub Actions folds by stage. Text from models, data and configuration is never interpreted: control characters are
+stripped, markup is not parsed, and a line that GitHub would take for a command is changed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
-import math
 import os
 import re
 import sys
-import textwrap
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from typing import IO, Any, cast
-
-from rich.console import Console as RichConsole
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
-from rich.table import Column, Table
-from rich.text import Text
+from typing import IO, TYPE_CHECKING, Any
 
 from distillkit.errors import DistillkitError
-from distillkit.streams import OutputStream
+from distillkit.streams import OutputStream, is_terminal
+from distillkit.wording import format_bytes, format_duration, format_value, sanitize, wrapped
 
-# Escape sequences go as a whole, so that no "[31m" is left behind: CSI, OSC and other string sequences, two-byte ones.
-_ESCAPE_SEQUENCES = re.compile(
-    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?|\x1b[ -/]*[0-~]?"
-)
-# Other control characters, and the bidirectional overrides that reorder what a reader sees.
-_CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-# An address comes first: where a token is its user, the password behind it is a secret too.
-_SECRETS = re.compile(r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)|\b(hf_[A-Za-z0-9]{8,}|sk-[A-Za-z0-9_-]{16,})\b")
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
+
+    from distillkit.terminal import LiveDisplay
+
+__all__ = ["Console", "ProgressHandle", "format_bytes", "format_duration", "format_value", "sanitize"]
 
 _PLAIN_SECONDS_BETWEEN_LINES = 10.0
-# Columns of a terminal in which a progress line with everything fits.
-_WIDE_ENOUGH = 110
-# What a first column keeps of its width, so that names are not folded for the sake of longer texts.
-_NAME_WIDTH = 24
-
-
-def sanitize(text: str) -> str:
-    """`text` without terminal control sequences and access tokens; tabs and line feeds are kept."""
-    text = text.replace("\r\n", "\n")
-    text = _CONTROL_CHARACTERS.sub("", _ESCAPE_SEQUENCES.sub("", text))
-    return _SECRETS.sub("[secret]", text)
-
-
-def format_duration(seconds: float) -> str:
-    """`75` -> `1:15`; `3700` -> `1:01:40`."""
-    whole = max(0, round(seconds))
-    hours, rest = divmod(whole, 3600)
-    minutes, second = divmod(rest, 60)
-    return f"{hours}:{minutes:02}:{second:02}" if hours else f"{minutes}:{second:02}"
-
-
-def format_bytes(count: float) -> str:
-    """`1536` -> `1.5 kB` (decimal units)."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(count) < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
-def format_value(value: Any) -> str:
-    """One value for a table or a plain line: short, without markup, control characters or secrets."""
-    if value is None:
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        if math.isnan(value):
-            return "NaN"
-        return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
-    if isinstance(value, int):
-        return f"{value:,}" if abs(value) >= 10_000 else str(value)
-    return sanitize(str(value)).replace("\n", " ")
-
-
-def _one_line() -> Column:
-    return Column(no_wrap=True)
-
-
-def _wrapped(line: str, width: int) -> str:
-    indent = line[: len(line) - len(line.lstrip())]
-    return textwrap.fill(
-        line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, replace_whitespace=False
-    )
-
-
-class _Rate(ProgressColumn):
-    """`12 texts/s · 0:41 left`, both from the work done since this display began; a narrow terminal sees the latter."""
-
-    def __init__(self, narrow: bool) -> None:
-        super().__init__(_one_line())
-        self.narrow = narrow
-
-    def render(self, task: Task) -> Text:
-        done = task.completed - task.fields["started_at"]
-        elapsed = task.elapsed or 0.0
-        if done <= 0 or elapsed <= 0:
-            return Text("")
-        rate = done / elapsed
-        figures = [f"{rate:.3g} {task.fields['unit']}/s"]
-        if task.total is not None:
-            left = f"{format_duration((task.total - task.completed) / rate)} left"
-            figures = [left] if self.narrow else [*figures, left]
-        return Text(" · ".join(figures), style="dim")
+_COMMAND = re.compile(r"\b(distillkit|pip|python|git|unset|export) \S|\S{40}")
+# What GitHub Actions would take for a command, wherever a log has it.
+_GITHUB_COMMAND = re.compile(r"^(\s*):(?=:)|##(?=\[)", re.MULTILINE)
 
 
 class ProgressHandle:
@@ -118,62 +41,71 @@ class ProgressHandle:
 
     def __init__(self, console: Console, description: str, total: float | None, unit: str, completed: float) -> None:
         self._console = console
-        self.description = description
+        self.description = sanitize(description)
         self.total = total
         self.unit = unit
         self.completed = completed
         self._started_at = completed
         self._start_time = time.monotonic()
-        self._last_line = self._start_time
         self._fields: dict[str, Any] = {}
-        self._live: Progress | None = None
-        self._task: Any = None
 
     def advance(self, amount: float = 1, **fields: Any) -> None:
-        """Count `amount` more units as done; `fields` (loss=…, bpb=…) are shown beside the bar."""
+        """Count `amount` more units as done; `fields` (loss=…, kept=…) are shown beside them."""
         self.update(completed=self.completed + amount, **fields)
 
     def update(self, *, completed: float | None = None, total: float | None = None, **fields: Any) -> None:
-        """Set how many units are done, or how many there are, or the figures shown beside the bar."""
+        """Set how many units are done, or how many there are, or the figures shown beside them; None takes a figure away."""
         if completed is not None:
             self.completed = completed
         if total is not None:
             self.total = total
         self._fields.update(fields)
-        if self._live is not None:
-            self._live.update(self._task, completed=self.completed, total=self.total, figures=self._figures())
-        elif self._console.shows_progress and time.monotonic() - self._last_line >= _PLAIN_SECONDS_BETWEEN_LINES:
-            self._plain_line()
+        self._console._show_progress(self)
 
     def warn(self, message: str) -> None:
         """A warning, while the work continues."""
         self._console.warn(message)
 
-    def _figures(self) -> str:
-        return "  ".join(f"{name} {format_value(value)}" for name, value in self._fields.items())
+    # --- in words ---
 
-    def _plain_line(self) -> None:
-        self._last_line = now = time.monotonic()
-        done = self.completed - self._started_at
-        line = f"{self.description}: {self.completed:.0f}"
-        if self.total is not None:
-            line += f"/{self.total:.0f}"
-        line += f" {self.unit}"
-        if done > 0 and now > self._start_time and self.total is not None and self.completed < self.total:
-            remaining = (self.total - self.completed) * (now - self._start_time) / done
-            line += f", {format_duration(remaining)} left"
-        if self._fields:
-            line += f", {self._figures()}"
-        self._console.plain(line)
+    def amount_words(self) -> str:
+        """`40/100 steps`, `1.2/5.0 GB`, and where seconds are all there is to count, those."""
+        if self.unit == "s":
+            return format_duration(time.monotonic() - self._start_time)
+        if self.unit == "bytes":
+            of = "" if self.total is None else f" of {format_bytes(self.total)}"
+            return f"{format_bytes(self.completed)}{of}"
+        return f"{self.completed:.0f}{'' if self.total is None else f'/{self.total:.0f}'} {self.unit}"
 
-    def finish(self, failed: bool) -> None:
-        """Write the last line where there is no live display; nothing where the work failed."""
-        if self._live is None and self._console.shows_progress and not failed:
-            seconds = time.monotonic() - self._start_time
-            figures = f", {self._figures()}" if self._fields else ""
-            unit = self.unit.removesuffix("s") if self.completed == 1 and len(self.unit) > 1 else self.unit
-            line = f"{self.description}: {self.completed:.0f} {unit} in {format_duration(seconds)}{figures}"
-            self._console.plain(line)
+    def speed_words(self) -> list[str]:
+        """`0:41 left` and `12 texts/s`, both from the work done since this attempt began."""
+        done, seconds = self.completed - self._started_at, time.monotonic() - self._start_time
+        if done <= 0 or seconds <= 0 or self.unit == "s":
+            return []
+        rate = f"{format_bytes(done / seconds) if self.unit == 'bytes' else f'{done / seconds:.3g} {self.unit}'}/s"
+        if self.total is None:
+            return [rate]
+        left = max(0.0, self.total - self.completed) * seconds / done
+        return [f"{format_duration(left)} left", rate]
+
+    def figures(self) -> list[str]:
+        """`loss 1.669`, `memory 1.2 GB`."""
+        return [f"{name} {format_value(value)}" for name, value in self._fields.items() if value is not None]
+
+    def line(self) -> str:
+        """Where the work stands, for a log."""
+        unfinished = self.total is not None and self.completed < self.total
+        left = self.speed_words()[:1] if unfinished else []
+        return ", ".join([f"{self.description}: {self.amount_words()}", *left, *self.figures()])
+
+    def last_line(self) -> str:
+        """What was done, for a log."""
+        seconds = format_duration(time.monotonic() - self._start_time)
+        if self.unit == "s":
+            return ", ".join([f"{self.description}: {seconds}", *self.figures()])
+        unit = self.unit.removesuffix("s") if self.completed == 1 else self.unit
+        amount = format_bytes(self.completed) if self.unit == "bytes" else f"{self.completed:.0f} {unit}"
+        return ", ".join([f"{self.description}: {amount} in {seconds}", *self.figures()])
 
 
 class Console:
@@ -200,38 +132,64 @@ class Console:
         self.debug = debug
         self._out_stream = OutputStream(out or sys.stdout, "standard output")
         self._err_stream = OutputStream(err or sys.stderr, "standard error")
-        self._out = self._rich(self._out_stream)
-        self._err = self._rich(self._err_stream)
-        self._live: Progress | None = None
+        self._live: LiveDisplay | None = None
+        self._last_progress_line = 0.0
+        self._running = 0
+        self._stage = ""
+        self._stage_began = 0.0
 
-    @staticmethod
-    def _rich(stream: OutputStream) -> RichConsole:
-        terminal = stream.isatty() and os.environ.get("TERM") != "dumb"
-        # Rich would colour pipes under GITHUB_ACTIONS and FORCE_COLOR; a pipe is a pipe. NO_COLOR it honours itself.
-        width = None if terminal else 100
-        return RichConsole(
-            file=cast("IO[str]", stream), force_terminal=terminal, highlight=False, markup=False, emoji=False, width=width,
-            legacy_windows=False,
-        )  # fmt: skip
+    @functools.cached_property
+    def _out(self) -> RichConsole:
+        from distillkit.terminal import rich_console
+
+        return rich_console(self._out_stream)
+
+    @functools.cached_property
+    def _err(self) -> RichConsole:
+        from distillkit.terminal import rich_console
+
+        return rich_console(self._err_stream)
 
     @property
     def interactive(self) -> bool:
         """Whether stderr is a terminal."""
-        return self._err.is_terminal
+        return is_terminal(self._err_stream)
 
     @property
     def shows_progress(self) -> bool:
         """Whether progress is shown at all."""
         return not self.quiet
 
+    def _line(self, label: str, text: str, style: str = "") -> None:
+        """A line on stderr as it is, which may be one to copy; the label has the style where there are styles."""
+        if self.interactive:
+            from distillkit.terminal import print_line
+
+            print_line(self._err, label, text, style)
+            return
+        self._err_stream.write(self._for_log(f"{label}{text}\n"))
+        self._err_stream.flush()
+
     def _sentence(self, label: str, message: str, style: str = "") -> None:
         """One line of prose on stderr, for a terminal broken between words; paths and commands stay whole."""
-        sentence = label + sanitize(message)
+        text = sanitize(message)
         if self.interactive:
-            sentence = "\n".join(_wrapped(line, self._err.width) for line in sentence.split("\n"))
-        text = Text(sentence)
-        text.stylize(style, 0, len(label))
-        self._err.print(text, soft_wrap=True)
+            lines = [wrapped(line, self._err.width) for line in (label + text).split("\n")]
+            text = "\n".join(lines)[len(label) :]
+        self._line(label, text, style)
+
+    def _for_log(self, text: str) -> str:
+        """The text without what GitHub Actions would do instead of showing it."""
+        return _GITHUB_COMMAND.sub(lambda found: f"{found.group()} ", text) if self._in_github else text
+
+    @property
+    def _in_github(self) -> bool:
+        return os.environ.get("GITHUB_ACTIONS") == "true"
+
+    @property
+    def _folds(self) -> bool:
+        """Whether GitHub Actions reads along, and folds what stands between two of its commands."""
+        return self._in_github and not self.interactive
 
     def plain(self, message: str) -> None:
         """One uncoloured line on stderr."""
@@ -242,12 +200,31 @@ class Console:
         if not self.quiet:
             self.plain(message)
 
-    def heading(self, message: str) -> None:
-        """The start of a stage."""
-        if not self.quiet:
-            self._err.print(
-                Text(f"▸ {sanitize(message)}" if self.interactive else f"== {sanitize(message)}", style="bold")
-            )
+    @contextlib.contextmanager
+    def stage(self, message: str, place: str = "") -> Iterator[None]:
+        """A stage: a heading, what is shown until it ends, and a fold where GitHub Actions reads along.
+
+        Args:
+            place: `3 of 6`, for the live display.
+        """
+        heading = sanitize(message).replace("\n", " ")
+        self._stage = f"{heading}{f' ({place})' if place else ''}"
+        self._stage_began = time.monotonic()
+        folds = self._folds and not self.quiet
+        if folds:
+            self._err_stream.write(f"::group::{heading}\n")
+        elif not self.quiet:
+            self._line(f"{'▸' if self.interactive else '=='} {heading}", "", "bold")
+        try:
+            yield
+        finally:
+            self._stage = ""
+            if folds:
+                self._err_stream.write("::endgroup::\n")
+                self._err_stream.flush()
+
+    def _stage_words(self) -> str:
+        return f"{self._stage}  {format_duration(time.monotonic() - self._stage_began)}" if self._stage else ""
 
     def success(self, message: str) -> None:
         """The end of a stage; hidden by --quiet."""
@@ -262,20 +239,21 @@ class Console:
         """One line for what happened, one for what mends it, last the command that continues."""
         if self.debug:
             lines = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-            self._err.print(Text(sanitize(lines)), soft_wrap=True)
+            self._line("", sanitize(lines))
         message = error.message if isinstance(error, DistillkitError) else f"{type(error).__name__}: {error}"
         self._sentence("error: ", message, "bold red")
         hint = error.hint if isinstance(error, DistillkitError) else None
         if hint:
-            # A hint may be a command to copy, which a line break would cut in two.
-            self._err.print(Text("hint: ", style="cyan") + Text(sanitize(hint)), soft_wrap=True)
+            # A line break would cut a command in two that is to be copied.
+            (self._line if _COMMAND.search(hint) else self._sentence)("hint: ", sanitize(hint), "cyan")
         if next_command:
-            self._err.print(Text("continue with: ", style="cyan") + Text(sanitize(next_command)), soft_wrap=True)
+            self._line("continue with: ", sanitize(next_command), "cyan")
 
     def data(self, message: str) -> None:
         """A result for stdout, as text; nothing under --json, whose object says it."""
         if not self.json_output:
-            self._out.print(Text(sanitize(message)), soft_wrap=True)
+            self._out_stream.write(self._for_log(sanitize(message)) + "\n")
+            self._out_stream.flush()
 
     def stream(self, piece: str) -> None:
         """A part of a result for stdout, at once and without a line end of its own."""
@@ -284,7 +262,7 @@ class Console:
 
     def prose(self, message: str) -> None:
         """A sentence for stdout, for a terminal broken between words."""
-        self.data(_wrapped(sanitize(message), self._out.width) if self._out.is_terminal else message)
+        self.data(wrapped(sanitize(message), self._out.width) if is_terminal(self._out_stream) else message)
 
     def flush(self) -> None:
         """Write what the streams keep back.
@@ -322,26 +300,14 @@ class Console:
         names of columns it has no head."""
         if (self.quiet and not to_stdout) or (to_stdout and self.json_output):
             return
-        target = self._out if to_stdout else self._err
-        table = Table(box=None, pad_edge=False, show_header=any(columns))
+        from distillkit.terminal import table_text
+
         cells = [[format_value(cell) for cell in row] for row in rows]
-        for index, name in enumerate(columns):
-            justify = "right" if index in numeric else "left"
-            longest = max((len(row[0]) for row in cells), default=0)
-            least = min(longest, _NAME_WIDTH) if index == 0 else None
-            table.add_column(
-                Text(sanitize(name)), justify=justify, overflow="fold", header_style="dim", min_width=least
-            )
-        for row in cells:
-            table.add_row(*map(Text, row))
-        with target.capture() as captured:
-            # Not as the table's own title, which Rich folds to the width of the columns.
-            target.print(Text(sanitize(title).replace("\n", " "), style="bold"), soft_wrap=True)
-            target.print(table)
-        # Rich fills every line to the width with blanks, which logs and copied text do not want.
-        lines = [line.rstrip() for line in captured.get().split("\n")]
+        names = [sanitize(name) for name in columns]
+        heading = sanitize(title).replace("\n", " ")
+        text = table_text(self._out if to_stdout else self._err, heading, names, cells, numeric)
         stream = self._out_stream if to_stdout else self._err_stream
-        stream.write("\n" + "\n".join(lines).rstrip() + "\n\n")
+        stream.write(self._for_log(f"\n{text}\n\n"))
         stream.flush()
 
     @contextlib.contextmanager
@@ -354,37 +320,33 @@ class Console:
         at the end. `completed` is what an earlier, interrupted attempt already did: it does not count for the speed.
         """
         handle = ProgressHandle(self, description, total, unit, completed)
-        own_display = False
-        if self.shows_progress and self.interactive:
-            if self._live is None:
-                narrow = self._err.width < _WIDE_ENOUGH
-                figures = TextColumn("{task.fields[figures]}", markup=False, style="cyan", table_column=_one_line())
-                self._live = Progress(
-                    SpinnerColumn(), TextColumn("{task.description}", markup=False, table_column=_one_line()),
-                    BarColumn(bar_width=12 if narrow else 24), MofNCompleteColumn(table_column=_one_line()),
-                    _Rate(narrow), figures, console=self._err, transient=True, refresh_per_second=5,
-                )  # fmt: skip
-                self._live.start()
-                own_display = True
-            handle._live = self._live
-            handle._task = self._live.add_task(
-                sanitize(description),
-                total=total,
-                completed=int(completed),
-                unit=unit,
-                figures="",
-                started_at=completed,
-            )
+        live = self._live_display()
+        if live is not None:
+            live.add(handle)
+        self._running += 1
         try:
             yield handle
-        except BaseException:
-            handle.finish(failed=True)
-            raise
-        else:
-            handle.finish(failed=False)
         finally:
-            if handle._live is not None:
-                handle._live.remove_task(handle._task)
-                if own_display and self._live is not None:
-                    self._live.stop()
-                    self._live = None
+            self._running -= 1
+            if live is not None and live.remove(handle):
+                self._live = None
+        # Of short work within other work nobody needs to know in a log.
+        told = not self._running or time.monotonic() - handle._start_time >= _PLAIN_SECONDS_BETWEEN_LINES
+        if live is None and self.shows_progress and told:
+            self.plain(handle.last_line())
+
+    def _live_display(self) -> LiveDisplay | None:
+        """The one display, for a terminal; None elsewhere."""
+        if self.interactive and self.shows_progress and self._live is None:
+            from distillkit.terminal import LiveDisplay
+
+            self._live = LiveDisplay(self._err, self._stage_words)
+        return self._live
+
+    def _show_progress(self, handle: ProgressHandle) -> None:
+        """A line where there is no live display, which looks at the work itself."""
+        now = time.monotonic()
+        quiet_for = now - max(self._last_progress_line, handle._start_time)
+        if self._live is None and self.shows_progress and quiet_for >= _PLAIN_SECONDS_BETWEEN_LINES:
+            self._last_progress_line = now
+            self.plain(handle.line())

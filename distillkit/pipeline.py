@@ -17,6 +17,7 @@ from distillkit.device.malloc import freed_memory_kept
 from distillkit.errors import DistillkitError, PreconditionError, UsageError
 from distillkit.interrupts import check_interrupted, graceful_signals
 from distillkit.run.directory import LATEST, RESULT_OF, RunDirectory, find_run
+from distillkit.run.run_threads import RunThreads
 from distillkit.run.source_paths import THIS_RUN, same_source
 from distillkit.settings import parameters as declared
 from distillkit.settings.parameters import Parameters
@@ -303,8 +304,15 @@ def run_stage(
     *,
     force: bool = False,
     options: Mapping[str, Any] | None = None,
+    place: str = "",
+    threads: RunThreads | None = None,
 ) -> tuple[str, StageResult | None]:
-    """Run one stage if it has to run, and record what it did. Returns ("complete" | "skipped", its result)."""
+    """Run one stage if it has to run, and record what it did. Returns ("complete" | "skipped", its result).
+
+    Args:
+        place: `3 of 6`, where it is one of several.
+        threads: of the call that it belongs to.
+    """
     require_earlier_stages(stage, run)
     inputs = stage_inputs(stage, config, run)
     inputs.update({f"option {name}": json.dumps(value) for name, value in (options or {}).items() if value})
@@ -312,31 +320,26 @@ def run_stage(
     if reason is None:
         console.info(f"{stage}: already complete and nothing it depends on changed, skipped (--force redoes it)")
         return "skipped", None
-    console.heading(stage if reason in ("not done yet", "forced") else f"{stage} ({reason})")
-    from_scratch = force and run.record(stage) is not None
-    run.begin_stage(stage, inputs)
-    began = time.monotonic()
-    try:
-        with freed_memory_kept(), _threads(console):
-            result: StageResult = load_stage(stage).run(
-                config, run, console, from_scratch=from_scratch, **(options or {})
-            )
-    except BaseException as error:
-        message = error.message if isinstance(error, DistillkitError) else f"{type(error).__name__}: {error}"
-        # Where this cannot be written either, the record still reads "running", which a rerun takes for cut off.
-        with contextlib.suppress(DistillkitError):
-            run.fail_stage(stage, sanitize(message))
-        raise
-    seconds = time.monotonic() - began
-    run.finish_stage(stage, result.outputs, {**result.metrics, "seconds": round(seconds, 3)})
-    console.success(f"{stage}: {result.summary} ({format_duration(seconds)})")
+    with console.stage(stage if reason in ("not done yet", "forced") else f"{stage} ({reason})", place):
+        from_scratch = force and run.record(stage) is not None
+        its_threads = (threads or RunThreads(config, run, console)).of_stage(stage, from_scratch=from_scratch)
+        run.begin_stage(stage, inputs)
+        began = time.monotonic()
+        try:
+            with freed_memory_kept(), its_threads:
+                result: StageResult = load_stage(stage).run(
+                    config, run, console, from_scratch=from_scratch, **(options or {})
+                )
+        except BaseException as error:
+            message = error.message if isinstance(error, DistillkitError) else f"{type(error).__name__}: {error}"
+            # Where this cannot be written either, the record still reads "running", which a rerun takes for cut off.
+            with contextlib.suppress(DistillkitError):
+                run.fail_stage(stage, sanitize(message))
+            raise
+        seconds = time.monotonic() - began
+        run.finish_stage(stage, result.outputs, {**result.metrics, "seconds": round(seconds, 3)})
+        console.success(f"{stage}: {result.summary} ({format_duration(seconds)})")
     return "complete", result
-
-
-def _threads(console: Console) -> contextlib.AbstractContextManager[None]:
-    from distillkit.device.processors import threads_within_quota
-
-    return threads_within_quota(console.info)
 
 
 def run_pipeline(
@@ -365,11 +368,15 @@ def run_pipeline(
         for path in run.tidy():
             console.warn(f"ignored and deleted {path}: it was being written when an earlier attempt was cut off")
         adopt_config(run, resolved, force=force, can_change=may_change_config)
-        for stage in stages:
+        threads = RunThreads(resolved.parameters, run, console)
+        for number, stage in enumerate(stages, 1):
             # A stage that had got to its end when a signal came is complete; the next one is not begun.
             check_interrupted()
             stage_options = (options or {}).get(stage)
-            state, result = run_stage(stage, resolved.parameters, run, console, force=force, options=stage_options)
+            state, result = run_stage(
+                stage, resolved.parameters, run, console, force=force, options=stage_options,
+                threads=threads, place=f"{number} of {len(stages)}" if len(stages) > 1 else "",
+            )  # fmt: skip
             outcome.stages[stage] = state
             if result is not None and result.gate_failure:
                 outcome.gate_failure = result.gate_failure

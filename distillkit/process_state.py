@@ -35,6 +35,11 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_note_fork)
 
 
+def threads_are_lost() -> bool:
+    """Whether this process was forked: GNU's OpenMP waits for ever for threads that exist in the parent only."""
+    return _forked
+
+
 @contextlib.contextmanager
 def left_as_found() -> Iterator[list[str]]:
     """Inside, torch has its usual settings; afterwards everything of the process that a run changes is as before.

@@ -51,6 +51,12 @@ class OutputStream(io.TextIOBase):
             return False
         return True
 
+    def fitting(self, text: str) -> str:
+        """The text as the stream can show it."""
+        if self.can_encode(text):
+            return text
+        return text.translate(_PLAIN).encode(self.encoding, "backslashreplace").decode(self.encoding)
+
     def write(self, text: str, /) -> int:
         """Write the text.
 
@@ -60,10 +66,8 @@ class OutputStream(io.TextIOBase):
         """
         if self._stream is None:
             return len(text)
-        if not self.can_encode(text):
-            text = text.translate(_PLAIN).encode(self.encoding, "backslashreplace").decode(self.encoding)
         try:
-            return self._stream.write(text)
+            return self._stream.write(self.fitting(text))
         except BrokenPipeError:
             raise
         except OSError as error:
@@ -79,6 +83,11 @@ class OutputStream(io.TextIOBase):
             raise
         except OSError as error:
             raise cannot_write(self._name, error) from error
+
+
+def is_terminal(stream: OutputStream) -> bool:
+    """Whether the stream is a terminal that can move its cursor."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def cannot_write(name: str, error: OSError) -> DistillkitError:

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from distillkit import __version__
+from distillkit.cli.help_pages import Group
 from distillkit.cli.options import (
     command,
     command_parameters,
@@ -30,6 +31,7 @@ from distillkit.streams import cannot_write, open_closed_streams
 
 app = typer.Typer(
     name="distillkit",
+    cls=Group,
     help="Distil a large causal language model into a small one.",
     epilog="Start with:  distillkit distill --preset quickstart",
     no_args_is_help=True,
@@ -55,6 +57,9 @@ def _app(
     """Distil a large causal language model into a small one."""
 
 
+_STAGES, _STUDENT, _ABOUT = "Stages of a run", "The trained student", "What there is"
+
+
 # --- stages that can begin a run --------------------------------------------------------------------------------------
 
 
@@ -62,7 +67,8 @@ def _app(
     app,
     "distill",
     help=STAGES["distill"].help,
-    options=("preset", "config", "run to continue", "only", "force", "dry-run"),
+    panel=_STAGES,
+    options=("preset", "config", "run to continue", "only", "force", "dry-run", "show-all"),
     parameters=stage_parameters("distill"),
 )
 def distill(console: Console, *, only: bool, **request: Any) -> None:
@@ -75,6 +81,7 @@ def distill(console: Console, *, only: bool, **request: Any) -> None:
     app,
     "check-env",
     help=STAGES["check-env"].help,
+    panel=_STAGES,
     options=("preset", "config", "run to record in", "force"),
     parameters=stage_parameters("check-env"),
 )
@@ -88,7 +95,8 @@ def check_env(console: Console, **request: Any) -> None:
     app,
     "prepare-data",
     help=STAGES["prepare-data"].help,
-    options=("preset", "config", "run", "force", "dry-run"),
+    panel=_STAGES,
+    options=("preset", "config", "run", "force", "dry-run", "show-all"),
     parameters=stage_parameters("prepare-data"),
     # A script names all settings of a run at its first stage; those of the training are kept for it.
     later=later_parameters("prepare-data"),
@@ -103,7 +111,8 @@ def prepare_data(console: Console, **request: Any) -> None:
     app,
     "tune",
     help=STAGES["tune"].help,
-    options=("preset", "config", "run", "force", "dry-run"),
+    panel=_STAGES,
+    options=("preset", "config", "run", "force", "dry-run", "show-all"),
     parameters=stage_parameters("tune"),
     own=map(stage_option, STAGES["tune"].options),
 )
@@ -132,6 +141,7 @@ def _add_later_stage(stage: str, spec: StageSpec) -> None:
         app,
         stage,
         help=spec.help,
+        panel=_STAGES,
         options=("run", "output-dir", "force"),
         parameters=stage_parameters(stage),
         own=map(stage_option, spec.options),
@@ -147,7 +157,7 @@ for _stage, _spec in STAGES.items():
 # --- commands on a trained run ----------------------------------------------------------------------------------------
 
 
-@command(app, "chat", options=("run", "output-dir"), output=("quiet", "debug"))
+@command(app, "chat", panel=_STUDENT, options=("run", "output-dir"), output=("quiet", "debug"))
 def chat(
     console: Console,
     who: Annotated[str, typer.Option("--with", help="who answers: teacher, before or after")] = "after",
@@ -171,7 +181,7 @@ def chat(
 # --- what leaves the run ----------------------------------------------------------------------------------------------
 
 
-@command(app, "export", options=("run", "output-dir"))
+@command(app, "export", panel=_STUDENT, options=("run", "output-dir"))
 def export(
     console: Console,
     form: Annotated[str, typer.Option("--format", help="safetensors or gguf")] = "gguf",
@@ -201,7 +211,7 @@ def export(
     export_commands.run_export(request, console)
 
 
-@command(app, "push", options=("run", "output-dir"))
+@command(app, "push", panel=_STUDENT, options=("run", "output-dir"))
 def push(
     console: Console,
     repository: Annotated[str, typer.Argument(metavar="REPO", help="OWNER/NAME on the Hugging Face Hub")],
@@ -230,7 +240,7 @@ def push(
 # --- commands that only inform ----------------------------------------------------------------------------------------
 
 
-@command(app, "params", output=("json",))
+@command(app, "params", panel=_ABOUT, output=("json",))
 def params(
     console: Console,
     name: Annotated[str | None, typer.Argument(help="a parameter, for its whole description")] = None,
@@ -242,7 +252,7 @@ def params(
     information.show_params(name, lang, console)
 
 
-@command(app, "presets", output=("json",))
+@command(app, "presets", panel=_ABOUT, output=("json",))
 def presets(
     console: Console,
     action: Annotated[str | None, typer.Argument(help="'show' prints one preset")] = None,
@@ -254,7 +264,7 @@ def presets(
     information.show_presets(action, name, console)
 
 
-@command(app, "runs", options=("output-dir",), output=("json",))
+@command(app, "runs", panel=_ABOUT, options=("output-dir",), output=("json",))
 def runs(console: Console, *, output_dir: str) -> None:
     """List the runs of an output directory."""
     from distillkit.cli import information
@@ -262,7 +272,7 @@ def runs(console: Console, *, output_dir: str) -> None:
     information.show_runs(output_dir, console)
 
 
-@command(app, "cache", options=("output-dir",), output=("json",))
+@command(app, "cache", panel=_ABOUT, options=("output-dir",), output=("json",))
 def cache(
     console: Console,
     action: Annotated[str | None, typer.Argument(help="'prune' deletes caches")] = None,

@@ -42,6 +42,7 @@ class Request:
     run: str | None = None
     force: bool = False
     dry_run: bool = False
+    show_all: bool = False
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
     label: str = "flag"
 
@@ -74,9 +75,12 @@ class Request:
         return not self.given and self.preset is None and self.config_file is None
 
 
-def show_parameters(resolved: ResolvedConfig, console: Console) -> None:
-    """The table at the start of a run: each value and where it came from."""
-    console.table("Parameters", ["parameter", "value", "from"], resolved.rows())
+def show_parameters(resolved: ResolvedConfig, console: Console, *, everything: bool) -> None:
+    """The table at the start of a run: what differs from the defaults, or `everything`, and where it came from."""
+    rows = resolved.table_rows(everything=everything)
+    console.table("Parameters", ["parameter", "value", "from"], rows)
+    if not everything:
+        console.info(resolved.defaults_words(rows))
     for note in resolved.notes:
         console.warn(note)
 
@@ -157,7 +161,7 @@ def execute(
         if run is None and (folder / "manifest.json").exists():
             run = RunDirectory.open(folder)
         planned = pipeline.planned_stages(wanted, resolved.parameters, run, request.force)
-        show_plan(resolved, folder, planned, console)
+        show_plan(resolved, folder, planned, console, everything=request.show_all)
         return None
     # From here on: a signal while the run directory is made is answered once it is there.
     with graceful_signals(), weaknesses_reported(console.warn):
@@ -177,7 +181,7 @@ def _execute(
 ) -> pipeline.Outcome:
     with explaining_moved_sources(resolved, run):
         _check_paths_exist(resolved)
-    show_parameters(resolved, console)
+    show_parameters(resolved, console, everything=request.show_all)
     if run is None:
         folder = pipeline.target_folder(resolved)
         if stages == ["distill"] and not folder.exists():
@@ -345,7 +349,11 @@ def show_result(run: RunDirectory, console: Console) -> None:
         console.table("Result", columns, rows, numeric=range(1, len(columns)), to_stdout=True)
     if result.verdict_sentence:
         console.prose(result.verdict_sentence)
-    for sentence in filter(None, (result.teacher_sentence, result.advice)):
-        console.prose(sentence)
+    if result.teacher_sentence:
+        console.prose(result.teacher_sentence)
     if result.student_path is not None:
         console.data(f"student: {result.student_path}")
+    if result.next_steps:
+        console.data("\nWhat to try next")
+    for step in result.next_steps:
+        console.prose(f"- {step}")

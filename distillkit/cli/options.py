@@ -11,39 +11,41 @@ from typing import Annotated, Any
 
 import typer
 
+from distillkit.cli.help_pages import PANEL_PROGRAM, PANEL_RUN, Command, show_all
 from distillkit.console import Console
 from distillkit.errors import UsageError
 from distillkit.settings import parameters as declared
 from distillkit.settings.help_texts import group_title, help_text
 from distillkit.stages import STAGES, StageOption, stage_parameters, wanted_stages
 
-PANEL_RUN = "Run"
+# What is longer is named in the text instead.
+_LONGEST_METAVAR = 24
 
 
 # --- shared options ---------------------------------------------------------------------------------------------------
 
 
 def _option(keyword: str, kind: Any, *flags: str, **settings: Any) -> inspect.Parameter:
-    """An option of the panel "Run" that the command receives as `keyword`."""
+    """An option, of the panel "Run" if no other is named, that the command receives as `keyword`."""
     default = False if kind is bool else settings.pop("default", None)
-    annotation = Annotated[kind, typer.Option(*flags, rich_help_panel=PANEL_RUN, **settings)]
+    annotation = Annotated[kind, typer.Option(*flags, **{"rich_help_panel": PANEL_RUN, **settings})]
     return inspect.Parameter(keyword, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
 _RUN_FLAGS = ("--run", "-r")
 # The names under which commands ask for them; the keywords are fields of `commands.Request` where there is one.
 SHARED: dict[str, inspect.Parameter] = {
-    "preset": _option("preset", str | None, "--preset", "-p", help="start from a preset; see: distillkit presets"),
+    "preset": _option("preset", str | None, "--preset", "-p", metavar="NAME", help="start from a preset; see: distillkit presets"),
     "config": _option(
-        "config_file", Path | None, "--config", "-c", help="YAML file of parameters, for example a run's config.yaml"
+        "config_file", Path | None, "--config", "-c", metavar="FILE", help="YAML file of parameters, for example a run's config.yaml"
     ),
-    "run": _option("run", str | None, *_RUN_FLAGS, help="run directory to work on", show_default="the newest run"),
+    "run": _option("run", str | None, *_RUN_FLAGS, metavar="DIR", help="run directory to work on", show_default="the newest run"),
     "run to continue": _option(
-        "run", str | None, *_RUN_FLAGS, help="run directory to continue", show_default="a new run"
+        "run", str | None, *_RUN_FLAGS, metavar="DIR", help="run directory to continue", show_default="a new run"
     ),
-    "run to record in": _option("run", str | None, *_RUN_FLAGS, help="record the result in this run"),
+    "run to record in": _option("run", str | None, *_RUN_FLAGS, metavar="DIR", help="record the result in this run"),
     "output-dir": _option(
-        "output_dir", str, "--output-dir", default=declared.default("output_dir"), help="where the runs are",
+        "output_dir", str, "--output-dir", metavar="DIR", default=declared.default("output_dir"), help="where the runs are",
         envvar=declared.environment_variable("output_dir"),
     ),
     "only": _option("only", bool, "--only", help="run this stage alone, nothing before or after it"),
@@ -51,10 +53,21 @@ SHARED: dict[str, inspect.Parameter] = {
     "dry-run": _option(
         "dry_run", bool, "--dry-run", help="show the plan: parameters, stages, memory, disk, time; change nothing"
     ),
-    "json": _option("json", bool, "--json", help="one JSON object on stdout and nothing else there"),
-    "quiet": _option("quiet", bool, "--quiet", "-q", help="only warnings and errors"),
+    "show-all": _option(
+        "show_all", bool, "--show-all", help="show every parameter at the start, not only what differs from the defaults",
+        rich_help_panel=PANEL_PROGRAM,
+    ),
+    "json": _option(
+        "json", bool, "--json", help="one JSON object on stdout and nothing else there", rich_help_panel=PANEL_PROGRAM
+    ),
+    "quiet": _option("quiet", bool, "--quiet", "-q", help="only warnings and errors", rich_help_panel=PANEL_PROGRAM),
     "debug": _option(
-        "debug", bool, "--debug", help="show the traceback of an error", envvar="DISTILLKIT_DEBUG"
+        "debug", bool, "--debug", help="show the traceback of an error", envvar="DISTILLKIT_DEBUG",
+        rich_help_panel=PANEL_PROGRAM,
+    ),
+    "help-all": _option(
+        "help_all", bool, "--help-all", help="show all options, those for advanced use too, and exit", is_eager=True,
+        callback=show_all, rich_help_panel=PANEL_PROGRAM,
     ),
 }  # fmt: skip
 OUTPUT = ("json", "quiet", "debug")
@@ -71,9 +84,9 @@ def _default_words(name: str) -> str:
 
 
 def _metavar(name: str) -> str:
-    choices = declared.choices(name)
+    choices = "|".join(declared.choices(name))
     if choices:
-        return "|".join(choices)
+        return choices if len(choices) <= _LONGEST_METAVAR else "CHOICE"
     return {int: "INTEGER", float: "NUMBER"}.get(declared.kind(name), "TEXT")
 
 
@@ -84,10 +97,11 @@ def parameter_option(name: str, *, hidden: bool = False) -> inspect.Parameter:
         hidden: the help does not list it.
     """
     # Typer would put what is no literal default in brackets within brackets.
-    facts = "; ".join(filter(None, [declared.range_words(name), f"default: {_default_words(name)}"]))
+    choices = f"one of {', '.join(declared.choices(name))}" if _metavar(name) == "CHOICE" else ""
+    facts = "; ".join(filter(None, [choices, declared.range_words(name), f"default: {_default_words(name)}"]))
     common: dict[str, Any] = {
         "help": f"{help_text(name).what} [{facts}]",
-        "rich_help_panel": group_title(declared.facts(name).group),
+        "rich_help_panel": group_title(declared.facts(name).topic or declared.facts(name).group),
         "show_default": False,
         "hidden": hidden,
     }
@@ -116,6 +130,7 @@ def command(
     later: Sequence[str] = (),
     own: Iterable[inspect.Parameter] = (),
     output: Sequence[str] = OUTPUT,
+    panel: str | None = None,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Make a function a subcommand.
 
@@ -129,6 +144,7 @@ def command(
         later: more of them, which the help does not list: only later stages of the run read them.
         own: options of this command alone, besides those in the signature of the function.
         output: those of `OUTPUT` that it has.
+        panel: the heading under which the program's help lists it.
     """
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
@@ -139,10 +155,13 @@ def command(
             for item in inspect.signature(function, eval_str=True).parameters.values()
             if item.kind is not inspect.Parameter.VAR_KEYWORD and item.name not in known
         ]
+        if any(map(declared.is_advanced, parameters)):
+            shared.append(SHARED["help-all"])
         signature = [*written, *own, *shared, *(SHARED[item] for item in output)]
         signature += [*map(parameter_option, parameters), *(parameter_option(item, hidden=True) for item in later)]
 
         def call(**values: Any) -> None:
+            values.pop("help_all", None)  # Its callback has answered.
             answered = {item: values.pop(item) for item in output}
             console = Console(
                 quiet=answered.get("quiet", False),
@@ -158,7 +177,7 @@ def command(
         call.__doc__ = help or function.__doc__
         call.__signature__ = inspect.Signature(signature)  # pyright: ignore[reportFunctionMemberAccess]
         call.__annotations__ = {item.name: item.annotation for item in signature}
-        return app.command(name)(call)
+        return app.command(name, cls=Command, rich_help_panel=panel)(call)
 
     return decorate
 

@@ -132,6 +132,7 @@ def as_json(name: str, lang: str = "en") -> dict[str, Any]:
         "flags": list(declared.flags(name)),
         "environment": declared.environment_variable(name),
         "group": facts.group,
+        "topic": facts.topic,
         "type": type_words(name),
         "default": declared.default(name),
         "low": facts.low,
@@ -245,9 +246,10 @@ def markdown(lang: str = "en") -> str:
         for name in declared.fields()
     ]
     sections.append(head + "".join(rows))
-    for group in declared.GROUPS:
-        sections.append(f"## {group_title(group, lang)}\n")
-        sections += [_section(name, lang) for name in declared.fields() if declared.facts(name).group == group]
+    for heading, names in declared.sections().items():
+        advanced = f"{group_title('advanced', lang)}: " if heading in declared.TOPICS else ""
+        sections.append(f"## {advanced}{group_title(heading, lang)}\n")
+        sections += [_section(name, lang) for name in names]
     return "\n".join(sections)
 
 

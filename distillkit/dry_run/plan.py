@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distillkit.console import Console, format_bytes, format_duration
+from distillkit.console import Console
 from distillkit.device.malloc import freed_memory_kept
 from distillkit.device.memory import free_memory_bytes
 from distillkit.device.precision import Compute, choose_compute
-from distillkit.device.processors import threads_within_quota
+from distillkit.device.processors import choose_threads, with_threads
 from distillkit.dry_run.control import COMPARED, PHASE, PlannedTraining, planned_control
 from distillkit.dry_run.inputs import (
     Amounts,
@@ -27,6 +27,7 @@ from distillkit.dry_run.inputs import (
     tuning_facts,
 )
 from distillkit.dry_run.memory_model import memory_bytes
+from distillkit.dry_run.plan_words import plan_rows
 from distillkit.dry_run.served import planned_cache_bytes, planned_requests
 from distillkit.dry_run.time_model import Work, phase_seconds
 from distillkit.errors import DistillkitError
@@ -70,31 +71,37 @@ class PlannedDecisions:
     refused: str | None = None
 
 
-def show_plan(resolved: ResolvedConfig, folder: Path, planned: Sequence[tuple[str, str]], console: Console) -> None:
+def show_plan(
+    resolved: ResolvedConfig,
+    folder: Path,
+    planned: Sequence[tuple[str, str]],
+    console: Console,
+    *,
+    everything: bool = False,
+) -> None:
     """Print the plan, and as --json give it as one object.
 
     Args:
         planned: what would happen to each stage (`pipeline.planned_stages`).
+        everything: show all parameters, also those that have their defaults.
     """
     config = resolved.parameters
-    console.table("Parameters", ["parameter", "value", "from"], resolved.rows(), to_stdout=True)
+    shown = resolved.table_rows(everything=everything)
+    console.table("Parameters", ["parameter", "value", "from"], shown, to_stdout=True)
+    if not everything:
+        console.info(resolved.defaults_words(shown))
     console.table("Stages", ["stage", "what would happen"], planned, to_stdout=True)
     estimate = estimate_run(config, folder, [stage for stage, words in planned if not words.startswith("skip")])
-    # What does not apply to this run, or does not stand in its way, is left out.
-    optional = ["refused", "teacher_cache", "teacher_streaming", "compiled_loss", "control"]
-    if is_served(vars(config)):
-        optional.append("teacher_parameters")  # Nobody will know them.
-    shown = {
-        name: value for name, value in estimate.items() if name != "phases" and not (value is None and name in optional)
-    }
-    unknown = "unknown before the model is here"
+    unknown = None
     if estimate["teacher_parameters"] is not None and parse_student_reference(config).automatic:
-        unknown = f"unknown before prepare-data has chosen the shape: at most {config.target_parameters:,} parameters"
-    rows = [(name.replace("_", " "), _words(name, value, unknown)) for name, value in shown.items()]
-    rows += [
-        (f"time of {name}", _words("_seconds", value, unknown)) for name, value in (estimate["phases"] or {}).items()
-    ]
-    console.table("Estimate", ["what", "how much"], rows, to_stdout=True)
+        unknown = f"not known before prepare-data has chosen the shape: at most {config.target_parameters:,} parameters"
+    rows = plan_rows(
+        estimate,
+        teacher=config.teacher_model_path or config.teacher_model,
+        student=config.student_model_path or config.student_model,
+        student_unknown=unknown,
+    )
+    console.table("What it takes", ["", ""], rows, to_stdout=True)
     console.info(f"nothing was changed; without --dry-run this goes to {folder}")
     console.json(
         {
@@ -103,16 +110,6 @@ def show_plan(resolved: ResolvedConfig, folder: Path, planned: Sequence[tuple[st
             "stages": dict(planned), "estimate": estimate,
         }
     )  # fmt: skip
-
-
-def _words(name: str, value: Any, unknown: str) -> str:
-    if value is None:
-        return unknown
-    if name.endswith("_bytes"):
-        return format_bytes(value)
-    if name.endswith("_seconds"):
-        return f"about {format_duration(value)}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def estimate_run(config: Parameters, folder: Path, stages: list[str]) -> dict[str, Any]:
@@ -227,10 +224,6 @@ def _missing_share(facts: TeacherFacts | None, teacher: TeacherDecision | None) 
     return facts.exact_missing_bytes / facts.exact_bytes
 
 
-def _said_by_the_run(_: str) -> None:
-    """The plan shows times; how many threads there are, the run says."""
-
-
 def _times(
     config: Parameters, compute: Compute, models: PlannedModels, work: Work, planned: PlannedTraining
 ) -> tuple[ControlChoice | None, dict[str, Any]]:
@@ -243,7 +236,8 @@ def _times(
         return planned_control(config, planned, None), {"phases": {}, "total_seconds": 0.0}
     # What the control is measured against counts also where it is there already.
     timed = [*stages, *(stage for stage in COMPARED if "control" in stages and stage not in stages)]
-    with freed_memory_kept(), threads_within_quota(_said_by_the_run):  # As the run will do it.
+    threads = choose_threads(config.threads, computes_here=compute.device.type == "cpu")  # As the run will do it.
+    with freed_memory_kept(), with_threads(threads.count):
         phases = phase_seconds(own, compute, teacher, models.student_shape, work, timed)
     control = planned_control(config, planned, phases)
     left_out = {phase for stage, compared in COMPARED.items() if stage not in stages for phase in compared}

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from distillkit.reports.next_steps import next_steps
 from distillkit.reports.teacher_share import share_advice, share_sentence
 from distillkit.run.directory import RunDirectory
 
@@ -26,6 +27,7 @@ class DistillResult:
         control: figures of the same student trained without the teacher; None where there is no control.
         teacher_gain: `bits_per_byte` that the student is better than its control, and the 95 % interval `ci95`.
         advice: what to try where the teacher is not shown to have helped, else "".
+        next_steps: what was found wanting, and what to try; one sentence each.
     """
 
     run_directory: Path
@@ -41,6 +43,7 @@ class DistillResult:
     teacher_gain: dict[str, Any] | None = None
     tuned_teacher: dict[str, Any] | None = None
     advice: str = ""
+    next_steps: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: paths as text."""
@@ -57,6 +60,7 @@ class DistillResult:
             "control": self.control,
             "teacher_gain": self.teacher_gain,
             "advice": self.advice,
+            "next_steps": list(self.next_steps),
             "metrics": self.metrics,
         }
 
@@ -102,6 +106,10 @@ def read_result(run: RunDirectory) -> DistillResult:
     if not metrics and distilled is not None:
         metrics = {name: value for name, value in distilled.metrics.items() if isinstance(value, dict)}
     teacher_gain = validation.get("teacher_gain")
+    steps = next_steps(
+        verdict=validation.get("verdict"), gap_closed=validation.get("gap_closed"), teacher_gain=teacher_gain,
+        metrics=metrics, config=run.manifest.config, run=run.path,
+    )  # fmt: skip
     return DistillResult(
         run_directory=run.path,
         student_path=run.best_student if trained else None,
@@ -115,6 +123,7 @@ def read_result(run: RunDirectory) -> DistillResult:
         control=validation.get("control"),
         teacher_gain=teacher_gain,
         advice=share_advice(teacher_gain, run.manifest.config) if teacher_gain else "",
+        next_steps=tuple(steps),
         metrics=metrics,
     )
 

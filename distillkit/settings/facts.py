@@ -61,6 +61,7 @@ class ParameterFacts:
 
     Attributes:
         group: the heading under which it is listed, one of `parameters.GROUPS`.
+        topic: what an advanced one is about, one of `parameters.TOPICS`; None for the others.
         low, high: the documented range, inclusive; lifted by `allow_out_of_range`.
         possible: the numbers outside which a run is meaningless; None for what is no number.
         choices: the closed set of values, where a table of the registry holds it; a `Literal` type holds it itself.
@@ -81,6 +82,7 @@ class ParameterFacts:
     """
 
     group: str
+    topic: str | None = None
     low: float | None = None
     high: float | None = None
     possible: Possible | None = None

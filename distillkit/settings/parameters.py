@@ -56,24 +56,29 @@ AlphaSchedule = Literal["constant", "decay", "tempered"]
 
 ENVIRONMENT_PREFIX = "DISTILLKIT_"
 GROUPS = ("models", "data", "distillation", "training", "output", "extras", "advanced")
+# What the advanced ones are about: the headings under which they are listed.
+TOPICS = (
+    "student", "teacher", "server", "answers", "chat", "texts", "loss", "course", "measuring", "machine", "limits",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parameters(CoreParameters):
     """The configuration of one run: the core parameters of `distill_models()`, then the advanced ones."""
 
-    allow_out_of_range: bool = parameter(False, "advanced")
-    trust_remote_code: bool = parameter(False, "advanced")
-    control: bool | None = parameter(None, "advanced")
+    allow_out_of_range: bool = parameter(False, "advanced", topic="limits")
+    trust_remote_code: bool = parameter(False, "advanced", topic="limits")
+    control: bool | None = parameter(None, "advanced", topic="measuring")
     layer_choice: LayerChoice = parameter(
-        "greedy", "advanced", affects="prepare-data", used_by=conditions.MEASURED_LAYERS
+        "greedy", "advanced", topic="student", affects="prepare-data", used_by=conditions.MEASURED_LAYERS
     )
     student_start: StudentStart = parameter(
-        "fitted", "advanced", affects="prepare-data", used_by=conditions.CUT_STUDENT
+        "fitted", "advanced", topic="student", affects="prepare-data", used_by=conditions.CUT_STUDENT
     )
     target_parameters: int | None = parameter(
         None,
         "advanced",
+        topic="student",
         low=100_000,
         high=100_000_000_000,
         possible=at_least(1),
@@ -85,6 +90,7 @@ class Parameters(CoreParameters):
     tune_teacher: int = parameter(
         0,
         "advanced",
+        topic="teacher",
         low=0,
         high=10_000,
         possible=NOT_NEGATIVE,
@@ -93,17 +99,18 @@ class Parameters(CoreParameters):
         examples=("100",),
     )
     temperature_schedule: TemperatureSchedule = parameter(
-        "constant", "advanced", affects="distill", used_by=conditions.FALLING_TEMPERATURE
+        "constant", "advanced", topic="loss", affects="distill", used_by=conditions.FALLING_TEMPERATURE
     )
     alpha_schedule: AlphaSchedule = parameter(
-        "tempered", "advanced", affects="distill", used_by=conditions.SCHEDULED_ALPHA
+        "tempered", "advanced", topic="loss", affects="distill", used_by=conditions.SCHEDULED_ALPHA
     )
     teacher_url: str | None = parameter(
-        None, "advanced", used_by=conditions.SERVED_TEACHER, examples=("http://127.0.0.1:8000/v1",)
+        None, "advanced", topic="server", used_by=conditions.SERVED_TEACHER, examples=("http://127.0.0.1:8000/v1",)
     )
     teacher_concurrency: int = parameter(
         8,
         "advanced",
+        topic="server",
         low=1,
         high=256,
         possible=at_least(1),
@@ -113,6 +120,7 @@ class Parameters(CoreParameters):
     teacher_timeout: float = parameter(
         600.0,
         "advanced",
+        topic="server",
         low=1.0,
         high=86_400.0,
         possible=POSITIVE,
@@ -122,12 +130,14 @@ class Parameters(CoreParameters):
     mix: str | None = parameter(
         None,
         "advanced",
+        topic="texts",
         affects="prepare-data",
         examples=("wikitext:0.7,./mine.jsonl:0.3", "python-docs:1,owner/texts:2"),
     )
     answers: int = parameter(
         1,
         "advanced",
+        topic="answers",
         low=1,
         high=64,
         possible=at_least(1),
@@ -138,6 +148,7 @@ class Parameters(CoreParameters):
     teacher_temperature: float = parameter(
         1.0,
         "advanced",
+        topic="answers",
         low=0.0,
         high=2.0,
         possible=NOT_NEGATIVE,
@@ -148,6 +159,7 @@ class Parameters(CoreParameters):
     teacher_top_p: float = parameter(
         0.95,
         "advanced",
+        topic="answers",
         low=0.1,
         high=1.0,
         possible=PART,
@@ -155,59 +167,91 @@ class Parameters(CoreParameters):
         used_by=conditions.TEACHER_WRITES,
         examples=("0.8", "1.0"),
     )
-    refusals: AnswerPolicy = parameter("keep", "advanced", affects="distill", used_by=conditions.TEACHER_WRITES)
-    cut_answers: AnswerPolicy = parameter("keep", "advanced", affects="distill", used_by=conditions.TEACHER_WRITES)
+    refusals: AnswerPolicy = parameter(
+        "keep", "advanced", topic="answers", affects="distill", used_by=conditions.TEACHER_WRITES
+    )
+    cut_answers: AnswerPolicy = parameter(
+        "keep", "advanced", topic="answers", affects="distill", used_by=conditions.TEACHER_WRITES
+    )
     keep_answers: str | None = parameter(
         None,
         "advanced",
+        topic="answers",
         affects="distill",
         used_by=conditions.TEACHER_WRITES,
         examples=(r"re:\d", "run:python keep.py"),
     )
-    reasoning: ReasoningPolicy = parameter("keep", "advanced", affects="prepare-data")
-    text_column: str | None = parameter(None, "advanced", affects="prepare-data", examples=("text", "body"))
-    data_format: DataFormat = parameter("auto", "advanced", affects="prepare-data")
+    reasoning: ReasoningPolicy = parameter("keep", "advanced", topic="chat", affects="prepare-data")
+    text_column: str | None = parameter(
+        None, "advanced", topic="texts", affects="prepare-data", examples=("text", "body")
+    )
+    data_format: DataFormat = parameter("auto", "advanced", topic="texts", affects="prepare-data")
     system_prompt: str | None = parameter(
-        None, "advanced", affects="prepare-data", may_be_blank=True, examples=("You are a helpful assistant.",)
+        None,
+        "advanced",
+        topic="chat",
+        affects="prepare-data",
+        may_be_blank=True,
+        examples=("You are a helpful assistant.",),
     )
-    bad_rows: BadRowPolicy = parameter("skip", "advanced", affects="prepare-data")
-    encoding: str | None = parameter(None, "advanced", affects="prepare-data", examples=("cp1252", "utf-16", "gb18030"))
+    bad_rows: BadRowPolicy = parameter("skip", "advanced", topic="texts", affects="prepare-data")
+    encoding: str | None = parameter(
+        None, "advanced", topic="texts", affects="prepare-data", examples=("cp1252", "utf-16", "gb18030")
+    )
     csv_delimiter: str | None = parameter(
-        None, "advanced", affects="prepare-data", may_be_blank=True, examples=(";", "|", "tab")
+        None, "advanced", topic="texts", affects="prepare-data", may_be_blank=True, examples=(";", "|", "tab")
     )
-    csv_quoting: CsvQuoting = parameter("auto", "advanced", affects="prepare-data")
-    csv_header: CsvHeader = parameter("auto", "advanced", affects="prepare-data")
-    train_on: TrainOn = parameter("assistant", "advanced", affects="prepare-data")
+    csv_quoting: CsvQuoting = parameter("auto", "advanced", topic="texts", affects="prepare-data")
+    csv_header: CsvHeader = parameter("auto", "advanced", topic="texts", affects="prepare-data")
+    train_on: TrainOn = parameter("assistant", "advanced", topic="chat", affects="prepare-data")
     chat_template: str | None = parameter(
-        None, "advanced", affects="prepare-data", takes_path=True, examples=("./chat_template.jinja",)
+        None, "advanced", topic="chat", affects="prepare-data", takes_path=True, examples=("./chat_template.jinja",)
     )
-    special_tokens: SpecialTokens = parameter("auto", "advanced", affects="prepare-data")
+    special_tokens: SpecialTokens = parameter("auto", "advanced", topic="texts", affects="prepare-data")
     held_out_size: int | None = parameter(
-        None, "advanced", low=20, high=10_000, possible=at_least(1), affects="prepare-data", examples=("200",)
+        None,
+        "advanced",
+        topic="measuring",
+        low=20,
+        high=10_000,
+        possible=at_least(1),
+        affects="prepare-data",
+        examples=("200",),
     )
     seed: int = parameter(
-        42, "advanced", low=0, high=2**31 - 1, possible=SEED, affects="prepare-data", examples=("1", "1234")
+        42,
+        "advanced",
+        topic="course",
+        low=0,
+        high=2**31 - 1,
+        possible=SEED,
+        affects="prepare-data",
+        examples=("1", "1234"),
     )
     gradient_accumulation: int = parameter(
-        1, "advanced", low=1, high=1024, possible=at_least(1), affects="distill", examples=("4",)
+        1, "advanced", topic="course", low=1, high=1024, possible=at_least(1), affects="distill", examples=("4",)
     )
-    precision: Precision = parameter("auto", "advanced", affects="distill")
-    lr_schedule: LearningRateSchedule = parameter("linear", "advanced", affects="distill")
+    precision: Precision = parameter("auto", "advanced", topic="machine", affects="distill")
+    lr_schedule: LearningRateSchedule = parameter("linear", "advanced", topic="course", affects="distill")
     warmup_fraction: float = parameter(
-        0.05, "advanced", low=0.0, high=0.5, possible=SHARE, affects="distill", examples=("0.1",)
+        0.05, "advanced", topic="course", low=0.0, high=0.5, possible=SHARE, affects="distill", examples=("0.1",)
     )
     alignment: str = parameter(
         "auto",
         "advanced",
+        topic="loss",
         choices=("auto", *registry.ALIGNMENTS),
         affects="distill",
         used_by=conditions.WHITE_BOX,
         on_command_line=False,
     )
-    prefix_map: PrefixMap = parameter("longest", "advanced", affects="distill", used_by=conditions.BYTE_PREFIXES)
+    prefix_map: PrefixMap = parameter(
+        "longest", "advanced", topic="loss", affects="distill", used_by=conditions.BYTE_PREFIXES
+    )
     divergence: str = parameter(
         "forward-kl",
         "advanced",
+        topic="loss",
         choices=registry.DIVERGENCES,
         affects="distill",
         used_by=conditions.CHOSEN_DIVERGENCE,
@@ -215,6 +259,7 @@ class Parameters(CoreParameters):
     divergence_mix: float | None = parameter(
         None,
         "advanced",
+        topic="loss",
         low=0.01,
         high=0.99,
         possible=INNER_SHARE,
@@ -226,6 +271,7 @@ class Parameters(CoreParameters):
     ab_alpha: float = parameter(
         0.2,
         "advanced",
+        topic="loss",
         low=0.05,
         high=2.0,
         possible=NOT_NEGATIVE,
@@ -237,6 +283,7 @@ class Parameters(CoreParameters):
     ab_beta: float = parameter(
         0.7,
         "advanced",
+        topic="loss",
         low=0.05,
         high=2.0,
         possible=NOT_NEGATIVE,
@@ -245,13 +292,21 @@ class Parameters(CoreParameters):
         on_command_line=False,
         examples=("0.5",),
     )
-    teacher_cache: str = parameter("auto", "advanced", choices=("auto", *registry.TEACHER_SOURCES), affects="distill")
+    teacher_cache: str = parameter(
+        "auto", "advanced", topic="teacher", choices=("auto", *registry.TEACHER_SOURCES), affects="distill"
+    )
     sparse_method: SparseMethod = parameter(
-        "sampling", "advanced", affects="distill", used_by=conditions.SPARSE_TARGETS, on_command_line=False
+        "sampling",
+        "advanced",
+        topic="teacher",
+        affects="distill",
+        used_by=conditions.SPARSE_TARGETS,
+        on_command_line=False,
     )
     sparse_size: int = parameter(
         64,
         "advanced",
+        topic="teacher",
         low=8,
         high=1024,
         possible=at_least(1),
@@ -260,11 +315,20 @@ class Parameters(CoreParameters):
         on_command_line=False,
         examples=("32", "128"),
     )
-    teacher_streaming: TeacherStreaming = parameter("auto", "advanced", affects="distill", used_by=conditions.WHITE_BOX)
-    teacher_precision: TeacherPrecision = parameter("same", "advanced", affects="distill", used_by=conditions.WHITE_BOX)
-    compile_loss: CompileMode = parameter("auto", "advanced", affects="distill", on_command_line=False)
-    quality_gate: QualityGate = parameter("not-worse", "advanced", affects="validate")
-    datasets: dict[str, dict[str, Any]] = parameter({}, "advanced", affects="prepare-data", on_command_line=False)
+    teacher_streaming: TeacherStreaming = parameter(
+        "auto", "advanced", topic="teacher", affects="distill", used_by=conditions.WHITE_BOX
+    )
+    teacher_precision: TeacherPrecision = parameter(
+        "same", "advanced", topic="teacher", affects="distill", used_by=conditions.WHITE_BOX
+    )
+    compile_loss: CompileMode = parameter("auto", "advanced", topic="machine", affects="distill", on_command_line=False)
+    threads: int | None = parameter(
+        None, "advanced", topic="machine", low=1, high=1024, possible=at_least(1), examples=("1", "8")
+    )
+    quality_gate: QualityGate = parameter("not-worse", "advanced", topic="measuring", affects="validate")
+    datasets: dict[str, dict[str, Any]] = parameter(
+        {}, "advanced", topic="texts", affects="prepare-data", on_command_line=False
+    )
 
 
 # --- the declaration, asked by name -----------------------------------------------------------------------------------
@@ -361,9 +425,23 @@ def range_words(name: str) -> str:
     return "" if low is None or high is None else f"{number_words(low)}–{number_words(high)}"
 
 
+def sections() -> dict[str, tuple[str, ...]]:
+    """The headings of a listing, groups and then the topics of the advanced parameters, each with its parameters."""
+    headings = [*(group for group in GROUPS if group != "advanced"), *TOPICS]
+    return {
+        heading: tuple(name for name in fields() if heading in (facts(name).group, facts(name).topic))
+        for heading in headings
+    }
+
+
+def is_advanced(name: str) -> bool:
+    """Whether `distill_models()` makes no promise of it, and the short help leaves it out."""
+    return facts(name).group == "advanced"
+
+
 def core_names() -> tuple[str, ...]:
     """The parameters that `distill_models()` promises, without the advanced ones."""
-    return tuple(name for name in fields() if facts(name).group != "advanced")
+    return tuple(name for name in fields() if not is_advanced(name))
 
 
 def names_with_flag() -> tuple[str, ...]:

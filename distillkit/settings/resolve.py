@@ -11,7 +11,7 @@ import difflib
 import functools
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,9 @@ from distillkit.settings.strict_yaml import read_yaml_mapping
 
 # Variables with the prefix that are not parameters.
 OTHER_VARIABLES = frozenset({"DISTILLKIT_CACHE", "DISTILLKIT_LANG", "DISTILLKIT_DEBUG", "DISTILLKIT_TEACHER_KEY"})
+
+# What a run is about, at its default too.
+_NAMED_ALWAYS = ("teacher_model", "student_model", "dataset")
 
 DERIVED = "derived"
 ENVIRONMENT = "environment"
@@ -58,17 +61,42 @@ class ResolvedConfig:
         return dataclasses.asdict(self.parameters)
 
     def rows(self) -> list[tuple[str, Any, str]]:
-        """(name, value, source) for the parameter table; advanced ones only where they differ from the default."""
+        """(name, value, source) of the core parameters, and of the advanced ones that differ from their defaults."""
         values = self.as_dict()
-        shown = [name for name in values if name in declared.core_names() or values[name] != declared.default(name)]
-        replaced = {
+        return self._rows(name for name in values if name in declared.core_names() or self._differs(name))
+
+    def table_rows(self, *, everything: bool) -> list[tuple[str, Any, str]]:
+        """The same for people: models, texts, and what differs from its default; with `everything` all parameters."""
+        if everything:
+            return self._rows(self.as_dict())
+        unused = self._unused()
+        return self._rows(
+            name for name in self.as_dict() if name not in unused and (name in _NAMED_ALWAYS or self._differs(name))
+        )
+
+    def defaults_words(self, shown: Sequence[tuple[str, Any, str]]) -> str:
+        """How many parameters a table leaves out, and where they are."""
+        left_out = len(declared.fields()) - len(shown)
+        return f"{left_out} more have their defaults or no effect: --show-all lists them, and the run's manifest.json has all"
+
+    def _differs(self, name: str) -> bool:
+        return getattr(self.parameters, name) != declared.default(name)
+
+    def _unused(self) -> dict[str, str]:
+        """Parameters over which another one wins, and words for that."""
+        values = self.as_dict()
+        unused = {
             name: f"not used, {winner} wins"
             for name, winner in declared.replacements().items()
             if values[winner] is not None
         }
         if self.parameters.mix is not None:
-            replaced |= dict.fromkeys(("dataset", "dataset_path"), "not used, mix wins")
-        return [(name, values[name], replaced.get(name, self.sources[name])) for name in shown]
+            unused |= dict.fromkeys(("dataset", "dataset_path"), "not used, mix wins")
+        return unused
+
+    def _rows(self, names: Iterable[str]) -> list[tuple[str, Any, str]]:
+        values, unused = self.as_dict(), self._unused()
+        return [(name, values[name], unused.get(name, self.sources[name])) for name in names]
 
 
 def resolve(

@@ -91,6 +91,7 @@ STAGES: dict[str, StageSpec] = {
         parameters=(
             "teacher_model", "student_model", "box_type", "teacher_model_path", "student_model_path", "no_cuda",
             "output_dir", "install_deps", "run_tests", "allow_out_of_range", "precision", "teacher_precision",
+            "threads",
         ),
     ),
     "prepare-data": StageSpec(
@@ -99,7 +100,7 @@ STAGES: dict[str, StageSpec] = {
         # How a student that is cut from the teacher is measured; the result is recorded, so none of them undoes it later.
         parameters=(
             "output_dir", "folder_name", "install_deps", "allow_out_of_range", "trust_remote_code", "no_cuda", "precision",
-            "teacher_streaming",
+            "teacher_streaming", "threads",
         ),
     ),
     "tune": StageSpec(
@@ -129,6 +130,7 @@ STAGES: dict[str, StageSpec] = {
         cheap=True,
         wanted=lambda config: config.control is not False,
         not_made=_no_control,
+        parameters=("threads",),
         sets={"control": True},
         then=("validate", "plot"),
         shows_result=True,
@@ -140,6 +142,7 @@ STAGES: dict[str, StageSpec] = {
         reads=("control",),
         cheap=True,
         wanted=lambda config: not config.skip_validation,
+        parameters=("threads",),
         shows_result=True,
     ),
     "demo": StageSpec(
@@ -148,6 +151,7 @@ STAGES: dict[str, StageSpec] = {
         after=("prepare-data", "distill"),
         cheap=True,
         wanted=lambda config: not config.skip_demo,
+        parameters=("threads",),
         options=(
             StageOption("prompts", "--prompt", "a text to continue; may be repeated", list[str], "held-out texts"),
         ),

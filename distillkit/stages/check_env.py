@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from distillkit.console import Console, format_bytes
 from distillkit.device.memory import free_memory_bytes, total_memory_bytes
 from distillkit.device.precision import best_device, choose_compute, cpu_has_bf16, has_bf16
-from distillkit.device.processors import threads_within_quota, usable_processors
+from distillkit.device.processors import choose_threads, usable_processors, with_threads
 from distillkit.errors import PreconditionError
 from distillkit.installing import provide
 from distillkit.models.references import ModelReference, parse_student_reference, parse_teacher_reference
@@ -49,7 +49,7 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
     """Check, and note the findings in the manifest."""
     findings = check(config, console, texts_written=(run.teacher / WRITTEN).is_file())
     run.manifest.versions = {**library_versions(), **findings["libraries"]}
-    run.manifest.device = findings["device"]
+    run.manifest.device = {**run.manifest.device, **findings["device"]}  # The training's threads stay.
     device = findings["device"]
     tests = f", {findings['self_tests']} self-tests passed" if findings["self_tests"] else ""
     summary = (
@@ -74,7 +74,7 @@ def check(config: Parameters, console: Console, *, texts_written: bool = False) 
     hub = _hub_state()
     served = _server_state(config, console, texts_written=texts_written)
     libraries = _provide_libraries(config, references, console)
-    with threads_within_quota(console.info):
+    with with_threads(choose_threads(config.threads, computes_here=False).count):
         device = _device_facts(config)
     output = nearest_existing(Path(config.output_dir).expanduser().absolute())
     free = free_disk_bytes(output)
@@ -89,7 +89,10 @@ def check(config: Parameters, console: Console, *, texts_written: bool = False) 
         *((name, version) for name, version in libraries.items()),
         ("device", device["name"]),
         ("bf16", "yes" if device["bf16"] else "no (fp32 is used)"),
-        ("used here", f"{device['type']}, {device['precision']}, {device['threads']} threads"),
+        (
+            "used here",
+            f"{device['type']}, {device['precision']}, {device['threads']} thread{'' if device['threads'] == 1 else 's'}",
+        ),
         ("memory", f"{format_bytes(device['memory_available'])} free of {format_bytes(device['memory_total'])}"),
         ("disk", f"{format_bytes(free)} free at {output}"),
         ("model hub", hub),

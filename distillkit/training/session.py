@@ -237,6 +237,11 @@ def _figures(trainer: DistillTrainer, source: TeacherSource | None) -> dict[str,
             "peak_memory_bytes": peak_memory_bytes(),
         },
         "decisions": {"compiled_loss": "on" if trainer.compile_kernels else "off"},
+        "held_out": [
+            {"step": line["step"], "bits_per_byte": line["eval_bits_per_byte"]}
+            for line in trainer.state.log_history
+            if "eval_bits_per_byte" in line
+        ],
         "best": {"step": trainer.state.best_global_step, "bits_per_byte": trainer.state.best_metric},
     }
     if source is not None:

@@ -19,8 +19,9 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ExportableState, TrainerControl, TrainerState
 
-from distillkit.console import ProgressHandle
+from distillkit.console import ProgressHandle, format_bytes
 from distillkit.data.batching import HostColumns, LengthGroupedSampler
+from distillkit.device.memory import peak_memory_bytes
 from distillkit.errors import DistillkitError, NotFiniteError
 from distillkit.interrupts import pending
 from distillkit.losses.chunked import StudentOutput
@@ -313,10 +314,18 @@ class DistillTrainer(Trainer):
             }
             self.metrics_log.append(line)
             speed = self.progress.tokens / max(self.seconds_so_far(), 1e-9)
-            self.display.update(loss=logs["loss"], **{"tok/s": speed})
+            self.display.update(
+                **{
+                    "loss": logs["loss"],
+                    "soft loss": logs.get("soft_loss") if self.alpha else None,
+                    "hard loss": logs["hard_loss"],
+                    "speed": f"{speed:,.0f} tokens/s",
+                    "memory": format_bytes(peak_memory_bytes()),
+                }
+            )
         elif "eval_bits_per_byte" in logs:
             self.metrics_log.append({"step": self.state.global_step, **logs})
-            self.display.update(bpb=logs["eval_bits_per_byte"])
+            self.display.update(**{"held out": f"{logs['eval_bits_per_byte']:.4g} bits per byte"})
         super().log(logs, start_time)
 
     def _changing(self) -> dict[str, float]:

@@ -528,7 +528,7 @@ def test_what_has_no_flag_is_set_in_a_file_or_the_environment(
 ) -> None:
     from settings_file import settings_file
 
-    assert f"--{name.replace('_', '-')}" not in command("distill", "--help").out
+    assert f"--{name.replace('_', '-')}" not in command("distill", "--help-all").out
     planned = [*cli_pair, "--output-dir", tmp_path / "out", "--dry-run", "--json"]
     file = settings_file(tmp_path, **{name: value})
     parameters = command("distill", *planned, "--config", file).json["parameters"]

@@ -1008,6 +1008,21 @@ def test_compile_loss(distil: Distil, base: Any, monkeypatch: pytest.MonkeyPatch
     assert equal_weights(distil(), base)
 
 
+def test_threads(distil: Distil, base: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same student beyond the order of sums; a run that goes on says where it has another number."""
+    two = distil(threads=2, quiet=False)
+    assert "threads: 2, as --threads says\n" in capsys.readouterr().err
+    assert manifest(two)["device"]["training_threads"] == 2
+    for name, values in weights(two).items():
+        torch.testing.assert_close(values, weights(base)[name], rtol=1e-4, atol=1e-5)
+    longer = distil(run=two.run_directory, folder_name=None, epochs=2, threads=None, quiet=False)
+    assert "threads: 2, as --threads says\n" in capsys.readouterr().err, "config.yaml keeps the number"
+    assert longer.metrics["train"]["steps"] == 2 * two.metrics["train"]["steps"]
+    distil(run=two.run_directory, folder_name=None, epochs=3, threads=1, quiet=False)
+    assert "threads: 1, as --threads says; this run began with 2" in capsys.readouterr().err
+    assert torch.get_num_threads() == 1
+
+
 def test_the_hint_about_the_temperature(
     distil: Distil, pair: SimpleNamespace, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -23,7 +23,8 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
     frozenset(floor.split())
     for floor in (
         "errors",
-        "durability hub registry silence_libraries streams",
+        "durability hub registry silence_libraries streams wording",
+        "terminal",
         "console interrupts locks process_environment process_state settings storage",
         "device installing servers",
         "alignment",
@@ -157,11 +158,11 @@ def test_stages_never_import_one_another() -> None:
         assert not reached(name, deferred=True) & others
 
 
-def test_only_the_console_imports_rich() -> None:
+def test_only_what_draws_imports_rich() -> None:
     users = {
         name for name, found in imports(deferred=True).items() if any(item.split(".")[0] == "rich" for item in found)
     }
-    assert users == {"distillkit.console"}
+    assert users == {"distillkit.terminal"}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import re
@@ -112,10 +113,11 @@ HOSTILE = "[bold red]x[/bold red] :smile: [link=https://example.org]y[/link] \x1
 HARMLESS = "[bold red]x[/bold red] :smile: [link=https://example.org]y[/link] z [/nothing]"
 
 
-@pytest.mark.parametrize("way", ["info", "warn", "heading", "success", "plain", "data"])
+@pytest.mark.parametrize("way", ["info", "warn", "stage", "success", "plain", "data"])
 def test_markup_in_data_is_text(way: str) -> None:
     console, out, err = spoken()
-    getattr(console, way)(HOSTILE)
+    with getattr(console, way)(HOSTILE) or contextlib.nullcontext():
+        pass
     assert HARMLESS in (out if way == "data" else err).getvalue()
     assert "\x1b" not in out.getvalue() + err.getvalue()
 
@@ -153,8 +155,8 @@ def test_a_pipe_is_a_pipe(variable: str, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv(variable, "1")
     monkeypatch.delenv("NO_COLOR", raising=False)
     console, out, err = spoken()
-    console.heading("stage")
-    console.success("done")
+    with console.stage("stage"):
+        console.success("done")
     console.warn("careful")
     console.error(UsageError("wrong", hint="do this"))
     console.table("t", ["a"], [(1,)], to_stdout=True)
@@ -177,7 +179,8 @@ def test_no_color_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_quiet_keeps_warnings_errors_and_data() -> None:
     console, out, err = spoken(quiet=True)
     console.info("info")
-    console.heading("heading")
+    with console.stage("heading"):
+        pass
     console.success("success")
     console.table("hidden", ["a"], [(1,)])
     with console.progress("work", total=1) as progress:
@@ -259,21 +262,67 @@ def test_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "A title that is longer than its table A title" in terminal.getvalue()
 
 
-def test_a_narrow_live_display_keeps_to_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
+def shown_lines(terminal: Terminal, console: Console) -> list[str]:
+    """What the live display draws now."""
+    terminal.truncate(0)
+    terminal.seek(0)
+    console._live.refresh()  # type: ignore[union-attr]
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue())
+    return [line.rstrip() for line in text.strip("\0\r\n").splitlines()]
+
+
+@pytest.mark.parametrize("width", [50, 60, 80, 120])
+def test_the_live_display_fits(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stage, work, and its figures, none of them cut; what is least needed of the work goes first."""
+    monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setenv("LINES", "24")
     monkeypatch.setenv("TERM", "xterm")
-    terminal = Terminal()
+    terminal, clock = Terminal(), Clock()
+    monkeypatch.setattr(console_module, "time", clock)
     console = Console(err=terminal)
-    with console.progress("training", total=500, unit="steps") as progress:
-        progress.advance(90, bpb=3.731, loss=1.669, **{"tok/s": 2611.0})
-        terminal.truncate(0)
-        progress._live.refresh()  # type: ignore[union-attr]
-        shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue()).strip("\0\r\n")
-    assert "\n" not in shown
-    assert "90/500" in shown
-    assert "left" in shown
-    assert "loss 1.669" in shown
+    figures = {
+        "loss": 1.669,
+        "soft loss": 1.21,
+        "hard loss": 2.74,
+        "held out": "3.731 bits per byte",
+        "tokens/s": 2611.0,
+    }
+    with (
+        console.stage("distill", "3 of 6"),
+        console.progress("training", total=500, unit="steps") as progress,
+        console.progress("held-out score", total=40, unit="texts"),
+    ):
+        clock.now += 45
+        progress.advance(90, memory="1.2 GB", **figures)
+        lines = shown_lines(terminal, console)
+    assert max(map(len, lines)) <= width
+    assert lines[0] == "distill (3 of 6)  0:45"
+    assert re.search(r"^. training .*90/500 steps · 3:25 left", lines[1])
+    assert ("2 steps/s" in lines[1]) == (width > 50)
+    shown = " ".join(lines)
+    for words in ("loss 1.669", "soft loss 1.21", "hard loss 2.74", "held out 3.731 bits per byte", "memory 1.2 GB"):
+        assert words in shown
+    assert "0/40 texts" in lines[-1]
+
+
+def test_the_live_display_in_an_older_code_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+
+    class OldTerminal(io.TextIOWrapper):
+        def isatty(self) -> bool:
+            return True
+
+    written = io.BytesIO()
+    console = Console(err=OldTerminal(written, encoding="cp437"))
+    with console.stage("distill"), console.progress("training", total=5) as progress:
+        progress.advance(2, loss=1.5)
+        console._live.refresh()  # type: ignore[union-attr]
+    console.success("done")
+    text = written.getvalue().decode("cp437")
+    assert "\\u" not in text
+    assert "\\x" not in text
+    assert "2/5 items" in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
 
 
 class Clock:
@@ -304,6 +353,50 @@ def test_plain_progress_lines(monkeypatch: pytest.MonkeyPatch) -> None:
         "training: 80 steps in 0:40, loss 1",
     ]
     assert out.getvalue() == ""
+
+
+def test_nested_work_shares_the_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log gets one line every ten seconds, however many pieces of work are running, and all of them get their turn."""
+    clock = Clock()
+    monkeypatch.setattr(console_module, "time", clock)
+    console, _, err = spoken()
+    with console.progress("outer", total=100) as outer:
+        for _ in range(40):
+            with console.progress("inner", total=1) as inner:
+                clock.now += 1
+                inner.advance()
+            outer.advance()
+    lines = err.getvalue().splitlines()
+    assert lines[0] == "outer: 10/100 items, 1:30 left"
+    assert len(lines) == 5, "four while it runs, one at the end"
+
+
+def test_github_folds_stages_and_is_given_no_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    hostile = "::error::x\n  ::stop-commands::t\n##[group]y\nstd::vector"
+    console, out, err = spoken()
+
+    def failing_stage() -> None:
+        with console.stage("distill", "3 of 6"):
+            console.info(hostile)
+            console.data(hostile)
+            raise UsageError("wrong")
+
+    with pytest.raises(UsageError):
+        failing_stage()
+    harmless = [": :error::x", "  : :stop-commands::t", "## [group]y", "std::vector"]
+    assert err.getvalue().splitlines() == ["::group::distill", *harmless, "::endgroup::"]
+    assert out.getvalue().splitlines() == harmless
+    console, _, err = spoken(quiet=True)
+    with console.stage("distill"):
+        pass
+    assert err.getvalue() == ""
+    monkeypatch.delenv("GITHUB_ACTIONS")
+    console, out, err = spoken()
+    with console.stage("distill"):
+        console.data(hostile)
+    assert err.getvalue() == "== distill\n"
+    assert out.getvalue() == f"{hostile}\n"
 
 
 def test_failed_progress_says_nothing_of_success() -> None:

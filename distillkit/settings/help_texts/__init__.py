@@ -45,12 +45,13 @@ def help_text(name: str, lang: str = "en") -> HelpText:
     return help_texts(lang)[name]
 
 
-def group_title(group: str, lang: str = "en") -> str:
-    """The heading of a group of parameters; KeyError for an unknown group or language."""
+def group_title(heading: str, lang: str = "en") -> str:
+    """The words of a group or of a topic of parameters; KeyError for another one or an unknown
+    language."""
     if lang == "en":
-        from distillkit.settings.help_texts.en import GROUP_TITLES
+        from distillkit.settings.help_texts.en import GROUP_TITLES, TOPIC_TITLES
     elif lang == "ru":
-        from distillkit.settings.help_texts.ru import GROUP_TITLES
+        from distillkit.settings.help_texts.ru import GROUP_TITLES, TOPIC_TITLES
     else:
         raise KeyError(lang)
-    return GROUP_TITLES[group]
+    return TOPIC_TITLES[heading] if heading in TOPIC_TITLES else GROUP_TITLES[heading]

@@ -14,6 +14,20 @@ GROUP_TITLES = {
     "advanced": "Advanced",
 }
 
+TOPIC_TITLES = {
+    "student": "A student cut from its teacher",
+    "teacher": "How the teacher teaches",
+    "server": "A teacher behind a server",
+    "answers": "What the teacher writes",
+    "chat": "Conversations",
+    "texts": "Reading your texts",
+    "loss": "Loss and alignment",
+    "course": "Course of the training",
+    "measuring": "Measuring the student",
+    "machine": "This machine",
+    "limits": "Limits that are lifted",
+}
+
 TEXTS = {
     # --- models ---
     "teacher_model": HelpText(
@@ -471,6 +485,12 @@ TEXTS = {
         effect="Compiled, it takes a fraction of the time; compiling takes up to half a minute at the beginning and needs a C++ compiler (on a GPU: Triton). `auto` compiles where the run is long enough for it to pay and the compiler is there. Results differ in the last digits only.",
         choose="Leave it at `auto`. `off` to compare runs of different lengths bit by bit.",
         example='compile_loss: "off"',
+    ),
+    "threads": HelpText(
+        what="threads that compute on the processor",
+        effect="The speed, and the last digits of sums: for bit-identical students use one number. More threads than there is processor time for wait for one another: on two processors that others kept busy, two threads trained at a seventh of the speed of one. Without a value torch's own number, which is `OMP_NUM_THREADS` where that is set, at most what the quota of a container has time for; where other processes are at work, the number with which a few products go fastest. It is said wherever it is not torch's own. A run that goes on keeps the number it began with, or says that it has another.",
+        choose="`1` where several runs share the processors; the number of cores on a machine of your own that is misjudged.",
+        example="distillkit distill --preset weak-pc --threads 1",
     ),
     "quality_gate": HelpText(
         what="when validate fails with exit code 4",

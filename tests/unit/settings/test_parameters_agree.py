@@ -125,7 +125,7 @@ def test_a_key_of_a_configuration_file_sets_its_parameter(name: str, tmp_path: P
 def test_texts_and_pages_have_every_parameter_in_its_order(lang: str) -> None:
     assert list(help_texts(lang)) == NAMES
     page = (DOCS / parameter_pages.FILES[lang]).read_text(encoding="utf-8")
-    by_group = [name for group in declared.GROUPS for name in NAMES if declared.facts(name).group == group]
+    by_group = [name for names in declared.sections().values() for name in names]
     assert re.findall(r"^### `(\w+)`$", page, re.MULTILINE) == by_group
     assert re.findall(r"^\| \[`(\w+)`\]", page, re.MULTILINE) == NAMES
 
@@ -160,6 +160,7 @@ def test_the_impossible_is_refused_though_ranges_are_lifted(name: str) -> None:
 def test_facts_name_parameters_and_groups_that_exist(name: str) -> None:
     facts = declared.facts(name)
     assert facts.group in declared.GROUPS
+    assert facts.topic in declared.TOPICS if declared.is_advanced(name) else facts.topic is None
     assert {facts.replaced_by, facts.complement} - {None} <= set(NAMES)
     if facts.complement:
         assert declared.facts(facts.complement).complement == name

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from distillkit.errors import UsageError
+from distillkit.settings import parameters as declared
 from distillkit.settings.resolve import Layer, resolve
 
 
@@ -224,3 +225,19 @@ def test_bad_folder_names(name: str) -> None:
 @pytest.mark.parametrize("name", ["gpt2_to_tiny_experiment_1", "опыт-1", "a.b-c_d", "x" * 150])
 def test_good_folder_names(name: str) -> None:
     assert resolve({"folder_name": name}).parameters.folder_name == name
+
+
+def test_the_table_for_people_shows_models_texts_and_what_differs() -> None:
+    shown = resolve({"temperature": 3.0, "lr_schedule": "cosine", "epochs": 2, "dataset_path": "mine.txt"})
+    rows = shown.table_rows(everything=False)
+    assert rows == [
+        ("teacher_model", "gpt2-xl", "default"),
+        ("student_model", "arnir0/Tiny-LLM", "default"),
+        ("dataset_path", "mine.txt", "argument"),
+        ("temperature", 3.0, "argument"),
+        ("lr_schedule", "cosine", "argument"),
+    ]
+    everything = shown.table_rows(everything=True)
+    assert [name for name, _, _ in everything] == list(declared.fields())
+    assert ("dataset", "wikitext", "not used, dataset_path wins") in everything
+    assert f"{len(everything) - len(rows)} more" in shown.defaults_words(rows)
