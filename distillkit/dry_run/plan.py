@@ -39,7 +39,7 @@ from distillkit.settings.resolve import ResolvedConfig
 from distillkit.storage import bytes_below, free_disk_bytes
 from distillkit.teachers.choices import TeacherFacts
 from distillkit.teachers.sources import remembered_choice
-from distillkit.training.arguments import total_steps
+from distillkit.training.arguments import times_read, total_steps
 from distillkit.training.compiling import CompileChoice, choose_compile
 from distillkit.training.control import ControlChoice, control_config, settled_control
 from distillkit.training.decisions import (
@@ -51,6 +51,7 @@ from distillkit.training.decisions import (
     uses_white_box_teacher,
 )
 from distillkit.training.disk import finished_disk_bytes, replaced_bytes
+from distillkit.training.optimizers import check_optimizer
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def show_plan(resolved: ResolvedConfig, folder: Path, planned: Sequence[tuple[st
     console.table("Stages", ["stage", "what would happen"], planned, to_stdout=True)
     estimate = estimate_run(config, folder, [stage for stage, words in planned if not words.startswith("skip")])
     # What does not apply to this run, or does not stand in its way, is left out.
-    optional = ["refused", "teacher_cache", "teacher_streaming", "compiled_loss", "control"]
+    optional = ["refused", "early_stopping", "teacher_cache", "teacher_streaming", "compiled_loss", "control"]
     if is_served(vars(config)):
         optional.append("teacher_parameters")  # Nobody will know them.
     shown = {
@@ -158,8 +159,9 @@ def estimate_run(config: Parameters, folder: Path, stages: list[str]) -> dict[st
         "device": compute.description,
         "teacher_parameters": models.teacher_shape.parameters if models.teacher_shape else None,
         "student_parameters": models.student_shape.parameters if models.student_shape else None,
-        "training_tokens_at_most": amounts.student_tokens * config.epochs,
+        "training_tokens_at_most": round(amounts.student_tokens * times_read(config, amounts.examples)),
         "optimizer_steps_at_most": steps,
+        "early_stopping": _patience_words(config.early_stopping_patience) if config.early_stopping_patience else None,
         "teacher_cache": _reason(teacher.cache.mode, teacher.cache.why) if teacher else None,
         "teacher_streaming": _reason("on" if teacher.streaming.on else "off", teacher.streaming.why) if teacher else None,
         "compiled_loss": _reason("on" if decisions.compile.on else "off", decisions.compile.why) if decisions.compile else None,
@@ -184,6 +186,10 @@ def _computed_here(
     if is_served(vars(config)):
         return control_config(config), compute, models.student_shape
     return config, compute, models.teacher_shape
+
+
+def _patience_words(patience: int) -> str:
+    return f"the training may end sooner: after {patience} held-out evaluation(s) without a new best score"
 
 
 def _reason(choice: str, why: str) -> str:
@@ -213,7 +219,10 @@ def plan_decisions(
             free = free_disk_bytes(folder) + replaced_bytes(folder, teacher.tunes if teacher else 0)
             free += bytes_below(folder / "control") if control else 0
             decide_disk(config, folder, free, student.parameters, teacher, control=control)
-            logits = amounts.student_inputs * texts_per_example(config) * student.vocabulary * config.epochs
+            texts = texts_per_example(config)
+            inputs = amounts.student_inputs * texts * times_read(config, amounts.examples * texts)
+            logits = round(inputs * student.vocabulary)
+            check_optimizer(config)
             compiled = choose_compile(config, compute.device, logits)
     except DistillkitError as error:
         return PlannedDecisions(teacher, compiled, disk, f"{error.message}; {error.hint}")

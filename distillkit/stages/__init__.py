@@ -90,7 +90,7 @@ STAGES: dict[str, StageSpec] = {
         cheap=True,
         parameters=(
             "teacher_model", "student_model", "box_type", "teacher_model_path", "student_model_path", "no_cuda",
-            "output_dir", "install_deps", "run_tests", "allow_out_of_range", "precision", "teacher_precision",
+            "output_dir", "install_deps", "run_tests", "allow_out_of_range", "precision", "teacher_precision", "optimizer",
         ),
     ),
     "prepare-data": StageSpec(
@@ -99,7 +99,7 @@ STAGES: dict[str, StageSpec] = {
         # How a student that is cut from the teacher is measured; the result is recorded, so none of them undoes it later.
         parameters=(
             "output_dir", "folder_name", "install_deps", "allow_out_of_range", "trust_remote_code", "no_cuda", "precision",
-            "teacher_streaming",
+            "teacher_streaming", "attn_implementation",
         ),
     ),
     "tune": StageSpec(

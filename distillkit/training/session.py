@@ -27,8 +27,10 @@ from distillkit.settings.conditions import is_tempered
 from distillkit.silence_libraries import silence_transformers
 from distillkit.storage import file_records, files_below, make_folder, records_problem
 from distillkit.teachers.protocol import TeacherSource
-from distillkit.training.arguments import total_steps, training_arguments
+from distillkit.training.activation_memory import keep_inputs_only
+from distillkit.training.arguments import times_read, total_steps, training_arguments
 from distillkit.training.compiling import compile_loss
+from distillkit.training.early_stopping import EarlyStopping
 from distillkit.training.export import export_student
 from distillkit.training.metrics_log import MetricsLog
 from distillkit.training.objectives import training_objective
@@ -120,7 +122,10 @@ def train_student(
     if checkpoint:
         console.info(f"continuing from step {resumed_step} of {steps}")
     lengths = rows.lengths("student_ids").tolist()
-    compiled = compile_loss(context, sum(lengths) * head_width(student) * config.epochs)
+    compiled = compile_loss(context, round(sum(lengths) * head_width(student) * times_read(config, len(rows))))
+    if config.gradient_checkpointing:
+        keep_inputs_only(student, context.pair.student.reference.text)
+    stopping = EarlyStopping(config.early_stopping_patience)
     with console.progress(label, total=steps, unit="steps", completed=resumed_step) as display:
         trainer = DistillTrainer(
             model=student,
@@ -148,9 +153,14 @@ def train_student(
             teacher=source,
             compile_kernels=compiled,
             course=Course.of(config),
+            muon=config.optimizer == "muon",
+            stopping=stopping,
         )
         with silence_transformers():
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            if checkpoint and (stopping.ended(checkpoint) or config.max_steps == resumed_step):
+                trainer.take_over(checkpoint)
+            else:
+                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     raise_if_stopped(trainer)
     _check_best(place, progress)
     final = trainer.accelerator.unwrap_model(trainer.model)
@@ -166,7 +176,7 @@ def raise_if_stopped(trainer: DistillTrainer) -> None:
         Interrupted: it did, before the last step.
     """
     number, state = pending(), trainer.state
-    if number is not None and state.global_step < state.max_steps:
+    if number is not None and not trainer.stopped_early and state.global_step < state.max_steps:
         raise Interrupted(number, f"stopped after step {state.global_step} of {state.max_steps}; it is saved")
 
 
@@ -239,6 +249,8 @@ def _figures(trainer: DistillTrainer, source: TeacherSource | None) -> dict[str,
         "decisions": {"compiled_loss": "on" if trainer.compile_kernels else "off"},
         "best": {"step": trainer.state.best_global_step, "bits_per_byte": trainer.state.best_metric},
     }
+    if trainer.stopped_early:
+        figures["train"]["stopped_early"] = {"patience": trainer.stopping.patience, "of_steps": trainer.state.max_steps}
     if source is not None:
         figures["teacher_pass"] = source.figures()
     mass = trainer.objective.mass

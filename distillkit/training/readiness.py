@@ -1,0 +1,18 @@
+"""What a training needs that not every machine has, asked before anything is computed."""
+
+from __future__ import annotations
+
+from distillkit.console import Console
+from distillkit.installing import provide
+from distillkit.settings.parameters import Parameters
+from distillkit.training.optimizers import check_optimizer, optimizer_libraries
+
+
+def provide_for_training(config: Parameters, console: Console) -> None:
+    """Install what the optimizer needs, if it is missing.
+
+    Raises:
+        PreconditionError: something is missing and may not or cannot be installed, or torch is too old.
+    """
+    check_optimizer(config)
+    provide(optimizer_libraries(config), f"--optimizer {config.optimizer}", console, allowed=config.install_deps)
