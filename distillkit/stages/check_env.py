@@ -43,7 +43,7 @@ def extra_inputs(config: Parameters, run: RunDirectory) -> dict[str, str]:
         "device": str(best_device(config.no_cuda)),
         "models": f"{config.teacher_model_path or config.teacher_model} / {config.student_model_path or config.student_model}",
         "self-tests": str(config.run_tests),
-        "optimizer": config.optimizer,
+        "optimizer and trackers": f"{config.optimizer} / {config.report_to}",
     }
 
 

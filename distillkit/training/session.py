@@ -21,6 +21,7 @@ from distillkit.errors import DistillkitError, Interrupted, PreconditionError
 from distillkit.evaluation.batched_forward import head_width
 from distillkit.evaluation.bits_per_byte import score
 from distillkit.evaluation.held_out import scored_texts
+from distillkit.evaluation.speed import model_size
 from distillkit.interrupts import check_interrupted, pending
 from distillkit.run.context import TrainingContext
 from distillkit.settings.conditions import is_tempered
@@ -35,6 +36,7 @@ from distillkit.training.export import export_student
 from distillkit.training.metrics_log import MetricsLog
 from distillkit.training.objectives import training_objective
 from distillkit.training.schedules import Course
+from distillkit.training.trackers import reporting
 from distillkit.training.trainer import DistillTrainer, Progress
 
 
@@ -160,13 +162,46 @@ def train_student(
             if checkpoint and (stopping.ended(checkpoint) or config.max_steps == resumed_step):
                 trainer.take_over(checkpoint)
             else:
-                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+                _train(trainer, context, source, place, label, checkpoint, resumed_step)
     raise_if_stopped(trainer)
     _check_best(place, progress)
     final = trainer.accelerator.unwrap_model(trainer.model)
     export_student(place.student / "final", final, context.pair, config, run)
     check_interrupted()
     return _figures(trainer, source)
+
+
+def _train(
+    trainer: DistillTrainer,
+    context: TrainingContext,
+    source: TeacherSource | None,
+    place: TrainingPlace,
+    label: str,
+    checkpoint: Path | None,
+    resumed_step: int,
+) -> None:
+    """Train, and tell the trackers.
+
+    Raises:
+        Interrupted: a signal arrived; the last step is saved.
+    """
+
+    def rates() -> dict[str, float]:
+        found = {"tokens_per_second": trainer.progress.tokens / max(trainer.seconds_so_far(), 1e-9)}
+        if source is not None and (teachers := source.figures().get("tokens_per_second")) is not None:
+            found["teacher_tokens_per_second"] = teachers
+        return found
+
+    name = context.run.path.name
+    with reporting(
+        context.config, place.folder, name if label == "training" else f"{name}-{label}", resumed_step=resumed_step,
+        parameters=model_size(trainer.accelerator.unwrap_model(trainer.model)).parameters, rates=rates,
+        console=context.console,
+    ) as callbacks:  # fmt: skip
+        for callback in callbacks:
+            trainer.add_callback(callback)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        raise_if_stopped(trainer)
 
 
 def raise_if_stopped(trainer: DistillTrainer) -> None:
