@@ -199,7 +199,6 @@ def _open_trackio(opening: Opening) -> Opened:
     # It continues a run by its name.
     name = opening.known or f"{opening.run_name}-{uuid.uuid4().hex[:6]}"
 
-
     def close(end: End) -> None:
         if trackio.context_vars.current_run.get() is not None:  # The integration ends it where the training ends well.
             trackio.finish()

@@ -494,6 +494,15 @@ def test_model_kwargs(distil: Distil, base: Any) -> None:
         distil(model_kwargs={"teacher": 1})
 
 
+def test_report_to(distil: Distil, base: Any) -> None:
+    """tests/cli/test_trackers.py reads what each is told."""
+    pytest.importorskip("tensorboard")
+    result = distil(report_to="tensorboard")
+    assert list((result.run_directory / "trackers" / "tensorboard").glob("events.out.tfevents.*"))
+    assert not (base.run_directory / "trackers").exists()
+    assert equal_weights(result, base)
+
+
 # --- advanced --------------------------------------------------------------------------------------------------------
 
 

@@ -20,7 +20,9 @@ from distillkit.training.early_stopping import EarlyStopping, scores_since_best
     ],
 )
 def test_scores_since_the_best(scores: list[float], since: int) -> None:
-    history: list[dict[str, float]] = [{"step": 5 * number, "eval_bits_per_byte": value} for number, value in enumerate(scores)]
+    history: list[dict[str, float]] = [
+        {"step": 5 * number, "eval_bits_per_byte": value} for number, value in enumerate(scores)
+    ]
     history.insert(1, {"step": 2, "loss": 0.1})
     assert scores_since_best(history) == since
     for patience in (1, 2):
