@@ -34,6 +34,15 @@ def distill_models(
     install_deps: bool = True,
     run_tests: bool = False,
     skip_demo: bool = True,
+    optimizer: Literal["adamw", "adamw-8bit", "adafactor", "muon"] = "adamw",
+    weight_decay: float = 0.0,
+    max_grad_norm: float = 1.0,
+    gradient_checkpointing: bool = False,
+    max_steps: int | None = None,
+    early_stopping_patience: int = 0,
+    attn_implementation: Literal["auto", "eager", "sdpa"] = "auto",
+    model_kwargs: dict[str, Any] = {},
+    report_to: str = "none",
     allow_out_of_range: bool = False,
     trust_remote_code: bool = False,
     control: bool | None = None,
@@ -124,6 +133,15 @@ def distill_models(
         install_deps: install the libraries that this configuration needs and lacks
         run_tests: run the self-tests before distilling
         skip_demo: do not show at the end what the models write
+        optimizer: how gradients become steps
+        weight_decay: how fast weights are pulled towards zero
+        max_grad_norm: the norm to which the gradient of a step is clipped
+        gradient_checkpointing: whether the student's layers are computed a second time in the backward pass instead of kept
+        max_steps: optimizer steps of the training, instead of `epochs`
+        early_stopping_patience: after how many held-out evaluations in a row without a new best score the training ends; 0: never
+        attn_implementation: the code that computes attention in both models
+        model_kwargs: more arguments for `from_pretrained` of both models; in configuration files and Python only
+        report_to: the trackers that are told how the training goes, with commas between them: `tensorboard`, `wandb`, `trackio`, `mlflow`
         allow_out_of_range: accept values outside the documented ranges
         trust_remote_code: run the Python code that a model's repository brings along
         control: whether the same student is also trained without the teacher, to see what the teacher was worth

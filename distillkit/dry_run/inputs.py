@@ -18,6 +18,7 @@ from distillkit.errors import DistillkitError
 from distillkit.evaluation.stopping import QUESTIONS
 from distillkit.models.cut_shape import cut_shape
 from distillkit.models.gguf import cached_conversion
+from distillkit.models.load_options import load_options
 from distillkit.models.loading import LocatedModel
 from distillkit.models.quantised import quantisation
 from distillkit.models.references import ModelReference, parse_student_reference, parse_teacher_reference
@@ -85,16 +86,17 @@ def find_models(config: Parameters, folder: Path) -> PlannedModels:
         folder: the run directory, which need not be there; in it may lie the start of a student that is cut from the teacher.
     """
     teacher_reference, student_reference = parse_teacher_reference(config), parse_student_reference(config)
-    teacher = _find(teacher_reference)
+    teacher = _find(teacher_reference, config, "teacher")
     teacher_shape = _shape(teacher)
     student_reference = _settled(student_reference, folder / "data" / "models.json")
     if student_reference.kind == "pruned-teacher":
-        student = LocatedModel(student_reference, teacher.folder) if teacher is not None else None
+        options = load_options(config, "student")
+        student = LocatedModel(student_reference, teacher.folder, options=options) if teacher is not None else None
         shape = _shape_in(folder / "data" / START)
         if shape is None and teacher_shape is not None:
             shape = cut_shape(teacher_shape.config, student_reference)
         return PlannedModels(teacher, student, teacher_shape, shape)
-    student = _find(student_reference)
+    student = _find(student_reference, config, "student")
     return PlannedModels(teacher, student, teacher_shape, _shape(student))
 
 
@@ -116,7 +118,7 @@ def _shape_in(folder: Path) -> ModelShape | None:
     return None
 
 
-def _find(reference: ModelReference) -> LocatedModel | None:
+def _find(reference: ModelReference, config: Parameters, role: str) -> LocatedModel | None:
     folder: Path | None = None
     if reference.kind == "folder":
         folder = reference.path
@@ -124,7 +126,7 @@ def _find(reference: ModelReference) -> LocatedModel | None:
         folder = cached_conversion(reference)
     elif reference.repo_id is not None:
         folder = _hub_config(reference.repo_id, reference.revision)
-    return LocatedModel(reference, folder) if folder is not None else None
+    return LocatedModel(reference, folder, options=load_options(config, role)) if folder is not None else None
 
 
 def _hub_config(repo_id: str, revision: str | None) -> Path | None:

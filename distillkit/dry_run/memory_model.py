@@ -10,7 +10,8 @@ from distillkit.dry_run.time_model import Work
 from distillkit.evaluation.batched_forward import LOGITS_AT_ONCE, WIDE_AT_ONCE
 from distillkit.losses.chunked import rows_per_chunk
 from distillkit.models.shape import ModelShape
-from distillkit.settings.parameters import Parameters
+from distillkit.settings.parameters import Parameters, default
+from distillkit.training.optimizers import remembered_bytes
 
 # What Python, torch and transformers take before anything is loaded.
 _LIBRARIES_BYTES = 800_000_000
@@ -28,7 +29,7 @@ def memory_bytes(
 ) -> int | None:
     """The peak; None where a size is not known.
 
-    Student, gradient and two moments, its weights once more in the format of the products, beside the teacher or, with the
+    Student, gradient and what the optimizer remembers, its weights once more in the format of the products, beside the teacher or, with the
     cache, only beside its head; what the backward pass needs, the held-out score, and of the vocabulary-sized tensors of
     the loss one chunk of rows. A teacher that is tuned is trained in the same way before.
     """
@@ -37,7 +38,8 @@ def memory_bytes(
     training = _training(config, compute, student, work, beside=teacher if config.alpha > 0 else None)
     in_use = _in_use(compute, teacher, training, work, config)
     if work.tunes:  # It is over before the student is loaded.
-        in_use = max(in_use, _training(config, compute, teacher, replace(work, compiled=False)))
+        own = replace(config, optimizer=default("optimizer"))
+        in_use = max(in_use, _training(own, compute, teacher, replace(work, compiled=False)))
     return _LIBRARIES_BYTES + round(_held(compute) * in_use)
 
 
@@ -60,11 +62,15 @@ def _training(
     copies = 0 if compute.autocast is None else itemsize * student.parameters
     tokens = config.batch_size * config.max_length
     activations = _ACTIVATION_BYTES * tokens * student.layers * student.inner_width
+    if config.gradient_checkpointing:  # The input of every layer, and all of the one that is being computed again.
+        activations = tokens * student.inner_width * (4 * student.layers + _ACTIVATION_BYTES)
     # The held-out score holds the logits of a batch, and a few rows of them in fp32.
     scored = min(LOGITS_AT_ONCE, held_out_examples(config) * config.max_length * student.vocabulary)
     scoring = 4 * scored + 3 * 4 * min(scored, WIDE_AT_ONCE)
     # Freed memory is kept, so the one does not make room for the other.
-    training = 16 * student.parameters + copies + chunk + activations + scoring
+    training = (
+        8 * student.parameters + remembered_bytes(config.optimizer, student) + copies + chunk + activations + scoring
+    )
     if work.compiled:
         training += _COMPILER_BYTES
     return training

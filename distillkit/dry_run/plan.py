@@ -40,7 +40,7 @@ from distillkit.settings.resolve import ResolvedConfig
 from distillkit.storage import bytes_below, free_disk_bytes
 from distillkit.teachers.choices import TeacherFacts
 from distillkit.teachers.sources import remembered_choice
-from distillkit.training.arguments import total_steps
+from distillkit.training.arguments import times_read, total_steps
 from distillkit.training.compiling import CompileChoice, choose_compile
 from distillkit.training.control import ControlChoice, control_config, settled_control
 from distillkit.training.decisions import (
@@ -52,6 +52,7 @@ from distillkit.training.decisions import (
     uses_white_box_teacher,
 )
 from distillkit.training.disk import finished_disk_bytes, replaced_bytes
+from distillkit.training.optimizers import check_optimizer
 
 
 @dataclass(frozen=True)
@@ -155,8 +156,9 @@ def estimate_run(config: Parameters, folder: Path, stages: list[str]) -> dict[st
         "device": compute.description,
         "teacher_parameters": models.teacher_shape.parameters if models.teacher_shape else None,
         "student_parameters": models.student_shape.parameters if models.student_shape else None,
-        "training_tokens_at_most": amounts.student_tokens * config.epochs,
+        "training_tokens_at_most": round(amounts.student_tokens * times_read(config, amounts.examples)),
         "optimizer_steps_at_most": steps,
+        "early_stopping": _patience_words(config.early_stopping_patience) if config.early_stopping_patience else None,
         "teacher_cache": _reason(teacher.cache.mode, teacher.cache.why) if teacher else None,
         "teacher_streaming": _reason("on" if teacher.streaming.on else "off", teacher.streaming.why) if teacher else None,
         "compiled_loss": _reason("on" if decisions.compile.on else "off", decisions.compile.why) if decisions.compile else None,
@@ -181,6 +183,10 @@ def _computed_here(
     if is_served(vars(config)):
         return control_config(config), compute, models.student_shape
     return config, compute, models.teacher_shape
+
+
+def _patience_words(patience: int) -> str:
+    return f"after {patience} held-out evaluation(s) without a new best score"
 
 
 def _reason(choice: str, why: str) -> str:
@@ -210,7 +216,10 @@ def plan_decisions(
             free = free_disk_bytes(folder) + replaced_bytes(folder, teacher.tunes if teacher else 0)
             free += bytes_below(folder / "control") if control else 0
             decide_disk(config, folder, free, student.parameters, teacher, control=control)
-            logits = amounts.student_inputs * texts_per_example(config) * student.vocabulary * config.epochs
+            texts = texts_per_example(config)
+            inputs = amounts.student_inputs * texts * times_read(config, amounts.examples * texts)
+            logits = round(inputs * student.vocabulary)
+            check_optimizer(config)
             compiled = choose_compile(config, compute.device, logits)
     except DistillkitError as error:
         return PlannedDecisions(teacher, compiled, disk, f"{error.message}; {error.hint}")

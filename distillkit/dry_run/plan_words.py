@@ -37,6 +37,8 @@ def plan_rows(
     rows.append(("student", _model(student, estimate["student_parameters"], student_unknown)))
     steps, tokens = estimate["optimizer_steps_at_most"], estimate["training_tokens_at_most"]
     rows.append(("training", f"at most {steps:,} steps, {tokens:,} tokens"))
+    if estimate.get("early_stopping"):
+        rows.append(("it may end sooner", str(estimate["early_stopping"])))
     for key, what, words in (
         ("teacher_cache", "the teacher reads", _CACHE),
         ("teacher_streaming", "the teacher in memory", _STREAMING),

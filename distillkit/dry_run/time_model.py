@@ -21,7 +21,7 @@ from distillkit.models.shape import ModelShape
 from distillkit.run.context import texts_per_example
 from distillkit.settings.parameters import Parameters
 from distillkit.teachers.cut_student import FIT_TOKENS, INFLUENCE_TOKENS, TRIAL_TOKENS
-from distillkit.training.arguments import total_steps
+from distillkit.training.arguments import times_read, total_steps
 from distillkit.training.control import control_config
 from distillkit.training.decisions import tunes_teacher
 
@@ -150,7 +150,7 @@ def _teacher_pass(config: Parameters, compute: Compute, teacher: ModelShape, wor
         int8=config.teacher_precision == "int8",
     )  # fmt: skip
     if not cached:
-        return each * amounts.teacher_tokens * config.epochs
+        return each * amounts.teacher_tokens * times_read(config, amounts.examples)
     seconds = each * amounts.teacher_tokens
     if work.streams:
         moved = 4 * amounts.teacher_tokens * teacher.width * compute.teacher.itemsize * teacher.layers
@@ -164,7 +164,7 @@ def _tuning(
     """The teacher is trained as a student is that has no teacher, for so many steps and not epochs."""
     steps, amounts = config.tune_teacher, work.amounts
     each = amounts.teacher_tokens / max(1, amounts.examples) * config.batch_size * config.gradient_accumulation
-    own = replace(config, alpha=0.0, beta=1.0, epochs=1, save_best_model=True)
+    own = replace(config, alpha=0.0, beta=1.0, epochs=1, max_steps=None, save_best_model=True)
     tuned = replace(work, amounts=replace(amounts, student_tokens=round(each * steps)), steps=steps, compiled=False)
     return _training(own, compute, teacher, teacher, tuned, pace, hashing)
 
@@ -179,8 +179,13 @@ def _training(
     hashing: float,
 ) -> float:
     amounts = work.amounts
-    tokens = amounts.student_tokens * config.epochs * texts_per_example(config)
+    texts = texts_per_example(config)
+    tokens = amounts.student_tokens * texts * times_read(config, amounts.examples * texts)
     layers = microbenchmarks.training_per_token(student, compute, amounts.length, config.batch_size)
+    if (
+        config.gradient_checkpointing
+    ):  # Of three passes, forward, for the inputs and for the weights, the first is done twice.
+        layers *= 4 / 3
     products, element_wise = microbenchmarks.loss_seconds(
         student.vocabulary, student.width, compute, compiled=work.compiled
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from distillkit.models.empty_model import empty_model
 from distillkit.models.end_tokens import complete_ends
 from distillkit.models.gguf import converted_folder
 from distillkit.models.hub import download_model
+from distillkit.models.load_options import own_options, refused_options
 from distillkit.models.plain_folder import adapter_alone, has_adapter, plain_folder
 from distillkit.models.pruning import decoder_blocks, evenly_spaced, keep_layers, nearest_savable
 from distillkit.models.quantised import quantisation, quantised_format, read_by_transformers, refuse_quantised
@@ -48,11 +49,13 @@ class LocatedModel:
         folder: holds config.json, safetensors weights and the tokenizer; of a teacher behind a server it is the student's, by
             whose tokenizer texts are divided, and none of what it holds is the teacher's.
         revision: the commit of a Hub model.
+        options: what `from_pretrained` gets besides (`load_options`).
     """
 
     reference: ModelReference
     folder: Path
     revision: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def is_served(self) -> bool:
@@ -75,6 +78,8 @@ class LocatedModel:
         parts = [_folder_fingerprint(self.folder, _state(self.folder)), self.reference.layers]
         if self.reference.width is not None:
             parts.append(dataclasses.asdict(self.reference.width))
+        if own := own_options(self.options):
+            parts.append({"options": own})
         return fingerprint_of(parts)
 
 
@@ -362,7 +367,7 @@ def load_model(
 
     Raises:
         PreconditionError: weights are missing (they would be random) or damaged, or a library is missing.
-        UsageError: it is no causal language model.
+        UsageError: it is no causal language model, or does not take its options.
     """
     from transformers import AutoModelForCausalLM
 
@@ -371,9 +376,11 @@ def load_model(
         with silence_transformers(), plain_folder(located.folder) as folder:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 str(folder), dtype=dtype, trust_remote_code=trust_remote_code, local_files_only=True,
-                use_safetensors=True, output_loading_info=True,
+                use_safetensors=True, output_loading_info=True, **located.options,
             )  # fmt: skip
     except ImportError as error:
+        if located.options and not _declared_quantisation(located):
+            raise refused_options(name, located.options, error) from error
         if how := _declared_quantisation(located):
             raise _not_loaded_quantised(name, how, error) from error
         raise _missing_library(name, error) from error
@@ -385,6 +392,12 @@ def load_model(
             ) from error
         if how := _declared_quantisation(located):
             raise _not_loaded_quantised(name, how, error) from error
+        if located.options:
+            raise refused_options(name, located.options, error) from error
+        raise
+    except (TypeError, AttributeError) as error:
+        if located.options:
+            raise refused_options(name, located.options, error) from error
         raise
     except (OSError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         # Out of memory is a RuntimeError too, and no fault of the files.

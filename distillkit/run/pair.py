@@ -18,6 +18,7 @@ from distillkit.errors import PreconditionError
 from distillkit.installing import provide
 from distillkit.models.context import context_length
 from distillkit.models.cut_shape import cut_shape
+from distillkit.models.load_options import attention_option, load_options
 from distillkit.models.loading import (
     LocatedModel,
     load_model,
@@ -217,7 +218,7 @@ class ModelPair:
         """
         trust = self.config.trust_remote_code
         if self.start is not None:
-            located = LocatedModel(self.student.reference, self.start)
+            located = LocatedModel(self.student.reference, self.start, options=self.student.options)
             student = load_model(located, dtype=torch.float32, trust_remote_code=trust, console=console)
         else:
             student = load_student(self.student, trust_remote_code=trust, console=console, layers=self.layers)
@@ -233,7 +234,10 @@ class ModelPair:
         """
         located = locate(parse_reference(str(folder)), console, trust_remote_code=self.config.trust_remote_code)
         return load_model(
-            located, dtype=torch.float32, trust_remote_code=self.config.trust_remote_code, console=console
+            replace(located, options=attention_option(self.config)),
+            dtype=torch.float32,
+            trust_remote_code=self.config.trust_remote_code,
+            console=console,
         )
 
 
@@ -270,6 +274,10 @@ def locate_pair(config: Parameters, console: Console) -> ModelPair:
     for located in (teacher, student):
         needed = libraries_for_files(path.name for path in located.folder.iterdir())
         provide(needed, located.reference.text, console, allowed=config.install_deps)
+    teacher, student = (
+        replace(located, options=load_options(config, role))
+        for role, located in (("teacher", teacher), ("student", student))
+    )
     return ModelPair(config, teacher, student)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from distillkit.reports.early_stop import early_remark
 from distillkit.reports.next_steps import next_steps
 from distillkit.reports.teacher_share import share_advice, share_sentence
 from distillkit.run.directory import RunDirectory
@@ -84,7 +85,7 @@ class DistillResult:
         if self.gap_closed is not None:
             closed = f"{100 * self.gap_closed:.1f} % of the gap to the teacher closed"
             sentence += f", {closed if self.gap_closed <= 1 else 'now better than the teacher on these texts'}"
-        return sentence
+        return sentence + early_remark(self.metrics.get("train", {}))
 
     @property
     def teacher_sentence(self) -> str:

@@ -3,7 +3,7 @@
 The Python signature, the command line options, the environment variables, the preset and configuration keys, the
 checks of values, the tables and the reference pages are all derived from the fields of `Parameters`;
 `tests/unit/settings/test_parameters_agree.py` proves that they agree. To add a parameter, write its field here (the promised
-ones are in `core_parameters.py`) and its texts in `help_texts/`, then have the reference pages and the signature for editors written again:
+ones are in `core_parameters.py`, the knobs of the training in `training_parameters.py`) and its texts in `help_texts/`, then have the reference pages and the signature for editors written again:
 `python -m distillkit.cli.parameter_pages --write docs` and `python -m distillkit.api_stub --write`.
 """
 
@@ -20,7 +20,6 @@ from typing import Any, Literal
 
 from distillkit import registry
 from distillkit.settings import conditions
-from distillkit.settings.core_parameters import CoreParameters
 from distillkit.settings.facts import (
     INNER_SHARE,
     NOT_NEGATIVE,
@@ -32,6 +31,7 @@ from distillkit.settings.facts import (
     at_least,
     parameter,
 )
+from distillkit.settings.training_parameters import TrainingParameters
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 LearningRateSchedule = Literal["linear", "cosine", "constant"]
@@ -63,7 +63,7 @@ TOPICS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parameters(CoreParameters):
+class Parameters(TrainingParameters):
     """The configuration of one run: the core parameters of `distill_models()`, then the advanced ones."""
 
     allow_out_of_range: bool = parameter(False, "advanced", topic="limits")

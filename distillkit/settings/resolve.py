@@ -28,6 +28,7 @@ from distillkit.settings.paths import check_folder_name, user_path
 from distillkit.settings.presets import read_preset
 from distillkit.settings.server_values import check_server_url
 from distillkit.settings.strict_yaml import read_yaml_mapping
+from distillkit.settings.training_values import check_model_kwargs, check_trackers
 
 # Variables with the prefix that are not parameters.
 OTHER_VARIABLES = frozenset({"DISTILLKIT_CACHE", "DISTILLKIT_LANG", "DISTILLKIT_DEBUG", "DISTILLKIT_TEACHER_KEY"})
@@ -301,6 +302,8 @@ _CHECKS = (
     ("teacher_url", check_server_url),
     ("mix", check_mix),
     ("keep_answers", check_keep_answers),
+    ("report_to", check_trackers),
+    ("model_kwargs", check_model_kwargs),
 )
 
 

@@ -90,8 +90,8 @@ STAGES: dict[str, StageSpec] = {
         cheap=True,
         parameters=(
             "teacher_model", "student_model", "box_type", "teacher_model_path", "student_model_path", "no_cuda",
-            "output_dir", "install_deps", "run_tests", "allow_out_of_range", "precision", "teacher_precision",
-            "threads",
+            "output_dir", "install_deps", "run_tests", "allow_out_of_range", "precision", "teacher_precision", "optimizer",
+            "report_to", "threads",
         ),
     ),
     "prepare-data": StageSpec(
@@ -100,7 +100,7 @@ STAGES: dict[str, StageSpec] = {
         # How a student that is cut from the teacher is measured; the result is recorded, so none of them undoes it later.
         parameters=(
             "output_dir", "folder_name", "install_deps", "allow_out_of_range", "trust_remote_code", "no_cuda", "precision",
-            "teacher_streaming", "threads",
+            "teacher_streaming", "attn_implementation", "threads",
         ),
     ),
     "tune": StageSpec(

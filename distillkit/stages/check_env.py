@@ -29,6 +29,7 @@ from distillkit.settings.parameters import Parameters
 from distillkit.stages import StageResult
 from distillkit.storage import free_disk_bytes, nearest_existing
 from distillkit.teachers.generated_file import WRITTEN
+from distillkit.training.readiness import provide_for_training
 
 _HUB_TIMEOUT_SECONDS = 5.0
 
@@ -42,6 +43,7 @@ def extra_inputs(config: Parameters, run: RunDirectory) -> dict[str, str]:
         "device": str(best_device(config.no_cuda)),
         "models": f"{config.teacher_model_path or config.teacher_model} / {config.student_model_path or config.student_model}",
         "self-tests": str(config.run_tests),
+        "optimizer and trackers": f"{config.optimizer} / {config.report_to}",
     }
 
 
@@ -74,6 +76,7 @@ def check(config: Parameters, console: Console, *, texts_written: bool = False) 
     hub = _hub_state()
     served = _server_state(config, console, texts_written=texts_written)
     libraries = _provide_libraries(config, references, console)
+    provide_for_training(config, console)
     with with_threads(choose_threads(config.threads, computes_here=False).count):
         device = _device_facts(config)
     output = nearest_existing(Path(config.output_dir).expanduser().absolute())

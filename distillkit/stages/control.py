@@ -11,6 +11,7 @@ from pathlib import Path
 from distillkit.console import Console, format_duration
 from distillkit.device.memory import explained_memory_errors
 from distillkit.errors import PreconditionError
+from distillkit.reports.early_stop import early_remark
 from distillkit.run.context import TrainingContext
 from distillkit.run.directory import RunDirectory
 from distillkit.run.pair import student_parameters
@@ -32,6 +33,7 @@ from distillkit.training.control import (
 )
 from distillkit.training.disk import check_disk, student_disk_bytes
 from distillkit.training.inputs import true_texts
+from distillkit.training.readiness import provide_for_training
 from distillkit.training.session import TrainingPlace, train_student, without_cards
 
 
@@ -51,6 +53,7 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
     choice = early_choice(config, run)
     if choice is not None and not choice.on:
         return _not_made(choice)
+    provide_for_training(config, console)
     context = TrainingContext.open(control_config(config), run, console)
     rows, parameters = true_texts(context), student_parameters(context.pair)
     if choice is None:
@@ -80,7 +83,7 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
     train, best = figures["train"], figures["best"]
     summary = (
         f"{train['steps']:,} steps without the teacher in {format_duration(train['seconds'])}; best held-out score "
-        f"{best['bits_per_byte']:.4f} bits per byte at step {best['step']}"
+        f"{best['bits_per_byte']:.4f} bits per byte at step {best['step']}{early_remark(train)}"
     )
     return StageResult(outputs, {"made": True, "why": choice.why, **figures}, summary)
 

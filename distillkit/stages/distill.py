@@ -10,8 +10,10 @@ from pathlib import Path
 
 from distillkit.console import Console, format_duration
 from distillkit.device.memory import explained_memory_errors
+from distillkit.reports.early_stop import early_remark
 from distillkit.run.context import TrainingContext
 from distillkit.run.directory import RunDirectory
+from distillkit.settings import parameters as declared
 from distillkit.settings.conditions import teacher_writes
 from distillkit.settings.parameters import Parameters
 from distillkit.stages import StageResult
@@ -22,6 +24,7 @@ from distillkit.teachers.served_texts import served_cost
 from distillkit.training import checkpoints
 from distillkit.training.decisions import tunes_teacher
 from distillkit.training.inputs import decide, teacher_part
+from distillkit.training.readiness import provide_for_training
 from distillkit.training.session import TrainingPlace, train_student, without_cards
 from distillkit.training.teacher_tuning import FORMAT
 from distillkit.training.tuned_teacher import TuningPlace, forget_teacher
@@ -42,6 +45,7 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
     fingerprint = checkpoint_fingerprint(config, run)
     checkpoint = checkpoints.continue_from(run.checkpoints, fingerprint, console)
 
+    provide_for_training(config, console)
     context = TrainingContext.open(config, run, console)
     with explained_memory_errors():
         decided = decide(context)
@@ -70,6 +74,7 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
     summary = (
         f"{train['steps']:,} steps, {train['tokens']:,} tokens in {format_duration(train['seconds'])} "
         f"({train['tokens_per_second']:,.0f} tokens/s); best held-out score {best['bits_per_byte']:.4f} bits per byte at step {best['step']}"
+        f"{early_remark(train)}"
     )
     if (cost := figures.get("teacher_server")) is not None:
         summary += (
@@ -87,7 +92,8 @@ def _recorded(run: RunDirectory) -> list[Path]:
 
 
 def checkpoint_fingerprint(config: Parameters, run: RunDirectory) -> str:
-    """What a checkpoint belongs to: every input of this stage but the number of epochs, which may grow."""
+    """What a checkpoint belongs to: every input of this stage but the number of epochs or steps, which may grow."""
     record = run.record("distill")
     inputs = dict(record.inputs) if record else {}
-    return fingerprint_of({name: value for name, value in inputs.items() if name != "epochs"})
+    growing = {name for name in declared.fields() if declared.facts(name).may_grow}
+    return fingerprint_of({name: value for name, value in inputs.items() if name not in growing})

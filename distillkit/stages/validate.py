@@ -36,6 +36,7 @@ from distillkit.losses.target_rows import restrict_columns
 from distillkit.losses.tempered import temper
 from distillkit.models.answering import answer_endings
 from distillkit.models.loading import LocatedModel
+from distillkit.reports.early_stop import early_remark
 from distillkit.reports.teacher_share import share_sentence, teacher_verdict
 from distillkit.run.directory import RunDirectory
 from distillkit.run.pair import ModelPair, open_pair
@@ -98,6 +99,9 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
     summary = f"{before:.4f} -> {after:.4f} bits per byte, {validation['verdict']}"
     if teacher_gain is not None:
         summary += f"; {share_sentence(validation['gain'], teacher_gain)}"
+    trained = run.record("distill")
+    if trained is not None:
+        summary += early_remark(trained.metrics.get("train", {}))
     return StageResult([run.path / "validation.json"], metrics, summary, gate_failure=gate)
 
 

@@ -262,4 +262,4 @@ def _config(located: LocatedModel) -> Any:
     from transformers import AutoConfig
 
     with silence_transformers(), plain_folder(located.folder) as folder:
-        return AutoConfig.from_pretrained(str(folder), local_files_only=True)
+        return AutoConfig.from_pretrained(str(folder), local_files_only=True, **located.options)

@@ -152,7 +152,7 @@ def choose_cache(
 
 
 def _automatic(config: Parameters, facts: TeacherFacts, streaming: StreamingChoice) -> CacheChoice:
-    if config.epochs == 1 and not facts.begun and not streaming.on:
+    if config.epochs == 1 and config.max_steps is None and not facts.begun and not streaming.on:
         return CacheChoice("off", "with one epoch every text is read once")
     if not facts.head_is_plain:
         return CacheChoice("off", _NOT_PLAIN)

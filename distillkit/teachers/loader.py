@@ -74,6 +74,8 @@ class TeacherLoader:
         fingerprint = fingerprint or self.teacher.fingerprint()
         if self.int8:
             fingerprint = fingerprint_of([fingerprint, "int8"])
+        if config.attn_implementation != "auto":
+            fingerprint = fingerprint_of([fingerprint, config.attn_implementation])
         self.key = CacheKey.of(self.teacher.reference.text, fingerprint, context.compute.teacher, self.token_ids)
         self.streaming = StreamingChoice(False, "not decided yet")
         self.streamed_seconds = 0.0

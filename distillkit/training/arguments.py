@@ -10,15 +10,27 @@ from transformers import TrainingArguments
 
 from distillkit.device.precision import Compute
 from distillkit.settings.parameters import Parameters
+from distillkit.training.optimizers import optim_name
 
 # A line per step up to this many steps; then thinned out, because each line costs a synchronisation with the device.
 _LINES = 2000
 
 
 def total_steps(config: Parameters, examples: int) -> int:
-    """Optimizer steps of the whole training, as the Trainer counts them."""
+    """Optimizer steps of the whole training, as the Trainer counts them: `max_steps`, or those of all epochs."""
+    return config.max_steps or _steps_of_epoch(config, examples) * config.epochs
+
+
+def _steps_of_epoch(config: Parameters, examples: int) -> int:
     batches = math.ceil(examples / config.batch_size)
-    return math.ceil(batches / config.gradient_accumulation) * config.epochs
+    return math.ceil(batches / config.gradient_accumulation)
+
+
+def times_read(config: Parameters, examples: int) -> float:
+    """How often each text is read in the whole training: `epochs`, or as `max_steps` come to."""
+    if config.max_steps is None or examples < 1:
+        return config.epochs
+    return config.max_steps / _steps_of_epoch(config, examples)
 
 
 def training_arguments(
@@ -32,7 +44,7 @@ def training_arguments(
         resumed: whether an earlier attempt has begun already.
         steps: optimizer steps, where these end the training and not the epochs.
     """
-    most = -1 if steps is None else steps
+    most = config.max_steps or -1 if steps is None else steps
     steps = total_steps(config, examples) if steps is None else steps
     return TrainingArguments(
         output_dir=str(folder),
@@ -42,9 +54,9 @@ def training_arguments(
         gradient_accumulation_steps=config.gradient_accumulation,
         learning_rate=config.learning_rate,
         warmup_steps=round(config.warmup_fraction * steps),
-        # One pass over memory instead of a dozen; with fp16 the scaler has to tell a skipped step, which only the other can.
-        optim="adamw_torch" if compute.autocast is torch.float16 else "adamw_torch_fused",
-        max_grad_norm=1.0,
+        optim=optim_name(config, compute),
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
         bf16=compute.autocast is torch.bfloat16,
         fp16=compute.autocast is torch.float16,
         use_cpu=compute.device.type == "cpu",

@@ -41,10 +41,11 @@ def control_config(config: Parameters) -> Parameters:
 
 
 def control_fingerprint(config: Parameters, run: RunDirectory) -> str:
-    """What the checkpoints of a control belong to: the prepared data, and every parameter of its own training but the number
-    of epochs, which may grow."""
+    """What the checkpoints of a control belong to: the prepared data, and every parameter of its own training but those that
+    may grow, the number of epochs or steps."""
     own = dataclasses.asdict(control_config(config))
-    names = [name for name in declared.fields() if declared.facts(name).affects == "distill" and name != "epochs"]
+    affecting = [name for name in declared.fields() if declared.facts(name).affects == "distill"]
+    names = [name for name in affecting if not declared.facts(name).may_grow]
     return fingerprint_of({"data": run.result_fingerprint("prepare-data"), **{name: own[name] for name in names}})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ def card_facts(pair: ModelPair, config: Parameters, run: RunDirectory, validatio
         hub_dataset=_hub_dataset(config),
         parameters={name: getattr(config, name) for name in _NUMBERS},
         alignment_summary=_alignment_summary(config.alignment),
-        settings=_settings(pair, config, run),
+        settings=_settings(pair, config, run) | _knobs(config),
         origin_repository=_wheel_repository(pair.teacher if pruned else pair.student),
         licence=licence.identifier if licence else None,
         licence_name=licence.name if licence else None,
@@ -161,6 +162,23 @@ def _settings(pair: ModelPair, config: Parameters, run: RunDirectory) -> dict[st
     if config.teacher_precision != default("teacher_precision"):
         settings["Weights of the teacher"] = config.teacher_precision
     return settings
+
+
+# What the card calls the knobs of the training that change the student.
+_KNOBS = {
+    "optimizer": "Optimizer", "weight_decay": "Weight decay", "max_grad_norm": "Gradient norm clipped to",
+    "max_steps": "Optimizer steps", "early_stopping_patience": "Ended after so many scores without a new best one",
+    "model_kwargs": "Arguments for loading the models",
+}  # fmt: skip
+
+
+def _knobs(config: Parameters) -> dict[str, Any]:
+    """Those that are not at their defaults."""
+    return {
+        words: json.dumps(value, sort_keys=True) if isinstance(value, dict) else value
+        for name, words in _KNOBS.items()
+        if (value := getattr(config, name)) != default(name)
+    }
 
 
 def _divergence_numbers(config: Parameters) -> list[str]:

@@ -21,18 +21,22 @@ from distillkit.errors import DistillkitError, Interrupted, PreconditionError
 from distillkit.evaluation.batched_forward import head_width
 from distillkit.evaluation.bits_per_byte import score
 from distillkit.evaluation.held_out import scored_texts
+from distillkit.evaluation.speed import model_size
 from distillkit.interrupts import check_interrupted, pending
 from distillkit.run.context import TrainingContext
 from distillkit.settings.conditions import is_tempered
 from distillkit.silence_libraries import silence_transformers
 from distillkit.storage import file_records, files_below, make_folder, records_problem
 from distillkit.teachers.protocol import TeacherSource
-from distillkit.training.arguments import total_steps, training_arguments
+from distillkit.training.activation_memory import keep_inputs_only
+from distillkit.training.arguments import times_read, total_steps, training_arguments
 from distillkit.training.compiling import compile_loss
+from distillkit.training.early_stopping import EarlyStopping
 from distillkit.training.export import export_student
 from distillkit.training.metrics_log import MetricsLog
 from distillkit.training.objectives import training_objective
 from distillkit.training.schedules import Course
+from distillkit.training.trackers import reporting
 from distillkit.training.trainer import DistillTrainer, Progress
 
 
@@ -120,7 +124,10 @@ def train_student(
     if checkpoint:
         console.info(f"continuing from step {resumed_step} of {steps}")
     lengths = rows.lengths("student_ids").tolist()
-    compiled = compile_loss(context, sum(lengths) * head_width(student) * config.epochs)
+    compiled = compile_loss(context, round(sum(lengths) * head_width(student) * times_read(config, len(rows))))
+    if config.gradient_checkpointing:
+        keep_inputs_only(student, context.pair.student.reference.text)
+    stopping = EarlyStopping(config.early_stopping_patience)
     with console.progress(label, total=steps, unit="steps", completed=resumed_step) as display:
         trainer = DistillTrainer(
             model=student,
@@ -148,15 +155,53 @@ def train_student(
             teacher=source,
             compile_kernels=compiled,
             course=Course.of(config),
+            muon=config.optimizer == "muon",
+            stopping=stopping,
         )
         with silence_transformers():
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            if checkpoint and (stopping.ended(checkpoint) or config.max_steps == resumed_step):
+                trainer.take_over(checkpoint)
+            else:
+                _train(trainer, context, source, place, label, checkpoint, resumed_step)
     raise_if_stopped(trainer)
     _check_best(place, progress)
     final = trainer.accelerator.unwrap_model(trainer.model)
     export_student(place.student / "final", final, context.pair, config, run)
     check_interrupted()
     return _figures(trainer, source)
+
+
+def _train(
+    trainer: DistillTrainer,
+    context: TrainingContext,
+    source: TeacherSource | None,
+    place: TrainingPlace,
+    label: str,
+    checkpoint: Path | None,
+    resumed_step: int,
+) -> None:
+    """Train, and tell the trackers.
+
+    Raises:
+        Interrupted: a signal arrived; the last step is saved.
+    """
+
+    def rates() -> dict[str, float]:
+        found = {"tokens_per_second": trainer.progress.tokens / max(trainer.seconds_so_far(), 1e-9)}
+        if source is not None and (teachers := source.figures().get("tokens_per_second")) is not None:
+            found["teacher_tokens_per_second"] = teachers
+        return found
+
+    name = context.run.path.name
+    with reporting(
+        context.config, place.folder, name if label == "training" else f"{name}-{label}", resumed_step=resumed_step,
+        parameters=model_size(trainer.accelerator.unwrap_model(trainer.model)).parameters, rates=rates,
+        console=context.console,
+    ) as callbacks:  # fmt: skip
+        for callback in callbacks:
+            trainer.add_callback(callback)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        raise_if_stopped(trainer)
 
 
 def raise_if_stopped(trainer: DistillTrainer) -> None:
@@ -166,7 +211,7 @@ def raise_if_stopped(trainer: DistillTrainer) -> None:
         Interrupted: it did, before the last step.
     """
     number, state = pending(), trainer.state
-    if number is not None and state.global_step < state.max_steps:
+    if number is not None and not trainer.stopped_early and state.global_step < state.max_steps:
         raise Interrupted(number, f"stopped after step {state.global_step} of {state.max_steps}; it is saved")
 
 
@@ -244,6 +289,8 @@ def _figures(trainer: DistillTrainer, source: TeacherSource | None) -> dict[str,
         ],
         "best": {"step": trainer.state.best_global_step, "bits_per_byte": trainer.state.best_metric},
     }
+    if trainer.stopped_early:
+        figures["train"]["stopped_early"] = {"patience": trainer.stopping.patience, "of_steps": trainer.state.max_steps}
     if source is not None:
         figures["teacher_pass"] = source.figures()
     mass = trainer.objective.mass

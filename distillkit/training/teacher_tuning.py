@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import TrainerState, set_seed
+from transformers import set_seed
 
 from distillkit.data.batching import DistillationCollator
 from distillkit.data.examples import load_examples, stored_rows
@@ -35,6 +35,7 @@ from distillkit.models.save_errors import plain_save_errors
 from distillkit.models.shape import model_shape
 from distillkit.models.student_files import save_student
 from distillkit.run.context import TrainingContext
+from distillkit.settings.parameters import default
 from distillkit.silence_libraries import silence_transformers
 from distillkit.storage import (
     explained_write_errors,
@@ -48,6 +49,7 @@ from distillkit.storage import (
 )
 from distillkit.teachers.exact_cache import CacheKey
 from distillkit.training import checkpoints
+from distillkit.training.activation_memory import keep_inputs_only
 from distillkit.training.arguments import training_arguments
 from distillkit.training.decisions import TuningFacts
 from distillkit.training.export_check import check_written
@@ -184,7 +186,11 @@ class TeacherTuning:
         make_folder(place.checkpoints)
         if checkpoint:
             console.info(f"tuning of the teacher continues from step {resumed_step} of {self.steps}")
-        own = replace(config, learning_rate=LEARNING_RATE, warmup_fraction=WARMUP_FRACTION)
+        # The knobs of the student's training are not the teacher's; what only saves memory is.
+        plain = {name: default(name) for name in ("optimizer", "weight_decay", "max_grad_norm")}
+        own = replace(config, learning_rate=LEARNING_RATE, warmup_fraction=WARMUP_FRACTION, **plain)
+        if config.gradient_checkpointing:
+            keep_inputs_only(model, self.teacher.reference.text)
         arguments = training_arguments(
             own, compute, place.checkpoints, len(self.rows), resumed=checkpoint is not None, steps=self.steps
         )
@@ -212,7 +218,7 @@ class TeacherTuning:
             )
             if checkpoint is not None and resumed_step >= self.steps:
                 # In the middle of an epoch the Trainer would go on to its end.
-                trainer.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+                trainer.take_over(checkpoint)
             else:
                 with silence_transformers():
                     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

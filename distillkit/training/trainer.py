@@ -31,8 +31,10 @@ from distillkit.models.save_errors import plain_save_errors
 from distillkit.storage import write_folder
 from distillkit.teachers.protocol import TeacherSource
 from distillkit.training import checkpoints
+from distillkit.training.early_stopping import NEVER, EarlyStopping, StopEarly
 from distillkit.training.metrics_log import MetricsLog
 from distillkit.training.objectives import Objective, Weights
+from distillkit.training.optimizers import muon_and_adamw
 from distillkit.training.schedules import CONSTANT, Course, training_fraction
 from distillkit.training.tied_embedding import add_rows_in_place
 
@@ -114,6 +116,8 @@ class DistillTrainer(Trainer):
         role: of the model, for messages.
         remedy: what helps where the learning rate turns out too high.
         course: how the weights, and the temperature of the objective, go over the training.
+        muon: whether the optimizer is Muon with AdamW beside it, whatever `args.optim` says.
+        stopping: when it ends before its last step.
     """
 
     def __init__(
@@ -137,6 +141,8 @@ class DistillTrainer(Trainer):
         role: str = "student",
         remedy: str = "lower --learning-rate",
         course: Course = CONSTANT,
+        muon: bool = False,
+        stopping: EarlyStopping = NEVER,
         **kwargs: Any,
     ) -> None:
         # Every GPU gets its own process; without a launcher the Trainer would fall back to nn.DataParallel.
@@ -155,6 +161,7 @@ class DistillTrainer(Trainer):
         self.compile_kernels = compile_kernels
         self.role, self.remedy = role, remedy
         self.course = course
+        self.muon, self.stopping = muon, stopping
         self.loss_is_scaled_for_ga = True
         self._seconds_before = progress.seconds
         self._began = time.monotonic()
@@ -174,6 +181,18 @@ class DistillTrainer(Trainer):
         self._example_ids: list[int] = []
         self.remove_callback(PrinterCallback)
         self.add_callback(_Schedule(display))
+        if stopping.patience:
+            self.add_callback(StopEarly(stopping))
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether it ended before its last step because it got no better."""
+        return self.state.global_step < self.state.max_steps and self.stopping.reached(self.state.log_history)
+
+    def take_over(self, checkpoint: Path) -> None:
+        """Become what a training was at its end, without a step: in the middle of an epoch the Trainer would go on."""
+        self._load_from_checkpoint(str(checkpoint))
+        self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
 
     # --- data ---
 
@@ -189,7 +208,15 @@ class DistillTrainer(Trainer):
             targets = torch.as_tensor(self.accelerator.gather(targets)).sum()
         return targets
 
-    # --- schedule ---
+    # --- optimizer and schedule ---
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The one that `args.optim` names, or Muon."""
+        if self.muon and self.optimizer is None:
+            trained: Any = self.model if model is None else model
+            decayed = self.get_decay_parameter_names(trained)
+            self.optimizer = muon_and_adamw(trained, self.args.learning_rate, self.args.weight_decay, decayed)
+        return super().create_optimizer(model)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The learning rate of each step, see `schedule_factor`."""

@@ -78,7 +78,8 @@ class TunedTeacher:
 
 def located_tuned(pair: ModelPair, folder: Path) -> LocatedModel:
     """The tuned teacher, under the name of the teacher that it was."""
-    return LocatedModel(ModelReference("folder", f"{pair.teacher.reference.text} (tuned)", path=folder), folder)
+    reference = ModelReference("folder", f"{pair.teacher.reference.text} (tuned)", path=folder)
+    return LocatedModel(reference, folder, options=pair.teacher.options)
 
 
 def write_record(place: TuningPlace, pair: ModelPair, key: str, figures: dict[str, Any]) -> TunedTeacher:

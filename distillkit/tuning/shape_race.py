@@ -248,7 +248,7 @@ class ShapeRace:
         noted = read_json(folder / _RECORD)
         model = None
         if (folder / _MODEL).is_dir():
-            located = LocatedModel(pair.student.reference, folder / _MODEL)
+            located = LocatedModel(pair.student.reference, folder / _MODEL, options=pair.student.options)
             model = load_model(
                 located, dtype=torch.float32, trust_remote_code=self.config.trust_remote_code, console=self.console
             )

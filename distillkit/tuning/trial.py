@@ -32,6 +32,7 @@ from distillkit.run.context import TrainingContext
 from distillkit.settings.parameters import Parameters
 from distillkit.silence_libraries import silence_transformers
 from distillkit.teachers.protocol import TeacherSource
+from distillkit.training.activation_memory import keep_inputs_only
 from distillkit.training.arguments import total_steps, training_arguments
 from distillkit.training.compiling import compile_loss
 from distillkit.training.metrics_log import MetricsLog
@@ -101,6 +102,8 @@ class Trials:
         context = dataclasses.replace(self.context, config=trial_config(self.context.config, settings, amount))
         rows = self.rows_of(context.config, amount)
         student = self.load_student(Console(quiet=True))
+        if context.config.gradient_checkpointing:
+            keep_inputs_only(student, self.context.pair.student.reference.text)
         set_seed(context.config.seed)
         compiling = time.monotonic()
         # Decided as for the whole training, because the compiled loss serves all trials.
@@ -178,6 +181,7 @@ class Trials:
             teacher=source,
             compile_kernels=compiled,
             course=Course.of(config),
+            muon=config.optimizer == "muon",
         )
         with silence_transformers():
             trainer.train()
@@ -200,6 +204,6 @@ class _TrialTrainer(DistillTrainer):
 
 
 def trial_config(config: Parameters, settings: Settings, amount: Amount) -> Parameters:
-    """The configuration of a run with the settings and the length of a trial."""
+    """The configuration of a run with the settings and the length of a trial, whatever may end the run's own training."""
     weights = {"beta": round(1 - settings["alpha"], 12)} if "alpha" in settings else {}
-    return dataclasses.replace(config, **settings, **weights, epochs=amount.epochs)
+    return dataclasses.replace(config, **settings, **weights, epochs=amount.epochs, max_steps=None)

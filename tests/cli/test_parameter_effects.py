@@ -18,8 +18,10 @@ from chat_server import ChatServer
 from safetensors.torch import load_file
 
 from distillkit import PreconditionError, QualityGateError, UsageError
+from distillkit.installing import is_satisfied
 from distillkit.losses.kernels import compiler_available
 from distillkit.settings import parameters as declared
+from distillkit.training.optimizers import BITSANDBYTES
 
 Distil = Callable[..., Any]
 
@@ -349,6 +351,156 @@ def test_skip_demo(distil: Distil, base: Any) -> None:
     texts = read(result.run_directory / "demo.json")["texts"]
     assert texts
     assert all({"prompt", "teacher", "before", "after"} <= text.keys() for text in texts)
+
+
+# --- knobs of the training -------------------------------------------------------------------------------------------
+
+
+def test_optimizer(distil: Distil, base: Any) -> None:
+    """The first loss is the same, what is learned from it is not; a library that is missing is named before anything runs."""
+    found = {name: distil(optimizer=name) for name in ("adafactor", "muon")}
+    for name, result in found.items():
+        assert first(result)["loss"] == first(base)["loss"]
+        assert not equal_weights(result, base)
+        assert re.search(rf"Optimizer\W+{name}\b", (result.student_path / "README.md").read_text(encoding="utf-8"))
+    assert not equal_weights(*found.values())
+    if is_satisfied(BITSANDBYTES):
+        assert first(distil(optimizer="adamw-8bit"))["loss"] == first(base)["loss"]
+    else:
+        with pytest.raises(PreconditionError, match="--optimizer adamw-8bit needs 'bitsandbytes"):
+            distil(optimizer="adamw-8bit", install_deps=False)
+
+
+def test_weight_decay(distil: Distil, base: Any) -> None:
+    """With a rate that moves nothing else, what is left of a matrix is the product of what the steps take off."""
+    result = distil(
+        weight_decay=0.5, learning_rate=0.1, lr_schedule="constant", warmup_fraction=0.0, max_grad_norm=1e-30
+    )
+    start, end = load_file(base_student(base) / "model.safetensors"), weights(result)
+    name = "transformer.h.0.mlp.c_fc.weight"
+    assert torch.allclose(end[name], start[name] * (1 - 0.1 * 0.5) ** 4, rtol=1e-5, atol=1e-7)
+    assert torch.equal(end["transformer.ln_f.weight"], start["transformer.ln_f.weight"])
+
+
+def base_student(result: Any) -> Path:
+    return Path(manifest(result)["config"]["student_model_path"])
+
+
+def test_max_grad_norm(distil: Distil, base: Any) -> None:
+    norms = [line["grad_norm"] for line in lines(base, "loss")]
+    never, always = distil(max_grad_norm=0.0), distil(max_grad_norm=min(norms) / 2)
+    assert equal_weights(never, base) is (max(norms) <= 1.0)
+    # AdamW does not see a factor that all its gradients share, but for its epsilon.
+    assert not equal_weights(always, base)
+    assert first(always)["grad_norm"] == first(base)["grad_norm"] == first(never)["grad_norm"]
+
+
+def test_gradient_checkpointing(distil: Distil, base: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same student, and in each of the four steps its one layer runs twice."""
+    from transformers.models.gpt2.modeling_gpt2 import GPT2MLP
+
+    forward, counted = GPT2MLP.forward, []
+
+    def counting(self: Any, *args: Any) -> Any:
+        counted.append(self.training)
+        return forward(self, *args)
+
+    monkeypatch.setattr(GPT2MLP, "forward", counting)
+    again = distil(gradient_checkpointing=True)
+    assert sum(counted) == 2 * base.metrics["train"]["steps"]
+    assert equal_weights(again, base)
+    assert "gradient_checkpointing" not in read(again.student_path / "config.json")
+
+
+def test_max_steps(distil: Distil, base: Any, tmp_path: Path) -> None:
+    """Fewer steps than an epoch, then more; they reach the end of their own schedule."""
+    short = distil(max_steps=3, output_dir=tmp_path, folder_name="run")
+    assert short.metrics["train"]["steps"] == 3
+    assert lines(short, "loss")[-1]["learning_rate"] == pytest.approx(1e-3 / 3)
+    longer = distil(max_steps=6, output_dir=tmp_path, folder_name="run")
+    assert longer.metrics["train"]["steps"] == 6
+    assert [line["step"] for line in lines(longer, "loss")] == [1, 2, 3, 4, 5, 6]
+    assert equal_weights(distil(max_steps=4), base)
+    with pytest.raises(PreconditionError, match="max_steps: 6 -> 5"):
+        distil(max_steps=5, output_dir=tmp_path, folder_name="run")
+
+
+def test_early_stopping_patience(distil: Distil, capsys: pytest.CaptureFixture[str]) -> None:
+    """A learning rate that spoils the student: the first score stays the best, for the student and for its control."""
+    settings: dict[str, Any] = {
+        "checkpoint_interval": 1, "learning_rate": 3.0, "lr_schedule": "constant", "epochs": 2,
+    }  # fmt: skip
+    whole = distil(**settings)
+    settings |= {"control": True, "skip_validation": False, "quality_gate": "off", "quiet": False}
+    early = distil(early_stopping_patience=2, **settings)
+    best = whole.metrics["best"]["step"]
+    scores = [line["eval_bits_per_byte"] for line in lines(whole, "eval_bits_per_byte")][1:]
+    ends = next(
+        step for step in range(3, 9) if min(scores[step - 2 : step]) >= min(scores[: step - 2])
+    )  # fmt: skip
+    assert early.metrics["train"]["steps"] == ends < 8
+    assert early.metrics["train"]["stopped_early"] == {"patience": 2, "of_steps": 8}
+    assert best <= ends - 2 or early.metrics["best"]["step"] == ends - 2
+    assert lines(early, "eval_bits_per_byte") == lines(whole, "eval_bits_per_byte")[: ends + 1]
+    said = f"stopped early, after step {ends} of 8: 2 held-out scores in a row without a new best one"
+    assert said in early.verdict_sentence
+    assert said in " ".join(capsys.readouterr().err.split())
+    control = manifest(early)["stages"]["control"]["metrics"]["train"]
+    assert control["stopped_early"]["patience"] == 2
+    assert control["steps"] < 8
+
+
+def test_attn_implementation(distil: Distil, base: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers.integrations import sdpa_attention
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    counted = []
+
+    def counting(module: Any, *args: Any, **kwargs: Any) -> Any:
+        counted.append(module.training)
+        return sdpa_attention.sdpa_attention_forward(module, *args, **kwargs)
+
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, "sdpa", counting)
+    eager = distil(attn_implementation="eager")
+    # What is written is read once more, as anybody would read it.
+    assert counted
+    assert not any(counted)
+    assert not equal_weights(eager, base)
+    assert first(eager)["loss"] == pytest.approx(first(base)["loss"], rel=1e-5)
+    assert "attn_implementation" not in (eager.student_path / "config.json").read_text(encoding="utf-8")
+    with pytest.raises(UsageError, match="attn_implementation: 'flash' is not one of auto, eager, sdpa"):
+        distil(attn_implementation="flash")
+
+
+def test_model_kwargs(distil: Distil, base: Any) -> None:
+    """Dropout for the student alone, which keeps it; what the program sets, or a model does not know, is refused."""
+    dropped = distil(model_kwargs={"student": {"resid_pdrop": 0.5}})
+    assert read(dropped.student_path / "config.json")["resid_pdrop"] == 0.5
+    assert read(base.student_path / "config.json")["resid_pdrop"] == 0.0
+    assert not equal_weights(dropped, base)
+    one, other = (manifest(run)["models"] for run in (dropped, base))
+    assert one["teacher"]["fingerprint"] == other["teacher"]["fingerprint"]
+    assert one["student"]["fingerprint"] != other["student"]["fingerprint"]
+    # A teacher that computes otherwise teaches otherwise.
+    taught = distil(model_kwargs={"teacher": {"scale_attn_weights": False}})
+    assert first(taught)["soft_loss"] != pytest.approx(first(base)["soft_loss"], rel=1e-6)
+    assert first(taught)["hard_loss"] == first(base)["hard_loss"]
+    with pytest.raises(UsageError, match="dtype is set by the program") as caught:
+        distil(model_kwargs={"teacher": {"dtype": "auto"}})
+    assert "precision" in str(caught.value.hint)
+    with pytest.raises(UsageError, match=r"cannot be loaded with model_kwargs \(no_such_thing\)"):
+        distil(model_kwargs={"no_such_thing": 1})
+    with pytest.raises(UsageError, match="what stands under 'teacher' is no mapping"):
+        distil(model_kwargs={"teacher": 1})
+
+
+def test_report_to(distil: Distil, base: Any) -> None:
+    """tests/cli/test_trackers.py reads what each is told."""
+    pytest.importorskip("tensorboard")
+    result = distil(report_to="tensorboard")
+    assert list((result.run_directory / "trackers" / "tensorboard").glob("events.out.tfevents.*"))
+    assert not (base.run_directory / "trackers").exists()
+    assert equal_weights(result, base)
 
 
 # --- advanced --------------------------------------------------------------------------------------------------------

@@ -20,9 +20,12 @@ from settings_file import settings_file
 from tiny_models import save_model_folder, tiny_model, tiny_tokenizer, write_texts
 
 from distillkit.cli import app as cli
+from distillkit.errors import DistillkitError
+from distillkit.installing import is_satisfied
 from distillkit.settings.parameters import flag
 from distillkit.storage import files_below
-from distillkit.training import arguments, checkpoints
+from distillkit.training import arguments, checkpoints, session
+from distillkit.training.optimizers import BITSANDBYTES
 from distillkit.training.trainer import DistillTrainer
 
 EXAMPLES, BATCH, EPOCHS, INTERVAL = 32, 2, 3, 5
@@ -33,6 +36,7 @@ PREPARED: dict[str, Any] = {
     "checkpoint_interval": INTERVAL, "learning_rate": 2e-3, "precision": "fp32", "no_cuda": True,
     "skip_validation": True, "save_plot": False, "control": False, "install_deps": False, "allow_out_of_range": True,
 }  # fmt: skip
+NEEDS_BITSANDBYTES = pytest.mark.skipif(not is_satisfied(BITSANDBYTES), reason="bitsandbytes is not installed")
 # What of these lines depends on the clock.
 TIMES = ("seconds",)
 
@@ -258,6 +262,41 @@ def test_epochs_that_are_added_stretch_the_schedules(runs: Runs) -> None:
     for line in logged:
         last = (1 if line["step"] <= PLAIN else 2) * PLAIN - 1
         assert line["temperature"] == pytest.approx(2 - (line["step"] - 1) / last, abs=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", ["adafactor", "muon", pytest.param("adamw-8bit", marks=NEEDS_BITSANDBYTES)])
+def test_interrupted_with_another_optimizer(runs: Runs, optimizer: str) -> None:
+    """Between checkpoints; what it remembers is in them, with weight decay, and layers that are computed twice."""
+    options = ("--epochs", "1", "--optimizer", optimizer, "--weight-decay", "0.1", "--gradient-checkpointing")
+    reference, run = (runs.copy(runs.prepared("plain")) for _ in range(2))
+    assert distill(reference, *options) == 0
+    assert stop_at(run, 7, command=lambda folder: distill(folder, *options)) == 143
+    assert distill(run) == 0
+    assert_same(run, reference)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--max-steps", "7"), ("--early-stopping-patience", "2", "--learning-rate", "3", "--lr-schedule", "constant")],
+    ids=["max-steps", "early"],
+)
+def test_cut_off_after_the_last_step(runs: Runs, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]) -> None:
+    """The end is in the middle of an epoch, and is not gone beyond by an attempt that only has the student to write."""
+    options = (*options, "--checkpoint-interval", "2", "--allow-out-of-range")
+    reference, run = (runs.copy(runs.prepared("plain")) for _ in range(2))
+    assert distill(reference, *options) == 0
+    steps = figures(reference)["steps"]
+    assert steps % PLAIN
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "_check_best", _cut_off)
+        assert distill(run, *options) == 1
+    assert f"step-{steps}" in committed(run)
+    assert distill(run) == 0
+    assert_same(run, reference)
+
+
+def _cut_off(*_: Any) -> None:
+    raise DistillkitError("cut off", hint="go on")
 
 
 def test_interrupted_across_tokenizers(runs: Runs) -> None:

@@ -180,7 +180,16 @@ def test_the_light_modules_are_light(name: str) -> None:
         ("errors", set()),
         ("registry", set()),
         ("settings.facts", set()),
-        ("settings.parameters", {"registry", "settings.conditions", "settings.core_parameters", "settings.facts"}),
+        (
+            "settings.parameters",
+            {
+                "registry",
+                "settings.conditions",
+                "settings.core_parameters",
+                "settings.facts",
+                "settings.training_parameters",
+            },
+        ),
     ],
 )
 def test_the_foundations_need_little_of_the_package(name: str, needs: set[str]) -> None:

@@ -217,3 +217,26 @@ def test_a_teacher_behind_a_server(models: Path, tmp_path: Path, unmeasured: Non
     assert white["teacher_cache_bytes"] > 100_000 * 65
     unguided = estimate_run(settings(models, **served, box_type="black", alpha=0.0, beta=1.0), tmp_path / "run", STAGES)
     assert "server_requests_at_most" not in unguided
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_the_plan_follows_the_knobs_of_the_training(models: Path, tmp_path: Path) -> None:
+    def planned(**changes: Any) -> dict[str, Any]:
+        return estimate_run(settings(models, **changes), tmp_path, ["distill"])
+
+    usual = planned()
+    parameters = usual["student_parameters"]
+    saved = {name: usual["memory_bytes"] - planned(optimizer=name)["memory_bytes"] for name in ("adafactor", "muon")}
+    # The two moments of every weight are 8 bytes, a process holds a quarter more; Muon keeps one for some of them.
+    assert saved["adafactor"] == pytest.approx(1.25 * 8 * parameters, rel=0.2)
+    assert 0 < saved["muon"] < saved["adafactor"]
+    deep = {"student_model_path": str(models / "teacher"), "batch_size": 128}
+    kept, again = (planned(gradient_checkpointing=on, **deep) for on in (False, True))
+    assert again["memory_bytes"] < kept["memory_bytes"]
+    assert again["phases"]["training"] > kept["phases"]["training"]
+    assert usual["early_stopping"] is None
+    assert "3 held-out" in planned(early_stopping_patience=3)["early_stopping"]
+    short = planned(max_steps=10)
+    assert short["optimizer_steps_at_most"] == 10
+    assert short["training_tokens_at_most"] == usual["training_tokens_at_most"] * 10 // usual["optimizer_steps_at_most"]
+    assert short["phases"]["training"] < usual["phases"]["training"]
