@@ -99,6 +99,14 @@ CONFLICTS = (
     ),
     Conflict(
         _always(
+            "--skip-validation and --lm-eval",
+            lambda values: values["skip_validation"] and values["lm_eval"] is not None,
+        ),
+        "its tasks are part of the validation",
+        hint="leave one of them out",
+    ),
+    Conflict(
+        _always(
             f"--no-control and {_AGAINST_CONTROL}",
             lambda values: values["control"] is False and needs_control(values),
         ),

@@ -264,6 +264,9 @@ class Parameters(CoreParameters):
     teacher_precision: TeacherPrecision = parameter("same", "advanced", affects="distill", used_by=conditions.WHITE_BOX)
     compile_loss: CompileMode = parameter("auto", "advanced", affects="distill", on_command_line=False)
     quality_gate: QualityGate = parameter("not-worse", "advanced", affects="validate")
+    lm_eval: str | None = parameter(
+        None, "advanced", affects="validate", examples=("hellaswag,arc_easy", "./mine.yaml")
+    )
     datasets: dict[str, dict[str, Any]] = parameter({}, "advanced", affects="prepare-data", on_command_line=False)
 
 

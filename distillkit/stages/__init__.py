@@ -90,7 +90,7 @@ STAGES: dict[str, StageSpec] = {
         cheap=True,
         parameters=(
             "teacher_model", "student_model", "box_type", "teacher_model_path", "student_model_path", "no_cuda",
-            "output_dir", "install_deps", "run_tests", "allow_out_of_range", "precision", "teacher_precision",
+            "output_dir", "install_deps", "run_tests", "allow_out_of_range", "precision", "teacher_precision", "lm_eval",
         ),
     ),
     "prepare-data": StageSpec(

@@ -19,6 +19,7 @@ from distillkit.device.memory import free_memory_bytes, total_memory_bytes
 from distillkit.device.precision import best_device, choose_compute, cpu_has_bf16, has_bf16
 from distillkit.device.processors import threads_within_quota, usable_processors
 from distillkit.errors import PreconditionError
+from distillkit.harness.tasks import provide_harness
 from distillkit.installing import provide
 from distillkit.models.references import ModelReference, parse_student_reference, parse_teacher_reference
 from distillkit.models.requirements import required_libraries
@@ -42,6 +43,7 @@ def extra_inputs(config: Parameters, run: RunDirectory) -> dict[str, str]:
         "device": str(best_device(config.no_cuda)),
         "models": f"{config.teacher_model_path or config.teacher_model} / {config.student_model_path or config.student_model}",
         "self-tests": str(config.run_tests),
+        "tasks of lm-evaluation-harness": str(config.lm_eval),
     }
 
 
@@ -68,12 +70,16 @@ def check(config: Parameters, console: Console, *, texts_written: bool = False) 
     Raises:
         PreconditionError: a library is missing and may not or cannot be installed, or the hub is needed and there is
             no way to it; the teacher's server is out of reach.
+        UsageError: a task of lm-evaluation-harness is unknown.
         DistillkitError: a self-test failed.
     """
     references = [parse_teacher_reference(config), parse_student_reference(config)]
     hub = _hub_state()
     served = _server_state(config, console, texts_written=texts_written)
     libraries = _provide_libraries(config, references, console)
+    if config.lm_eval is not None:
+        provide_harness(config, console)
+        libraries["lm_eval"] = metadata.version("lm_eval")
     with threads_within_quota(console.info):
         device = _device_facts(config)
     output = nearest_existing(Path(config.output_dir).expanduser().absolute())

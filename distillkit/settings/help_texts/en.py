@@ -478,6 +478,12 @@ TEXTS = {
         choose="`improved` in scripts that pass the student on, `off` if you want to look at the figures yourself.",
         example="distillkit validate --quality-gate improved",
     ),
+    "lm_eval": HelpText(
+        what="tasks of lm-evaluation-harness that `validate` runs, by name or as YAML files, separated by commas",
+        effect="`validate` ends with these tasks, on the student before and after, the control and the teacher (one behind a server, or read from the disk block by block, is left out), with the harness's own numbers of shots and seeds. Trained on conversations, models are asked in their chat templates and with `system_prompt`, otherwise in plain text. Results with their standard errors are in the table, the model card and `validation.json`; the verdict is not changed by them. Where the harness fails, the rest of the validation stands.",
+        choose="Needs the extra `lm-eval` (`pip install 'distillkit[lm-eval]'`), which `install_deps` installs. Data sets of named tasks come from the Hub; a YAML file with `data_files` of its own works offline. Small students are near chance on hard tasks: look at the standard error. A task file may run Python code: look at one of somebody else before you use it.",
+        example="distillkit validate --lm-eval lambada_openai,./mine.yaml",
+    ),
     "datasets": HelpText(
         what="your own names for data sets on the Hub; in configuration files and Python only",
         effect="Each entry makes a name that `dataset` then takes, as it takes `wikitext`. An entry has the key `id` and, as needed, `config`, `column`, `splits`, `revision` and `articles` (`true` where the rows are lines of articles with headings like ` = Title = `). Your entries win over the standard ones.",
