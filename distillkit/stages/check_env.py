@@ -25,7 +25,7 @@ from distillkit.models.references import ModelReference, parse_student_reference
 from distillkit.models.requirements import required_libraries
 from distillkit.run.directory import RunDirectory
 from distillkit.run.manifest import library_versions
-from distillkit.settings.conditions import is_served
+from distillkit.settings.conditions import is_behind_server
 from distillkit.settings.parameters import Parameters
 from distillkit.stages import StageResult
 from distillkit.storage import free_disk_bytes, nearest_existing
@@ -115,8 +115,8 @@ def check(config: Parameters, console: Console, *, texts_written: bool = False) 
 
 
 def _server_state(config: Parameters, console: Console, *, texts_written: bool) -> str | None:
-    """Whether the server of a teacher is there; None for a local teacher."""
-    if not is_served(vars(config)):
+    """Whether the server of a teacher is there; None for a teacher without one."""
+    if not is_behind_server(vars(config)):
         return None
     from distillkit.servers.opening import check_server, open_client
 

@@ -120,7 +120,7 @@ def _measurements(
     if run.best_control is not None:
         trained["control"] = run.best_control
     if pair.teacher.is_served:
-        console.info("the teacher is behind a server: it is not measured, only the student is")
+        console.info("the teacher's weights are not here: it is not measured, only the student is")
     models: dict[str, nn.Module] = {}
     streams = False
     if not pair.teacher.is_served:

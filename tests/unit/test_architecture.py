@@ -34,7 +34,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "teachers",
         "training",
         "exporting harness tuning",
-        "dry_run selftests chatting",
+        "dry_run importing selftests chatting",
         "stages",
         "pipeline",
         "cli",

