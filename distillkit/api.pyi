@@ -94,6 +94,7 @@ def distill_models(
     compile_loss: Literal["auto", "on", "off"] = "auto",
     threads: int | None = None,
     quality_gate: Literal["improved", "not-worse", "better-than-control", "off"] = "not-worse",
+    lm_eval: str | None = None,
     datasets: dict[str, dict[str, Any]] = {},
     preset: str | None = None,
     config: str | Path | None = None,
@@ -193,6 +194,7 @@ def distill_models(
         compile_loss: whether the element-wise part of the loss is compiled for this machine
         threads: threads that compute on the processor
         quality_gate: when validate fails with exit code 4
+        lm_eval: tasks of lm-evaluation-harness that `validate` runs, by name or as YAML files, separated by commas
         datasets: your own names for data sets on the Hub; in configuration files and Python only
         preset: name of a preset to start from.
         config: a YAML file of parameters.

@@ -237,6 +237,38 @@ def push(
     export_commands.run_push(request, console)
 
 
+# --- what comes from other tools --------------------------------------------------------------------------------------
+
+
+@command(app, "import-logprobs")
+def import_logprobs(
+    console: Console,
+    rows: Annotated[str, typer.Argument(metavar="ROWS", help="a .parquet or .jsonl file, or a folder of these")],
+    form: Annotated[str, typer.Option("--format", help="whose rows they are: arcee or axolotl")],
+    tokenizer: Annotated[str, typer.Option("--tokenizer", help="a model whose tokenizer is the teacher's")],
+    out: Annotated[str, typer.Option("--out", help="the folder to write")],
+    compression: Annotated[
+        str | None,
+        typer.Option(
+            "--compression", help="arcee: the compression_config.yaml of the rows", show_default="beside the rows"
+        ),
+    ] = None,
+    logprobs: Annotated[str, typer.Option("--logprobs-column", help="axolotl: the log-probabilities")] = "logprobs",
+    messages: Annotated[str, typer.Option("--messages-column", help="axolotl: the conversations")] = "messages",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an earlier import at --out")] = False,
+    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="a model's own code may run")] = False,
+) -> None:
+    """Make a teacher of log-probabilities that another tool has stored: no weights are needed."""
+    from distillkit.cli import import_commands
+
+    import_commands.run_import(
+        import_commands.Given(
+            rows, form, tokenizer, out, compression, logprobs, messages, overwrite, trust_remote_code
+        ),
+        console,
+    )
+
+
 # --- commands that only inform ----------------------------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ from distillkit.errors import PreconditionError, QualityGateError, UsageError
 from distillkit.interrupts import check_interrupted, graceful_signals
 from distillkit.process_environment import check_one_process, set_aside
 from distillkit.run.directory import LATEST, RunDirectory, list_runs
-from distillkit.run.results import read_result, result_table
+from distillkit.run.results import harness_table, read_result, result_table
 from distillkit.run.source_paths import explaining_moved_sources, with_full_paths
 from distillkit.settings import parameters as declared
 from distillkit.settings.parameters import Parameters
@@ -347,6 +347,9 @@ def show_result(run: RunDirectory, console: Console) -> None:
     columns, rows = result_table(result)
     if rows:
         console.table("Result", columns, rows, numeric=range(1, len(columns)), to_stdout=True)
+    columns, rows = harness_table(result)
+    if rows:
+        console.table("lm-evaluation-harness", columns, rows, numeric=range(3, len(columns)), to_stdout=True)
     if result.verdict_sentence:
         console.prose(result.verdict_sentence)
     if result.teacher_sentence:

@@ -36,6 +36,18 @@ def white_box_rows(stored: Any, *, first_target: int, identical: bool, start_shi
     return stored_rows(stored, columns, {"first_target": first_target}, complete)
 
 
+def target_tokens(row: Row) -> np.ndarray:
+    """[T] whether each of `student_ids` is a target of the training: of a conversation those of its answers alone."""
+    tokens = np.arange(len(row["student_ids"]))
+    targets = tokens >= max(1, int(row["first_target"]))
+    if row.get("target_spans") is not None:
+        inside = np.zeros(len(tokens), dtype=bool)
+        for first, last in row["target_spans"]:
+            inside[first:last] = True
+        targets &= inside
+    return targets
+
+
 def true_rows(stored: Any, *, first_target: int) -> StoredRows:
     """The texts themselves, for a training in which the teacher's distributions have no part."""
     fixed = {"first_target": first_target, "teacher_text": False}

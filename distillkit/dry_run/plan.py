@@ -31,6 +31,7 @@ from distillkit.dry_run.plan_words import plan_rows
 from distillkit.dry_run.served import planned_cache_bytes, planned_requests
 from distillkit.dry_run.time_model import Work, phase_seconds
 from distillkit.errors import DistillkitError
+from distillkit.harness.tasks import tasks_words
 from distillkit.models.references import parse_student_reference
 from distillkit.models.shape import ModelShape
 from distillkit.run.context import texts_per_example
@@ -165,6 +166,7 @@ def estimate_run(config: Parameters, folder: Path, stages: list[str]) -> dict[st
         "control": _reason("on" if control.on else "off", control.why) if control else None,
         **planned_requests(config, folder, amounts),
         **({"answers_of_each_model_at_most": amounts.questions} if amounts.questions and "validate" in stages else {}),
+        **({"lm_eval": tasks_words(config)} if config.lm_eval is not None and "validate" in stages else {}),
         "refused": decisions.refused,
         "disk_bytes": disk,
         "teacher_cache_bytes": cache,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from distillkit.dry_run.inputs import Amounts
 from distillkit.run.context import needs_teacher
-from distillkit.settings.conditions import is_served
+from distillkit.settings.conditions import is_behind_server
 from distillkit.settings.parameters import Parameters
 from distillkit.teachers.black_box import LONGEST_PROMPT
 from distillkit.teachers.generated_file import WRITTEN, read_lines
@@ -16,7 +16,7 @@ from distillkit.teachers.sparse_cache import bytes_per_token
 def planned_requests(config: Parameters, folder: Path, amounts: Amounts) -> dict[str, int]:
     """Requests that are still to be made, and the tokens that they cost at most, in the student's tokens; {} where no server is
     asked. Requests that fail and are sent again are not counted."""
-    if not is_served(vars(config)) or not needs_teacher(config):
+    if not is_behind_server(vars(config)) or not needs_teacher(config):
         return {}
     if config.box_type == "white":
         return {"server_requests_at_most": amounts.examples, "server_prompt_tokens_at_most": amounts.student_inputs}

@@ -59,8 +59,13 @@ class LocatedModel:
 
     @property
     def is_served(self) -> bool:
-        """Whether the model is behind a server."""
-        return self.reference.served is not None
+        """Whether the model's weights are not here: it is behind a server, or only its log-probabilities were imported."""
+        return self.reference.served is not None or self.is_imported
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether the model is a folder of imported log-probabilities."""
+        return self.reference.kind == "logprobs"
 
     def describe(self) -> dict[str, Any]:
         """For the manifest and the model card; no absolute path of this machine is needed to understand it."""
@@ -72,6 +77,9 @@ class LocatedModel:
         Raises:
             OSError: a file cannot be read.
         """
+        if self.reference.path is not None and self.is_imported:
+            record = self.reference.path / "logprobs.json"
+            return fingerprint_of(["imported log-probabilities", sha256_of(record) if record.is_file() else None])
         if self.reference.served is not None:
             # What the server computes with is not known. Its address is no part: a server may move.
             return fingerprint_of(["behind a server", self.reference.served])

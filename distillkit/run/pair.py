@@ -207,7 +207,7 @@ class ModelPair:
         """
         located, trust = instead or self.teacher, self.config.trust_remote_code
         if located.is_served:
-            raise AssertionError("a teacher behind a server has no weights here")
+            raise AssertionError("a teacher without weights here cannot be loaded")
         return load_model(located, dtype=dtype, trust_remote_code=trust, console=console)
 
     def load_student(self, console: Console) -> nn.Module:
@@ -267,7 +267,7 @@ def locate_pair(config: Parameters, console: Console) -> ModelPair:
     """
     trust = config.trust_remote_code
     reference, teacher = parse_teacher_reference(config), None
-    if reference.served is None:
+    if reference.served is None and reference.kind != "logprobs":
         teacher = locate(reference, console, trust_remote_code=trust, role="teacher")
     student = locate(parse_student_reference(config), console, trust_remote_code=trust, teacher=teacher, role="student")
     teacher = teacher or LocatedModel(reference, student.folder)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from distillkit.reports.early_stop import early_remark
+from distillkit.reports.harness_table import harness_rows
 from distillkit.reports.next_steps import next_steps
 from distillkit.reports.teacher_share import share_advice, share_sentence
 from distillkit.run.directory import RunDirectory
@@ -27,6 +28,8 @@ class DistillResult:
         metrics: the content of metrics.json (`train`, `teacher_pass`, `best`).
         control: figures of the same student trained without the teacher; None where there is no control.
         teacher_gain: `bits_per_byte` that the student is better than its control, and the 95 % interval `ci95`.
+        lm_eval: of lm-evaluation-harness, task -> metric -> `before`, `after`, …, `stderr`, `higher_is_better`; None where it was
+            not asked for (`lm_eval`).
         advice: what to try where the teacher is not shown to have helped, else "".
         next_steps: what was found wanting, and what to try; one sentence each.
     """
@@ -45,6 +48,7 @@ class DistillResult:
     tuned_teacher: dict[str, Any] | None = None
     advice: str = ""
     next_steps: tuple[str, ...] = ()
+    lm_eval: dict[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: paths as text."""
@@ -62,6 +66,7 @@ class DistillResult:
             "teacher_gain": self.teacher_gain,
             "advice": self.advice,
             "next_steps": list(self.next_steps),
+            "lm_eval": self.lm_eval,
             "metrics": self.metrics,
         }
 
@@ -126,6 +131,7 @@ def read_result(run: RunDirectory) -> DistillResult:
         advice=share_advice(teacher_gain, run.manifest.config) if teacher_gain else "",
         next_steps=tuple(steps),
         metrics=metrics,
+        lm_eval=validation.get("lm_eval"),
     )
 
 
@@ -144,6 +150,12 @@ def result_table(result: DistillResult) -> tuple[list[str], list[list[Any]]]:
         if figures
     ]
     return ["", "bits per byte", "perplexity", "parameters", *(["answers that stop"] if asked else [])], rows
+
+
+def harness_table(result: DistillResult) -> tuple[list[str], list[list[str]]]:
+    """The names of the columns, and a row for each task and metric of lm-evaluation-harness."""
+    models, rows = harness_rows(result.lm_eval or {})
+    return ["task", "metric", "better", *models], rows
 
 
 def stopped_words(answers: dict[str, Any] | None) -> str:

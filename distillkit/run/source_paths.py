@@ -16,7 +16,9 @@ from distillkit.errors import DistillkitError, UsageError
 from distillkit.models.references import parse_reference, parse_student_reference, parse_teacher_reference
 from distillkit.run.directory import RunDirectory
 from distillkit.settings import parameters as declared
+from distillkit.settings.conditions import IMPORTED
 from distillkit.settings.data_values import mix_sources
+from distillkit.settings.harness_values import is_task_file, task_names
 from distillkit.settings.parameters import Parameters
 from distillkit.settings.resolve import ResolvedConfig
 
@@ -45,6 +47,15 @@ def with_full_paths(resolved: ResolvedConfig) -> ResolvedConfig:
             full[name] = path
     if config.mix is not None and resolved.sources["mix"] != THIS_RUN:
         full["mix"] = _mix_with_full_paths(config)
+    if config.teacher_model_path is None and config.teacher_model.startswith(IMPORTED):
+        folder = _full_path(config.teacher_model.removeprefix(IMPORTED), "teacher_model")
+        if folder is not None and resolved.sources["teacher_model"] != THIS_RUN:
+            full["teacher_model"] = IMPORTED + folder
+    if config.lm_eval is not None and resolved.sources["lm_eval"] != THIS_RUN:
+        full["lm_eval"] = ",".join(
+            os.path.abspath(os.path.expanduser(name)) if is_task_file(name) else name  # noqa: PTH100, PTH111
+            for name in task_names(config.lm_eval)
+        )
     return dataclasses.replace(resolved, parameters=dataclasses.replace(config, **full)) if full else resolved
 
 

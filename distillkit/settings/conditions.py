@@ -11,6 +11,8 @@ Values = Mapping[str, Any]
 
 # How a teacher behind a server is named: `openai:MODEL`.
 SERVED = "openai:"
+# How a folder of imported log-probabilities is named: `logprobs:FOLDER`.
+IMPORTED = "logprobs:"
 
 # Alignments that bring a loss of their own; all others give distributions.
 _OWN_LOSS = ("alm", "uld")
@@ -106,11 +108,21 @@ EXPONENTS = Use("--divergence alpha-beta", _divergence_except("jsd", "skew-kl", 
 
 
 def is_served(values: Values) -> bool:
-    """Whether the teacher is behind a server, so that its weights and its tokenizer are not here."""
-    return values["teacher_model_path"] is None and values["teacher_model"].startswith(SERVED)
+    """Whether the teacher's weights are not here: it is behind a server, or only its log-probabilities were imported."""
+    return values["teacher_model_path"] is None and values["teacher_model"].startswith((SERVED, IMPORTED))
 
 
-SERVED_TEACHER = Use("a teacher behind a server (--teacher-model openai:MODEL)", is_served)
+def is_imported(values: Values) -> bool:
+    """Whether the teacher is a folder of imported log-probabilities."""
+    return is_served(values) and values["teacher_model"].startswith(IMPORTED)
+
+
+def is_behind_server(values: Values) -> bool:
+    """Whether the teacher is behind a server."""
+    return is_served(values) and not is_imported(values)
+
+
+SERVED_TEACHER = Use("a teacher behind a server (--teacher-model openai:MODEL)", is_behind_server)
 
 
 # --- students cut from the teacher ------------------------------------------------------------------------------------

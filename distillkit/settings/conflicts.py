@@ -8,11 +8,14 @@ from typing import Any
 
 from distillkit.errors import UsageError
 from distillkit.settings.conditions import (
+    IMPORTED,
     SERVED,
     TEACHER_IN_WHITE_BOX,
     anneals,
     is_automatic,
+    is_behind_server,
     is_cut,
+    is_imported,
     is_served,
     is_white_box,
     needs_control,
@@ -64,11 +67,17 @@ def _served_problem(values: Mapping[str, Any]) -> str | None:
     return sparse_problem(values)
 
 
+def _way(values: Mapping[str, Any]) -> str:
+    return IMPORTED if is_imported(values) else SERVED
+
+
 def _served(settings: str, holds: Callable[[Mapping[str, Any]], bool], hint: str) -> Conflict:
-    """What needs the weights of a teacher that is behind a server."""
+    """What needs the weights of a teacher that are not here."""
     return Conflict(
-        lambda values: f"--teacher-model {SERVED}… and {settings}" if is_served(values) and holds(values) else None,
-        "that needs the teacher's weights, which are behind the server",
+        lambda values: (
+            f"--teacher-model {_way(values)}… and {settings}" if is_served(values) and holds(values) else None
+        ),
+        "that needs the teacher's weights, which are not here",
         hint,
     )
 
@@ -95,6 +104,14 @@ CONFLICTS = (
             lambda values: values["skip_validation"] and needs_control(values),
         ),
         "the gate is part of the validation",
+        hint="leave one of them out",
+    ),
+    Conflict(
+        _always(
+            "--skip-validation and --lm-eval",
+            lambda values: values["skip_validation"] and values["lm_eval"] is not None,
+        ),
+        "its tasks are part of the validation",
         hint="leave one of them out",
     ),
     Conflict(
@@ -173,12 +190,20 @@ CONFLICTS = (
     ),
     Conflict(
         lambda values: (
-            f"--teacher-model {SERVED}…, --box-type white and {problem}"
+            f"--teacher-model {_way(values)}…, --box-type white and {problem}"
             if is_served(values) and is_white_box(values) and values["alpha"] > 0 and (problem := _served_problem(values))
             else None
         ),
-        "a server gives the likeliest tokens of its own vocabulary at temperature 1",
-        hint="use --temperature 1 with the forward KL, or --box-type black",
+        "there are only the likeliest tokens of the teacher's own vocabulary at temperature 1",
+        hint="use --temperature 1 with the forward KL, or a server's teacher with --box-type black",
+    ),
+    Conflict(
+        _always(
+            f"--teacher-model {IMPORTED}… and --box-type black",
+            lambda values: is_imported(values) and values["box_type"] == "black",
+        ),
+        "log-probabilities write no texts",
+        hint="use --box-type white",
     ),
 )  # fmt: skip
 
@@ -194,7 +219,7 @@ def check_conflicts(values: Mapping[str, Any]) -> None:
             f"--student-model {values['student_model']} looks for the best shape of a size, and no size is given",
             hint="add --target-parameters, such as --target-parameters 60M; or say the shape: teacher:10",
         )
-    if is_served(values) and values["teacher_url"] is None:
+    if is_behind_server(values) and values["teacher_url"] is None:
         raise UsageError(
             f"--teacher-model {values['teacher_model'][:200]} is behind a server, and no address is given",
             hint="add it: --teacher-url http://127.0.0.1:8000/v1",

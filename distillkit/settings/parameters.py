@@ -326,6 +326,9 @@ class Parameters(TrainingParameters):
         None, "advanced", topic="machine", low=1, high=1024, possible=at_least(1), examples=("1", "8")
     )
     quality_gate: QualityGate = parameter("not-worse", "advanced", topic="measuring", affects="validate")
+    lm_eval: str | None = parameter(
+        None, "advanced", topic="measuring", affects="validate", examples=("hellaswag,arc_easy", "./mine.yaml")
+    )
     datasets: dict[str, dict[str, Any]] = parameter(
         {}, "advanced", topic="texts", affects="prepare-data", on_command_line=False
     )

@@ -91,7 +91,7 @@ STAGES: dict[str, StageSpec] = {
         parameters=(
             "teacher_model", "student_model", "box_type", "teacher_model_path", "student_model_path", "no_cuda",
             "output_dir", "install_deps", "run_tests", "allow_out_of_range", "precision", "teacher_precision", "optimizer",
-            "report_to", "threads",
+            "report_to", "lm_eval", "threads",
         ),
     ),
     "prepare-data": StageSpec(

@@ -19,12 +19,13 @@ from distillkit.device.memory import free_memory_bytes, total_memory_bytes
 from distillkit.device.precision import best_device, choose_compute, cpu_has_bf16, has_bf16
 from distillkit.device.processors import choose_threads, usable_processors, with_threads
 from distillkit.errors import PreconditionError
+from distillkit.harness.tasks import provide_harness
 from distillkit.installing import provide
 from distillkit.models.references import ModelReference, parse_student_reference, parse_teacher_reference
 from distillkit.models.requirements import required_libraries
 from distillkit.run.directory import RunDirectory
 from distillkit.run.manifest import library_versions
-from distillkit.settings.conditions import is_served
+from distillkit.settings.conditions import is_behind_server
 from distillkit.settings.parameters import Parameters
 from distillkit.stages import StageResult
 from distillkit.storage import free_disk_bytes, nearest_existing
@@ -44,6 +45,7 @@ def extra_inputs(config: Parameters, run: RunDirectory) -> dict[str, str]:
         "models": f"{config.teacher_model_path or config.teacher_model} / {config.student_model_path or config.student_model}",
         "self-tests": str(config.run_tests),
         "optimizer and trackers": f"{config.optimizer} / {config.report_to}",
+        "tasks of lm-evaluation-harness": str(config.lm_eval),
     }
 
 
@@ -70,6 +72,7 @@ def check(config: Parameters, console: Console, *, texts_written: bool = False) 
     Raises:
         PreconditionError: a library is missing and may not or cannot be installed, or the hub is needed and there is
             no way to it; the teacher's server is out of reach.
+        UsageError: a task of lm-evaluation-harness is unknown.
         DistillkitError: a self-test failed.
     """
     references = [parse_teacher_reference(config), parse_student_reference(config)]
@@ -77,6 +80,9 @@ def check(config: Parameters, console: Console, *, texts_written: bool = False) 
     served = _server_state(config, console, texts_written=texts_written)
     libraries = _provide_libraries(config, references, console)
     provide_for_training(config, console)
+    if config.lm_eval is not None:
+        provide_harness(config, console)
+        libraries["lm_eval"] = metadata.version("lm_eval")
     with with_threads(choose_threads(config.threads, computes_here=False).count):
         device = _device_facts(config)
     output = nearest_existing(Path(config.output_dir).expanduser().absolute())
@@ -115,8 +121,8 @@ def check(config: Parameters, console: Console, *, texts_written: bool = False) 
 
 
 def _server_state(config: Parameters, console: Console, *, texts_written: bool) -> str | None:
-    """Whether the server of a teacher is there; None for a local teacher."""
-    if not is_served(vars(config)):
+    """Whether the server of a teacher is there; None for a teacher without one."""
+    if not is_behind_server(vars(config)):
         return None
     from distillkit.servers.opening import check_server, open_client
 

@@ -55,9 +55,8 @@ def run(
     }
     if pair.teacher.is_served:
         del loaders["teacher"]
-        console.info(
-            "the teacher is behind a server: it does not take part; teacher/generated.jsonl shows how it writes"
-        )
+        shows = "" if pair.teacher.is_imported else "; teacher/generated.jsonl shows how it writes"
+        console.info(f"the teacher's weights are not here: it does not take part{shows}")
     written: dict[str, list[str]] = {}
     with console.progress("writing", total=len(loaders) * len(beginnings), unit="texts") as progress:
         for name, (load, encoder, reader) in loaders.items():

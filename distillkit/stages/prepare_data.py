@@ -170,7 +170,7 @@ def _prepare(
         "source": documents.description,
         "fingerprint": documents.fingerprint,
         "same_tokenizer": same,
-        **({"served": True} if pair.teacher.is_served else {}),
+        **({"served": True} if pair.teacher.is_served and not pair.teacher.is_imported else {}),
         "max_length": {"student": student.limit, "teacher": encoders.teacher.limit},
         "splits": {part: built.counts() for part, built in examples.items()},
         "dropped": {"inexact": builder.notes.inexact, "too_short": builder.notes.too_short},
@@ -220,7 +220,12 @@ def _prepare(
     if one_tokenizer and not same:
         kind = "same tokenizer, different chat templates"
     if pair.teacher.is_served:
-        kind = "the teacher is behind a server, which reads texts"
+        imported = pair.teacher.is_imported
+        kind = (
+            "the teacher's log-probabilities were imported"
+            if imported
+            else "the teacher is behind a server, which reads texts"
+        )
     summary = (
         f"{train['examples']:,} examples to train on ({format_bytes(train['bytes'])}, {train['student_tokens']:,} tokens), "
         f"{len(examples['validation'])} to choose by, {len(examples['test'])} to judge by; {kind}"

@@ -1,5 +1,6 @@
 """validate: teacher (as it came, and tuned where it was), student before and student after on texts that neither training nor
-selection has seen, and the control where there is one; of conversations also whether they end their answers.
+selection has seen, and the control where there is one; of conversations also whether they end their answers; on request the
+tasks of lm-evaluation-harness.
 
 Writes validation.json and puts the figures into the model card of the student that was measured.
 """
@@ -32,6 +33,8 @@ from distillkit.evaluation.comparison import ComparedText, compare
 from distillkit.evaluation.held_out import scored_texts
 from distillkit.evaluation.speed import generation_speed, model_size
 from distillkit.evaluation.stopping import ask, held_out_questions, stopping_problem
+from distillkit.harness.of_run import evaluate_run
+from distillkit.harness.tasks import provide_harness, tasks_fingerprint
 from distillkit.losses.target_rows import restrict_columns
 from distillkit.losses.tempered import temper
 from distillkit.models.answering import answer_endings
@@ -55,7 +58,8 @@ from distillkit.training.tuned_teacher import tuned_model
 
 def extra_inputs(config: Parameters, run: RunDirectory) -> dict[str, str]:
     """Inputs besides those of the data: the gate is part of the outcome, and the device and format of the figures."""
-    return {"quality_gate": config.quality_gate, "no_cuda": str(config.no_cuda), "precision": config.precision}
+    tasks = {} if config.lm_eval is None else {"lm_eval files": tasks_fingerprint(config.lm_eval)}
+    return {"quality_gate": config.quality_gate, "no_cuda": str(config.no_cuda), "precision": config.precision, **tasks}
 
 
 def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch: bool = False) -> StageResult:
@@ -63,7 +67,8 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
 
     Raises:
         PreconditionError: a model has changed since the data were prepared, or the trained student is damaged; the gate
-            compares with a control, and there is none.
+            compares with a control, and there is none; lm-evaluation-harness is wanted and missing.
+        UsageError: a task of it is unknown.
         DistillkitError: a score is no number, or a result cannot be written.
         Interrupted: a signal arrived.
     """
@@ -75,6 +80,7 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
         )
         error.next_command = make_it
         raise error
+    provide_harness(config, console)
     compute = choose_compute(config)
     pair = open_pair(config, run, console)
     test = stored_rows(load_examples(run.data / "test"))
@@ -89,6 +95,10 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
         "student": run.best_student.relative_to(run.path).as_posix(),
     }
     write_json(run.path / "validation.json", validation)
+    if config.lm_eval is not None:
+        # The last thing, on models loaded one at a time: it may take long, or fail, and what is above then stands.
+        validation |= evaluate_run(config, run, pair, compute, console, from_scratch=from_scratch)
+        write_json(run.path / "validation.json", validation)
     # The figures are those of the student that was measured; another one's card says nothing of them.
     write_card(run.best_student, pair, config, run, validation)
     teacher_gain = validation.get("teacher_gain")
@@ -114,7 +124,7 @@ def _measurements(
     if run.best_control is not None:
         trained["control"] = run.best_control
     if pair.teacher.is_served:
-        console.info("the teacher is behind a server: it is not measured, only the student is")
+        console.info("the teacher's weights are not here: it is not measured, only the student is")
     models: dict[str, nn.Module] = {}
     streams = False
     if not pair.teacher.is_served:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from distillkit.console import Console
-from distillkit.data.training_rows import Row
+from distillkit.data.training_rows import Row, target_tokens
 from distillkit.errors import DistillkitError, PreconditionError
 from distillkit.run.context import TrainingContext
 from distillkit.servers.client import ServerClient
@@ -105,6 +105,9 @@ def _key(context: TrainingContext, rows: Sequence[Row]) -> SparseKey:
     for row in rows:
         values = np.asarray([row["first_target"], *row["student_ids"]], dtype="<i8")
         digest.update(len(values).to_bytes(8, "little") + values.tobytes())
+        if "target_spans" in row:
+            spans = np.asarray(row["target_spans"], dtype="<i8").ravel()
+            digest.update(b"spans" + len(spans).to_bytes(8, "little") + spans.tobytes())
     teacher = context.pair.teacher
     facts = {
         "fingerprint": teacher.fingerprint(),
@@ -153,7 +156,7 @@ def _fill(cache: SparseCache, shard: Shard, rows: Sequence[Row], asker: _Asker, 
     try:
         answers = answers_in_order(asker.ask, [row["student_ids"] for row in chosen], at_once, lambda: None)
         for row, answer in zip(chosen, answers, strict=True):
-            text = _rows(answer, int(row["first_target"]))
+            text = _rows(answer, target_tokens(row))
             texts.append(text)
             tails, places, unknown = tails + float(text.tails.sum()), places + len(text.rows), unknown + answer.unknown
     except OtherVocabularyError as error:
@@ -164,16 +167,20 @@ def _fill(cache: SparseCache, shard: Shard, rows: Sequence[Row], asker: _Asker, 
     )  # fmt: skip
 
 
-def _rows(answer: Likeliest, first_target: int) -> SparseRows:
-    """The rows that predict a target: row r the token r + 1."""
-    first = max(0, first_target - 1)
-    begin = int(answer.counts[:first].sum())
-    counts, ids, probabilities = answer.counts[first:], answer.ids[begin:], answer.probabilities[begin:]
+def _rows(answer: Likeliest, targets: np.ndarray) -> SparseRows:
+    """The rows that predict a target: row r the token r + 1.
+
+    Args:
+        targets: [T] whether each token is one.
+    """
+    kept = np.flatnonzero(targets[1 : len(answer.counts) + 1])
+    entries = np.isin(np.repeat(np.arange(len(answer.counts)), answer.counts), kept)
+    counts, ids, probabilities = answer.counts[kept], answer.ids[entries], answer.probabilities[entries]
     sums = np.add.reduceat(probabilities, np.concatenate([[0], np.cumsum(counts)[:-1]])) if len(counts) else counts
     # What is rounded must not add up to more than 1.
     probabilities = probabilities / np.repeat(np.maximum(sums, 1.0), counts)
     return SparseRows(
-        np.arange(first, first + len(counts)), counts, np.clip(1 - sums, 0, 1).astype(np.float32), ids,
+        kept, counts, np.clip(1 - sums, 0, 1).astype(np.float32), ids,
         probabilities.astype(np.float32),
     )  # fmt: skip
 

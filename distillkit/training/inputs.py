@@ -13,6 +13,7 @@ from distillkit.run.pair import student_parameters
 from distillkit.storage import bytes_below, free_disk_bytes
 from distillkit.teachers.black_box import generated_rows
 from distillkit.teachers.choices import StreamingChoice
+from distillkit.teachers.imported_targets import open_imported
 from distillkit.teachers.loader import TeacherLoader
 from distillkit.teachers.protocol import TeacherSource
 from distillkit.teachers.served_targets import open_served
@@ -131,7 +132,8 @@ def teacher_part(context: TrainingContext, decided: Decided) -> tuple[Rows, Teac
         loader = tuned_loader(context, decided.loader, decided.tuning, decided.teacher.streaming)
         return decided.rows, open_source(context, loader, decided.teacher.cache)
     if uses_white_box_teacher(config):
-        return decided.rows, open_served(context, decided.rows)
+        opened = open_imported if context.pair.teacher.is_imported else open_served
+        return decided.rows, opened(context, decided.rows)
     if config.box_type == "white":
         console.info("alpha is 0: the teacher is not needed, this is plain fine-tuning")
         return decided.rows, None

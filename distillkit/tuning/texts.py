@@ -29,8 +29,8 @@ def open_trials(context: TrainingContext, folder: Path) -> Trials:
     """
     if uses_white_box_teacher(context.config) and context.pair.teacher.is_served:
         raise UsageError(
-            "tune compares temperatures and divergences, and a teacher behind a server gives only its likeliest tokens at one",
-            hint="use --box-type black, or a local teacher",
+            "tune compares temperatures and divergences, and of a teacher whose weights are not here only its likeliest tokens at one are known",
+            hint="use a local teacher, or a server's with --box-type black",
         )
     if uses_white_box_teacher(context.config):
         return Trials(context, *_with_teacher(context), folder)

@@ -17,7 +17,7 @@ import torch
 from chat_server import ChatServer
 from safetensors.torch import load_file
 
-from distillkit import PreconditionError, QualityGateError, UsageError
+from distillkit import PreconditionError, QualityGateError, UsageError, installing
 from distillkit.installing import is_satisfied
 from distillkit.losses.kernels import compiler_available
 from distillkit.settings import parameters as declared
@@ -933,6 +933,22 @@ def test_quality_gate(distil: Distil) -> None:
     assert caught.value.exit_code == 4
     assert caught.value.result.verdict == "worse"
     assert distil(quality_gate="off", **spoiled).verdict == "worse"
+
+
+def test_lm_eval(distil: Distil, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What it measures is in test_lm_eval.py, which needs its extra; here what is refused without it."""
+    (tmp_path / "mine.yaml").write_text("task: mine\n", encoding="utf-8")
+    given = {"lm_eval": str(tmp_path / "mine.yaml"), "output_dir": tmp_path / "runs", "folder_name": "run"}
+    monkeypatch.setattr(installing, "is_satisfied", lambda requirement: not requirement.startswith("lm_eval"))
+    with pytest.raises(PreconditionError, match="--lm-eval needs 'lm_eval>=") as caught:
+        distil(**given, skip_validation=False, install_deps=False)
+    assert "pip install 'lm_eval>=" in (caught.value.hint or "")
+    assert not (tmp_path / "runs" / "run" / "data").exists()
+    with pytest.raises(UsageError, match="--skip-validation and --lm-eval exclude each other"):
+        distil(**given)
+    for wrong, why in (("boolq,,arc_easy", "a task without a name"), ("boolq, boolq", "'boolq' is named twice")):
+        with pytest.raises(UsageError, match=why):
+            distil(lm_eval=wrong, skip_validation=False)
 
 
 def test_datasets(distil: Distil) -> None:

