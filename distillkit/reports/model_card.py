@@ -282,7 +282,7 @@ def _measured(validation: Mapping[str, Any] | None) -> list[str]:
         for name, figures in measured_models
     ]
     documents, size = _count(validation.get("documents"), "document"), _count(validation.get("bytes"), "byte")
-    measured = validation.get("teacher") is not None  # One behind a server is not.
+    measured = validation.get("teacher") is not None  # One behind a server need not be.
     gap = f"\n- Gap to the teacher closed: {_figure(validation.get('gap_closed'), '.1%')}" if measured else ""
     teachers = validation.get("teacher_gain")
     share = (

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from distillkit.servers.prompt_logprobs import UNKNOWN, Place, Way, places_of, spelled
-from distillkit.servers.replies import MalformedReplyError
 
 # The end of a text by the names that the common families give it. What is not told by its name is no end here.
 ENDS = frozenset({"</s>", "<|endoftext|>", "<|end_of_text|>", "<eos>", "<|end▁of▁sentence|>", "<｜end▁of▁sentence｜>"})
@@ -99,19 +98,20 @@ def spelled_prompt(way: Way, content: Any, text: str, end_names: frozenset[str] 
         candidates = [(places[:-1], places[-1]), (places, None)]
     problem = OtherTextError("it has no tokens")
     for some, last in candidates:
-        inside, start, following = _without_names(some, last, names)
-        for marks in (False, True):
-            try:
-                return _laid(inside, start, following, text, names, marks)
-            except OtherTextError as error:
-                problem = problem if marks else error
+        for inside, start, following in _without_names(some, last, names):
+            for marks in (False, True):
+                try:
+                    return _laid(inside, start, following, text, names, marks)
+                except OtherTextError as error:
+                    problem = problem if marks else error
     raise problem
 
 
 def _without_names(
     places: Sequence[Place], behind: Place | None, names: frozenset[str]
-) -> tuple[list[Place], int, Place | None]:
-    """The places without the special tokens around the text, how many stood in front, and what follows the text.
+) -> Iterator[tuple[list[Place], int, Place | None]]:
+    """The places without special tokens around the text, how many of these stood in front, and what follows the text: first
+    without all, then without fewer, as a chat template writes some into the text.
 
     vLLM does not name the first token: whether it is a start token is seen where the tokens are laid along the text."""
     first, last = 0, len(places)
@@ -119,7 +119,9 @@ def _without_names(
         first += 1
     while last > first and _is_special(places[last - 1].token or "", names):
         last -= 1
-    return list(places[first:last]), first, places[last] if last < len(places) else behind
+    for end in range(last, len(places) + 1):
+        for begin in range(first, -1, -1):
+            yield list(places[begin:end]), begin, places[end] if end < len(places) else behind
 
 
 def _laid(
@@ -251,16 +253,12 @@ def _spread(place: Place, names: frozenset[str], marks: bool) -> Spread | None:
 
 def prompt_nll(prompt: SpelledPrompt, size: int) -> tuple[float, int, int]:
     """(nats, bytes, tokens) of what of the text the server predicts: all of it, or without a start token all but the first token.
+    NaN where it does not give the log-probability of a token.
 
     Args:
         size: UTF-8 bytes of the text.
-
-    Raises:
-        MalformedReplyError: it does not give the log-probability of a token.
     """
     first = 0 if prompt.starts else 1
-    logarithms = prompt.logarithms[first:]
-    if np.isnan(logarithms).any():
-        raise MalformedReplyError("it leaves out the log-probabilities of some tokens")
     left_out = int(prompt.ends[0]) if first and len(prompt.ends) else 0
+    logarithms = prompt.logarithms[first:]
     return -float(logarithms.sum()), size - left_out, len(logarithms)

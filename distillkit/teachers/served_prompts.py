@@ -7,7 +7,7 @@ one the text is sent, and the server's own tokens are told by their bytes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from distillkit.alignment.token_bytes import TokenBytes
 from distillkit.errors import DistillkitError, PreconditionError
@@ -45,18 +45,21 @@ class PromptAsker:
     """Asks for the likeliest tokens at every place of texts.
 
     Attributes:
-        by_ids: whether the server has the student's vocabulary, and the student's tokens are sent.
-        vocabulary: the student's tokens.
+        vocabulary: the student's tokens, where the server has the same ones and these are sent; None where texts are.
         end_names: how the student names the end of a text.
         size: likeliest tokens at a place.
     """
 
     client: ServerClient
     way: Way
-    by_ids: bool
-    vocabulary: Vocabulary
+    vocabulary: Vocabulary | None
     end_names: frozenset[str]
     size: int
+
+    @property
+    def by_ids(self) -> bool:
+        """Whether the student's tokens are sent."""
+        return self.vocabulary is not None
 
     def likeliest(self, asked: Asked) -> Likeliest:
         """The server's distributions over the student's tokens.
@@ -85,9 +88,12 @@ class PromptAsker:
             return None
 
     def _likeliest(self, asked: Asked) -> Likeliest:
+        vocabulary = self.vocabulary
+        if vocabulary is None:
+            raise AssertionError("tokens are sent to a server that has the same ones")
         return self.client.scored(
             question(self.way, asked.ids, self.size),
-            lambda content: likeliest(self.way, content, asked.ids, self.vocabulary),
+            lambda content: likeliest(self.way, content, asked.ids, vocabulary),
         )
 
     def _spelled(self, asked: Asked) -> SpelledPrompt:
@@ -100,23 +106,26 @@ class PromptAsker:
         )
 
 
-def find_asker(client: ServerClient, table: TokenBytes, size: int, texts: Sequence[Asked]) -> PromptAsker:
+def find_asker(client: ServerClient, table: TokenBytes | None, size: int, texts: Sequence[Asked]) -> PromptAsker:
     """Find out what the server knows, with the first of the texts.
 
     Args:
-        table: the student's tokens.
+        table: the student's tokens; None where their bytes are not known.
         size: likeliest tokens at a place.
 
     Raises:
         PreconditionError: it gives no log-probabilities of prompts, or has another vocabulary whose tokens cannot be told.
     """
-    vocabulary = Vocabulary(table.pieces, table.specials, table.shadowed)
-    end_names = frozenset(() if table.eos_id is None else (table.specials.get(table.eos_id, ""),)) - {""}
+    vocabulary, end_names = None, frozenset[str]()
+    if table is not None:
+        vocabulary = Vocabulary(table.pieces, table.specials, table.shadowed)
+        if table.eos_id is not None and table.eos_id in table.specials:
+            end_names = frozenset({table.specials[table.eos_id]})
     said: list[str] = []
     with client.tried_once():
         for way in WAYS:
             try:
-                return _in_this_way(PromptAsker(client, way, True, vocabulary, end_names, size), texts)
+                return _in_this_way(PromptAsker(client, way, vocabulary, end_names, size), texts)
             except DistillkitError as error:
                 if isinstance(error, _UntoldError):
                     raise
@@ -131,21 +140,22 @@ class _UntoldError(PreconditionError):
     """The server gives what it is asked for, and it cannot be used."""
 
 
-def _in_this_way(by_ids: PromptAsker, texts: Sequence[Asked]) -> PromptAsker:
-    as_text = PromptAsker(by_ids.client, by_ids.way, False, by_ids.vocabulary, by_ids.end_names, by_ids.size)
-    model, differs = by_ids.client.model, ""
-    try:
-        by_ids._likeliest(texts[0])
-        return by_ids
-    except OtherVocabularyError as error:
-        differs = f": {error}"
-    except DistillkitError:
-        # It may know neither these tokens nor tokens at all.
-        if texts[0].text is None:
-            raise
+def _in_this_way(asker: PromptAsker, texts: Sequence[Asked]) -> PromptAsker:
+    as_text = replace(asker, vocabulary=None)
+    model, differs = asker.client.model, ""
+    if asker.by_ids:
+        try:
+            asker._likeliest(texts[0])
+            return asker
+        except OtherVocabularyError as error:
+            differs = f": {error}"
+        except DistillkitError:
+            # It may know neither these tokens nor tokens at all.
+            if texts[0].text is None:
+                raise
     if texts[0].text is None:
         raise _UntoldError(
-            f"the teacher {model} has another vocabulary than the student{differs}; conversations are paired token by token",
+            f"the teacher {model} has another vocabulary than the student{differs}; conversations need the same tokens",
             hint="use --box-type black, or a student with the teacher's tokenizer",
         )
     for number, asked in enumerate(texts[:_TRIED]):

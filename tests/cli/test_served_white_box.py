@@ -168,6 +168,23 @@ def test_what_a_server_cannot_give(distil: Distil, more: dict[str, Any]) -> None
         distil(teacher_model="openai:tiny", teacher_url="http://127.0.0.1:9/v1", **settings)
 
 
+# --- the teacher's own score -------------------------------------------------------------------------------------------
+
+
+def test_the_score_is_that_of_the_local_teacher(
+    distil: Distil, server: LogprobServer, teacher: SimpleNamespace, pair: SimpleNamespace
+) -> None:
+    """In black box, where `validate` alone asks for log-probabilities: of the student's tokens, and of the texts."""
+    for student in (pair.student, pair.foreign_student):
+        quick = {"box_type": "black", "alpha": 0.0, "student_model_path": student, "skip_validation": False}
+        local = distil(**quick)
+        found = served(distil, server, **quick)
+        # The prompts of both are read behind the same start token.
+        assert found.teacher["bits_per_byte"] == pytest.approx(local.teacher["bits_per_byte"], abs=1e-4)
+        assert found.gap_closed == pytest.approx(local.gap_closed, abs=1e-3)
+    assert "Gap to the teacher" in (found.student_path / "README.md").read_text(encoding="utf-8")
+
+
 # --- spelling --------------------------------------------------------------------------------------------------------
 
 

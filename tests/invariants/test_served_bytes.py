@@ -29,7 +29,7 @@ class Server:
 
     @classmethod
     def random(cls, table: TokenBytes, tokens: list[bytes], seed: int, scale: float) -> Server:
-        pieces = sorted({piece for piece in table.pieces if piece}) + [END]
+        pieces = [*sorted({piece for piece in table.pieces if piece}), END]
         drawn = np.exp(np.random.default_rng(seed).normal(size=(len(tokens) + 1, len(pieces))) * scale)
         drawn /= drawn.sum(-1, keepdims=True)
         return cls(tokens, [dict(zip(pieces, row.tolist(), strict=True)) for row in drawn])
