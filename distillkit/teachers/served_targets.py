@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -75,11 +75,10 @@ def open_served(context: TrainingContext, rows: Sequence[Row]) -> SparseSource:
                 with console.progress("teacher pass", total=tokens, unit="tokens") as progress:
                     for shard in missing:
                         began = time.monotonic()
-                        packed, facts = fill(shard, texts, asker, config.teacher_concurrency)
+                        packed, facts = fill(shard, texts, asker, config.teacher_concurrency, progress.advance)
                         cache.files.write(
                             shard, cache.pack(packed), seconds=round(time.monotonic() - began, 3), **facts
                         )
-                        progress.advance(shard.tokens)
             finally:
                 client.close()
     _say_tail(cache, config.sparse_size, console)
@@ -133,8 +132,14 @@ Filled = tuple[list[SparseRows], dict[str, Any]]
 """The targets of a shard's texts, and what is noted with them."""
 
 
-def _by_ids(shard: Shard, texts: _Texts, asker: PromptAsker, at_once: int) -> Filled:
-    """A shard from a server with the student's vocabulary."""
+def _by_ids(
+    shard: Shard, texts: _Texts, asker: PromptAsker, at_once: int, advance: Callable[[int], None]
+) -> Filled:  # fmt: skip
+    """A shard from a server with the student's vocabulary.
+
+    Args:
+        advance: told the tokens of each text that is done.
+    """
     found: list[SparseRows] = []
     tails = unknown = places = 0.0
     asked = [texts.asked(index) for index in range(shard.first, shard.last)]
@@ -143,6 +148,7 @@ def _by_ids(shard: Shard, texts: _Texts, asker: PromptAsker, at_once: int) -> Fi
         text = _rows(answer, int(texts.rows[index]["first_target"]))
         found.append(text)
         tails, places, unknown = tails + float(text.tails.sum()), places + len(text.rows), unknown + answer.unknown
+        advance(len(texts.rows[index]["student_ids"]))
     return found, {"mapped": places - unknown, "rows": int(places), "tails": tails}
 
 
@@ -156,7 +162,9 @@ class _ByBytes:
         first = canonical_first(table, self._student.tokenizer) if canonical else longest_prefix(table)
         self._carrier = ByteCarrier(table, first)
 
-    def __call__(self, shard: Shard, texts: _Texts, asker: PromptAsker, at_once: int) -> Filled:
+    def __call__(
+        self, shard: Shard, texts: _Texts, asker: PromptAsker, at_once: int, advance: Callable[[int], None]
+    ) -> Filled:  # fmt: skip
         asked = [texts.asked(index) for index in range(shard.first, shard.last)]
         answers = answers_in_order(asker.spelled, asked, at_once, lambda: None)
         found: list[SparseRows] = []
@@ -169,6 +177,7 @@ class _ByBytes:
             facts["rows"] += len(carried.rows.rows)
             for name in ("mapped", "tails", "thin", "untold"):
                 facts[name] += getattr(carried, name)
+            advance(len(one.ids))
         return found, facts
 
     def _carried(self, row: Row, text: str, prompt: SpelledPrompt) -> CarriedOver | None:

@@ -130,6 +130,19 @@ def test_a_few_tokens_and_a_tail(distil: Distil, server: LogprobServer, local: d
     assert len(server.prompts) == asked  # From the cache of the first run.
 
 
+def test_a_search_reads_what_the_server_said(distil: Distil, server: LogprobServer, tune: Callable[..., Any]) -> None:
+    """Learning rates and alphas are searched: of another temperature or divergence nothing is known."""
+    run = served(distil, server, sparse_size=8).run_directory
+    asked = len(server.prompts)
+    found = tune(run, trials=2)
+    assert found.metrics["trials"] == 2
+    assert set(json.loads((run / "tune" / "result.json").read_text(encoding="utf-8"))["best"]) == {
+        "learning_rate",
+        "alpha",
+    }
+    assert len(server.prompts) == asked  # From the cache of the run.
+
+
 def test_another_vocabulary_is_told_by_its_bytes(
     distil: Distil, server: LogprobServer, teacher: SimpleNamespace, local: dict[str, float], pair: SimpleNamespace
 ) -> None:
