@@ -230,3 +230,20 @@ def _behind_answer(source: str, variables: Mapping[str, str]) -> str:
     if at < 0:
         raise TemplateRefusalError("it leaves the answer out")
     return whole[at + len(answer) :]
+
+
+# By what the families write around a turn; the first that occurs.
+_FAMILIES = {
+    "<|im_start|>": "ChatML",
+    "<|start_header_id|>": "Llama 3",
+    "<start_of_turn>": "Gemma",
+    "[INST]": "Mistral",
+    "<|start_of_role|>": "Granite",
+    "<|start|>": "Harmony",
+    "<|assistant|>": "Zephyr",
+}
+
+
+def family_of(source: str) -> str | None:
+    """The family of a template, `ChatML`, by what it writes around a turn; None where that is of no known one."""
+    return next((name for mark, name in _FAMILIES.items() if mark in source), None)

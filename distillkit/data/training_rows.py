@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from distillkit.data.examples import ROW_COLUMNS, stored_rows
 from distillkit.data.stored_rows import Rows, StoredRows
 

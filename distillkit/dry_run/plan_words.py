@@ -105,7 +105,8 @@ def _server_rows(estimate: Mapping[str, Any]) -> list[tuple[str, str]]:
         return []
     words = f"at most {requests:,} requests, {estimate['server_prompt_tokens_at_most']:,} tokens sent"
     written = estimate.get("server_completion_tokens_at_most")
-    return [("asked of the server", words + (f", {written:,} written" if written is not None else ""))]
+    rows = [("asked of the server", words + (f", {written:,} written" if written is not None else ""))]
+    return rows + ([("time of the server", str(estimate["server_time"]))] if estimate.get("server_time") else [])
 
 
 def _time_rows(estimate: Mapping[str, Any], unknown: str | None) -> list[tuple[str, str]]:

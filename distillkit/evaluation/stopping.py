@@ -12,16 +12,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from distillkit.console import ProgressHandle
 from distillkit.data.chat_template import TemplateRefusalError
 from distillkit.data.conversation import Conversation
 from distillkit.data.conversation_reader import ConversationReader
-from distillkit.errors import DistillkitError
 from distillkit.evaluation.batched_forward import default_batch_tokens, eval_mode
 from distillkit.interrupts import check_interrupted
-from distillkit.models.decoding import Decoding, choose_tokens
+from distillkit.models.decoding import Decoding, choose_tokens, token_logits
 
 # Questions to each model, and tokens after which an answer is cut off.
 QUESTIONS, LONGEST_ANSWER = 24, 128
@@ -172,7 +171,7 @@ def _answer_lengths(
     lengths, ended = [0] * len(questions), [False] * len(questions)
     for _ in range(limit):
         check_interrupted()
-        chosen = choose_tokens(_allowed(texts.logits(), vocabulary), 0, 1, None)
+        chosen = choose_tokens(token_logits(texts.logits(), vocabulary, "the answering model's"), 0, 1, None)
         for row, token in enumerate(chosen.tolist()):
             if not ended[row]:
                 ended[row] = token in endings
@@ -181,14 +180,6 @@ def _answer_lengths(
             break
         texts.append(chosen, torch.tensor([not end for end in ended], device=device))
     return lengths, ended
-
-
-def _allowed(logits_bv: Tensor, vocabulary: int) -> Tensor:
-    logits = logits_bv.float()
-    logits[:, vocabulary:] = -torch.inf  # Heads are often wider than the vocabulary: the rest are no tokens.
-    if not bool(torch.isfinite(logits.amax(-1)).all()):
-        raise DistillkitError("a model's logits are not numbers: it cannot answer", hint="use --precision fp32")
-    return logits
 
 
 def stopping_problem(teacher: Mapping[str, Any] | None, student: Mapping[str, Any] | None) -> str:

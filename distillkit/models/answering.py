@@ -13,8 +13,7 @@ from torch import nn
 from distillkit.alignment.spelling import is_decoded_by_bytes, spelled_after
 from distillkit.alignment.token_bytes import TokenBytes
 from distillkit.data.conversation_reader import ConversationReader
-from distillkit.errors import DistillkitError
-from distillkit.models.decoding import Decoding, choose_tokens
+from distillkit.models.decoding import Decoding, choose_tokens, token_logits
 
 # Tokens of the prompt that are decoded with the answer: SentencePiece drops the space before the first word it decodes.
 _BEFORE = 6
@@ -140,7 +139,7 @@ def write_answer(
         DistillkitError: logits that are no numbers.
     """
     began = time.monotonic()
-    # Heads are often wider than the vocabulary: the rest are no tokens, unless one of them ends answers.
+    # What ends answers is a token, wherever it lies.
     vocabulary = max(len(tokenizer), 1 + max(endings, default=0))
     pieces, said, count = TextPieces(tokenizer, prompt, table), [], 0
     finish: Finish = "length"
@@ -157,10 +156,7 @@ def write_answer(
             if stop():
                 finish = "stopped"
                 break
-            logits = text.logits().float()
-            logits[:, vocabulary:] = -torch.inf
-            if not bool(torch.isfinite(logits.amax(-1)).all()):
-                raise DistillkitError("the model's logits are not numbers", hint="use --precision fp32")
+            logits = token_logits(text.logits(), vocabulary, "the model's")
             chosen = choose_tokens(logits, settings.temperature, settings.top_p, generator)
             if int(chosen) in endings:
                 finish = "end"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from distillkit.errors import DistillkitError
 from distillkit.models.decoding_ways import decoding_way
 from distillkit.models.text_batch import DecodingWay, TextBatch
 
@@ -110,3 +111,21 @@ def _nucleus(probabilities_bv: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
         if bool((reached[:, -1] >= wanted).all()):
             break
     return ids, mass.masked_fill(reached - mass >= wanted, 0)
+
+
+def token_logits(logits_bv: Tensor, vocabulary: int, whose: str) -> Tensor:
+    """[b, v] the logits in fp32, of which only those of tokens can be chosen: heads are often wider than the vocabulary.
+
+    Args:
+        logits_bv: may be overwritten.
+        vocabulary: how many columns are tokens.
+        whose: the model, for the message.
+
+    Raises:
+        DistillkitError: a row has no number; drawing from it would end in an error of the device that names no cause.
+    """
+    logits = logits_bv.float()
+    logits[:, vocabulary:] = -torch.inf
+    if not bool(torch.isfinite(logits.amax(-1)).all()):
+        raise DistillkitError(f"{whose} logits are not numbers", hint="use --precision fp32")
+    return logits

@@ -77,6 +77,7 @@ class CardFacts:
         trust_remote_code: whether a model's own code was allowed to run.
         validation: the content of validation.json, None where the student was not validated.
         cut: the content of data/cut.json, of a student that is cut from its teacher.
+        chat: how it reads conversations, None where it was trained on texts.
     """
 
     version: str
@@ -99,6 +100,30 @@ class CardFacts:
     validation: Mapping[str, Any] | None = None
     cut: Mapping[str, Any] | None = None
     one_tokenizer: bool = False
+    chat: ChatFacts | None = None
+
+
+@dataclass(frozen=True)
+class ChatFacts:
+    """How a student reads conversations.
+
+    Attributes:
+        family: of its template, None where that is none of the known ones.
+        origin: where the template is from, as `data.chat_template.Origin`.
+        end: the token that ends an answer, by its name.
+    """
+
+    family: str | None
+    origin: str
+    end: str
+
+
+_TEMPLATES = {
+    "model": "the student's own",
+    "file": "given for this student, which had none",
+    "teacher": "its teacher's, whose tokenizer it has",
+    "plain": "distillkit's plain one (`### User:` …), as the student had none",
+}
 
 
 def model_card(facts: CardFacts) -> str:
@@ -113,10 +138,21 @@ def model_card(facts: CardFacts) -> str:
         _table(("parameter", "value"), [(_code(name), _value(value)) for name, value in facts.parameters.items()]),
         "## Measured on held-out texts",
         *_measured(facts.validation),
+        *([] if facts.chat is None else ["## Chat", _chat(facts.chat)]),
         "## How to load it",
         *_loading(facts.trust_remote_code),
     ]
     return f"---\n{_metadata(facts).to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n"
+
+
+def _chat(chat: ChatFacts) -> str:
+    family = "" if chat.family is None else f" ({chat.family})"
+    # No cell of a table: a pipe stays what it is.
+    end = _line(chat.end).replace("`", "'")
+    return (
+        f"Conversations are read in the chat template that lies with the tokenizer: {_TEMPLATES[chat.origin]}{family}. An answer ends "
+        f"with `{end}`, at which `generate` stops."
+    )
 
 
 def published_card(card: str, repository: str, ggufs: Sequence[str]) -> str:
@@ -285,7 +321,7 @@ def _measured(validation: Mapping[str, Any] | None) -> list[str]:
         for name, figures in measured_models
     ]
     documents, size = _count(validation.get("documents"), "document"), _count(validation.get("bytes"), "byte")
-    measured = validation.get("teacher") is not None  # One behind a server is not.
+    measured = validation.get("teacher") is not None  # One behind a server need not be.
     gap = f"\n- Gap to the teacher closed: {_figure(validation.get('gap_closed'), '.1%')}" if measured else ""
     teachers = validation.get("teacher_gain")
     share = (

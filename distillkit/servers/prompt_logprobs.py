@@ -25,7 +25,7 @@ WAYS: tuple[Way, ...] = ("prompt_logprobs", "echo")
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _TOKEN_ID = re.compile(r"token_id:([0-9]+)")
 # What stands for bytes that are no whole character.
-_UNKNOWN = "\ufffd"
+UNKNOWN = "\ufffd"
 
 
 class OtherVocabularyError(Exception):
@@ -76,8 +76,8 @@ class Vocabulary:
         if (match := _TOKEN_ID.fullmatch(token)) is not None:
             index = int(match[1])
             return index if index < len(self.pieces) else None
-        spelled = _spelled(token)
-        return None if spelled is None else self._ids.get(spelled)
+        piece = spelled(token)
+        return None if piece is None else self._ids.get(piece)
 
     def may_be(self, token: str, index: int) -> bool:
         """Whether a token as a server spells it can be this one; yes where its bytes cannot be told."""
@@ -85,18 +85,25 @@ class Vocabulary:
             return token in ("", self.specials[index]) or _TOKEN_ID.fullmatch(token) is not None
         if (match := _TOKEN_ID.fullmatch(token)) is not None:
             return int(match[1]) == index
-        spelled = _spelled(token)
+        piece = spelled(token)
         # SentencePiece's space in front of a text, which some servers leave out.
-        return spelled is None or spelled == self.pieces[index] or b" " + spelled == self.pieces[index]
+        return piece is None or piece == self.pieces[index] or b" " + piece == self.pieces[index]
 
 
-def _spelled(token: str) -> bytes | None:
+def spelled(token: str, *, marks: bool = True) -> bytes | None:
+    """The bytes of a token as servers spell it: a text, `<0xE2>`, `bytes:\\xe2\\x80`; None where they are not told.
+
+    Args:
+        marks: whether `▁` is a space.
+    """
     if (match := _BYTE.fullmatch(token)) is not None:
         return bytes([int(match[1], 16)])
     if token.startswith("bytes:"):
         escaped = token.removeprefix("bytes:")
         return bytes(int(pair, 16) for pair in re.findall(r"\\x([0-9a-fA-F]{2})", escaped))
-    return None if _UNKNOWN in token else token.replace("▁", " ").encode()
+    if UNKNOWN in token or _TOKEN_ID.fullmatch(token) is not None:
+        return None
+    return (token.replace("▁", " ") if marks else token).encode()
 
 
 def question(way: Way, ids: Sequence[int], size: int) -> dict[str, Any]:
@@ -112,16 +119,14 @@ def likeliest(way: Way, content: Any, ids: Sequence[int], vocabulary: Vocabulary
         MalformedReplyError: there are none in it.
         OtherVocabularyError: they are about other tokens.
     """
-    choices = content.get("choices") if isinstance(content, dict) else None
-    choice = choices[0] if isinstance(choices, list) and choices else None
-    if not isinstance(choice, dict):
-        raise MalformedReplyError("it has no choices")
-    places = _of_vllm(choice, content) if way == "prompt_logprobs" else _of_echo(choice)
+    places, _ = places_of(way, content)
     if len(places) < len(ids):
         raise MalformedReplyError(f"it has log-probabilities for {len(places)} of {len(ids)} tokens")
     counts, all_ids, probabilities, unknown = [], [], [], 0.0
     for own, place in zip(ids[1:], places[1 : len(ids)], strict=True):
-        found, left_out = _entries(own, place, vocabulary)
+        # The token is known here, wherever it stands among those of vLLM.
+        there = Place(None, None, place.others) if way == "prompt_logprobs" else place
+        found, left_out = _entries(own, there, vocabulary)
         counts.append(len(found))
         all_ids += found
         probabilities += found.values()
@@ -132,15 +137,16 @@ def likeliest(way: Way, content: Any, ids: Sequence[int], vocabulary: Vocabulary
 
 
 @dataclass(frozen=True)
-class _Place:
-    """What a server says of one token of the prompt: its spelling ("" unknown), its logarithm, and the likeliest instead."""
+class Place:
+    """What a server says of one token of the prompt: its spelling (None: not told), its logarithm, and the likeliest there, with
+    their ids where they have any."""
 
     token: str | None
     logarithm: float | None
     others: Sequence[tuple[int | None, str, float]]
 
 
-def _entries(own: int, place: _Place, vocabulary: Vocabulary) -> tuple[dict[int, float], float]:
+def _entries(own: int, place: Place, vocabulary: Vocabulary) -> tuple[dict[int, float], float]:
     found: dict[int, float] = {}
     unknown = 0.0
     if place.token is not None and not vocabulary.may_be(place.token, own):
@@ -166,7 +172,24 @@ def _entries(own: int, place: _Place, vocabulary: Vocabulary) -> tuple[dict[int,
     return found, unknown
 
 
-def _of_vllm(choice: Mapping[str, Any], content: Mapping[str, Any]) -> list[_Place]:
+def places_of(way: Way, content: Any) -> tuple[list[Place], Place | None]:
+    """What a server says of every token of a prompt, of `echo` with the token that is written after it; of `prompt_logprobs` the
+    latter apart, where it was asked for.
+
+    Raises:
+        MalformedReplyError: there are no log-probabilities in it.
+    """
+    choices = content.get("choices") if isinstance(content, dict) else None
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    if not isinstance(choice, dict):
+        raise MalformedReplyError("it has no choices")
+    if way == "echo":
+        return _of_echo(choice), None
+    written = _of_echo(choice) if isinstance(choice.get("logprobs"), dict) else []
+    return _of_vllm(choice, content), written[0] if written else None
+
+
+def _of_vllm(choice: Mapping[str, Any], content: Mapping[str, Any]) -> list[Place]:
     given = choice.get("prompt_logprobs", content.get("prompt_logprobs"))
     if not isinstance(given, list):
         raise MalformedReplyError("it has no prompt_logprobs")
@@ -177,11 +200,13 @@ def _of_vllm(choice: Mapping[str, Any], content: Mapping[str, Any]) -> list[_Pla
             if not isinstance(entry, dict) or not isinstance(entry.get("logprob"), int | float) or not index.isdigit():
                 raise MalformedReplyError("its prompt_logprobs are of another form")
             others.append((int(index), str(entry.get("decoded_token") or ""), float(entry["logprob"])))
-        places.append(_Place(None, None, others))
+        # The token of the prompt comes first, then the likeliest.
+        own = others[0] if others else None
+        places.append(Place(*((None, None) if own is None else own[1:]), others))
     return places
 
 
-def _of_echo(choice: Mapping[str, Any]) -> list[_Place]:
+def _of_echo(choice: Mapping[str, Any]) -> list[Place]:
     given = choice.get("logprobs")
     names = ("tokens", "token_logprobs", "top_logprobs")
     if not isinstance(given, dict) or not all(isinstance(given.get(name), list) for name in names):
@@ -189,5 +214,5 @@ def _of_echo(choice: Mapping[str, Any]) -> list[_Place]:
     places = []
     for token, logarithm, top in zip(*(given[name] for name in names), strict=False):
         others = [(None, str(name), float(value)) for name, value in (top or {}).items()]
-        places.append(_Place(str(token), None if logarithm is None else float(logarithm), others))
+        places.append(Place(str(token), None if logarithm is None else float(logarithm), others))
     return places

@@ -50,6 +50,7 @@ from distillkit.storage import write_json
 from distillkit.teachers.blocks import BlockwiseTeacher
 from distillkit.teachers.choices import StreamingChoice, choose_streaming
 from distillkit.teachers.loader import teacher_memory
+from distillkit.teachers.served_score import served_scores
 from distillkit.teachers.targets import OwnEnds, prefix_map_of
 from distillkit.training.decisions import tunes_teacher
 from distillkit.training.export import write_card
@@ -123,8 +124,6 @@ def _measurements(
     trained = {"after": run.best_student}
     if run.best_control is not None:
         trained["control"] = run.best_control
-    if pair.teacher.is_served:
-        console.info("the teacher's weights are not here: it is not measured, only the student is")
     models: dict[str, nn.Module] = {}
     streams = False
     if not pair.teacher.is_served:
@@ -135,6 +134,12 @@ def _measurements(
     for name in {"before", *trained}:
         models[name].to(compute.device).eval()
     scores, figures = _scores(pair, encoders, models, test, compute, console)
+    if (
+        pair.teacher.is_served
+        and not pair.teacher.is_imported
+        and (served := _served_teacher(pair, encoders, test, console)) is not None
+    ):
+        scores["teacher"], figures["teacher"] = served, _score_figures(served)
     if streams:
         # It reads all its weights from the disk for every token.
         del models["teacher"]
@@ -154,6 +159,15 @@ def _measurements(
     del models
     gc.collect()
     return scores, figures
+
+
+def _served_teacher(
+    pair: ModelPair, encoders: TextEncoders, test: StoredRows, console: Console
+) -> Scores | None:  # fmt: skip
+    """The score of a teacher behind a server; None where that does not tell."""
+    templates = pair.templates(encoders)
+    reader = None if templates is None else templates.readers(encoders)[0]
+    return served_scores(pair.config, encoders.student, reader, test, console)
 
 
 def _scores(
@@ -309,12 +323,14 @@ def _score(
 def _figures(scores: Scores, model: nn.Module) -> dict[str, Any]:
     """For validation.json."""
     size = model_size(model)
+    return {**_score_figures(scores), "parameters": size.parameters, "size_bytes": size.bytes}
+
+
+def _score_figures(scores: Scores) -> dict[str, Any]:
     return {
         "bits_per_byte": scores.bits_per_byte,
         "perplexity": scores.perplexity,
         "tokens": int(scores.tokens.sum()),
-        "parameters": size.parameters,
-        "size_bytes": size.bytes,
     }
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from distillkit.alignment.spelling import is_decoded_by_bytes, spelled_after
 from distillkit.alignment.token_bytes import TokenBytes
@@ -22,7 +22,7 @@ from distillkit.console import Console, ProgressHandle
 from distillkit.errors import DistillkitError
 from distillkit.evaluation.length_batches import longest_first
 from distillkit.interrupts import check_interrupted
-from distillkit.models.decoding import Decoding, choose_tokens
+from distillkit.models.decoding import Decoding, choose_tokens, token_logits
 from distillkit.models.decoding_ways import decoding_way
 from distillkit.storage import write_json
 from distillkit.teachers.continuation_filter import ContinuationFilter
@@ -201,7 +201,6 @@ class _Writer:
         self.endings = _ending_ids(model, tokenizer, parse=parse)
         self.parse = parse
         self.table = table if is_decoded_by_bytes(tokenizer, table) else None
-        # Heads are often wider than the vocabulary: the rest are no tokens.
         self.vocabulary = max(
             len(tokenizer), 1 + max(tokenizer.get_vocab().values(), default=0), 1 + max(self.endings, default=0)
         )
@@ -242,7 +241,11 @@ class _Writer:
             check_interrupted()
             logits = texts.logits()
             chosen = choose_tokens(
-                self._allowed(logits), self.sampling.temperature, self.sampling.top_p, draws.generator, part=draws.part
+                token_logits(logits, self.vocabulary, "the teacher's"),
+                self.sampling.temperature,
+                self.sampling.top_p,
+                draws.generator,
+                part=draws.part,
             )
             for row, token in enumerate(chosen.tolist()):
                 if finishes[row]:
@@ -258,14 +261,6 @@ class _Writer:
             texts.append(chosen, torch.tensor([not finish for finish in finishes], device=self.device))
             progress.update(token=f"{step + 1}/{max(room)}")
         return new, finishes
-
-    def _allowed(self, logits_bv: Tensor) -> Tensor:
-        logits = logits_bv.float()
-        logits[:, self.vocabulary :] = -torch.inf
-        # Drawing from them would end in an error of the device that names no cause.
-        if not bool(torch.isfinite(logits.amax(-1)).all()):
-            raise DistillkitError("the teacher's logits are not numbers", hint="use --precision fp32")
-        return logits
 
     def _text(self, prompt: Sequence[int], new: Sequence[int]) -> str:
         if self.table is not None:

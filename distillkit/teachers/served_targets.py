@@ -1,58 +1,42 @@
 """White box from a server: its likeliest tokens at every place of the training texts, as sparse targets with one tail.
 
-The teacher has to have the student's vocabulary; that is checked token by token. What is kept is what `--teacher-cache sparse`
-keeps with `sparse_method top-k`, at temperature 1: of the tokens that a server leaves out, only their sum is known.
+Where the server has the student's vocabulary, which is checked token by token, what is kept is what `--teacher-cache sparse`
+keeps with `sparse_method top-k`, at temperature 1: of the tokens that a server leaves out, only their sum is known. Where it has
+another one its tokens are carried over by their bytes (`teachers.served_bytes`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
+from distillkit.alignment.encoding import encode_batch
+from distillkit.alignment.first_token import canonical_first, longest_prefix
+from distillkit.alignment.token_bytes import TokenBytes
 from distillkit.console import Console
+from distillkit.data.examples import load_examples, stored_rows
 from distillkit.data.training_rows import Row, target_tokens
-from distillkit.errors import DistillkitError, PreconditionError
+from distillkit.errors import PreconditionError
 from distillkit.run.context import TrainingContext
-from distillkit.servers.client import ServerClient
 from distillkit.servers.in_order import answers_in_order
 from distillkit.servers.opening import check_server, open_client
-from distillkit.servers.prompt_logprobs import (
-    WAYS,
-    Likeliest,
-    OtherVocabularyError,
-    Vocabulary,
-    Way,
-    likeliest,
-    question,
-)
+from distillkit.servers.prompt_logprobs import Likeliest
+from distillkit.servers.spelled_prompt import SpelledPrompt
 from distillkit.storage import make_folder
 from distillkit.teachers.cache_entries import FOLDER
 from distillkit.teachers.open_sparse import SparseSource
 from distillkit.teachers.precompute import PassFigures
+from distillkit.teachers.served_bytes import LEAST_COVERED, ByteCarrier, CarriedOver, no_targets
+from distillkit.teachers.served_prompts import Asked, PromptAsker, find_asker
 from distillkit.teachers.shards import Shard, report_damage
 from distillkit.teachers.sparse_cache import SparseCache, SparseKey, SparseRows
 
 # With more in the tail the student hardly learns which tokens are likely there.
 _LARGE_TAIL = 0.05
-
-
-@dataclass(frozen=True)
-class _Asker:
-    """Asks for one text."""
-
-    client: ServerClient
-    way: Way
-    vocabulary: Vocabulary
-    size: int
-
-    def ask(self, ids: Sequence[int]) -> Likeliest:
-        return self.client.scored(
-            question(self.way, ids, self.size), lambda content: likeliest(self.way, content, ids, self.vocabulary)
-        )
 
 
 def open_served(context: TrainingContext, rows: Sequence[Row]) -> SparseSource:
@@ -62,16 +46,14 @@ def open_served(context: TrainingContext, rows: Sequence[Row]) -> SparseSource:
         rows: in the order of their `cache_index`.
 
     Raises:
-        PreconditionError: the server is out of reach, gives no log-probabilities of prompts, or has another vocabulary.
+        PreconditionError: the server is out of reach, gives no log-probabilities of prompts, or has another vocabulary whose
+            tokens cannot be told by their bytes.
         DistillkitError: it gives no answer; finished shards stay.
         Interrupted: a signal arrived; finished shards stay.
     """
-    table = context.encoders.student.table
-    if table is None:
-        raise ValueError("white box needs token bytes")
+    table = _table(context)
     config, console = context.config, context.console
     cache = SparseCache(context.output_dir / FOLDER, _key(context, rows))
-    vocabulary = Vocabulary(table.pieces, table.specials, table.shadowed)
     make_folder(cache.folder.parent)
     with cache.locked():
         missing = cache.missing()
@@ -80,15 +62,23 @@ def open_served(context: TrainingContext, rows: Sequence[Row]) -> SparseSource:
             report_damage(cache.files, missing, console)
             cache.begin()
             client = open_client(config)
+            texts = _Texts(context, rows)
             try:
                 console.info(
                     f"the teacher {client.model} {check_server(client, console)}: the training texts are sent there"
                 )
-                asker = _asker(client, vocabulary, config.sparse_size, rows[missing[0].first]["student_ids"])
+                first = range(missing[0].first, min(missing[0].last, missing[0].first + 3))
+                asker = find_asker(client, table, config.sparse_size, [texts.asked(index) for index in first])
+                fill = _by_ids if asker.by_ids else _ByBytes(context, table)
+                if not asker.by_ids:
+                    console.info("it has another vocabulary than the student: its tokens are told by their bytes")
                 with console.progress("teacher pass", total=tokens, unit="tokens") as progress:
                     for shard in missing:
-                        _fill(cache, shard, rows, asker, config.teacher_concurrency)
-                        progress.advance(shard.tokens)
+                        began = time.monotonic()
+                        packed, facts = fill(shard, texts, asker, config.teacher_concurrency, progress.advance)
+                        cache.files.write(
+                            shard, cache.pack(packed), seconds=round(time.monotonic() - began, 3), **facts
+                        )
             finally:
                 client.close()
     _say_tail(cache, config.sparse_size, console)
@@ -98,9 +88,15 @@ def open_served(context: TrainingContext, rows: Sequence[Row]) -> SparseSource:
     )
 
 
-def _key(context: TrainingContext, rows: Sequence[Row]) -> SparseKey:
+def _table(context: TrainingContext) -> TokenBytes:
     table = context.encoders.student.table
-    assert table is not None
+    if table is None:
+        raise ValueError("white box needs token bytes")
+    return table
+
+
+def _key(context: TrainingContext, rows: Sequence[Row]) -> SparseKey:
+    table = _table(context)
     digest = hashlib.sha256()
     for row in rows:
         values = np.asarray([row["first_target"], *row["student_ids"]], dtype="<i8")
@@ -116,55 +112,88 @@ def _key(context: TrainingContext, rows: Sequence[Row]) -> SparseKey:
         "rows": digest.hexdigest(),
         "student_tokens": hashlib.sha256(repr((table.pieces, sorted(table.specials.items()))).encode()).hexdigest(),
         "temperature": 1.0,
-        "method": "served top-k",
+        # What of it decides where the vocabularies differ, which nobody knows before the server has been asked.
+        "method": f"served top-k, by bytes from {LEAST_COVERED} covered on, prefix map {context.config.prefix_map}",
         "size": context.config.sparse_size,
     }
     return SparseKey(teacher.reference.text, facts, tuple(len(row["student_ids"]) for row in rows))
 
 
-def _asker(client: ServerClient, vocabulary: Vocabulary, size: int, ids: Sequence[int]) -> _Asker:
-    """Which of the ways the server knows, tried on one text."""
-    said: list[str] = []
-    for way in WAYS:
-        asker = _Asker(client, way, vocabulary, size)
-        try:
-            with client.tried_once():
-                asker.ask(ids)
-            return asker
-        except OtherVocabularyError as error:
-            raise _other_vocabulary(client, error) from error
-        except DistillkitError as error:
-            said.append(f"{way}: {error.message}")
-    raise PreconditionError(
-        f"the server at {client.url} gives no {size} log-probabilities for the tokens of a prompt ({'; '.join(said)})",
-        hint="use --box-type black; or a smaller sparse_size, if that is what it says (vLLM: --max-logprobs)",
-    )
+class _Texts:
+    """The training texts as a server is asked about them, read when they are wanted."""
+
+    def __init__(self, context: TrainingContext, rows: Sequence[Row]) -> None:
+        self.rows = rows
+        self._stored = stored_rows(load_examples(context.run.data / "train"), ["text"])
+        self._chats = context.pair.conversations is not None
+
+    def asked(self, index: int) -> Asked:
+        return Asked(self.rows[index]["student_ids"], None if self._chats else self._stored.value("text", index))
 
 
-def _other_vocabulary(client: ServerClient, error: OtherVocabularyError) -> PreconditionError:
-    return PreconditionError(
-        f"the teacher {client.model} has another vocabulary than the student: {error}",
-        hint="use --box-type black, or a student with the teacher's tokenizer",
-    )
+Filled = tuple[list[SparseRows], dict[str, Any]]
+"""The targets of a shard's texts, and what is noted with them."""
 
 
-def _fill(cache: SparseCache, shard: Shard, rows: Sequence[Row], asker: _Asker, at_once: int) -> None:
-    began = time.monotonic()
-    chosen = rows[shard.first : shard.last]
-    texts: list[SparseRows] = []
+def _by_ids(
+    shard: Shard, texts: _Texts, asker: PromptAsker, at_once: int, advance: Callable[[int], None]
+) -> Filled:  # fmt: skip
+    """A shard from a server with the student's vocabulary.
+
+    Args:
+        advance: told the tokens of each text that is done.
+    """
+    found: list[SparseRows] = []
     tails = unknown = places = 0.0
-    try:
-        answers = answers_in_order(asker.ask, [row["student_ids"] for row in chosen], at_once, lambda: None)
-        for row, answer in zip(chosen, answers, strict=True):
-            text = _rows(answer, target_tokens(row))
-            texts.append(text)
-            tails, places, unknown = tails + float(text.tails.sum()), places + len(text.rows), unknown + answer.unknown
-    except OtherVocabularyError as error:
-        raise _other_vocabulary(asker.client, error) from error
-    cache.files.write(
-        shard, cache.pack(texts), seconds=round(time.monotonic() - began, 3), mapped=places - unknown, rows=int(places),
-        tails=tails,
-    )  # fmt: skip
+    asked = [texts.asked(index) for index in range(shard.first, shard.last)]
+    answers = answers_in_order(asker.likeliest, asked, at_once, lambda: None)
+    for index, answer in zip(range(shard.first, shard.last), answers, strict=True):
+        text = _rows(answer, target_tokens(texts.rows[index]))
+        found.append(text)
+        tails, places, unknown = tails + float(text.tails.sum()), places + len(text.rows), unknown + answer.unknown
+        advance(len(texts.rows[index]["student_ids"]))
+    return found, {"mapped": places - unknown, "rows": int(places), "tails": tails}
+
+
+class _ByBytes:
+    """A shard from a server with another vocabulary."""
+
+    def __init__(self, context: TrainingContext, table: TokenBytes) -> None:
+        self._student = context.encoders.student
+        self._table = table
+        canonical = context.config.prefix_map == "canonical"
+        first = canonical_first(table, self._student.tokenizer) if canonical else longest_prefix(table)
+        self._carrier = ByteCarrier(table, first)
+
+    def __call__(
+        self, shard: Shard, texts: _Texts, asker: PromptAsker, at_once: int, advance: Callable[[int], None]
+    ) -> Filled:  # fmt: skip
+        asked = [texts.asked(index) for index in range(shard.first, shard.last)]
+        answers = answers_in_order(asker.spelled, asked, at_once, lambda: None)
+        found: list[SparseRows] = []
+        facts = {"mapped": 0.0, "rows": 0, "tails": 0.0, "thin": 0, "untold": 0, "unread": 0}
+        for index, one, prompt in zip(range(shard.first, shard.last), asked, answers, strict=True):
+            carried = None if prompt is None else self._carried(texts.rows[index], one.text or "", prompt)
+            facts["unread"] += carried is None
+            carried = carried or no_targets()
+            found.append(carried.rows)
+            facts["rows"] += len(carried.rows.rows)
+            for name in ("mapped", "tails", "thin", "untold"):
+                facts[name] += getattr(carried, name)
+            advance(len(one.ids))
+        return found, facts
+
+    def _carried(self, row: Row, text: str, prompt: SpelledPrompt) -> CarriedOver | None:
+        """The targets of a text; None where the student's own tokens do not spell it."""
+        student = self._student
+        (encoding,) = encode_batch(student.tokenizer, self._table, [text], parse=student.parse)
+        if encoding is None:
+            return None
+        starts = student.start_id is not None
+        ends = len(row["student_ids"]) > len(encoding.ids) + starts
+        if row["student_ids"] != student.with_specials(encoding.ids, ends):
+            return None
+        return self._carrier.carry(prompt, text.encode(), encoding, row, starts=starts, ends=ends)
 
 
 def _rows(answer: Likeliest, targets: np.ndarray) -> SparseRows:
@@ -186,9 +215,28 @@ def _rows(answer: Likeliest, targets: np.ndarray) -> SparseRows:
 
 
 def _say_tail(cache: SparseCache, size: int, console: Console) -> None:
-    share = cache.files.total("tails") / max(1.0, cache.files.total("rows"))
+    rows = cache.files.total("rows")
+    share = cache.files.total("tails") / max(1.0, rows)
+    thin, untold, unread = (int(cache.files.total(name)) for name in ("thin", "untold", "unread"))
+    if not rows:
+        raise PreconditionError(
+            f"the server tells too little to learn from: at no place of the texts do its {size} likeliest tokens hold "
+            f"{100 * LEAST_COVERED:.0f} % of its probability",
+            hint="ask for more with a larger sparse_size (vLLM: --max-logprobs), or use --box-type black",
+        )
     words = f"the server's {size} likeliest tokens hold {100 * (1 - share):.1f} % of its probability; the rest counts as one"
     if share > _LARGE_TAIL:
         console.warn(f"{words}: that is little to learn from, a larger sparse_size would tell more")
     else:
         console.info(words)
+    reasons = (
+        (
+            thin,
+            f"positions have no target: less than {100 * LEAST_COVERED:.0f} % of what the teacher says there is told",
+        ),
+        (untold, "positions have no target: the server does not tell the bytes of its tokens there (U+FFFD)"),
+        (unread, "texts have no targets: the server's tokens, or the student's, do not spell them"),
+    )
+    for count, what in reasons:
+        if count:
+            console.info(f"{count:,} {what}")

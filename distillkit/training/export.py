@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from distillkit import __version__, registry
-from distillkit.data.chat_template import ChatTemplate
+from distillkit.data.chat_template import ChatTemplate, family_of
 from distillkit.data.examples import load_examples
 from distillkit.data.sources import hub_entry, local_path
 from distillkit.data.standard_sets import built_in
@@ -20,7 +21,7 @@ from distillkit.models.loading import LocatedModel, load_tokenizer
 from distillkit.models.references import KNOWN_WHEELS
 from distillkit.models.save_errors import plain_save_errors
 from distillkit.models.student_files import save_student
-from distillkit.reports.model_card import CardFacts, model_card
+from distillkit.reports.model_card import CardFacts, ChatFacts, model_card
 from distillkit.run.context import needs_teacher
 from distillkit.run.directory import RunDirectory
 from distillkit.run.pair import ModelPair
@@ -109,7 +110,13 @@ def card_facts(pair: ModelPair, config: Parameters, run: RunDirectory, validatio
         trust_remote_code=config.trust_remote_code,
         validation=validation,
         cut=run.read_output("prepare-data", "data/cut.json") or None,
+        chat=None if pair.conversations is None else _chat_facts(pair.conversations["student"]),
     )
+
+
+def _chat_facts(template: Mapping[str, Any]) -> ChatFacts:
+    """Of a student's template, as data/stats.json has it."""
+    return ChatFacts(family_of(template["source"]), template["origin"], template["end_of_turn"])
 
 
 def _wheel_repository(located: LocatedModel) -> str | None:

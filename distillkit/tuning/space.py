@@ -38,15 +38,16 @@ def searched_names(config: Parameters) -> tuple[str, ...]:
     """The parameters that are searched for this configuration.
 
     Black box has neither temperature nor divergence, plain fine-tuning (alpha 0) no alpha either. Where sparse targets are
-    asked for by name, they are true to the forward KL alone.
+    asked for by name, they are true to the forward KL alone; what a server tells is that of temperature 1, too.
     """
     values = vars(config)
     names = ["learning_rate"]
     if config.alpha > 0:
-        if conditions.SOFTENED.holds(values):
+        served = conditions.is_served(values)
+        if conditions.SOFTENED.holds(values) and not served:
             names.append("temperature")
         names.append("alpha")
-        if conditions.CHOSEN_DIVERGENCE.holds(values) and config.teacher_cache != "sparse":
+        if not served and conditions.CHOSEN_DIVERGENCE.holds(values) and config.teacher_cache != "sparse":
             names.append("divergence")
     return tuple(names)
 

@@ -6,7 +6,6 @@ import dataclasses
 from pathlib import Path
 
 from distillkit.data.stored_rows import Rows
-from distillkit.errors import UsageError
 from distillkit.run.context import TrainingContext, needs_teacher
 from distillkit.teachers.choices import CacheChoice, choose_streaming, disk_problem
 from distillkit.teachers.protocol import TeacherSource
@@ -27,12 +26,7 @@ def open_trials(context: TrainingContext, folder: Path) -> Trials:
         Interrupted: a signal arrived during the teacher's part; what is done stays.
         DistillkitError: the disk is full, or the teacher gives no numbers.
     """
-    if uses_white_box_teacher(context.config) and context.pair.teacher.is_served:
-        raise UsageError(
-            "tune compares temperatures and divergences, and of a teacher whose weights are not here only its likeliest tokens at one are known",
-            hint="use a local teacher, or a server's with --box-type black",
-        )
-    if uses_white_box_teacher(context.config):
+    if uses_white_box_teacher(context.config) and not context.pair.teacher.is_served:
         return Trials(context, *_with_teacher(context), folder)
     config = context.config
     if config.box_type == "black" and needs_teacher(config):

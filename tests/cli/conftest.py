@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -147,3 +148,19 @@ def cli_pair(pair: SimpleNamespace, small: dict[str, Any]) -> list[str]:
         else:
             options += [flag, str(value)]
     return options
+
+
+@pytest.fixture
+def tune(offline: None) -> Callable[..., Any]:
+    """`tune(run, trials=3)` -> what the stage itself gives, on the run directory of a finished run."""
+    from distillkit.console import Console
+    from distillkit.run.directory import RunDirectory
+    from distillkit.settings.parameters import Parameters
+    from distillkit.stages import tune as stage
+
+    def search(path: Path, *, changes: dict[str, Any] | None = None, **options: Any) -> Any:
+        run = RunDirectory.open(path)
+        config = dataclasses.replace(Parameters(**run.manifest.config), **(changes or {}))
+        return stage.run(config, run, Console(quiet=True), **options)
+
+    return search

@@ -46,7 +46,9 @@ def test_a_student_keeps_its_template_and_stops(tmp_path, models, student: str, 
         assert 0 < answers["asked"] <= 6
         assert answers["share"] == answers["stopped"] / answers["asked"]
         assert 0 <= answers["mean_tokens"] <= answers["limit"] == 128
-    assert "answers that stop" in (made.run.best_student / "README.md").read_text()
+    card = (made.run.best_student / "README.md").read_text()
+    assert "answers that stop" in card
+    assert "the student's own (ChatML). An answer ends with `<|im_end|>`" in card
     if box_type == "white":
         assert found["after"]["teacher_kl"] >= 0
 

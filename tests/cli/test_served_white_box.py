@@ -25,20 +25,25 @@ class LogprobServer(ChatServer):
     Args:
         way: the one that it knows; what it does not know is ignored, as vLLM and llama.cpp do.
         names: how it spells its tokens, by id.
+        tokenizer: how it reads a text, with its end-of-text token in front.
     """
 
-    def __init__(self, model: Any, names: list[str], way: str) -> None:
+    def __init__(self, model: Any, names: list[str], way: str, tokenizer: Any = None) -> None:
         super().__init__()
-        self.model, self.names, self.way = model.double().eval(), names, way
+        self.model, self.names, self.way, self.tokenizer = model.double().eval(), names, way, tokenizer
 
     def _written(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         choice: dict[str, Any] = {"text": "x", "finish_reason": "length"}
         ids = body["prompt"]
-        if isinstance(ids, list):
+        if isinstance(ids, str) and self.tokenizer is not None:
+            ids = [self.tokenizer.eos_token_id, *self.tokenizer(ids)["input_ids"]]
+        if isinstance(ids, list) and max(ids) < len(self.names):
             with torch.inference_mode():
                 logarithms = torch.log_softmax(self.model(torch.tensor([ids])).logits[0], -1)
             if self.way == "prompt_logprobs" and "prompt_logprobs" in body:
                 choice["prompt_logprobs"] = self._vllm(ids, logarithms, body["prompt_logprobs"])
+                if "logprobs" in body:
+                    choice["logprobs"] = self._echo(ids, logarithms, body["logprobs"], first=len(ids))
             if self.way == "echo" and body.get("echo"):
                 choice["logprobs"] = self._echo(ids, logarithms, body["logprobs"])
         return {"choices": [choice], "usage": {"prompt_tokens": len(ids), "completion_tokens": 1}}
@@ -50,17 +55,17 @@ class LogprobServer(ChatServer):
             places.append({str(i): {"logprob": float(row[i]), "decoded_token": self.names[i]} for i in chosen})
         return places
 
-    def _echo(self, ids: list[int], logarithms: torch.Tensor, size: int) -> dict[str, Any]:
+    def _echo(self, ids: list[int], logarithms: torch.Tensor, size: int, first: int = 0) -> dict[str, Any]:
         tops: list[Any] = [None]
         own: list[Any] = [None]
-        for token, row in zip(ids[1:], logarithms, strict=False):
+        # The one token that is written after the prompt stands behind it.
+        ids = [*ids, int(logarithms[-1].argmax())]
+        for token, row in zip(ids[1:], logarithms, strict=True):
             likely = row.topk(min(size, len(row))).indices.tolist()
             tops.append({self.names[i]: float(row[i]) for i in likely})
             own.append(float(row[token]))
-        # The one token that is written after the prompt stands behind it.
-        return {
-            "tokens": [self.names[i] for i in ids] + ["x"], "token_logprobs": [*own, -1.0], "top_logprobs": [*tops, {"x": -1.0}],
-        }  # fmt: skip
+        tokens = [self.names[i] for i in ids]
+        return {"tokens": tokens[first:], "token_logprobs": own[first:], "top_logprobs": tops[first:]}
 
 
 def spelled(piece: bytes | None, special: str | None) -> str:
@@ -83,21 +88,22 @@ def teacher(pair: SimpleNamespace) -> SimpleNamespace:
     table = token_bytes(tokenizer)
     names = [spelled(piece, table.specials.get(index)) for index, piece in enumerate(table.pieces)]
     model = AutoModelForCausalLM.from_pretrained(pair.teacher, dtype=torch.float32)
-    return SimpleNamespace(model=model, names=names, table=table, size=len(names))
+    return SimpleNamespace(model=model, names=names, table=table, size=len(names), tokenizer=tokenizer)
 
 
 @pytest.fixture(scope="module", params=["prompt_logprobs", "echo"])
 def server(request: pytest.FixtureRequest, teacher: SimpleNamespace) -> Iterator[LogprobServer]:
-    with LogprobServer(teacher.model, teacher.names, request.param) as server:
+    with LogprobServer(teacher.model, teacher.names, request.param, teacher.tokenizer) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def local(distil: Distil) -> dict[str, float]:
+def local(distil: Distil, pair: SimpleNamespace) -> dict[str, float]:
     """The first step's soft loss from the local teacher: all of its distribution, and its eight likeliest tokens."""
     exact = distil(temperature=1.0, teacher_cache="exact")
     few = distil(temperature=1.0, teacher_cache="sparse", sparse_method="top-k", sparse_size=8)
-    return {"exact": soft(exact), "few": soft(few)}
+    foreign = distil(temperature=1.0, teacher_cache="exact", student_model_path=pair.foreign_student)
+    return {"exact": soft(exact), "few": soft(few), "foreign": soft(foreign)}
 
 
 def soft(result: Any) -> float:
@@ -146,11 +152,37 @@ def test_conversations_are_learnt_where_they_answer(tmp_path: Path) -> None:
     assert found["soft_loss"] == pytest.approx(exact["soft_loss"], abs=1e-3)
 
 
-def test_another_vocabulary_is_refused(distil: Distil, teacher: SimpleNamespace, server: LogprobServer) -> None:
-    names = [*teacher.names[1:], "ab"]
-    with LogprobServer(teacher.model, names, server.way) as other:
-        with pytest.raises(PreconditionError, match="has another vocabulary than the student") as caught:
-            served(distil, other)
+def test_a_search_reads_what_the_server_said(distil: Distil, server: LogprobServer, tune: Callable[..., Any]) -> None:
+    """Learning rates and alphas are searched: of another temperature or divergence nothing is known."""
+    run = served(distil, server, sparse_size=8).run_directory
+    asked = len(server.prompts)
+    found = tune(run, trials=2)
+    assert found.metrics["trials"] == 2
+    assert set(json.loads((run / "tune" / "result.json").read_text(encoding="utf-8"))["best"]) == {
+        "learning_rate",
+        "alpha",
+    }
+    assert len(server.prompts) == asked  # From the cache of the run.
+
+
+def test_another_vocabulary_is_told_by_its_bytes(
+    distil: Distil, server: LogprobServer, teacher: SimpleNamespace, local: dict[str, float], pair: SimpleNamespace
+) -> None:
+    """With the whole vocabulary it is the local teacher's byte-prefix marginalisation."""
+    foreign = {"student_model_path": pair.foreign_student}
+    result = served(distil, server, sparse_size=teacher.size, **foreign)
+    assert soft(result) == pytest.approx(local["foreign"], abs=1e-3)
+    assert isinstance(server.prompts[-1], str)
+
+
+def test_tokens_that_cannot_be_told_are_refused(
+    distil: Distil, teacher: SimpleNamespace, server: LogprobServer, pair: SimpleNamespace
+) -> None:
+    """A server that strips the spaces of its tokens, as some do SentencePiece's."""
+    names = [name.strip() for name in teacher.names]
+    with LogprobServer(teacher.model, names, server.way, teacher.tokenizer) as other:
+        with pytest.raises(PreconditionError, match="its tokens cannot be told by their bytes") as caught:
+            served(distil, other, student_model_path=pair.foreign_student)
         assert "--box-type black" in str(caught.value.hint)
 
 
@@ -169,6 +201,23 @@ def test_what_a_server_cannot_give(distil: Distil, more: dict[str, Any]) -> None
     settings = {"temperature": 1.0, **more}
     with pytest.raises(UsageError, match="exclude each other"):
         distil(teacher_model="openai:tiny", teacher_url="http://127.0.0.1:9/v1", **settings)
+
+
+# --- the teacher's own score -------------------------------------------------------------------------------------------
+
+
+def test_the_score_is_that_of_the_local_teacher(
+    distil: Distil, server: LogprobServer, teacher: SimpleNamespace, pair: SimpleNamespace
+) -> None:
+    """In black box, where `validate` alone asks for log-probabilities: of the student's tokens, and of the texts."""
+    for student in (pair.student, pair.foreign_student):
+        quick = {"box_type": "black", "alpha": 0.0, "student_model_path": student, "skip_validation": False}
+        local = distil(**quick)
+        found = served(distil, server, **quick)
+        # The prompts of both are read behind the same start token.
+        assert found.teacher["bits_per_byte"] == pytest.approx(local.teacher["bits_per_byte"], abs=1e-4)
+        assert found.gap_closed == pytest.approx(local.gap_closed, abs=1e-3)
+    assert "Gap to the teacher" in (found.student_path / "README.md").read_text(encoding="utf-8")
 
 
 # --- spelling --------------------------------------------------------------------------------------------------------

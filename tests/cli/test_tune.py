@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import shlex
@@ -175,22 +174,6 @@ def test_a_budget_that_is_none_is_refused_before_anything_is_made(
 
 
 # --- in this process ----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def tune(offline: None) -> Callable[..., Any]:
-    """`tune(run, trials=3)` -> what the stage itself gives, on the run directory of a finished run."""
-    from distillkit.console import Console
-    from distillkit.run.directory import RunDirectory
-    from distillkit.settings.parameters import Parameters
-    from distillkit.stages import tune as stage
-
-    def search(path: Path, *, changes: dict[str, Any] | None = None, **options: Any) -> Any:
-        run = RunDirectory.open(path)
-        config = dataclasses.replace(Parameters(**run.manifest.config), **(changes or {}))
-        return stage.run(config, run, Console(quiet=True), **options)
-
-    return search
 
 
 def test_the_test_part_is_never_read(distil: Any, tune: Callable[..., Any]) -> None:

@@ -69,7 +69,9 @@ def undisturbed(made: SimpleNamespace, server: ChatServer, tmp_path_factory: pyt
         patch.setattr(constants, "HF_HUB_OFFLINE", True)
         patch.setenv("OPENAI_API_KEY", KEY)
         result = distill_models(**settings(made, server, output, skip_demo=False, save_plot=True), quiet=True)
-    return SimpleNamespace(output=output, result=result, bytes=written(output), asked=len(server.prompts))
+    # At the end it is asked whether it tells the log-probabilities of a prompt; it does not.
+    asked = sum("logprobs" not in body and "prompt_logprobs" not in body for body in server.bodies)
+    return SimpleNamespace(output=output, result=result, bytes=written(output), asked=asked)
 
 
 def test_a_whole_run(undisturbed: SimpleNamespace) -> None:
@@ -86,7 +88,7 @@ def test_a_whole_run(undisturbed: SimpleNamespace) -> None:
     assert cost["prompt_tokens"] > 0
     manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["stages"]["distill"]["metrics"]["teacher_server"] == cost
-    # What needs the teacher here is left out.
+    # What needs the teacher here, or log-probabilities from it, is left out.
     assert result.teacher is None
     assert result.gap_closed is None
     assert result.verdict is not None

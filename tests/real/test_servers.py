@@ -147,6 +147,42 @@ def test_a_run_from_transformers_serve(transformers_serve: SimpleNamespace, tmp_
     assert result.verdict is not None
 
 
+def test_conversations_from_transformers_serve(transformers_serve: SimpleNamespace, tmp_path: Path) -> None:
+    """Rows of messages, two answers each, every stage: the server puts its own template around the questions."""
+    served = transformers_serve
+    bare = tiny_tokenizer(384)
+    student = save_model_folder(
+        tmp_path / "student", tiny_model("gpt2", 384, layers=1, hidden=16, seed=2, context=256), bare
+    )
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"What did {name} count?"},
+                {"role": "assistant", "content": f"{name}s."},
+            ]
+        }
+        for name in map(str, range(40))
+    ]
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    result = distill_models(
+        teacher_model=f"openai:{served.name}", teacher_url=served.url, student_model_path=student, dataset_path=data,
+        output_dir=tmp_path, folder_name="run", box_type="black", answers=2, sample_size=8, max_length=96, held_out_size=6,
+        batch_size=4, epochs=1, precision="fp32", control=False, allow_out_of_range=True, save_plot=False, quiet=True,
+    )  # fmt: skip
+    written = (tmp_path / "run" / "teacher" / "generated.jsonl").read_text(encoding="utf-8")
+    lines = [json.loads(line) for line in written.splitlines()]
+    assert len(lines) == result.metrics["teacher_server"]["requests"] == 16
+    assert sorted({(line["index"], line.get("answer", 0)) for line in lines}) == [
+        (i, a) for i in range(8) for a in (0, 1)
+    ]
+    assert any(line["kept"] for line in lines)
+    # `transformers serve` tells no log-probabilities of prompts.
+    assert (result.teacher, result.gap_closed) == (None, None)
+    assert result.after["answers"]["asked"] > 0
+    assert "### User:" in (tmp_path / "run" / "student" / "best" / "chat_template.jinja").read_text(encoding="utf-8")
+
+
 # --- llama.cpp -------------------------------------------------------------------------------------------------------
 
 _LLAMA = """

