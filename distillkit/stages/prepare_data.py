@@ -31,6 +31,7 @@ from distillkit.data.special_tokens import (
 )
 from distillkit.data.splitting import held_out_examples
 from distillkit.data.template_choice import TemplatePair, choose_templates, read_template
+from distillkit.data.shown_tokens import tokens_of_a_text
 from distillkit.data.text_encoder import TextEncoder, TextEncoders
 from distillkit.device.memory import explained_memory_errors
 from distillkit.device.precision import choose_compute
@@ -183,6 +184,9 @@ def _prepare(
         **({} if (mix := split.record()) is None else {"mix": mix}),
         "first_text": examples["train"].rows.value("text", 0),
     }
+    sides = {"student": student} if pair.teacher.is_served else {"student": student, "teacher": encoders.teacher}
+    if (shown := tokens_of_a_text(stats["first_text"], sides, conversation=chats)) is not None:
+        stats["tokens_of_a_text"] = shown
     if templates is not None:
         stats["conversations"] = {
             "train_on": config.train_on,

@@ -1,7 +1,7 @@
 """validate: teacher (as it came, and tuned where it was), student before and student after on texts that neither training nor
 selection has seen, and the control where there is one; of conversations also whether they end their answers.
 
-Writes validation.json and puts the figures into the model card of the student that was measured.
+Writes validation.json and validation_details.json, and puts the figures into the model card of the student that was measured.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ from distillkit.device.precision import Compute, choose_compute
 from distillkit.errors import PreconditionError
 from distillkit.evaluation.agreement import LogTarget
 from distillkit.evaluation.bits_per_byte import Scores, score
-from distillkit.evaluation.bootstrap import Interval, gap_closed, paired_bootstrap, verdict
+from distillkit.evaluation.bootstrap import Interval, bootstrap, gap_closed, paired_bootstrap, verdict
 from distillkit.evaluation.comparison import ComparedText, compare
+from distillkit.evaluation.details import validation_details
 from distillkit.evaluation.held_out import scored_texts
 from distillkit.evaluation.speed import generation_speed, model_size
 from distillkit.evaluation.stopping import ask, held_out_questions, stopping_problem
@@ -78,6 +79,8 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
     pair = open_pair(config, run, console)
     test = stored_rows(load_examples(run.data / "test"))
     scores, figures = _measurements(run, pair, test, compute, console)
+    for name, of_model in scores.items():
+        figures[name]["bits_per_byte_ci95"] = _ends(bootstrap(of_model, seed=config.seed))
     validation = {
         **figures,
         **_tuned_teacher(config, run, pair, test, compute, console),
@@ -88,6 +91,9 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
         "student": run.best_student.relative_to(run.path).as_posix(),
     }
     write_json(run.path / "validation.json", validation)
+    train = stored_rows(load_examples(run.data / "train"))
+    details = validation_details(scores, test, train, pair.text_encoders(config))
+    write_json(run.path / "validation_details.json", details)
     # The figures are those of the student that was measured; another one's card says nothing of them.
     write_card(run.best_student, pair, config, run, validation)
     teacher_gain = validation.get("teacher_gain")
@@ -98,7 +104,8 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
     summary = f"{before:.4f} -> {after:.4f} bits per byte, {validation['verdict']}"
     if teacher_gain is not None:
         summary += f"; {share_sentence(validation['gain'], teacher_gain)}"
-    return StageResult([run.path / "validation.json"], metrics, summary, gate_failure=gate)
+    written = [run.path / "validation.json", run.path / "validation_details.json"]
+    return StageResult(written, metrics, summary, gate_failure=gate)
 
 
 def _measurements(
@@ -248,8 +255,11 @@ def _comparison(scores: dict[str, Scores], seed: int) -> dict[str, Any]:
 
 
 def _gain(interval: Interval) -> dict[str, Any]:
-    ci95 = None if interval.low is None or interval.high is None else [interval.low, interval.high]
-    return {"bits_per_byte": interval.estimate, "ci95": ci95}
+    return {"bits_per_byte": interval.estimate, "ci95": _ends(interval)}
+
+
+def _ends(interval: Interval) -> list[float] | None:
+    return None if interval.low is None or interval.high is None else [interval.low, interval.high]
 
 
 def _teacher(

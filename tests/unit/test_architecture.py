@@ -33,7 +33,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "evaluation run",
         "teachers",
         "training",
-        "exporting tuning",
+        "exporting reporting tuning",
         "dry_run selftests chatting",
         "stages",
         "pipeline",
