@@ -13,14 +13,12 @@ from distillkit.settings.paths import user_path
 def run_report(run: str | None, output_dir: str, lang: str, console: Console, *, show: bool) -> None:
     """`distillkit report`.
 
-    The run is not locked: its files are read as they are, also while another process goes on with it.
-
     Args:
         show: open the page in a browser.
 
     Raises:
         UsageError: the language is none that the report is written in.
-        PreconditionError: there is no such run.
+        PreconditionError: there is no such run, or another process is at work on it, which writes the report at its end.
         DistillkitError: the page cannot be written.
     """
     from distillkit.reporting.write import check_language, write_report
@@ -28,7 +26,7 @@ def run_report(run: str | None, output_dir: str, lang: str, console: Console, *,
     check_language(lang)
     found = find_run(None if run == LATEST else run, user_path(output_dir, "--output-dir"))
     console.info(f"run directory: {found.path}")
-    with weaknesses_reported(console.warn):
+    with weaknesses_reported(console.warn), found.locked():
         path = write_report(found, lang)
     console.data(f"report: {path}")
     if show and not webbrowser.open(path.resolve().as_uri()):

@@ -11,9 +11,7 @@ from distillkit.data.text_encoder import TextEncoder
 _MOST_LETTERS = 280
 
 
-def tokens_of_a_text(
-    text: str, encoders: Mapping[str, TextEncoder], *, conversation: bool
-) -> dict[str, Any] | None:
+def tokens_of_a_text(text: str, encoders: Mapping[str, TextEncoder], *, conversation: bool) -> dict[str, Any] | None:
     """`tokens_of_a_text` of data/stats.json: `text`, and of each side the bytes at which its tokens end.
 
     Args:

@@ -165,9 +165,7 @@ def no_tokens(texts: int) -> list[np.ndarray]:
     return [np.zeros(0)] * texts
 
 
-def set_nll(
-    nll: np.ndarray, by_token: list[np.ndarray], members: Sequence[int], values: Sequence[np.ndarray]
-) -> None:
+def set_nll(nll: np.ndarray, by_token: list[np.ndarray], members: Sequence[int], values: Sequence[np.ndarray]) -> None:
     """Note what the texts of a batch came to.
 
     Args:

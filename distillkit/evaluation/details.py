@@ -49,8 +49,6 @@ def validation_details(
             "bytes": {name: of_model.bytes.tolist() for name, of_model in scores.items()},
             "bits": {name: (of_model.nll / math.log(2)).tolist() for name, of_model in scores.items()},
         },
-        "lost": {
-            division: {name: total.record(division) for name, total in totals.items()} for division in DIVISIONS
-        },
+        "lost": {division: {name: total.record(division) for name, total in totals.items()} for division in DIVISIONS},
         "texts_left_out": left_out,
     }

@@ -130,9 +130,7 @@ class LostBits:
         """For JSON: class -> `bits`, `bytes`."""
         return {
             name: {"bits": float(bits), "bytes": int(size)}
-            for name, bits, size in zip(
-                DIVISIONS[division], self.bits[division], self.bytes[division], strict=True
-            )
+            for name, bits, size in zip(DIVISIONS[division], self.bits[division], self.bytes[division], strict=True)
         }
 
 

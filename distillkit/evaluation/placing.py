@@ -30,7 +30,9 @@ def placed_texts(examples: Sequence[Mapping[str, Any]], encoder: TextEncoder, si
     ]
 
 
-def _placed(example: Mapping[str, Any], encoding: Encoding | None, encoder: TextEncoder, side: Side) -> PlacedText | None:
+def _placed(
+    example: Mapping[str, Any], encoding: Encoding | None, encoder: TextEncoder, side: Side
+) -> PlacedText | None:
     """A text whose tokens are all scored, but for the first one where nothing predicts it."""
     begin, count = int(encoder.start_id is not None), example[f"{side}_tokens"]
     ids = example[f"{side}_ids"][begin : begin + count]

@@ -57,9 +57,9 @@ def gather(run: RunDirectory) -> ReportFacts:
         cut=output("prepare-data", "data/cut.json"),
         lines=read(lambda: logged_metrics(run.path / "metrics.jsonl", run.checkpoints, "distill"), []),
         control_lines=read(
-            lambda: logged_metrics(run.control / "metrics.jsonl", run.control / "checkpoints", "control")
-            if control
-            else [],
+            lambda: (
+                logged_metrics(run.control / "metrics.jsonl", run.control / "checkpoints", "control") if control else []
+            ),
             [],
         ),
         metrics=output("distill", "metrics.json") or _figures(run.record("distill")),
@@ -134,5 +134,3 @@ def _readable(text: str) -> str:
 
 def _beginning(text: str) -> HeldOutText:
     return HeldOutText(text[:_MOST_LETTERS], len(text) <= _MOST_LETTERS)
-
-

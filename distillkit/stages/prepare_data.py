@@ -22,6 +22,7 @@ from distillkit.data.document_marks import end_marks
 from distillkit.data.examples import Example, ExampleBuilder
 from distillkit.data.mixture import Mixture
 from distillkit.data.prepared_parts import PreparedPart
+from distillkit.data.shown_tokens import tokens_of_a_text
 from distillkit.data.sources import source_fingerprint
 from distillkit.data.special_tokens import (
     SpecialTokenReading,
@@ -31,7 +32,6 @@ from distillkit.data.special_tokens import (
 )
 from distillkit.data.splitting import held_out_examples
 from distillkit.data.template_choice import TemplatePair, choose_templates, read_template
-from distillkit.data.shown_tokens import tokens_of_a_text
 from distillkit.data.text_encoder import TextEncoder, TextEncoders
 from distillkit.device.memory import explained_memory_errors
 from distillkit.device.precision import choose_compute

@@ -12,6 +12,7 @@ from distillkit.reports.html.drawing import (
     horizontal_axis,
     label,
     log_ticks,
+    mark_label,
     tick_words,
     ticks,
     vertical_axis,
@@ -77,7 +78,7 @@ def line_chart(
     steps = ticks(x.low, x.high, 6 if width == WIDE else 4, whole=True)
     parts = [
         vertical_axis(y, marks, tick_words(marks, decimal), left, right),
-        *(label(x(step), bottom + 17, f"{step:,.0f}".replace(",", "\N{NO-BREAK SPACE}"), anchor="middle") for step in steps),
+        *(mark_label(x(step), bottom + 17, f"{step:,.0f}".replace(",", "\N{NO-BREAK SPACE}"), width) for step in steps),
         label((left + right) / 2, height - 4, x_label, anchor="middle", class_="axis"),
     ]
     for series, value in levels:
@@ -110,7 +111,7 @@ def dot_chart(width: int, rows: Sequence[DotRow], *, x_label: str, decimal: str)
     """Values on a common scale, a row for each thing; the dots of a row are joined, an interval is a bar behind its dot."""
     wide = width == WIDE
     # On a narrow page the name of a row stands above it.
-    left, step, first = (170.0, 34.0, 18.0) if wide else (10.0, 46.0, 30.0)
+    left, step, first = (196.0, 34.0, 18.0) if wide else (10.0, 46.0, 30.0)
     right = width - (70.0 if wide else 14.0)
     bottom = first + step * (len(rows) - 1) + 16
     values = [x for row in rows for dot in row.dots for x in dot[1:] if x is not None]
@@ -119,7 +120,7 @@ def dot_chart(width: int, rows: Sequence[DotRow], *, x_label: str, decimal: str)
     low, high = (0.0 if low >= 0 and low < 0.4 * high else low - margin), high + margin
     x = Scale(low, high, left, right)
     marks = ticks(low, high, 6 if wide else 4)
-    parts = [horizontal_axis(x, marks, tick_words(marks, decimal), first - 12, bottom)]
+    parts = [horizontal_axis(x, marks, tick_words(marks, decimal), first - 12, bottom, width)]
     for number, row in enumerate(rows):
         y = first + step * number
         parts.append(label(left - 14, y + 4, row.name, anchor="end", class_="name") if wide else
@@ -163,7 +164,7 @@ def histogram(width: int, values: Sequence[float], *, x_label: str, decimal: str
     if low < 0 < high:
         parts.append(element("line", x1=x(0), x2=x(0), y1=top, y2=bottom, class_="zero"))
     parts += [
-        label(x(mark), bottom + 16, text, anchor="middle")
+        mark_label(x(mark), bottom + 16, text, width)
         for mark, text in zip(marks, tick_words(marks, decimal), strict=True)
     ]
     parts.append(label((left + right) / 2, height - 4, x_label, anchor="middle", class_="axis"))

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from distillkit.reports.html.elements import Markup, element, together
 
 WIDE, NARROW = 720, 328
+# About as wide as a digit of a label.
+LETTER = 7.6
 _DASH = "\N{MINUS SIGN}"
 
 
@@ -84,6 +86,12 @@ def label(x: float, y: float, text: str, *, anchor: str = "start", class_: str =
     return element("text", text, x=float(x), y=float(y), text_anchor=anchor, class_=class_)
 
 
+def mark_label(x: float, y: float, text: str, width: int) -> Markup:
+    """The label of a mark on a horizontal axis, moved inwards where it would leave the picture."""
+    half = 0.5 * LETTER * len(text) + 1
+    return label(min(max(x, half), width - half), y, text, anchor="middle")
+
+
 def picture(
     draw: Callable[[int], tuple[int, Sequence[Markup]]], description: str, caption: Markup, legend: Markup | None = None
 ) -> Markup:
@@ -97,12 +105,8 @@ def picture(
     drawn = []
     for width, name in ((WIDE, "wide"), (NARROW, "narrow")):
         height, parts = draw(width)
-        drawn.append(
-            element(
-                "svg", *parts, class_=name, viewBox=f"0 0 {width} {height}", width=width, height=height, role="img",
-                aria_label=description,
-            )  # fmt: skip
-        )
+        size = {"viewBox": f"0 0 {width} {height}", "width": width, "height": height}
+        drawn.append(element("svg", *parts, class_=name, role="img", aria_label=description, **size))
     return element("figure", element("figcaption", caption), legend, *drawn)
 
 
@@ -132,11 +136,13 @@ def vertical_axis(scale: Scale, marks: Sequence[float], words: Sequence[str], le
     return together(parts)
 
 
-def horizontal_axis(scale: Scale, marks: Sequence[float], words: Sequence[str], top: float, bottom: float) -> Markup:
+def horizontal_axis(
+    scale: Scale, marks: Sequence[float], words: Sequence[str], top: float, bottom: float, width: int
+) -> Markup:
     """Grid lines and labels of an axis that lies at the bottom."""
     parts = []
     for value, text in zip(marks, words, strict=True):
         x = scale(value)
         parts.append(element("line", x1=x, x2=x, y1=float(top), y2=float(bottom), class_="grid"))
-        parts.append(label(x, bottom + 16, text, anchor="middle"))
+        parts.append(mark_label(x, bottom + 16, text, width))
     return together(parts)

@@ -12,9 +12,7 @@ from distillkit.console import sanitize
 _NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9-]*")
 _VOID = frozenset({"meta", "link"})
 # What reorders or hides the text around it: marks of direction, tags, variation selectors of no visible form.
-_HIDDEN = re.compile(
-    "[\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
-)
+_HIDDEN = re.compile("[\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]")
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f]")
 _NO_TEXT = re.compile("[\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 
@@ -25,16 +23,16 @@ class Markup(str):
     __slots__ = ()
 
 
-Child: TypeAlias = Union[str, Markup, None, Iterable["Child"]]
+Child: TypeAlias = Union[str, Iterable["Child"], None]  # noqa: UP007
 
 
 def visible(text: str) -> str:
     """`text` with nothing in it that a reader cannot see: control characters as their pictures (U+2400 …), marks that turn
     the direction of the text around them as their code points; without access tokens."""
-    text = sanitize(text.replace("\x1b", "␛"))
-    text = _CONTROL.sub(lambda found: chr(0x2400 + ord(found[0])), text)
+    text = _CONTROL.sub(lambda found: chr(0x2400 + ord(found[0])), text.replace("\r\n", "\n"))
     text = _HIDDEN.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", text)
-    return _NO_TEXT.sub("\ufffd", text)
+    # Nothing is left that `sanitize` would take away but secrets.
+    return sanitize(_NO_TEXT.sub("\ufffd", text))
 
 
 def escaped(text: str) -> Markup:

@@ -89,7 +89,9 @@ class ReportFacts:
     @property
     def measured(self) -> list[str]:
         """The models that validation.json has figures of, in the order in which they are shown."""
-        return [name for name in ("before", "control", "after", "teacher", "tuned_teacher") if self.validation.get(name)]
+        return [
+            name for name in ("before", "control", "after", "teacher", "tuned_teacher") if self.validation.get(name)
+        ]
 
     def content(self, file: str) -> Mapping[str, Any]:
         """The content of a JSON file, by the name that `data-of` gives it."""

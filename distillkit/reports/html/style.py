@@ -5,7 +5,7 @@ from __future__ import annotations
 # Contrasts on the paper of each scheme, all at least 4.5 for text: `tests/unit/reports/test_html_page.py` computes them.
 LIGHT = {
     "paper": "#fdfdfc", "raised": "#f4f4f1", "ink": "#1d1f21", "soft": "#565b61", "rule": "#dcdcd6", "accent": "#0f5c8c",
-    "wash": "#e3eef5", "warn": "#8a4b08", "mark": "#8d9196",
+    "wash": "#e3eef5", "warn": "#8a4b08", "mark": "#7d8288",
 }  # fmt: skip
 DARK = {
     "paper": "#16181b", "raised": "#1f2226", "ink": "#e7e8e9", "soft": "#a8adb3", "rule": "#34383d", "accent": "#7cbce8",
@@ -58,13 +58,13 @@ dl:not(.tiles) div{display:grid;grid-template-columns:minmax(8rem,15rem) 1fr;gap
 dl:not(.tiles) dt{color:var(--soft)}
 dd{margin:0;min-width:0}
 .scroll{overflow-x:auto;margin:.8rem 0}
-table{border-collapse:collapse;width:100%;font-size:.9375rem}
+table{border-collapse:collapse;width:100%;font-size:.9375rem;overflow-wrap:normal}
 th,td{text-align:left;padding:.35rem .9rem .35rem 0;border-bottom:1px solid var(--rule);vertical-align:baseline}
 thead th{color:var(--soft);font-weight:500;font-size:.8125rem}
-tbody th{font-weight:400}
+tbody th{font-weight:400;min-width:7.5rem;position:sticky;left:0;background:var(--paper)}
 td:last-child,th:last-child{padding-right:0}
 .wrap{min-width:36rem}
-.wrap td:nth-last-child(-n+2){min-width:6rem}
+.wrap td{min-width:6rem;overflow-wrap:anywhere}
 .wrap tbody th{width:38%}
 .wrap tbody th .note{display:block;line-height:1.4}
 .num{text-align:right}
@@ -77,6 +77,9 @@ pre{background:var(--raised);border:1px solid var(--rule);border-radius:.4rem;pa
 pre code{font-size:1em}
 details{border-bottom:1px solid var(--rule);padding:.45rem 0}
 summary{cursor:pointer;color:var(--accent)}
+summary .figures{color:var(--ink)}
+summary .start{display:block;color:var(--soft);font-size:.875rem;white-space:nowrap;overflow:hidden;
+ text-overflow:ellipsis;padding-left:1rem}
 details[open]>summary{margin-bottom:.4rem}
 figure{margin:1.4rem 0}
 figcaption{font-weight:600;font-size:.9375rem;margin-bottom:.35rem}

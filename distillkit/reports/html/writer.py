@@ -106,10 +106,10 @@ class Writer:
             return self._bytes(value)
         if form == "share":
             return self._decimal(f"{100 * value:.1f}") + self.text("percent")
-        if form == "millions":
+        if form == "millions" and value >= 1e6:
             size, unit = (value / 1e9, "billion") if value >= 1e9 else (value / 1e6, "million")
             return self._decimal(f"{size:.3g}" if size < 1000 else f"{size:,.0f}") + self.text(unit)
-        if form == "count":
+        if form in ("count", "millions"):
             return self._decimal(f"{value:,.0f}")
         if form in ("score", "gain"):
             sign = "+" if form == "gain" else ""
@@ -177,7 +177,7 @@ class Writer:
             "table", element("caption", caption, class_="heard"), element("thead", element("tr", head)),
             element("tbody", body), class_=class_,
         )  # fmt: skip
-        return element("div", table, class_="scroll", role="region", aria_label=caption, tabindex=0)
+        return element("div", table, class_="scroll", role="group", aria_label=caption, tabindex=0)
 
     def pairs(self, rows: Sequence[tuple[Child, Child]]) -> Markup:
         """A list of what and how much."""

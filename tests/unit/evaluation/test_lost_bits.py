@@ -51,9 +51,7 @@ def encoders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TextEncoder]
         "student": tiny_tokenizer(),
         "teacher": tiny_sentencepiece_tokenizer(tmp_path_factory.mktemp("pieces")),
     }
-    return {
-        side: make_text_encoder(tokenizer, None, 512, needs_bytes=True) for side, tokenizer in tokenizers.items()
-    }
+    return {side: make_text_encoder(tokenizer, None, 512, needs_bytes=True) for side, tokenizer in tokenizers.items()}
 
 
 def examples_of(encoders: dict[str, TextEncoder]) -> list[dict[str, object]]:

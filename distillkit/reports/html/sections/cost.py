@@ -62,9 +62,12 @@ def _environment(w: Writer) -> Markup:
         kind, name = (str(device.get(key, "–")) for key in ("type", "name"))
         rows.append((w("cost.device"), kind if kind == name else f"{kind}, {name}"))
         rows.append((w("cost.precision"), str(device.get("precision", "–"))))
-        for key, form in (("threads", "count"), ("memory_total", "bytes")):
-            if finite(device.get(key)) is not None:
-                rows.append((w(f"cost.{key}"), w.figure(f"device.{key}", form)))
+        forms: dict[str, Form] = {"threads": "count", "memory_total": "bytes"}
+        rows += [
+            (w(f"cost.{key}"), w.figure(f"device.{key}", form))
+            for key, form in forms.items()
+            if finite(device.get(key)) is not None
+        ]
     versions = [f"distillkit {w.facts.version}", *(f"{name} {value}" for name, value in w.facts.versions.items())]
     rows.append((w("cost.versions"), ", ".join(versions)))
     return together(element("h3", w("cost.environment")), w.pairs(rows))

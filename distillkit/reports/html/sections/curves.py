@@ -42,16 +42,21 @@ def _loss(w: Writer) -> Markup | None:
     size = max(averaged(curve.points)[1] for curve in found)
     note = w("curves.averaged", steps=str(size)) if size > 1 else None
     told = "; ".join(
-        f"{w.text(f'curve.{curve.series}')}: {w.shown(curve.points[0][1], 'short')} → {w.shown(curve.points[-1][1], 'short')}"
+        f"{w.text(_name(w, curve.series))}: {w.shown(curve.points[0][1], 'short')} → {w.shown(curve.points[-1][1], 'short')}"
         for curve in found
     )
     chart = picture(
         lambda width: line_chart(width, found, x_label=w.text("axis.step"), decimal=w.text("decimal")),
         f"{w.text('curves.loss')}. {told}",
         w("curves.loss"),
-        legend([(curve.series, w(f"curve.{curve.series}")) for curve in found]),
+        legend([(curve.series, w(_name(w, curve.series))) for curve in found]),
     )
     return chart if note is None else Markup(chart + element("p", note, class_="note"))
+
+
+def _name(w: Writer, series: str) -> str:
+    """The key of what a term of the loss is."""
+    return f"curve.black.{series}" if w.facts.config.get("box_type") == "black" else f"curve.{series}"
 
 
 def _held_out(w: Writer) -> Markup | None:

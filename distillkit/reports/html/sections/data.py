@@ -48,7 +48,9 @@ def _facts(w: Writer) -> Markup:
         for side in ("student", "teacher"):
             template = chats.get(side) or {}
             end = element("code", str(template.get("end_of_turn", "–")))
-            rows.append((w(f"data.template.{side}"), w("data.template", origin=str(template.get("origin", "–")), end=end)))
+            rows.append(
+                (w(f"data.template.{side}"), w("data.template", origin=str(template.get("origin", "–")), end=end))
+            )
     rows.append((w("data.tokenizers"), w(f"data.tokenizers.{_kind(stats)}")))
     return w.pairs(rows)
 

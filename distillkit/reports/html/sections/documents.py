@@ -80,10 +80,11 @@ def documents(w: Writer) -> Markup:
 def _document(w: Writer, one: DocumentGain) -> Markup:
     held = w.facts.texts.get(one.document)
     text = w("documents.no_text") if held is None else together(held.text, None if held.whole else " …")
-    start = "" if held is None else " ".join(held.text.split())[:70]
-    title = w(
+    figures = w(
         "documents.line", gain=w.derived(one.gain, "gain"), before=w.derived(one.before, "score"),
-        after=w.derived(one.after, "score"), start=start,
+        after=w.derived(one.after, "score"),
     )  # fmt: skip
+    start = "" if held is None else " ".join(held.text.split())[:120]
+    title = together(element("span", figures, class_="figures"), element("span", start, class_="start", dir="auto"))
     size = element("p", w("documents.size", bytes=w.derived(one.bytes, "bytes")), class_="note")
     return w.folded(title, element("div", text, class_="text", dir="auto"), size)

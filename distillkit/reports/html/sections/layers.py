@@ -29,18 +29,18 @@ def layers(w: Writer) -> Markup | None:
 
 
 def _chart(w: Writer, kept: list[int]) -> Markup | None:
-    for name in _SCORES:
-        values = [finite(value) for value in w.facts.cut.get(name) or ()]
-        if values and all(value is not None for value in values):
-            bars = [Bar(value or 0.0, layer in kept) for layer, value in enumerate(values)]
-            told = w.text("layers.told", kept=", ".join(map(str, kept)))
-            return picture(
-                lambda width: bar_chart(width, bars, x_label=w.text("axis.layer"), decimal=w.text("decimal")),
-                f"{w.text(f'layers.{name}')}. {told}",
-                w(f"layers.{name}"),
-                element("p", w("layers.legend"), class_="note"),
-            )
-    return None
+    found = {name: [finite(value) for value in w.facts.cut.get(name) or ()] for name in _SCORES}
+    name = next((name for name, values in found.items() if values and None not in values), None)
+    if name is None:
+        return None
+    bars = [Bar(value or 0.0, layer in kept) for layer, value in enumerate(found[name])]
+    told = w.text("layers.told", kept=", ".join(map(str, kept)))
+    return picture(
+        lambda width: bar_chart(width, bars, x_label=w.text("axis.layer"), decimal=w.text("decimal")),
+        f"{w.text(f'layers.{name}')}. {told}",
+        w(f"layers.{name}"),
+        element("p", w("layers.legend"), class_="note"),
+    )
 
 
 def _width(w: Writer) -> Markup | None:

@@ -26,7 +26,9 @@ def settings(w: Writer) -> Markup:
     """The section."""
     config = w.facts.config
     changed = differing(config)
-    others = [name for name in declared.fields() if name in config and name not in {*changed, *declared.location_names()}]
+    others = [
+        name for name in declared.fields() if name in config and name not in {*changed, *declared.location_names()}
+    ]
     columns = [w("settings.parameter"), w("settings.value"), w("settings.default"), w("settings.source")]
     table = (
         w.table(w.text("settings.changed"), columns, [_row(w, name) for name in changed], numeric=False, class_="wrap")
@@ -47,9 +49,7 @@ def settings(w: Writer) -> Markup:
         for group in declared.GROUPS
         if (names := [name for name in others if declared.facts(name).group == group])
     ]
-    return w.section(
-        "settings", table, w.folded(w("settings.others", count=w.derived(len(others), "count")), folded)
-    )
+    return w.section("settings", table, w.folded(w("settings.others", count=w.derived(len(others), "count")), folded))
 
 
 def _row(w: Writer, name: str) -> list[Child]:

@@ -26,7 +26,7 @@ WORDS = {
     "model.tuned_teacher": "tuned teacher",
     "axis.bits": "bits per byte, lower is better",
     "axis.step": "step",
-    "axis.gain": "gain in bits per byte; right of zero the student got better",
+    "axis.gain": "gain, bits per byte",
     "axis.layer": "layer of the teacher",
     # --- the verdict ---
     "verdict.improved": "The student improved from {before} to {after} bits per byte on texts it had not seen",
@@ -60,7 +60,7 @@ WORDS = {
     "gap.demo": "There are no samples of what the models write.",
     "gap.details": "The gains of single documents and the places where bits are lost were not recorded.",
     "gap.teacher": "The teacher is behind a server and was not measured: how far the student is from it is not known.",
-    "gap.black_box": "Black box: the student learnt from texts that the teacher wrote, so the training has no soft loss.",
+    "gap.black_box": "Black box: the student learnt from texts that the teacher wrote; the teacher’s probabilities had no part in it.",
     "gap.damaged": "A file of the run cannot be read: {problem}.",
     # --- scores ---
     "section.scores": "Before, after, control, teacher",
@@ -154,6 +154,9 @@ WORDS = {
     "curve.total": "total",
     "curve.soft": "soft: what the teacher says",
     "curve.hard": "hard: the true tokens",
+    "curve.black.total": "total",
+    "curve.black.soft": "the teacher’s texts",
+    "curve.black.hard": "the true texts",
     "curve.held_out": "student",
     "curve.control": "control, no teacher",
     # --- documents ---
@@ -164,7 +167,7 @@ WORDS = {
     "documents.told": "Histogram of the gains of documents: {better} of {all} got better; the median is {median} bits per byte",
     "documents.best": "Gained most",
     "documents.worst": "Gained least",
-    "documents.line": "{gain} ({before} → {after}) {start}",
+    "documents.line": "{gain} ({before} → {after})",
     "documents.size": "Scored: {bytes}.",
     "documents.no_text": "The text is not in the run any more.",
     # --- lost bits ---
