@@ -342,6 +342,12 @@ def run_stage(
     return "complete", result
 
 
+def _report_after(outcome: Outcome) -> None:
+    from distillkit.reporting.write import report_after
+
+    report_after(outcome.run, outcome.stages)
+
+
 def run_pipeline(
     resolved: ResolvedConfig,
     run: RunDirectory,
@@ -383,5 +389,6 @@ def run_pipeline(
             record = run.record(stage)
             if state == "skipped" and record is not None:
                 outcome.gate_failure = record.metrics.get("gate_failure") or outcome.gate_failure
+        _report_after(outcome)
         check_interrupted()
     return outcome

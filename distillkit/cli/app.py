@@ -178,6 +178,21 @@ def chat(
     chatting.run_chat(options, console, run=run, output_dir=output_dir)
 
 
+@command(app, "report", options=("run", "output-dir"))
+def report(
+    console: Console,
+    lang: Annotated[str, typer.Option("--lang", help="en or ru", envvar="DISTILLKIT_LANG")] = "en",
+    show: Annotated[bool, typer.Option("--open", help="show it in a browser")] = False,
+    *,
+    run: str | None,
+    output_dir: str,
+) -> None:
+    """Write report.html, one page that tells what a run came to; of an unfinished run, what is known so far."""
+    from distillkit.cli import report_command
+
+    report_command.run_report(run, output_dir, lang, console, show=show)
+
+
 # --- what leaves the run ----------------------------------------------------------------------------------------------
 
 

@@ -75,12 +75,14 @@ class Scores:
         nll: [D] float64, negative log-likelihood of the scored tokens in nats.
         bytes: [D] int64, UTF-8 bytes of the scored tokens.
         tokens: [D] int64, scored tokens.
+        by_token: of each text, in the order given, [tokens] float64: the nats of its scored tokens, one after another.
     """
 
     documents: np.ndarray
     nll: np.ndarray
     bytes: np.ndarray
     tokens: np.ndarray
+    by_token: Sequence[np.ndarray] = ()
 
     @property
     def bits_per_byte(self) -> float:
@@ -142,6 +144,7 @@ def score(
     texts = list(texts)
     read = [text.read for text in texts]
     nll = np.zeros(len(texts))
+    by_token = no_tokens(len(texts))
     scored = [index for index, ids in enumerate(read) if len(ids)]
     batches = batches_by_length([len(read[index]) for index in scored], batch_tokens or default_batch_tokens(model))
     with eval_mode(model):
@@ -150,11 +153,31 @@ def score(
                 check_interrupted()
             members = [scored[index] for index in batch]
             logits = batch_logits(model, [read[index] for index in members], device, autocast_dtype)
-            nll[members] = text_nll(logits, [texts[index] for index in members])
+            set_nll(nll, by_token, members, token_nll(logits, [texts[index] for index in members]))
             check_finite(nll, texts, members)
             if progress is not None:
                 progress.advance(len(members))
-    return by_document(texts, nll)
+    return by_document(texts, nll, by_token)
+
+
+def no_tokens(texts: int) -> list[np.ndarray]:
+    """`Scores.by_token` of texts of which nothing is scored yet."""
+    return [np.zeros(0)] * texts
+
+
+def set_nll(nll: np.ndarray, by_token: list[np.ndarray], members: Sequence[int], values: Sequence[np.ndarray]) -> None:
+    """Note what the texts of a batch came to.
+
+    Args:
+        nll: [texts] float64, nats; changed.
+        by_token: changed too.
+        members: numbers of the texts.
+        values: as `token_nll` returns them.
+    """
+    owners = np.repeat(np.arange(len(members)), [len(of_text) for of_text in values])
+    nll[list(members)] = np.bincount(owners, weights=np.concatenate(values), minlength=len(members))
+    for index, of_text in zip(members, values, strict=True):
+        by_token[index] = of_text
 
 
 def check_finite(nll: np.ndarray, texts: Sequence[ScoredText], members: Iterable[int]) -> None:
@@ -172,21 +195,20 @@ def check_finite(nll: np.ndarray, texts: Sequence[ScoredText], members: Iterable
             )
 
 
-def text_nll(logits_BTV: Tensor, texts: Sequence[ScoredText]) -> np.ndarray:
-    """[B] float64, nats: Σ -log p of the scored tokens of each text of a batch.
+def token_nll(logits_BTV: Tensor, texts: Sequence[ScoredText]) -> list[np.ndarray]:
+    """Of each text of a batch, [tokens] float64, nats: -log p of its scored tokens.
 
     Args:
         logits_BTV: of texts padded on the right, at least of what each is `read` of.
     """
     width, columns = logits_BTV.shape[1:]
     none = torch.zeros(0, dtype=torch.long)
-    rows, targets, owners = [none], [none], []
+    rows, targets = [none], [none]
     for index, text in enumerate(texts):
         for first, last in text.spans:
             # Row r predicts token r + 1.
             rows.append(torch.arange(first - 1, max(first, last) - 1) + index * width)
             targets.append(torch.as_tensor(text.ids[first:last], dtype=torch.long))
-        owners.append(np.full(text.tokens, index))
     logits_NV, device = logits_BTV.flatten(0, 1), logits_BTV.device
     values: list[np.ndarray] = []
     chunk = rows_at_once(columns)
@@ -194,18 +216,19 @@ def text_nll(logits_BTV: Tensor, texts: Sequence[ScoredText]) -> np.ndarray:
         logits_nV = widen(logits_NV.index_select(0, rows_n.to(device)))
         at_target = logits_nV.gather(1, targets_n.to(device)[:, None])[:, 0]
         values.append((logits_nV.logsumexp(-1) - at_target).cpu().double().numpy())
-    return np.bincount(np.concatenate(owners), weights=np.concatenate(values), minlength=len(texts))
+    return np.split(np.concatenate(values), np.cumsum([text.tokens for text in texts])[:-1])
 
 
-def by_document(texts: Sequence[ScoredText], nll: np.ndarray) -> Scores:
+def by_document(texts: Sequence[ScoredText], nll: np.ndarray, by_token: Sequence[np.ndarray]) -> Scores:
     """The sums of each document.
 
     Args:
         nll: [texts] float64, nats.
+        by_token: of each text the nats of its scored tokens.
     """
     documents, where = np.unique(np.array([text.document for text in texts], dtype=np.int64), return_inverse=True)
     bytes_ = np.zeros(len(documents), dtype=np.int64)
     tokens = np.zeros(len(documents), dtype=np.int64)
     np.add.at(bytes_, where, np.array([text.bytes for text in texts], dtype=np.int64))
     np.add.at(tokens, where, np.array([text.tokens for text in texts], dtype=np.int64))
-    return Scores(documents, np.bincount(where, weights=nll, minlength=len(documents)), bytes_, tokens)
+    return Scores(documents, np.bincount(where, weights=nll, minlength=len(documents)), bytes_, tokens, by_token)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Literal
@@ -66,19 +67,55 @@ def paired_bootstrap(before: Scores, after: Scores, *, seed: int, samples: int =
     if count < fewest_documents(level):
         return Interval(estimate, None, None, level, count)
     columns = np.stack([before.nll, before.bytes, after.nll, after.bytes], axis=1)[used]
+
+    def gains(sums: np.ndarray) -> np.ndarray:
+        return (sums[:, 0] / sums[:, 1] - sums[:, 2] / sums[:, 3]) / math.log(2)
+
+    return Interval(estimate, *_between(columns, gains, seed=seed, samples=samples, level=level), level, count)
+
+
+def bootstrap(scores: Scores, *, seed: int, samples: int = 5000, level: float = 0.95) -> Interval:
+    """The interval of a model's own bits per byte, over the documents as in `paired_bootstrap`.
+
+    It says how far the figure depends on which texts were held out. Two models are compared by the interval of their
+    difference, never by whether these overlap.
+
+    Raises:
+        DistillkitError: not one byte was scored.
+    """
+    used = scores.bytes > 0
+    count = int(used.sum())
+    if count < fewest_documents(level):
+        return Interval(scores.bits_per_byte, None, None, level, count)
+    columns = np.stack([scores.nll, scores.bytes], axis=1)[used]
+    ends = _between(
+        columns, lambda sums: sums[:, 0] / sums[:, 1] / math.log(2), seed=seed, samples=samples, level=level
+    )
+    return Interval(scores.bits_per_byte, *ends, level, count)
+
+
+def _between(
+    columns: np.ndarray, figure: Callable[[np.ndarray], np.ndarray], *, seed: int, samples: int, level: float
+) -> tuple[float, float]:
+    """Between which values a figure lies, over samples of the documents.
+
+    Args:
+        columns: [documents, C] what is summed of each document.
+        figure: of sums [samples, C] the figure [samples].
+    """
+    count = len(columns)
     generator = np.random.default_rng(seed)
-    gains: list[np.ndarray] = []
+    found: list[np.ndarray] = []
     remaining = samples
     while remaining:
         drawn = min(remaining, max(1, _COUNTS_AT_ONCE // count))
         # How often each document is drawn suffices: the sums are then one matrix product.
         times = generator.multinomial(count, np.full(count, 1 / count), size=drawn)
-        sums = times @ columns
-        gains.append((sums[:, 0] / sums[:, 1] - sums[:, 2] / sums[:, 3]) / math.log(2))
+        found.append(figure(times @ columns))
         remaining -= drawn
     tail = _expanded_tail((1 - level) / 2, count)
-    low, high = np.quantile(np.concatenate(gains), [tail, 1 - tail])
-    return Interval(estimate, float(low), float(high), level, count)
+    low, high = np.quantile(np.concatenate(found), [tail, 1 - tail])
+    return float(low), float(high)
 
 
 def _expanded_tail(tail: float, count: int) -> float:

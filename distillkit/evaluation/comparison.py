@@ -15,7 +15,15 @@ from torch import nn
 from distillkit.console import ProgressHandle
 from distillkit.evaluation.agreement import Agreement, AgreementSums, LogTarget, flat_rows
 from distillkit.evaluation.batched_forward import batch_logits, default_batch_tokens, eval_mode
-from distillkit.evaluation.bits_per_byte import ScoredText, Scores, by_document, check_finite, text_nll
+from distillkit.evaluation.bits_per_byte import (
+    ScoredText,
+    Scores,
+    by_document,
+    check_finite,
+    no_tokens,
+    set_nll,
+    token_nll,
+)
 from distillkit.evaluation.length_batches import batches_by_length
 from distillkit.interrupts import check_interrupted
 
@@ -101,8 +109,9 @@ def compare(
     """
     texts = list(texts)
     of_teacher, of_student = [text.teacher for text in texts], [text.student for text in texts]
-    teacher_nll = np.zeros(len(texts))
+    teacher_nll, teacher_tokens = np.zeros(len(texts)), no_tokens(len(texts))
     nll = {name: np.zeros(len(texts)) for name in students}
+    tokens = {name: no_tokens(len(texts)) for name in students}
     sums = {name: AgreementSums() for name in students}
     lengths = [max(len(text.student_read), len(text.teacher_read)) for text in texts]
     most = batch_tokens or default_batch_tokens(teacher, *list(students.values())[:1])
@@ -111,12 +120,12 @@ def compare(
             check_interrupted()
             members = [texts[index] for index in numbers]
             teacher_logits = batch_logits(teacher, [text.teacher_read for text in members], device, None)
-            teacher_nll[numbers] = text_nll(teacher_logits, [text.teacher for text in members])
+            set_nll(teacher_nll, teacher_tokens, numbers, token_nll(teacher_logits, [text.teacher for text in members]))
             check_finite(teacher_nll, of_teacher, numbers)
             teacher_rows = flat_rows([text.teacher_rows for text in members], teacher_logits)
             for name, student in students.items():
                 logits = batch_logits(student, [text.student_read for text in members], device, autocast_dtype)
-                nll[name][numbers] = text_nll(logits, [text.student for text in members])
+                set_nll(nll[name], tokens[name], numbers, token_nll(logits, [text.student for text in members]))
                 check_finite(nll[name], of_student, numbers)
                 rows = flat_rows([text.student_rows for text in members], logits)
                 sums[name].add(teacher_logits, teacher_rows, logits, rows, log_target)
@@ -125,7 +134,7 @@ def compare(
             if progress is not None:
                 progress.advance(len(members))
     return Comparison(
-        by_document(of_teacher, teacher_nll),
-        {name: by_document(of_student, of_model) for name, of_model in nll.items()},
+        by_document(of_teacher, teacher_nll, teacher_tokens),
+        {name: by_document(of_student, of_model, tokens[name]) for name, of_model in nll.items()},
         {name: total.means() for name, total in sums.items()},
     )

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Any
-
 from distillkit.console import Console
 from distillkit.errors import PreconditionError
 from distillkit.reports.plots import draw_plots
@@ -13,8 +9,7 @@ from distillkit.run.directory import RunDirectory
 from distillkit.settings.parameters import Parameters
 from distillkit.stages import StageResult
 from distillkit.storage import make_folder, sha256_of
-from distillkit.training import checkpoints
-from distillkit.training.metrics_log import read_metrics
+from distillkit.training.metrics_log import logged_metrics
 
 
 def extra_inputs(config: Parameters, run: RunDirectory) -> dict[str, str]:
@@ -25,11 +20,11 @@ def extra_inputs(config: Parameters, run: RunDirectory) -> dict[str, str]:
 
 def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch: bool = False) -> StageResult:
     """Draw plots/*.png and plots/*.svg."""
-    metrics = read_metrics(run.path / "metrics.jsonl") or _from_checkpoint(run.checkpoints, f"distill --run {run.path}")
+    metrics = logged_metrics(run.path / "metrics.jsonl", run.checkpoints, f"distill --run {run.path}")
     control = []
     if run.best_control is not None:
-        control = read_metrics(run.control / "metrics.jsonl")
-        control = control or _from_checkpoint(run.control / "checkpoints", f"control --run {run.path}")
+        place = run.control / "metrics.jsonl", run.control / "checkpoints"
+        control = logged_metrics(*place, f"control --run {run.path}")
     validation = run.read_output("validate", "validation.json") or None
     cut = run.read_output("prepare-data", "data/cut.json") or None
     make_folder(run.plots)
@@ -40,21 +35,3 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
         )
     pictures = sorted({picture.stem for picture in drawn})
     return StageResult(drawn, {"plots": pictures}, f"{', '.join(pictures)} in {run.plots}")
-
-
-def _from_checkpoint(folder: Path, again: str) -> list[dict[str, Any]]:
-    """Without save_metrics there is no metrics.jsonl; the newest checkpoint carries the same lines.
-
-    Args:
-        again: the subcommand that trains anew.
-    """
-    newest = checkpoints.newest(folder)
-    if newest is None:
-        return []
-    problem = checkpoints.problem(newest)
-    if problem is not None:
-        raise PreconditionError(
-            f"the figures are in {newest}, of which {problem}",
-            hint=f"train again: distillkit {again} --force",
-        )
-    return json.loads((newest / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]

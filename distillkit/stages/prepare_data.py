@@ -22,6 +22,7 @@ from distillkit.data.document_marks import end_marks
 from distillkit.data.examples import Example, ExampleBuilder
 from distillkit.data.mixture import Mixture
 from distillkit.data.prepared_parts import PreparedPart
+from distillkit.data.shown_tokens import tokens_of_a_text
 from distillkit.data.sources import source_fingerprint
 from distillkit.data.special_tokens import (
     SpecialTokenReading,
@@ -183,6 +184,9 @@ def _prepare(
         **({} if (mix := split.record()) is None else {"mix": mix}),
         "first_text": examples["train"].rows.value("text", 0),
     }
+    sides = {"student": student} if pair.teacher.is_served else {"student": student, "teacher": encoders.teacher}
+    if (shown := tokens_of_a_text(stats["first_text"], sides, conversation=chats)) is not None:
+        stats["tokens_of_a_text"] = shown
     if templates is not None:
         stats["conversations"] = {
             "train_on": config.train_on,

@@ -2,7 +2,7 @@
 selection has seen, and the control where there is one; of conversations also whether they end their answers; on request the
 tasks of lm-evaluation-harness.
 
-Writes validation.json and puts the figures into the model card of the student that was measured.
+Writes validation.json and validation_details.json, and puts the figures into the model card of the student that was measured.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ from distillkit.device.precision import Compute, choose_compute
 from distillkit.errors import PreconditionError
 from distillkit.evaluation.agreement import LogTarget
 from distillkit.evaluation.bits_per_byte import Scores, score
-from distillkit.evaluation.bootstrap import Interval, gap_closed, paired_bootstrap, verdict
+from distillkit.evaluation.bootstrap import Interval, bootstrap, gap_closed, paired_bootstrap, verdict
 from distillkit.evaluation.comparison import ComparedText, compare
+from distillkit.evaluation.details import validation_details
 from distillkit.evaluation.held_out import scored_texts
 from distillkit.evaluation.speed import generation_speed, model_size
 from distillkit.evaluation.stopping import ask, held_out_questions, stopping_problem
@@ -86,6 +87,8 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
     pair = open_pair(config, run, console)
     test = stored_rows(load_examples(run.data / "test"))
     scores, figures = _measurements(run, pair, test, compute, console)
+    for name, of_model in scores.items():
+        figures[name]["bits_per_byte_ci95"] = _ends(bootstrap(of_model, seed=config.seed))
     validation = {
         **figures,
         **_tuned_teacher(config, run, pair, test, compute, console),
@@ -96,6 +99,9 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
         "student": run.best_student.relative_to(run.path).as_posix(),
     }
     write_json(run.path / "validation.json", validation)
+    train = stored_rows(load_examples(run.data / "train"))
+    details = validation_details(scores, test, train, pair.text_encoders(config))
+    write_json(run.path / "validation_details.json", details)
     if config.lm_eval is not None:
         # The last thing, on models loaded one at a time: it may take long, or fail, and what is above then stands.
         validation |= evaluate_run(config, run, pair, compute, console, from_scratch=from_scratch)
@@ -113,7 +119,8 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
     trained = run.record("distill")
     if trained is not None:
         summary += early_remark(trained.metrics.get("train", {}))
-    return StageResult([run.path / "validation.json"], metrics, summary, gate_failure=gate)
+    written = [run.path / "validation.json", run.path / "validation_details.json"]
+    return StageResult(written, metrics, summary, gate_failure=gate)
 
 
 def _measurements(
@@ -276,8 +283,11 @@ def _comparison(scores: dict[str, Scores], seed: int) -> dict[str, Any]:
 
 
 def _gain(interval: Interval) -> dict[str, Any]:
-    ci95 = None if interval.low is None or interval.high is None else [interval.low, interval.high]
-    return {"bits_per_byte": interval.estimate, "ci95": ci95}
+    return {"bits_per_byte": interval.estimate, "ci95": _ends(interval)}
+
+
+def _ends(interval: Interval) -> list[float] | None:
+    return None if interval.low is None or interval.high is None else [interval.low, interval.high]
 
 
 def _teacher(

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from distillkit.durability import sync_file
+from distillkit.errors import PreconditionError
 from distillkit.storage import explained_write_errors, write_bytes
+from distillkit.training import checkpoints
 
 
 class MetricsLog:
@@ -61,3 +63,27 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is no number")
+
+
+def logged_metrics(path: Path, folder: Path, again: str) -> list[dict[str, Any]]:
+    """The lines of a training: those of its metrics.jsonl, else those that its newest committed checkpoint carries, because
+    without save_metrics there is no file; [] without either.
+
+    Args:
+        path: metrics.jsonl.
+        folder: the checkpoints.
+        again: the subcommand that trains anew.
+
+    Raises:
+        PreconditionError: that checkpoint is damaged.
+    """
+    lines = read_metrics(path)
+    newest = None if lines else checkpoints.newest(folder)
+    if newest is None:
+        return lines
+    problem = checkpoints.problem(newest)
+    if problem is not None:
+        raise PreconditionError(
+            f"the figures are in {newest}, of which {problem}", hint=f"train again: distillkit {again} --force"
+        )
+    return json.loads((newest / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]

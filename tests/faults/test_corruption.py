@@ -273,12 +273,12 @@ def test_every_file_that_a_stage_recorded(runs: Runs, tmp_path: Path) -> None:
     assert {"student/best/model.safetensors", "student/final/tokenizer.json", "metrics.jsonl"} <= set(
         recorded["distill"]
     )
-    assert recorded["validate"] == ["validation.json"]
+    assert recorded["validate"] == ["validation.json", "validation_details.json"]
     unrecorded = {path.relative_to(run).as_posix() for path in files_below(run)} - {
         name for names in recorded.values() for name in names
     }
     assert {name for name in unrecorded if not name.startswith(("checkpoints/", "."))} == {
-        "manifest.json", "config.yaml", "student/best/README.md", "student/final/README.md"
+        "manifest.json", "config.yaml", "report.html", "student/best/README.md", "student/final/README.md"
     }  # fmt: skip
     for stage, names in recorded.items():
         for name in names:

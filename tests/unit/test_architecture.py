@@ -34,7 +34,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "evaluation run",
         "teachers",
         "training",
-        "exporting harness tuning",
+        "exporting harness reporting tuning",
         "dry_run importing selftests chatting",
         "stages",
         "pipeline",

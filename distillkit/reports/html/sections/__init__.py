@@ -1,0 +1,1 @@
+"""The sections of the page, one module for each; a section tells what is there and what is missing."""
