@@ -139,10 +139,10 @@ def distill_models(
         max_grad_norm: the norm to which the gradient of a step is clipped
         gradient_checkpointing: whether the student's layers are computed a second time in the backward pass instead of kept
         max_steps: optimizer steps of the training, instead of `epochs`
-        early_stopping_patience: after how many held-out evaluations in a row without a new best score the training ends; 0: never
+        early_stopping_patience: held-out scores in a row without a new best one after which the training ends; 0: never
         attn_implementation: the code that computes attention in both models
         model_kwargs: more arguments for `from_pretrained` of both models; in configuration files and Python only
-        report_to: the trackers that are told how the training goes, with commas between them: `tensorboard`, `wandb`, `trackio`, `mlflow`
+        report_to: the trackers that are told how the training goes, with commas between them
         allow_out_of_range: accept values outside the documented ranges
         trust_remote_code: run the Python code that a model's repository brings along
         control: whether the same student is also trained without the teacher, to see what the teacher was worth

@@ -16,17 +16,32 @@ AttentionImplementation = Literal["auto", "eager", "sdpa"]
 class TrainingParameters(CoreParameters):
     """With their defaults a training is what it was before there were knobs."""
 
-    optimizer: OptimizerName = parameter("adamw", "advanced", affects="distill")
+    optimizer: OptimizerName = parameter("adamw", "advanced", topic="training", affects="distill")
     weight_decay: float = parameter(
-        0.0, "advanced", low=0.0, high=1.0, possible=NOT_NEGATIVE, affects="distill", examples=("0.01", "0.1")
+        0.0,
+        "advanced",
+        topic="training",
+        low=0.0,
+        high=1.0,
+        possible=NOT_NEGATIVE,
+        affects="distill",
+        examples=("0.01", "0.1"),
     )
     max_grad_norm: float = parameter(
-        1.0, "advanced", low=0.0, high=100.0, possible=NOT_NEGATIVE, affects="distill", examples=("0.5", "0")
+        1.0,
+        "advanced",
+        topic="training",
+        low=0.0,
+        high=100.0,
+        possible=NOT_NEGATIVE,
+        affects="distill",
+        examples=("0.5", "0"),
     )
-    gradient_checkpointing: bool = parameter(False, "advanced", affects="distill")
+    gradient_checkpointing: bool = parameter(False, "advanced", topic="training", affects="distill")
     max_steps: int | None = parameter(
         None,
         "advanced",
+        topic="training",
         low=1,
         high=10_000_000,
         possible=at_least(1),
@@ -35,8 +50,10 @@ class TrainingParameters(CoreParameters):
         examples=("500", "10000"),
     )
     early_stopping_patience: int = parameter(
-        0, "advanced", low=0, high=1000, possible=NOT_NEGATIVE, affects="distill", examples=("3",)
+        0, "advanced", topic="training", low=0, high=1000, possible=NOT_NEGATIVE, affects="distill", examples=("3",)
     )
-    attn_implementation: AttentionImplementation = parameter("auto", "advanced", affects="distill")
-    model_kwargs: dict[str, Any] = parameter({}, "advanced", affects="prepare-data", on_command_line=False)
-    report_to: str = parameter("none", "advanced", examples=("tensorboard", "tensorboard,mlflow"))
+    attn_implementation: AttentionImplementation = parameter("auto", "advanced", topic="machine", affects="distill")
+    model_kwargs: dict[str, Any] = parameter(
+        {}, "advanced", topic="machine", affects="prepare-data", on_command_line=False
+    )
+    report_to: str = parameter("none", "advanced", topic="measuring", examples=("tensorboard", "tensorboard,mlflow"))

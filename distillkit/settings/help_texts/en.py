@@ -195,7 +195,7 @@ TEXTS = {
     "optimizer": HelpText(
         what="how gradients become steps",
         effect="`adamw` keeps two moments of every weight in fp32. `adamw-8bit` keeps them in 8 bits, but those of embeddings in fp32, and needs bitsandbytes. `adafactor` keeps sums of rows and columns instead of the second moment and no first one. `muon` makes the step of each matrix between embedding and head orthogonal (Jordan 2024, scaled as by Liu et al. 2025, arXiv 2502.16982, so that learning rates of AdamW suit it) and gives the rest to AdamW. The control trains with the same one.",
-        choose="Leave it, unless memory is short: then `adafactor`, or `adamw-8bit` for a student whose embedding is small beside its layers.",
+        choose="`adamw`, unless memory is short: then `adafactor`, or `adamw-8bit` for a student whose embedding is small beside its layers.",
         example="distillkit distill --optimizer adafactor",
     ),
     "weight_decay": HelpText(
@@ -207,7 +207,7 @@ TEXTS = {
     "max_grad_norm": HelpText(
         what="the norm to which the gradient of a step is clipped",
         effect="A gradient whose norm is larger is scaled down to it, so that one strange batch cannot throw the student off. 0 clips nothing. The norms are in `metrics.jsonl` as they were before clipping.",
-        choose="Leave it at 1. Less if the loss jumps although the learning rate is low.",
+        choose="1 suits almost every student. Less if the loss jumps although the learning rate is low.",
         example="distillkit distill --max-grad-norm 0.5",
     ),
     "gradient_checkpointing": HelpText(
@@ -223,7 +223,7 @@ TEXTS = {
         example="distillkit distill --max-steps 500",
     ),
     "early_stopping_patience": HelpText(
-        what="after how many held-out evaluations in a row without a new best score the training ends; 0: never",
+        what="held-out scores in a row without a new best one after which the training ends; 0: never",
         effect="The student is scored on the validation part every `checkpoint_interval` steps. When that many scores in a row are no better than the best one before them, the training ends there and says so. The best student is the same as without this. The control stops by its own scores.",
         choose="3 to 5, with a `checkpoint_interval` that scores at least ten times in a training.",
         example="distillkit distill --epochs 10 --early-stopping-patience 3",
@@ -231,7 +231,7 @@ TEXTS = {
     "attn_implementation": HelpText(
         what="the code that computes attention in both models",
         effect="`auto` leaves it to transformers, which takes `sdpa` where a model has it. `eager` is plain torch, `sdpa` torch's fused attention. The results differ in their last digits.",
-        choose="Leave it: on a GPU `sdpa` runs the flash kernels that torch brings. `eager` where it fails with a model.",
+        choose="`eager` where `sdpa` fails with a model, or to compare. On a GPU `sdpa` runs the flash kernels that torch brings.",
         example="distillkit distill --attn-implementation eager",
     ),
     "model_kwargs": HelpText(
@@ -241,9 +241,9 @@ TEXTS = {
         example="model_kwargs:\n  student:\n    attention_dropout: 0.1",
     ),
     "report_to": HelpText(
-        what="the trackers that are told how the training goes, with commas between them: `tensorboard`, `wandb`, `trackio`, `mlflow`",
-        effect="Loss, its soft and hard part, learning rate, gradient norm, bits per byte of the validation part, tokens per second of student and teacher, and the run's configuration, under the run's name. TensorBoard's files are in the run's `trackers/`; so are those of MLflow and of wandb's offline mode, where the environment names no other place. Weights are never sent. A training that goes on continues the same tracker run.",
-        choose="`tensorboard` keeps everything on this machine: `tensorboard --logdir output`. `pip install 'distillkit[trackers]'` has the libraries.",
+        what="the trackers that are told how the training goes, with commas between them",
+        effect="There are `tensorboard`, `wandb`, `trackio` and `mlflow`. Each gets: loss, its soft and hard part, learning rate, gradient norm, bits per byte of the validation part, tokens per second of student and teacher, and the run's configuration, under the run's name. TensorBoard's files are in the run's `trackers/`; so are those of MLflow and of wandb's offline mode, where the environment names no other place. Weights are never sent. A training that goes on continues the same tracker run.",
+        choose="`tensorboard` keeps everything on this machine. `pip install 'distillkit[trackers]'` has the libraries.",
         example="distillkit distill --report-to tensorboard",
     ),
     "allow_out_of_range": HelpText(

@@ -38,7 +38,14 @@ def another_value(name: str) -> Any:
         return not default
     if facts.low is not None:
         return kind(facts.low) if facts.low != default else kind(facts.high)
-    if name in ("encoding", "csv_delimiter", "teacher_url", "mix", "keep_answers"):  # Not every text is one.
+    if name in (
+        "encoding",
+        "csv_delimiter",
+        "teacher_url",
+        "mix",
+        "keep_answers",
+        "report_to",
+    ):  # Not every text is one.
         return declared.facts(name).examples[0]
     return "something" if kind is str else {"mine": {"id": "owner/texts"}}
 
@@ -110,7 +117,7 @@ def test_a_variable_sets_its_parameter(name: str) -> None:
 
 
 def test_only_a_mapping_has_no_variable() -> None:
-    assert [name for name in NAMES if name not in WITH_VARIABLE] == ["datasets"]
+    assert [name for name in NAMES if name not in WITH_VARIABLE] == ["model_kwargs", "datasets"]
 
 
 @pytest.mark.parametrize("name", NAMES)
