@@ -16,11 +16,11 @@ AttentionImplementation = Literal["auto", "eager", "sdpa"]
 class TrainingParameters(CoreParameters):
     """With their defaults a training is what it was before there were knobs."""
 
-    optimizer: OptimizerName = parameter("adamw", "advanced", topic="training", affects="distill")
+    optimizer: OptimizerName = parameter("adamw", "advanced", topic="course", affects="distill")
     weight_decay: float = parameter(
         0.0,
         "advanced",
-        topic="training",
+        topic="course",
         low=0.0,
         high=1.0,
         possible=NOT_NEGATIVE,
@@ -30,18 +30,18 @@ class TrainingParameters(CoreParameters):
     max_grad_norm: float = parameter(
         1.0,
         "advanced",
-        topic="training",
+        topic="course",
         low=0.0,
         high=100.0,
         possible=NOT_NEGATIVE,
         affects="distill",
         examples=("0.5", "0"),
     )
-    gradient_checkpointing: bool = parameter(False, "advanced", topic="training", affects="distill")
+    gradient_checkpointing: bool = parameter(False, "advanced", topic="course", affects="distill")
     max_steps: int | None = parameter(
         None,
         "advanced",
-        topic="training",
+        topic="course",
         low=1,
         high=10_000_000,
         possible=at_least(1),
@@ -50,7 +50,7 @@ class TrainingParameters(CoreParameters):
         examples=("500", "10000"),
     )
     early_stopping_patience: int = parameter(
-        0, "advanced", topic="training", low=0, high=1000, possible=NOT_NEGATIVE, affects="distill", examples=("3",)
+        0, "advanced", topic="course", low=0, high=1000, possible=NOT_NEGATIVE, affects="distill", examples=("3",)
     )
     attn_implementation: AttentionImplementation = parameter("auto", "advanced", topic="machine", affects="distill")
     model_kwargs: dict[str, Any] = parameter(

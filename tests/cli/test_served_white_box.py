@@ -11,10 +11,20 @@ from typing import Any
 import pytest
 import torch
 from chat_server import ChatServer
-from conversation_runs import chat_models, distilled, prepared
+from chat_templates import CHATML, as_chat
+from conversation_runs import chat_models, conversations, distilled, prepared
+from tiny_models import tiny_tokenizer
 
 from distillkit import PreconditionError, UsageError
+from distillkit.console import Console
+from distillkit.data.chat_template import ChatTemplate
+from distillkit.data.conversation import Conversation
+from distillkit.data.conversation_examples import ConversationExampleBuilder
+from distillkit.data.conversation_reader import ConversationReader
+from distillkit.data.text_encoder import make_text_encoder
 from distillkit.servers.prompt_logprobs import OtherVocabularyError, Vocabulary, likeliest
+from distillkit.settings.parameters import Parameters
+from distillkit.teachers.served_score import served_scores
 
 Distil = Callable[..., Any]
 
@@ -218,6 +228,40 @@ def test_the_score_is_that_of_the_local_teacher(
         assert found.teacher["bits_per_byte"] == pytest.approx(local.teacher["bits_per_byte"], abs=1e-4)
         assert found.gap_closed == pytest.approx(local.gap_closed, abs=1e-3)
     assert "Gap to the teacher" in (found.student_path / "README.md").read_text(encoding="utf-8")
+
+
+def test_of_conversations_the_contents_of_answers_are_scored(server: LogprobServer, teacher: SimpleNamespace) -> None:
+    """A server with another vocabulary reads them as the student's template renders them; its tokens are none of that template."""
+    tokenizer = as_chat(tiny_tokenizer(600), CHATML)
+    encoder = make_text_encoder(tokenizer, 512, 512, needs_bytes=True)
+    reader = ConversationReader(encoder, ChatTemplate.of(encoder, tokenizer.chat_template, "model", "the student"))
+    documents = list(conversations(6).splits["all"])
+    built = ConversationExampleBuilder(reader, None, align=False, seed=1).build(documents, 6)
+    examples = [vars(example) for example in built]
+    config = Parameters(teacher_model="openai:tiny", teacher_url=server.url)
+    found = served_scores(config, encoder, reader, examples, Console(quiet=True))
+    assert found is not None
+    nats, size = 0.0, 0
+    for example in examples:
+        turns = Conversation.from_canonical(example["text"]).turns
+        text, at = (
+            tokenizer.apply_chat_template([vars(turn) | {"content": turn.text} for turn in turns], tokenize=False),
+            0,
+        )
+        read = teacher.tokenizer(text, return_offsets_mapping=True)
+        ids = [teacher.tokenizer.eos_token_id, *read["input_ids"]]
+        with torch.inference_mode():
+            logarithms = torch.log_softmax(server.model(torch.tensor([ids])).logits[0], -1)
+        for turn in turns:
+            begin = text.index(turn.text, at)
+            at = begin + len(turn.text)
+            if turn.role == "assistant":
+                size += len(turn.text.encode())
+                for place, (first, last) in enumerate(read["offset_mapping"]):
+                    if first < at and last > begin:
+                        nats -= float(logarithms[place, ids[place + 1]])
+    assert int(found.bytes.sum()) == size
+    assert float(found.nll.sum()) == pytest.approx(nats, rel=1e-6)
 
 
 # --- spelling --------------------------------------------------------------------------------------------------------

@@ -180,7 +180,10 @@ def test_conversations_from_transformers_serve(transformers_serve: SimpleNamespa
     # `transformers serve` tells no log-probabilities of prompts.
     assert (result.teacher, result.gap_closed) == (None, None)
     assert result.after["answers"]["asked"] > 0
-    assert "### User:" in (tmp_path / "run" / "student" / "best" / "chat_template.jinja").read_text(encoding="utf-8")
+    assert "'### ' + message" in (tmp_path / "run" / "student" / "best" / "chat_template.jinja").read_text(
+        encoding="utf-8"
+    )
+    assert "distillkit's plain one" in (tmp_path / "run" / "student" / "best" / "README.md").read_text(encoding="utf-8")
 
 
 # --- llama.cpp -------------------------------------------------------------------------------------------------------
