@@ -173,7 +173,7 @@ class Console:
     def _sentence(self, label: str, message: str, style: str = "") -> None:
         """One line of prose on stderr, for a terminal broken between words; paths and commands stay whole."""
         text = sanitize(message)
-        if self.interactive:
+        if self._err_stream.isatty():
             lines = [wrapped(line, self._err.width) for line in (label + text).split("\n")]
             text = "\n".join(lines)[len(label) :]
         self._line(label, text, style)
@@ -262,7 +262,7 @@ class Console:
 
     def prose(self, message: str) -> None:
         """A sentence for stdout, for a terminal broken between words."""
-        self.data(wrapped(sanitize(message), self._out.width) if is_terminal(self._out_stream) else message)
+        self.data(wrapped(sanitize(message), self._out.width) if self._out_stream.isatty() else message)
 
     def flush(self) -> None:
         """Write what the streams keep back.

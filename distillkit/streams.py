@@ -11,8 +11,11 @@ from distillkit.errors import DistillkitError
 
 # The program's own signs, for a stream that cannot show them; what else it cannot show becomes an escape like \u2713.
 _PLAIN = str.maketrans(
-    {"✓": "ok:", "▸": "==", "–": "-", "—": "-", "·": "-", "…": "...", "→": "->", "×": "x", "“": '"', "”": '"', "’": "'"}
-)
+    {
+        "✓": "ok:", "▸": "==", "–": "-", "—": "-", "−": "-", "·": "-", "•": "-", "…": "...", "→": "->", "×": "x", "±": "+-",
+        "“": '"', "”": '"', "’": "'", "≥": ">=", "≤": "<=", "²": "^2", "⏎": "\\n", "⇥": "\\t",
+    }
+)  # fmt: skip
 
 
 class OutputStream(io.TextIOBase):

@@ -5,6 +5,7 @@ It is loaded when something is drawn, so that help and errors in a pipe come wit
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from typing import IO, Protocol, cast
 
@@ -36,7 +37,7 @@ def rich_console(stream: OutputStream) -> RichConsole:
     # Rich would colour pipes under GITHUB_ACTIONS and FORCE_COLOR; a pipe is a pipe. NO_COLOR it honours itself.
     return RichConsole(
         file=cast("IO[str]", stream), force_terminal=terminal, highlight=False, markup=False, emoji=False,
-        width=None if terminal else _LOG_WIDTH, legacy_windows=False,
+        width=None if terminal else shutil.get_terminal_size().columns if stream.isatty() else _LOG_WIDTH, legacy_windows=False,
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ those of one stage; and the decorator that makes a function a subcommand with th
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -90,6 +91,7 @@ def _metavar(name: str) -> str:
     return {int: "INTEGER", float: "NUMBER"}.get(declared.kind(name), "TEXT")
 
 
+@functools.cache
 def parameter_option(name: str, *, hidden: bool = False) -> inspect.Parameter:
     """One declared parameter as an option. It arrives as text, or as None where it was not given.
 

@@ -240,10 +240,11 @@ def test_a_long_cell_is_folded_and_not_cut() -> None:
     assert max(map(len, out.getvalue().splitlines())) <= 100
 
 
-def test_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["xterm", "dumb"])
+def test_a_narrow_terminal(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Prose is broken between words; what is copied stays whole; names are not folded for the sake of long texts."""
     monkeypatch.setenv("COLUMNS", "60")
-    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("TERM", kind)
     monkeypatch.setenv("NO_COLOR", "1")
     terminal = Terminal()
     console = Console(out=terminal, err=terminal)
@@ -257,9 +258,17 @@ def test_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert terminal.getvalue().splitlines().count(command) == 1
     for line in (f"hint: {command}", f"continue with: {command}"):
         assert line in re.sub(r"\x1b\[[0-9;]*m", "", terminal.getvalue()).splitlines()
+    terminal.truncate(0)
+    console.error(UsageError("wrong", hint=prose))
+    assert max(map(len, terminal.getvalue().strip("\0").splitlines())) <= 60, "a hint of words alone is prose"
     console.table("A title that is longer than its table " * 2, ["flag", "what"], [("--gradient-accumulation", prose)])
     assert "--gradient-accumulation" in terminal.getvalue()
     assert "A title that is longer than its table A title" in terminal.getvalue()
+    terminal.truncate(0)
+    terminal.seek(0)
+    console.table("T", ["flag", "what"], [("--gradient-accumulation", prose)], to_stdout=True)
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", terminal.getvalue()).splitlines()
+    assert max(map(len, lines)) <= 60
 
 
 def shown_lines(terminal: Terminal, console: Console) -> list[str]:
