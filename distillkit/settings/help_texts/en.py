@@ -544,7 +544,7 @@ TEXTS = {
         what="threads that compute on the processor",
         effect="The speed, and the last digits of sums: for bit-identical students use one number. More threads than there is processor time for wait for one another: on two processors that others kept busy, two threads trained at a seventh of the speed of one. Without a value torch's own number, which is `OMP_NUM_THREADS` where that is set, at most what the quota of a container has time for; where other processes are at work, the number with which a few products go fastest. It is said wherever it is not torch's own. A run that goes on keeps the number it began with, or says that it has another.",
         choose="`1` where several runs share the processors; the number of cores on a machine of your own that is misjudged.",
-        example="distillkit distill --preset weak-pc --threads 1",
+        example="distillkit distill --teacher-model gpt2 --student-model distilgpt2 --threads 1",
     ),
     "quality_gate": HelpText(
         what="when validate fails with exit code 4",
