@@ -44,6 +44,7 @@ def run_export(request: ExportRequest, console: Console) -> None:
     """
     from distillkit.exporting.chosen_student import choose_student
     from distillkit.exporting.export import checked_format, described, export
+    from distillkit.reporting.write import refresh_report
 
     check_surroundings(console)
     form = request.form.lower()
@@ -54,6 +55,7 @@ def run_export(request: ExportRequest, console: Console) -> None:
     with graceful_signals(), weaknesses_reported(console.warn), continuing(run, request.command), run.locked():
         student = choose_student(run, which, console)
         exported = export(student, form, dtype, out, console, overwrite=request.overwrite)
+        refresh_report(run)
     for note in exported.notes:
         console.info(note)
     console.info(described(exported))

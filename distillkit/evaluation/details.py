@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,8 @@ from distillkit.evaluation.placing import placed_texts
 FORMAT = 1
 
 
-def token_counts(texts: Iterable[list[int]]) -> np.ndarray:
-    """[highest id + 1] int64: how often each token stands in these texts."""
+def token_counts(texts: Iterable[Sequence[int] | np.ndarray]) -> np.ndarray:
+    """[highest id + 1] int64: how often each token stands in these texts, or batches of texts."""
     counts = np.zeros(1, dtype=np.int64)
     for ids in texts:
         found = np.bincount(np.asarray(ids, dtype=np.int64), minlength=len(counts))
@@ -28,20 +28,20 @@ def token_counts(texts: Iterable[list[int]]) -> np.ndarray:
 
 
 def validation_details(
-    scores: Mapping[str, Scores], test: StoredRows, train: StoredRows, encoders: TextEncoders
+    scores: Mapping[str, Scores], test: StoredRows, seen: np.ndarray, encoders: TextEncoders
 ) -> dict[str, Any]:
     """The content of validation_details.json.
 
     Args:
         scores: of the models that were measured on `test`: before, after, teacher, control.
-        train: the training texts, which say which tokens are rare.
+        seen: [V] how often each of the student's tokens stands in the training texts.
     """
     examples = [test[index] for index in range(len(test))]
     placed = {"student": placed_texts(examples, encoders.student, "student")}
     if "teacher" in scores:
         placed["teacher"] = placed_texts(examples, encoders.teacher, "teacher")
     by_token = {name: of_model.by_token for name, of_model in scores.items()}
-    totals, left_out = lost_bits(placed, by_token, token_counts(train.lists("student_ids")))
+    totals, left_out = lost_bits(placed, by_token, seen)
     return {
         "format": FORMAT,
         "documents": {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -52,12 +53,32 @@ def report_after(run: RunDirectory, stages: Mapping[str, str], environment: Mapp
 
     Args:
         stages: those that were asked for.
-        environment: where the language is looked up; an unknown one means English.
+        environment: where a language is looked up; without one the report keeps that which it has, else it is English.
 
     Raises:
         DistillkitError: it cannot be written.
     """
     if not any(stage in REPORTED for stage in stages):
         return
-    lang = (os.environ if environment is None else environment).get(LANGUAGE_VARIABLE, "")
-    write_report(run, lang if lang in LANGUAGES else LANGUAGES[0])
+    asked = (os.environ if environment is None else environment).get(LANGUAGE_VARIABLE, "")
+    write_report(run, next(lang for lang in (asked, _present_language(run), LANGUAGES[0]) if lang in LANGUAGES))
+
+
+def refresh_report(run: RunDirectory) -> None:
+    """Write the report anew, in its language, where there is one: something has changed that it tells of.
+
+    Raises:
+        DistillkitError: it cannot be written.
+    """
+    lang = _present_language(run)
+    if lang in LANGUAGES:
+        write_report(run, lang)
+
+
+def _present_language(run: RunDirectory) -> str | None:
+    path = run.path / REPORT
+    if not path.is_file():
+        return None
+    with path.open("rb") as stream:
+        found = re.search(rb'<html lang="(\w+)">', stream.read(200))
+    return None if found is None else found[1].decode()

@@ -37,7 +37,7 @@ class TrainingParameters(CoreParameters):
         affects="distill",
         examples=("0.5", "0"),
     )
-    gradient_checkpointing: bool = parameter(False, "advanced", topic="course", affects="distill")
+    gradient_checkpointing: bool = parameter(False, "advanced", topic="course")
     max_steps: int | None = parameter(
         None,
         "advanced",

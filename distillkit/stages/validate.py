@@ -30,7 +30,7 @@ from distillkit.evaluation.agreement import LogTarget
 from distillkit.evaluation.bits_per_byte import Scores, score
 from distillkit.evaluation.bootstrap import Interval, bootstrap, gap_closed, paired_bootstrap, verdict
 from distillkit.evaluation.comparison import ComparedText, compare
-from distillkit.evaluation.details import validation_details
+from distillkit.evaluation.details import token_counts, validation_details
 from distillkit.evaluation.held_out import scored_texts
 from distillkit.evaluation.speed import generation_speed, model_size
 from distillkit.evaluation.stopping import ask, held_out_questions, stopping_problem
@@ -99,8 +99,10 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
         "student": run.best_student.relative_to(run.path).as_posix(),
     }
     write_json(run.path / "validation.json", validation)
-    train = stored_rows(load_examples(run.data / "train"))
-    details = validation_details(scores, test, train, pair.text_encoders(config))
+    # A column as it lies on the disk: texts one by one would take minutes of a large data set.
+    trained_on = load_examples(run.data / "train").data.column("student_ids")
+    seen = token_counts(part.flatten().to_numpy() for part in trained_on.chunks)
+    details = validation_details(scores, test, seen, pair.text_encoders(config))
     write_json(run.path / "validation_details.json", details)
     if config.lm_eval is not None:
         # The last thing, on models loaded one at a time: it may take long, or fail, and what is above then stands.

@@ -29,6 +29,8 @@ from distillkit.teachers.sparse_cache import SparseCache, SparseKey, SparseRows
 
 # Tokens by which a text is looked for; what is found is compared as a whole.
 _WINDOW = 12
+# A piece of a longer text begins without the blank before its first word, which then is other tokens: that many may be.
+_FIRST_WORD = 8
 # The base of the numbers that stand for windows: any odd number that is large.
 _BASE = 6364136223846793005
 # With fewer of the targets known, something is likely to be wrong.
@@ -66,6 +68,7 @@ def open_imported(context: TrainingContext, rows: Sequence[Row]) -> SparseSource
             texts = [_Text.of(row, encoder.start_id, encoder.end_id) for row in rows]
             with console.progress("looking for the texts", total=len(folder.parts), unit="parts") as progress:
                 places = find_texts(folder, [text.ids for text in texts], progress.advance)
+            places = _without_first_word(folder, texts, places)
             if not any(places):
                 raise PreconditionError(
                     f"none of the training texts is among those of {folder.folder}",
@@ -137,6 +140,24 @@ def find_texts(
         if callable(advance):
             advance()
     return found
+
+
+def _without_first_word(
+    folder: ImportedFolder, texts: Sequence[_Text], places: Sequence[Place | None]
+) -> list[Place | None]:
+    """The places, and of texts without one the place of what stands behind their first tokens, if that is longer than a window;
+    these tokens then count as what stands before the text."""
+    again = [
+        (index, skipped) for index, place in enumerate(places) if place is None for skipped in range(1, _FIRST_WORD + 1)
+    ]
+    again = [(index, skipped) for index, skipped in again if len(texts[index].ids) - skipped >= _WINDOW]
+    found = find_texts(folder, [texts[index].ids[skipped:] for index, skipped in again])
+    settled = list(places)
+    for (index, skipped), place in zip(again, found, strict=True):
+        if place is not None and settled[index] is None:
+            settled[index] = place
+            texts[index].ids, texts[index].shift = texts[index].ids[skipped:], texts[index].shift + skipped
+    return settled
 
 
 def _numbers(ids: np.ndarray, window: int) -> np.ndarray:

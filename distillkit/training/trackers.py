@@ -59,7 +59,7 @@ def check_tracker_access(config: Parameters) -> None:
     """
     if "wandb" not in tracker_names(config.report_to) or os.environ.get("WANDB_MODE", "online") in _OFFLINE:
         return
-    import wandb
+    import wandb  # pyright: ignore[reportMissingImports]
 
     if not (os.environ.get("WANDB_API_KEY") or wandb.api.api_key):
         raise PreconditionError(
@@ -173,7 +173,7 @@ def _open_tensorboard(opening: Opening) -> Opened:
 
 
 def _open_wandb(opening: Opening) -> Opened:
-    import wandb
+    import wandb  # pyright: ignore[reportMissingImports]
     from transformers.integrations.integration_utils import WandbCallback
 
     name = opening.known or os.environ.get("WANDB_RUN_ID") or uuid.uuid4().hex[:12]
@@ -193,7 +193,7 @@ def _open_wandb(opening: Opening) -> Opened:
 
 
 def _open_trackio(opening: Opening) -> Opened:
-    import trackio
+    import trackio  # pyright: ignore[reportMissingImports]
     from transformers.integrations.integration_utils import TrackioCallback
 
     # It continues a run by its name.
@@ -207,7 +207,7 @@ def _open_trackio(opening: Opening) -> Opened:
 
 
 def _open_mlflow(opening: Opening) -> Opened:
-    import mlflow
+    import mlflow  # pyright: ignore[reportMissingImports]
     from transformers.integrations.integration_utils import MLflowCallback
 
     own_store = not mlflow.is_tracking_uri_set()

@@ -16,6 +16,7 @@ from chromium import Tab, browser, chromium_path
 
 from distillkit.cli.app import main
 from distillkit.reporting.gather import gather
+from distillkit.reporting.write import refresh_report, report_after
 from distillkit.run.directory import RunDirectory
 from distillkit.settings.resolve import resolve
 
@@ -100,6 +101,10 @@ def test_report_writes_it_again_in_either_language(run: Path, capsys: pytest.Cap
     russian = (run / "report.html").read_text(encoding="utf-8")
     assert '<html lang="ru">' in russian
     assert "Ученик" in russian
+    report_after(RunDirectory.open(run), {"demo": "skipped"}, {})
+    assert (run / "report.html").read_text(encoding="utf-8") == russian  # It keeps its language.
+    report_after(RunDirectory.open(run), {"prepare-data": "skipped"}, {"DISTILLKIT_LANG": "en"})
+    assert (run / "report.html").read_text(encoding="utf-8") == russian  # Nothing that it tells has changed.
     assert main(["report", "--run", str(run), "--quiet"]) == 0
     # The name of the folder is the name of the run.
     assert (run / "report.html").read_text(encoding="utf-8") == english.replace(read_name(english), "run")
@@ -114,6 +119,21 @@ def read_name(page: str) -> str:
     found = re.search("<bdi>(.*?)</bdi>", page)
     assert found is not None
     return found[1]
+
+
+def test_an_exported_student_is_told_of(run: Path) -> None:
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "llama-cli" not in page
+    assert "distillkit export --run . --dtype q8_0" in page
+    (run / "export").mkdir()
+    (run / "export" / "a b.gguf").write_bytes(bytes(1500))
+    refresh_report(RunDirectory.open(run))
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "llama-cli -m &#x27;export/a b.gguf&#x27;" in page
+    assert "1.5\xa0kB" in page
+    (run / "report.html").unlink()
+    refresh_report(RunDirectory.open(run))
+    assert not (run / "report.html").exists()
 
 
 @pytest.mark.parametrize("works", [True, False])

@@ -266,12 +266,12 @@ def test_epochs_that_are_added_stretch_the_schedules(runs: Runs) -> None:
 
 @pytest.mark.parametrize("optimizer", ["adafactor", "muon", pytest.param("adamw-8bit", marks=NEEDS_BITSANDBYTES)])
 def test_interrupted_with_another_optimizer(runs: Runs, optimizer: str) -> None:
-    """Between checkpoints; what it remembers is in them, with weight decay, and layers that are computed twice."""
-    options = ("--epochs", "1", "--optimizer", optimizer, "--weight-decay", "0.1", "--gradient-checkpointing")
+    """Between checkpoints; what it remembers is in them. What is left to do may be done with less memory."""
+    options = ("--epochs", "1", "--optimizer", optimizer, "--weight-decay", "0.1")
     reference, run = (runs.copy(runs.prepared("plain")) for _ in range(2))
     assert distill(reference, *options) == 0
     assert stop_at(run, 7, command=lambda folder: distill(folder, *options)) == 143
-    assert distill(run) == 0
+    assert distill(run, "--gradient-checkpointing") == 0
     assert_same(run, reference)
 
 

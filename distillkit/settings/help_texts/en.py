@@ -212,7 +212,7 @@ TEXTS = {
     ),
     "gradient_checkpointing": HelpText(
         what="whether the student's layers are computed a second time in the backward pass instead of kept",
-        effect="Memory for what lies between the layers falls to about the input of each; the layers take about a third more time. The student is the same. A teacher that is tuned is treated alike.",
+        effect="Memory for what lies between the layers falls to about the input of each; the layers take about a third more time. The student is the same, so a run that has begun can go on with it. A teacher that is tuned is treated alike.",
         choose="With long texts or large batches, where memory does not suffice. `--dry-run` says what it saves.",
         example="distillkit distill --max-length 2048 --gradient-checkpointing",
     ),

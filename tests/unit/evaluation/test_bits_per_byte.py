@@ -69,6 +69,13 @@ def test_equals_a_loop_over_tokens(family: str) -> None:
         assert found.tokens[row] == sum(
             last - first for text in texts if text.document == document for first, last in text.spans
         )
+    # Token by token, each text alone.
+    for text, nats in zip(texts, found.by_token, strict=True):
+        assert len(nats) == text.tokens
+        with torch.no_grad():
+            rows = model(input_ids=torch.tensor([list(text.ids)])).logits[0].double().log_softmax(-1)
+        targets = [at for first, last in text.spans for at in range(first, last)]
+        np.testing.assert_allclose(nats, [-rows[at - 1, text.ids[at]].item() for at in targets], rtol=1e-4)
     total = math.fsum(expected.values())
     assert found.bits_per_byte == pytest.approx(total / math.log(2) / sum(text.bytes for text in texts), rel=1e-6)
     assert found.perplexity == pytest.approx(math.exp(total / found.tokens.sum()), rel=1e-6)

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from distillkit.evaluation.bits_per_byte import Scores
-from distillkit.evaluation.bootstrap import Interval, fewest_documents, gap_closed, paired_bootstrap, verdict
+from distillkit.evaluation.bootstrap import (
+    Interval,
+    bootstrap,
+    fewest_documents,
+    gap_closed,
+    paired_bootstrap,
+    verdict,
+)
 
 LN2 = math.log(2)
 
@@ -130,3 +137,12 @@ def test_gap_closed() -> None:
     assert gap_closed(1.0, 2.0, 0.9) == pytest.approx(1.1)
     assert gap_closed(2.0, 2.0, 1.0) is None
     assert gap_closed(2.5, 2.0, 1.0) is None
+
+
+def test_the_interval_of_one_model_is_that_of_its_gain_over_nothing() -> None:
+    """Against a model that loses no bit, the gain is the score itself: every draw is the same."""
+    before, _ = draw(np.random.default_rng(4), 30, 0.02, 0.05)
+    nothing = Scores(before.documents, np.zeros(30), before.bytes, before.tokens)
+    assert bootstrap(before, seed=3) == paired_bootstrap(before, nothing, seed=3)
+    few = Scores(before.documents[:5], before.nll[:5], before.bytes[:5], before.tokens[:5])
+    assert bootstrap(few, seed=3).low is None

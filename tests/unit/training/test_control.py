@@ -32,7 +32,8 @@ from distillkit.training.control import (
 # What decides the control's own training, so that another value makes another control.
 ITS_OWN = {
     "batch_size", "learning_rate", "no_cuda", "checkpoint_interval", "save_best_model", "gradient_accumulation", "precision",
-    "lr_schedule", "warmup_fraction", "compile_loss",
+    "lr_schedule", "warmup_fraction", "compile_loss", "optimizer", "weight_decay", "max_grad_norm",
+    "early_stopping_patience", "attn_implementation",
 }  # fmt: skip
 OTHER_VALUES: dict[str, Any] = {
     "temperature": 3.0, "alpha": 0.4, "beta": 0.6, "tune_teacher": 5, "temperature_schedule": "anneal",
@@ -41,7 +42,8 @@ OTHER_VALUES: dict[str, Any] = {
     "teacher_streaming": "on", "teacher_precision": "int8", "answers": 2, "teacher_temperature": 0.5, "teacher_top_p": 0.5,
     "refusals": "drop", "cut_answers": "drop", "keep_answers": "re:x", "batch_size": 3, "learning_rate": 1e-4, "no_cuda": True,
     "checkpoint_interval": 7, "save_best_model": False, "gradient_accumulation": 2, "precision": "fp32",
-    "lr_schedule": "cosine", "warmup_fraction": 0.2, "compile_loss": "off",
+    "lr_schedule": "cosine", "warmup_fraction": 0.2, "compile_loss": "off", "optimizer": "muon", "weight_decay": 0.1,
+    "max_grad_norm": 0.5, "early_stopping_patience": 2, "attn_implementation": "eager",
 }  # fmt: skip
 
 
@@ -64,7 +66,7 @@ def complete(run: RunDirectory, stage: str, inputs: dict[str, str] | None = None
 def test_every_parameter_of_the_training_is_the_teachers_or_the_controls_own() -> None:
     """A new parameter has to be put on one side."""
     of_training = {name for name in declared.fields() if declared.facts(name).affects == "distill"}
-    assert of_training == set(TEACHERS_PART) | ITS_OWN | {"epochs"}
+    assert of_training == set(TEACHERS_PART) | ITS_OWN | {"epochs", "max_steps"}
     assert set(TEACHERS_PART) & ITS_OWN == set()
     assert set(OTHER_VALUES) == set(TEACHERS_PART) | ITS_OWN
 
