@@ -12,13 +12,14 @@ from distillkit.run.context import TrainingContext, needs_teacher, needs_true_te
 from distillkit.run.pair import student_parameters
 from distillkit.storage import bytes_below, free_disk_bytes
 from distillkit.teachers.black_box import generated_rows
-from distillkit.teachers.choices import StreamingChoice
+from distillkit.teachers.choices import CacheChoice, StreamingChoice
 from distillkit.teachers.loader import TeacherLoader
 from distillkit.teachers.protocol import TeacherSource
 from distillkit.teachers.served_targets import open_served
 from distillkit.teachers.sources import open_source, remember_choice, remembered_choice
 from distillkit.training.control import settled_control
 from distillkit.training.decisions import (
+    TeacherChoice,
     TeacherDecision,
     TuningFacts,
     decide_disk,
@@ -70,6 +71,27 @@ def decide(context: TrainingContext) -> Decided:
     if config.box_type == "black" and not needs_true_texts(config):
         return Decided(JoinedRows([]))
     return Decided(true_texts(context))
+
+
+def decided_before(context: TrainingContext, choice: TeacherChoice | None) -> Decided:
+    """What `decide` came to in another process, whose caches, texts and tuned teacher are complete.
+
+    Raises:
+        PreconditionError: the tuned teacher is damaged.
+    """
+    config = context.config
+    if choice is None:
+        served = uses_white_box_teacher(config)
+        if served:
+            return Decided(white_box_texts(context))
+        only_teachers = config.box_type == "black" and not needs_true_texts(config)
+        return Decided(JoinedRows([]) if only_teachers else true_texts(context))
+    rows = white_box_texts(context)
+    tuning = TeacherTuning(context, rows, choice.fingerprint) if tunes_teacher(config) else None
+    loader, _ = planned_loader(context, rows, tuning, choice.fingerprint, prove=False)
+    # Nothing is missing of its cache, so that nothing will run block by block.
+    decision = TeacherDecision(CacheChoice(choice.cache, choice.why), StreamingChoice(False, "the cache is complete"), 0)
+    return Decided(rows, loader, decision, tuning)
 
 
 def true_texts(context: TrainingContext) -> StoredRows:

@@ -26,6 +26,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "durability hub registry silence_libraries streams",
         "console interrupts locks process_environment process_state settings storage",
         "device installing servers",
+        "processes",
         "alignment",
         "losses",
         "data",
