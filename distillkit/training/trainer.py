@@ -313,14 +313,17 @@ class DistillTrainer(Trainer):
         self, inputs: dict[str, Any], weights: Weights
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """`_terms` of one process of several, inside the forward pass of DDP; a spare batch adds nothing."""
-        mass = self.objective.mass
-        mapped, rows = (mass.mapped, mass.rows) if not inputs["host"].targets else (0.0, 0)
-        loss, soft_sum, hard_sum = self._terms(cast("nn.Module", self.model), inputs, weights)
-        factor = self.group.size if inputs["host"].targets else 0
-        if not factor:
-            mass.restore(mapped, rows)
-            soft_sum, hard_sum = soft_sum * 0, hard_sum * 0
-        return loss * factor, soft_sum, hard_sum
+        student, mass, teacher = cast("nn.Module", self.model), self.objective.mass, self.teacher
+        if inputs["host"].targets:
+            loss, soft_sum, hard_sum = self._terms(student, inputs, weights)
+            return loss * self.group.size, soft_sum, hard_sum
+        mapped, rows, read = mass.mapped, mass.rows, (0, 0.0) if teacher is None else teacher.totals()
+        terms = self._terms(student, inputs, weights)
+        mass.restore(mapped, rows)
+        if teacher is not None:
+            teacher.restore_totals(*read)
+        loss, soft_sum, hard_sum = (term * 0 for term in terms)
+        return loss, soft_sum, hard_sum
 
     def _not_finite(self, what: str, value: float, inputs: Mapping[str, Any] | None = None) -> DistillkitError:
         kind: type[DistillkitError] = NotFiniteError
