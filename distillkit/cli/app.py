@@ -287,7 +287,9 @@ def cache(
 
 @app.command("launch", context_settings={"ignore_unknown_options": True})
 def launch(
-    arguments: Annotated[list[str], typer.Argument(metavar="-- COMMAND…", help="a command of distillkit with its options")],
+    arguments: Annotated[
+        list[str], typer.Argument(metavar="-- COMMAND…", help="a command of distillkit with its options")
+    ],
     processes: Annotated[
         int | None, typer.Option("--processes", help="how many", min=1, show_default="the GPUs of this machine")
     ] = None,

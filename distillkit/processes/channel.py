@@ -17,9 +17,9 @@ from typing import Any
 
 from distillkit.errors import DistillkitError, Interrupted, first_line
 from distillkit.interrupts import pending
+from distillkit.process_state import empty_accelerate_states
 from distillkit.processes.group import Group
 from distillkit.processes.place import Place
-from distillkit.process_state import empty_accelerate_states
 
 # A process that imports torch from a slow disk takes its time.
 _CONNECT = datetime.timedelta(minutes=10)
@@ -47,14 +47,18 @@ class Channel:
     """
 
     def __init__(self, place: Place) -> None:
-        from torch.distributed import PrefixStore, TCPStore
+        from torch.distributed import PrefixStore, TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
         self.place = place
         self._next = 0
         self._lost = False
         try:
             store = TCPStore(
-                place.address, place.port, is_master=place.leads and not place.hosted, timeout=_CONNECT, wait_for_workers=False
+                place.address,
+                place.port,
+                is_master=place.leads and not place.hosted,
+                timeout=_CONNECT,
+                wait_for_workers=False,
             )
         except RuntimeError as error:
             raise DistillkitError(
@@ -110,7 +114,9 @@ class Channel:
                 if self._store.check([f"error/{number}/{rank}"]):
                     told = json.loads(self._store.get(f"error/{number}/{rank}"))
                     return DistillkitError(
-                        f"process {rank} of {self.place.size}: {told['message']}", hint=told["hint"], exit_code=told["exit_code"]
+                        f"process {rank} of {self.place.size}: {told['message']}",
+                        hint=told["hint"],
+                        exit_code=told["exit_code"],
                     )
             time.sleep(_POLL_SECONDS)
         return ProcessLostError(
@@ -188,7 +194,7 @@ class Channel:
     def group(self, number: int) -> Iterator[Group]:
         """The process group of one piece of work, which torch and accelerate see as well."""
         from torch import cuda, distributed
-        from torch.distributed import PrefixStore
+        from torch.distributed import PrefixStore  # pyright: ignore[reportPrivateImportUsage]
 
         place = self.place
         before = {name: os.environ.get(name) for name in place.variables()}
@@ -219,7 +225,9 @@ def is_lost_connection(error: BaseException) -> bool:
     if isinstance(error, DistError):
         return True
     words = str(error).lower()
-    return isinstance(error, RuntimeError) and any(word in words for word in ("gloo", "nccl", "connection closed", "broken pipe"))
+    return isinstance(error, RuntimeError) and any(
+        word in words for word in ("gloo", "nccl", "connection closed", "broken pipe")
+    )
 
 
 _current: Channel | None = None
@@ -242,5 +250,3 @@ def connected(place: Place) -> Iterator[Channel]:
         yield channel
     finally:
         _current = None
-
-

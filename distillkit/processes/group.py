@@ -74,6 +74,14 @@ class Group:
         """The sums of the numbers over all processes, added in the order of ranks, so that all get the same."""
         return [sum(column) for column in zip(*self.exchange(numbers), strict=True)]
 
+    def part(self, items: Sequence[T]) -> list[T]:
+        """The items that this process works at: every size-th, so that all get like ones."""
+        return list(items[self.rank :: self.size])
+
+    def meet(self) -> None:
+        """Wait until all have come here."""
+        self.exchange([0.0])
+
     def gather(self, value: bytes) -> list[bytes]:
         """The values of all processes by rank, in process 0; [] in the others."""
         if self.alone:
@@ -92,7 +100,8 @@ class Group:
         data = pickle.dumps(value) if self.leads else b""
         size = torch.tensor([len(data)])
         distributed.broadcast(size, 0)
-        buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8) if self.leads else torch.empty(int(size), dtype=torch.uint8)
+        own = torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else None
+        buffer = torch.empty(int(size), dtype=torch.uint8) if own is None else own
         distributed.broadcast(buffer, 0)
         return pickle.loads(buffer.numpy().tobytes())
 

@@ -39,7 +39,9 @@ def run_processes(arguments: Sequence[str], processes: int | None) -> int:
         DistillkitError: one of them was killed, and process 0 could not say so itself.
     """
     if current() is not None:
-        raise UsageError("distillkit launch was started by a launcher itself", hint="start it by itself, or leave it out")
+        raise UsageError(
+            "distillkit launch was started by a launcher itself", hint="start it by itself, or leave it out"
+        )
     if not arguments or arguments[0] == "launch":
         raise UsageError("distillkit launch needs a command", hint="distillkit launch --processes 2 -- distill …")
     count = processes or _gpus()
@@ -48,7 +50,7 @@ def run_processes(arguments: Sequence[str], processes: int | None) -> int:
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL + 1)  # this module says it in one line
     context = start_processes(
         name="distillkit", entrypoint=sys.executable,
-        args={rank: ("-m", "distillkit", *arguments) for rank in range(count)},
+        args=dict.fromkeys(range(count), ("-m", "distillkit", *arguments)),
         envs=_environments(count), logs_specs=DefaultLogsSpecs(),
     )  # fmt: skip
     started = [getattr(context, "subprocess_handlers")[rank].proc for rank in range(count)]  # noqa: B009
@@ -83,7 +85,9 @@ def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> tuple[int, int] | Non
     while leader.poll() is None:
         time.sleep(_POLL_SECONDS)
         if ended is None:
-            ended = next(((rank, code) for rank, it in enumerate(processes) if rank and (code := it.poll()) is not None), None)
+            ended = next(
+                ((rank, code) for rank, it in enumerate(processes) if rank and (code := it.poll()) is not None), None
+            )
             since = time.monotonic()
         elif time.monotonic() - since > _NOTICE_SECONDS:
             return ended

@@ -57,6 +57,15 @@ def together(work: str, values: Callable[[], dict[str, Any]]) -> Iterator[Group]
         yield group
 
 
+Share = Callable[[list[int]], contextlib.AbstractContextManager[Group]]
+"""Opens the group of those who do some numbered pieces of work."""
+
+
+def unshared(numbers: list[int]) -> contextlib.AbstractContextManager[Group]:
+    """This process does them all."""
+    return contextlib.nullcontext(ALONE)
+
+
 def process_count() -> int:
     """How many processes work together where the work is shared."""
     channel = current()

@@ -1,4 +1,5 @@
-"""A training in the processes that do not lead: the same student, texts and teacher, from what process 0 has written."""
+"""The teacher pass and the training in the processes that do not lead: student, texts and teacher are those that process 0
+has, from what it has written."""
 
 from __future__ import annotations
 
@@ -11,9 +12,10 @@ from distillkit.processes.group import Group
 from distillkit.run.context import TrainingContext
 from distillkit.run.directory import RunDirectory
 from distillkit.settings.parameters import Parameters
+from distillkit.teachers.open_sparse import fill_sparse_part
 from distillkit.teachers.protocol import TeacherSource
 from distillkit.training.decisions import TeacherChoice
-from distillkit.training.inputs import decided_before, teacher_part, true_texts
+from distillkit.training.inputs import decided_before, teacher_part, teaching_loader, true_texts
 from distillkit.training.session import Training, TrainingPlace
 
 
@@ -23,7 +25,7 @@ def train(values: dict[str, Any], group: Group, console: Console) -> None:
     Args:
         values: of `Training.for_others`.
     """
-    context = TrainingContext.open(Parameters(**values["config"]), RunDirectory.open(Path(values["run"])), console)
+    context = _context(values, console)
     rows, source = _texts(context, values)
     checkpoint = values["checkpoint"]
     training = Training(
@@ -38,3 +40,24 @@ def _texts(context: TrainingContext, values: dict[str, Any]) -> tuple[Rows, Teac
         return true_texts(context), None
     choice = values["teacher"]
     return teacher_part(context, decided_before(context, None if choice is None else TeacherChoice(**choice)))
+
+
+def teacher_pass(values: dict[str, Any], group: Group, console: Console) -> None:
+    """Compute some shards of the teacher's cache.
+
+    Args:
+        values: of `TeacherLoader.share`.
+    """
+    context, choice = _context(values, console), TeacherChoice(**values["teacher"])
+    decided = decided_before(context, choice)
+    loader, shards = teaching_loader(context, decided), group.part(values["shards"])
+    if choice.cache == "exact":
+        loader.fill_part(shards)
+    else:
+        fill_sparse_part(context, loader, decided.rows, shards)
+    group.meet()
+    loader.forget()
+
+
+def _context(values: dict[str, Any], console: Console) -> TrainingContext:
+    return TrainingContext.open(Parameters(**values["config"]), RunDirectory.open(Path(values["run"])), console)

@@ -90,7 +90,9 @@ def decided_before(context: TrainingContext, choice: TeacherChoice | None) -> De
     tuning = TeacherTuning(context, rows, choice.fingerprint) if tunes_teacher(config) else None
     loader, _ = planned_loader(context, rows, tuning, choice.fingerprint, prove=False)
     # Nothing is missing of its cache, so that nothing will run block by block.
-    decision = TeacherDecision(CacheChoice(choice.cache, choice.why), StreamingChoice(False, "the cache is complete"), 0)
+    decision = TeacherDecision(
+        CacheChoice(choice.cache, choice.why), StreamingChoice(False, "the cache is complete"), 0
+    )
     return Decided(rows, loader, decision, tuning)
 
 
@@ -150,8 +152,7 @@ def teacher_part(context: TrainingContext, decided: Decided) -> tuple[Rows, Teac
     if decided.loader is not None and decided.teacher is not None:
         if config.teacher_cache == "auto":
             remember_choice(_cache_note(context), decided.teacher.cache, console)
-        loader = tuned_loader(context, decided.loader, decided.tuning, decided.teacher.streaming)
-        return decided.rows, open_source(context, loader, decided.teacher.cache)
+        return decided.rows, open_source(context, teaching_loader(context, decided), decided.teacher.cache)
     if uses_white_box_teacher(config):
         return decided.rows, open_served(context, decided.rows)
     if config.box_type == "white":
@@ -161,6 +162,17 @@ def teacher_part(context: TrainingContext, decided: Decided) -> tuple[Rows, Teac
         console.info("alpha is 0: the teacher does not write anything, this is plain fine-tuning")
         return decided.rows, None
     return decided.rows + generated_rows(context, load_examples(context.run.data / "train")), None
+
+
+def teaching_loader(context: TrainingContext, decided: Decided) -> TeacherLoader:
+    """The loader of the white-box teacher that teaches, tuned where that is asked for.
+
+    Raises:
+        ValueError: the teacher's distributions have no part.
+    """
+    if decided.loader is None or decided.teacher is None:
+        raise ValueError("there is no teacher to load")
+    return tuned_loader(context, decided.loader, decided.tuning, decided.teacher.streaming)
 
 
 def tuned_loader(

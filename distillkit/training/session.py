@@ -15,9 +15,9 @@ from transformers import set_seed
 from distillkit.console import Console, ProgressHandle
 from distillkit.data.batching import DistillationCollator
 from distillkit.data.examples import load_examples, stored_rows
+from distillkit.data.step_shares import share_of_step
 from distillkit.data.stored_rows import Rows
 from distillkit.data.training_rows import Row
-from distillkit.data.step_shares import share_of_step
 from distillkit.device.memory import peak_memory_bytes
 from distillkit.errors import DistillkitError, Interrupted, PreconditionError
 from distillkit.evaluation.batched_forward import head_width
@@ -139,7 +139,12 @@ class Training:
         objective = training_objective(context, source)
         saves = config.save_metrics and group.leads
         arguments = training_arguments(
-            config, compute, self.place.checkpoints, len(self.rows), resumed=checkpoint is not None, processes=group.size
+            config,
+            compute,
+            self.place.checkpoints,
+            len(self.rows),
+            resumed=checkpoint is not None,
+            processes=group.size,
         )
         return DistillTrainer(
             model=student,
@@ -158,7 +163,7 @@ class Training:
             beta=config.beta,
             schedule=config.lr_schedule,
             lengths=self.rows.lengths("student_ids").tolist(),
-            held_out_score=_held_out_score(context),
+            held_out_score=_held_out_score(context, group),
             fingerprint=self.fingerprint,
             on_best=_keep_best(context, self.place) if config.save_best_model else None,
             metrics_log=MetricsLog(self.place.metrics if saves else None, self.resumed_step),
@@ -245,8 +250,8 @@ class TrainingRows(torch.utils.data.Dataset[dict[str, Any]]):
         return self.rows[index]
 
 
-def _held_out_score(context: TrainingContext) -> Callable[[nn.Module], float]:
-    """Bits per byte of the validation part. Not interruptible: a step that is scored is also saved."""
+def _held_out_score(context: TrainingContext, group: Group) -> Callable[[nn.Module], float]:
+    """Bits per byte of the validation part, by all processes. Not interruptible: a step that is scored is also saved."""
     compute = context.compute
     texts = scored_texts(
         stored_rows(load_examples(context.run.data / "validation")), context.encoders.student, "student"
@@ -254,7 +259,7 @@ def _held_out_score(context: TrainingContext) -> Callable[[nn.Module], float]:
 
     def held_out(model: nn.Module) -> float:
         value = score(
-            model, texts, device=compute.device, autocast_dtype=compute.autocast, interruptible=False
+            model, texts, device=compute.device, autocast_dtype=compute.autocast, interruptible=False, group=group
         ).bits_per_byte
         if not math.isfinite(value):
             raise DistillkitError(f"the held-out score became {value}", hint="lower --learning-rate")

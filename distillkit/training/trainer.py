@@ -114,7 +114,7 @@ class DistillTrainer(Trainer):
         alpha, beta: their weights at the beginning.
         schedule: "linear", "cosine" or "constant", after the warm-up.
         lengths: tokens of each training example, for batches of like lengths.
-        held_out_score: the model to bits per byte on the validation part.
+        held_out_score: the model to bits per byte on the validation part; all processes call it, and get the same.
         fingerprint: what checkpoints belong to.
         on_best: called with the model whenever the held-out score is the best so far; gives the files that it wrote, as
             `storage.file_records`.
@@ -219,7 +219,9 @@ class DistillTrainer(Trainer):
             pin_memory=arguments.dataloader_pin_memory,
         )  # fmt: skip
         # The shares are made already: accelerate would make even ones by repeating examples.
-        return prepare_data_loader(loader, self.accelerator.device, num_processes=1, process_index=0, put_on_device=True)
+        return prepare_data_loader(
+            loader, self.accelerator.device, num_processes=1, process_index=0, put_on_device=True
+        )
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
         hosts: list[HostColumns] = [batch["host"] for batch in batch_samples]
@@ -431,7 +433,7 @@ class DistillTrainer(Trainer):
             DistillkitError: there is no finite score; this comes before a checkpoint of the step.
         """
         try:
-            value = self.group.by_leader(lambda: self.held_out_score(self.accelerator.unwrap_model(self.model)))
+            value = self.held_out_score(self.accelerator.unwrap_model(self.model))
         except DistillkitError as error:
             where = f"after step {self.state.global_step} (learning rate {self._get_learning_rate():.3g})"
             raise DistillkitError(f"{where}: {error.message}", hint=error.hint, exit_code=error.exit_code) from error

@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,11 @@ SETTINGS: dict[str, Any] = {
     "compile_loss": "off",
 }  # fmt: skip
 STEPS = 20
+# So that every cache has several shards.
+SHARDS = {
+    "distillkit.teachers.exact_cache:_SHARD_BYTES": 1 << 14,
+    "distillkit.teachers.sparse_cache:TOKENS_PER_SHARD": 200,
+}
 TRAINING_STEP = "distillkit.training.trainer:DistillTrainer.compute_loss"
 
 
@@ -62,28 +67,27 @@ class Runs:
 
     def __init__(self, children: ForkedCli, models: Path) -> None:
         self.children, self.models = children, models
+        self.numbers = itertools.count()
         self.output = models / "output"
 
-    def command(self, name: str, **changes: Any) -> list[object]:
+    def command(self, name: str, output: Path | None = None, **changes: Any) -> list[object]:
         values = {
             "teacher_model_path": self.models / changes.pop("teacher", "teacher"),
             "student_model_path": self.models / changes.pop("student", "student"),
-            "dataset_path": self.models / "texts.txt", "output_dir": self.output, "folder_name": name, **SETTINGS, **changes,
+            "dataset_path": self.models / "texts.txt", "output_dir": output or self.output, "folder_name": name, **SETTINGS, **changes,
         }  # fmt: skip
-        folder = self.models / f"settings-{name}"
-        folder.mkdir(exist_ok=True)
+        folder = self.models / f"settings-{next(self.numbers)}"
+        folder.mkdir()
         return ["distill", "--config", settings_file(folder, **values)]
 
-    def start(
-        self, *arguments: object, processes: int = 2, signals: dict[int, Signals] | None = None
-    ) -> list[Child]:
+    def start(self, *arguments: object, processes: int = 2, signals: dict[int, Signals] | None = None) -> list[Child]:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = str(free.getsockname()[1])
         common = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         return [
             self.children.start(
-                *arguments, signals=(signals or {}).get(rank),
+                *arguments, signals=(signals or {}).get(rank), values=SHARDS,
                 environment={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             )
             for rank in range(processes)
@@ -97,10 +101,12 @@ class Runs:
         assert [(one.code, one.err) for one in done] == [(0, "")] * 2
         return self.output / name
 
-    def one(self, name: str, **changes: Any) -> Path:
-        done = self.children.run(*self.command(name, **changes), "--quiet")
+    def one(self, name: str, output: Path | None = None, **changes: Any) -> Path:
+        """In a folder of its own, so that it does not find the caches of the others."""
+        output = output or self.models / "output-of-one"
+        done = self.children.run(*self.command(name, output, **changes), "--quiet", values=SHARDS)
         assert (done.code, done.err) == (0, "")
-        return self.output / name
+        return output / name
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +126,16 @@ def furthest(run: Path, reference: Path) -> float:
 
 def students(run: Path) -> dict[str, bytes]:
     return {str(path.relative_to(run)): path.read_bytes() for path in files_below(run / "student")}
+
+
+def caches(run: Path) -> dict[str, bytes]:
+    """The shards of all caches beside a run, without the times that are recorded with them."""
+    root = run.parent / ".teacher-cache"
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in files_below(root)
+        if path.suffix in (".bin", ".safetensors")
+    }
 
 
 def lines(run: Path) -> list[dict[str, Any]]:
@@ -154,7 +170,7 @@ def test_two_processes_train_the_student_of_one(runs: Runs, alone: Path, models:
     assert read_json(run / "metrics.json")["train"]["tokens"] == read_json(alone / "metrics.json")["train"]["tokens"]
 
 
-@pytest.mark.parametrize(("batch", "accumulation"), [(8, 1), (1, 8)])
+@pytest.mark.parametrize(("batch", "accumulation"), [(1, 8)])
 def test_the_split_of_a_step_changes_nothing(runs: Runs, alone: Path, batch: int, accumulation: int) -> None:
     run = runs.two(f"{batch}x{accumulation}", batch_size=batch, gradient_accumulation=accumulation)
     assert furthest(run, alone) < 1e-6
@@ -163,16 +179,18 @@ def test_the_split_of_a_step_changes_nothing(runs: Runs, alone: Path, batch: int
 KINDS: dict[str, dict[str, Any]] = {
     # The last step of an epoch has one example: one process has none.
     "live, a spare batch": {"teacher_cache": "off", "sample_size": 25, "epochs": 1},
-    "sparse": {"teacher_cache": "sparse", "epochs": 1},
-    "two tokenizers": {"teacher": "other", "epochs": 1},
+    "sparse, two tokenizers": {"teacher_cache": "sparse", "teacher": "other", "epochs": 1},
     "black box": {"box_type": "black", "teacher": "writer", "epochs": 1, "teacher_cache": "off"},
-    "a control, taid": {"control": True, "divergence": "taid", "alpha_schedule": "decay", "epochs": 1, "sample_size": 16},
-}
+    "exact, two tokenizers, taid, a control": {
+        "control": True, "divergence": "taid", "alpha_schedule": "decay", "epochs": 1, "sample_size": 16, "teacher": "other",
+        "teacher_cache": "exact",
+    },
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_teacher(runs: Runs, kind: str) -> None:
-    alone, pair = runs.one(f"one {kind}", **KINDS[kind]), runs.two(f"two {kind}", **KINDS[kind])
+    alone, pair = runs.one(kind, **KINDS[kind]), runs.two(kind, **KINDS[kind])
     assert furthest(pair, alone) < 1e-6
     if KINDS[kind].get("control"):
         assert furthest(pair / "control", alone / "control") < 1e-6
@@ -181,6 +199,13 @@ def test_every_kind_of_teacher(runs: Runs, kind: str) -> None:
         if name in one:
             assert two[name]["tokens"] == one[name]["tokens"]
     assert two.get("alignment") == pytest.approx(one.get("alignment"))
+
+
+def test_the_caches_are_those_of_one_process(alone: Path, runs: Runs) -> None:
+    """After the runs above: an exact cache and a sparse one."""
+    own, wanted = caches(runs.output / "pair"), caches(alone)
+    assert own == wanted
+    assert len(wanted) > 8
 
 
 # --- what happens when one fails --------------------------------------------------------------------------------------
@@ -197,33 +222,38 @@ def test_dropout_is_drawn_by_each_process(undisturbed: Path) -> None:
     assert not torch.equal(*states)
 
 
-@pytest.mark.parametrize("rank", [1, 0])
-def test_one_is_killed_and_the_run_goes_on_to_the_same_bytes(runs: Runs, undisturbed: Path, rank: int) -> None:
-    name = f"killed {rank}"
-    command = [*runs.command(name, student="dropping"), "--quiet"]
-    killing = Signals(TRAINING_STEP, call=13, numbers=(signal.SIGKILL,))
-    done = runs.together(*command, signals={rank: killing})
+SHARD = "distillkit.teachers.exact_cache:TeacherCache.write"
+
+
+@pytest.mark.parametrize(("rank", "place", "call"), [(1, TRAINING_STEP, 13), (0, TRAINING_STEP, 13), (1, SHARD, 2)])
+def test_one_is_killed_and_the_run_goes_on_to_the_same_bytes(
+    runs: Runs, undisturbed: Path, models: Path, rank: int, place: str, call: int
+) -> None:
+    output = models / f"output-{rank}-{place.rpartition('.')[2]}"
+    killing = Signals(place, call=call, numbers=(signal.SIGKILL,))
+    done = runs.together(*runs.command("run", output, student="dropping"), "--quiet", signals={rank: killing})
     assert done[rank].code == -signal.SIGKILL
     other = done[1 - rank]
     assert other.code == 1
     assert "Traceback" not in other.err
-    assert other.err.startswith(
-        "error: one of the 2 processes has gone: it was killed" if rank else "error: process 0 has gone"
-    )
+    told = "error: one of the 2 processes has gone: it was killed" if rank else "error: process 0 has gone"
+    assert other.err.startswith(told)
     if rank:
         assert other.err.splitlines()[-1].startswith("continue with: distillkit distill --run ")
-    done = runs.together("distill", "--run", runs.output / name, "--quiet")
+    done = runs.together("distill", "--run", output / "run", "--quiet")
     assert [(one.code, one.err) for one in done] == [(0, "")] * 2
-    assert students(runs.output / name) == students(undisturbed)
-    assert lines(runs.output / name) == lines(undisturbed)
+    assert students(output / "run") == students(undisturbed)
+    assert lines(output / "run") == lines(undisturbed)
 
 
-def test_a_signal_to_one_stops_all_and_any_number_of_processes_goes_on(runs: Runs, undisturbed: Path, alone: Path) -> None:
+def test_a_signal_to_one_stops_all_and_any_number_of_processes_goes_on(
+    runs: Runs, undisturbed: Path, alone: Path
+) -> None:
     """Stopped by one signal to process 1; then with the same number, and another run with one process."""
     asking = {1: Signals(TRAINING_STEP, call=11, numbers=(signal.SIGTERM,))}
     done = runs.together(*runs.command("stopped", student="dropping"), "--quiet", signals=asking)
     assert [one.code for one in done] == [143, 143]
-    assert "stopped after step 11 of 20" in done[0].err
+    assert "stopped after step 12 of 20" in done[0].err
     assert done[1].err == ""
     done = runs.together("distill", "--run", runs.output / "stopped", "--quiet")
     assert [one.code for one in done] == [0, 0]
@@ -231,9 +261,17 @@ def test_a_signal_to_one_stops_all_and_any_number_of_processes_goes_on(runs: Run
 
     done = runs.together(*runs.command("reduced"), "--quiet", signals=asking)
     assert [one.code for one in done] == [143, 143]
-    reduced = runs.one("reduced")
+    reduced = runs.one("reduced", runs.output)
     assert furthest(reduced, alone) < 1e-6
     assert lines(reduced)[-1]["step"] == STEPS
+
+
+def test_the_launcher_ends_with_the_exit_code_of_the_command(run_cli: Any, cli_env: Any) -> None:
+    """Of process 0, and told once; the processes are real ones."""
+    done = run_cli("launch", "--processes", 2, "--", "validate", "--run", "absent", env=cli_env(OMP_NUM_THREADS="1"))
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == ["error: --run: 'absent' does not exist", "hint: see: distillkit runs"]
+    assert done.stdout == ""
 
 
 def test_an_error_of_any_process_ends_all_and_is_told_once(runs: Runs) -> None:
