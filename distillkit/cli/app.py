@@ -346,10 +346,11 @@ def _invoke(arguments: Sequence[str]) -> int:
             return _run(arguments)
         from distillkit.processes.taking_part import take_part
 
+        debug = "--debug" in arguments or bool(os.environ.get("DISTILLKIT_DEBUG"))
         try:
-            return take_part(place, lambda: _run(arguments))
+            return take_part(place, lambda: _run(arguments), debug=debug)
         except DistillkitError as error:
-            return _report(error, Console(debug="--debug" in arguments), json_wanted=False)
+            return _report(error, Console(debug=debug), json_wanted=False)
 
 
 def _run(arguments: Sequence[str]) -> int:

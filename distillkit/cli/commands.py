@@ -101,9 +101,14 @@ def check_surroundings(console: Console) -> None:
     Raises:
         UsageError: a launcher says that there are several processes.
     """
-    connected = current() is not None
-    if not connected:
+    channel = current()
+    connected = channel is not None
+    if channel is None:
         check_one_process()
+    else:
+        console.info(
+            f"{channel.place.size} processes: they train together and share the teacher pass; all else is done by process 0"
+        )
     for line in set_aside().lines(one_process=not connected):
         console.info(line)
 

@@ -200,6 +200,8 @@ class Channel:
         before = {name: os.environ.get(name) for name in place.variables()}
         os.environ.update(place.variables())
         empty_accelerate_states()
+        if cuda.is_available() and place.local_rank < cuda.device_count():
+            cuda.set_device(place.local_rank)
         try:
             self._assemble(number)
             distributed.init_process_group(

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from distillkit import registry
 from distillkit.console import Console
-from distillkit.errors import DistillkitError
+from distillkit.errors import DistillkitError, UsageError
 from distillkit.interrupts import graceful_signals
 from distillkit.processes.channel import Channel, ProcessLostError, connected, current, is_lost_connection
 from distillkit.processes.group import ALONE, Group, LeaderFailedError
 from distillkit.processes.place import Place
 
 
-def take_part(place: Place, command: Callable[[], int]) -> int:
+def take_part(place: Place, command: Callable[[], int], *, debug: bool = False) -> int:
     """Run a command as one of several processes.
 
     Args:
         command: the whole command, which reports its own errors; run in process 0 alone.
+        debug: whether the others show the traceback of an error of theirs, which process 0 cannot.
 
     Returns:
         The exit code, the same in all processes.
@@ -29,7 +32,7 @@ def take_part(place: Place, command: Callable[[], int]) -> int:
     """
     with connected(place) as channel:
         if not place.leads:
-            return follow(channel)
+            return follow(channel, debug=debug)
         code = 1
         try:
             code = command()
@@ -72,8 +75,32 @@ def process_count() -> int:
     return 1 if channel is None else channel.place.size
 
 
-def follow(channel: Channel) -> int:
+def check_devices(kind: str) -> None:
+    """Refuse more processes than this machine has GPUs.
+
+    Args:
+        kind: of the device that is computed on, such as "cuda".
+
+    Raises:
+        UsageError: there are too few.
+    """
+    channel = current()
+    if channel is None or kind != "cuda":
+        return
+    import torch
+
+    wanted, there = channel.place.local_size, torch.cuda.device_count()
+    if wanted > there:
+        raise UsageError(
+            f"{wanted} processes on this machine, which has {there} GPUs", hint=f"start {there}, or add --no-cuda"
+        )
+
+
+def follow(channel: Channel, *, debug: bool = False) -> int:
     """Do what process 0 asks for until the command has ended; gives its exit code.
+
+    Args:
+        debug: as for `take_part`.
 
     Raises:
         DistillkitError: process 0 has gone.
@@ -84,7 +111,7 @@ def follow(channel: Channel) -> int:
             for number, message in channel.messages():
                 if "end" in message:
                     return int(message["end"])
-                failure = _help(channel, number, message)
+                failure = _help(channel, number, message, debug)
         except ProcessLostError:
             # Nobody but this process can tell the user what went wrong in it.
             if failure is not None:
@@ -93,7 +120,7 @@ def follow(channel: Channel) -> int:
     raise AssertionError("the last message has an exit code")
 
 
-def _help(channel: Channel, number: int, message: dict[str, Any]) -> DistillkitError | None:
+def _help(channel: Channel, number: int, message: dict[str, Any], debug: bool) -> DistillkitError | None:
     """One piece of shared work; gives the error of this process, of which process 0 has been told."""
     try:
         with channel.group(number) as group:
@@ -104,6 +131,8 @@ def _help(channel: Channel, number: int, message: dict[str, Any]) -> DistillkitE
         if is_lost_connection(error):
             channel.note_lost()
             return None
+        if debug:
+            traceback.print_exc()
         channel.report(number, error)
         return error if isinstance(error, DistillkitError) else DistillkitError(f"{type(error).__name__}: {error}")
     return None
@@ -111,6 +140,4 @@ def _help(channel: Channel, number: int, message: dict[str, Any]) -> DistillkitE
 
 def mute_console() -> Console:
     """A console that shows nothing: process 0 speaks for all."""
-    import io
-
     return Console(quiet=True, out=io.StringIO(), err=io.StringIO())

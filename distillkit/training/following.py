@@ -51,9 +51,9 @@ def teacher_pass(values: dict[str, Any], group: Group, console: Console) -> None
     context, choice = _context(values, console), TeacherChoice(**values["teacher"])
     decided = decided_before(context, choice)
     loader, shards = teaching_loader(context, decided), group.part(values["shards"])
-    if choice.cache == "exact":
+    if choice.cache == "exact" and shards:
         loader.fill_part(shards)
-    else:
+    elif shards:
         fill_sparse_part(context, loader, decided.rows, shards)
     group.meet()
     loader.forget()

@@ -268,7 +268,9 @@ def test_a_signal_to_one_stops_all_and_any_number_of_processes_goes_on(
 
 def test_the_launcher_ends_with_the_exit_code_of_the_command(run_cli: Any, cli_env: Any) -> None:
     """Of process 0, and told once; the processes are real ones."""
-    done = run_cli("launch", "--processes", 2, "--", "validate", "--run", "absent", env=cli_env(OMP_NUM_THREADS="1"))
+    done = run_cli(
+        "launch", "--processes", 2, "--", "validate", "--run", "absent", "--quiet", env=cli_env(OMP_NUM_THREADS="1")
+    )
     assert done.returncode == 2
     assert done.stderr.splitlines() == ["error: --run: 'absent' does not exist", "hint: see: distillkit runs"]
     assert done.stdout == ""
