@@ -72,8 +72,12 @@ class SetAside:
     too_late: Mapping[str, str] = field(default_factory=dict)
     rounding: Mapping[str, str] = field(default_factory=dict)
 
-    def lines(self) -> Iterator[str]:
-        """What there is to say of it."""
+    def lines(self, *, one_process: bool = True) -> Iterator[str]:
+        """What there is to say of it.
+
+        Args:
+            one_process: whether this process has nothing to do with any others.
+        """
         in_time = {name: value for name, value in self.computing.items() if name not in self.too_late}
         if in_time:
             yield f"not used, the parameters decide: {_listed(in_time)} (environment)"
@@ -85,7 +89,7 @@ class SetAside:
         if self.rounding:
             yield f"in use, may change the last digits: {_listed(self.rounding)} (environment)"
         said = {name: value for name, value in self.launching.items() if name in (*_SIZES, *_RANKS)}
-        if said:
+        if said and one_process:
             yield f"not used, this is one process: {_listed(said)} (environment)"
 
 
@@ -168,8 +172,9 @@ def check_one_process() -> None:
         started = f"{found[name]} of them" if several is not None else "others before it"
         unset = " ".join(sorted(item for item in found if item in (*_SIZES, *_RANKS)))
         raise UsageError(
-            f"distillkit runs in one process, and {name}={found[name]} (environment) says that a launcher started {started}",
-            hint=f"start it without torchrun, accelerate launch or mpirun; where there is no launcher: unset {unset}",
+            f"distillkit runs in one process here, and {name}={found[name]} (environment) says that a launcher started {started}",
+            hint="several processes run the command line, under torchrun, accelerate launch or distillkit launch, which set RANK, "
+            f"WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT; where there is no launcher: unset {unset}",
         )
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():

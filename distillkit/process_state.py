@@ -187,6 +187,12 @@ def _accelerate_states() -> Iterator[Restore]:
     yield restore
 
 
+def empty_accelerate_states() -> None:
+    """Let the next training find out anew how many processes there are."""
+    for shared in _accelerate_shared().values():
+        shared.clear()
+
+
 def _accelerate_shared() -> dict[str, dict[str, Any]]:
     """The states by their classes; none before accelerate is loaded."""
     module = sys.modules.get("accelerate.state")

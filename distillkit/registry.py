@@ -60,6 +60,13 @@ DATA_FORMATS: dict[str, str] = {
 }
 """`--dataset-path`: suffixes of files, each also read packed (`.gz`, `.zst` …), to functions of a `DataFile` to its rows."""
 
+SHARED_WORK: dict[str, str] = {
+    "teacher pass": "distillkit.training.following:teacher_pass",
+    "train": "distillkit.training.following:train",
+}
+"""What several processes do together (`distillkit.processes`): functions of (values that process 0 gives, group, console), run
+in the processes other than 0."""
+
 
 def resolve(table: Mapping[str, str], name: str) -> Any:
     """What `table` registers under `name`.

@@ -26,6 +26,7 @@ from distillkit.cli.options import (
 from distillkit.console import Console, sanitize
 from distillkit.errors import DistillkitError, Interrupted, UsageError
 from distillkit.process_environment import neutral_environment
+from distillkit.processes.place import Place
 from distillkit.stages import STAGES, StageSpec, stage_parameters
 from distillkit.streams import cannot_write, open_closed_streams
 
@@ -338,6 +339,24 @@ def cache(
     information.show_caches(action, chosen, output_dir, console)
 
 
+# --- several processes ------------------------------------------------------------------------------------------------
+
+
+@app.command("launch", context_settings={"ignore_unknown_options": True})
+def launch(
+    arguments: Annotated[
+        list[str], typer.Argument(metavar="-- COMMAND…", help="a command of distillkit with its options")
+    ],
+    processes: Annotated[
+        int | None, typer.Option("--processes", help="how many", min=1, show_default="the GPUs of this machine")
+    ] = None,
+) -> int:
+    """Run a command in several processes of this machine: distillkit launch --processes 2 -- distill …"""
+    from distillkit.processes.launching import run_processes
+
+    return run_processes(arguments, processes)
+
+
 # --- running it -------------------------------------------------------------------------------------------------------
 
 
@@ -377,13 +396,26 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _invoke(arguments: Sequence[str]) -> int:
+    # Before anything imports torch, which reads some variables when it is loaded.
+    with neutral_environment() as found:
+        place = Place.of(found.launching)
+        if place is None:
+            return _run(arguments)
+        from distillkit.processes.taking_part import take_part
+
+        debug = "--debug" in arguments or bool(os.environ.get("DISTILLKIT_DEBUG"))
+        try:
+            return take_part(place, lambda: _run(arguments), debug=debug)
+        except DistillkitError as error:
+            return _report(error, Console(debug=debug), json_wanted=False)
+
+
+def _run(arguments: Sequence[str]) -> int:
     debug = "--debug" in arguments or bool(os.environ.get("DISTILLKIT_DEBUG"))
     console = Console(debug=debug)
     json_wanted = "--json" in arguments
     try:
-        # Before anything imports torch, which reads some variables when it is loaded.
-        with neutral_environment():
-            returned = app(args=list(arguments), prog_name="distillkit", standalone_mode=False)
+        returned = app(args=list(arguments), prog_name="distillkit", standalone_mode=False)
         console.flush()
         return returned if isinstance(returned, int) else 0
     except typer.Exit as error:

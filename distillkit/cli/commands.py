@@ -16,6 +16,7 @@ from distillkit.durability import weaknesses_reported
 from distillkit.errors import PreconditionError, QualityGateError, UsageError
 from distillkit.interrupts import check_interrupted, graceful_signals
 from distillkit.process_environment import check_one_process, set_aside
+from distillkit.processes.channel import current
 from distillkit.run.directory import LATEST, RunDirectory, list_runs
 from distillkit.run.results import harness_table, read_result, result_table
 from distillkit.run.source_paths import explaining_moved_sources, with_full_paths
@@ -98,13 +99,21 @@ def continuing(run: RunDirectory, stage: str | None = None) -> Iterator[None]:
 
 
 def check_surroundings(console: Console) -> None:
-    """Refuse to be one of several processes, and say which variables of the environment are not used.
+    """Refuse to be one of several processes that do not know of each other, and say which variables of the environment are
+    not used.
 
     Raises:
         UsageError: a launcher says that there are several processes.
     """
-    check_one_process()
-    for line in set_aside().lines():
+    channel = current()
+    connected = channel is not None
+    if channel is None:
+        check_one_process()
+    else:
+        console.info(
+            f"{channel.place.size} processes: they train together and share the teacher pass; all else is done by process 0"
+        )
+    for line in set_aside().lines(one_process=not connected):
         console.info(line)
 
 

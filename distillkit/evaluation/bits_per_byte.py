@@ -26,6 +26,7 @@ from distillkit.evaluation.batched_forward import (
 )
 from distillkit.evaluation.length_batches import batches_by_length
 from distillkit.interrupts import check_interrupted
+from distillkit.processes.group import ALONE, Group
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,7 @@ def score(
     batch_tokens: int | None = None,
     progress: ProgressHandle | None = None,
     interruptible: bool = True,
+    group: Group = ALONE,
 ) -> Scores:
     """Score texts. In fp32 the result does not depend on the batches (to a millionth); bf16 rounds by shape.
 
@@ -136,6 +138,7 @@ def score(
             the model's own output only a small chunk of rows is ever held in fp32.
         progress: advanced by the number of texts scored.
         interruptible: whether a signal may end it between two batches.
+        group: processes that have the same model and texts; each scores some of the batches, and all get the scores.
 
     Raises:
         NotFiniteError: a text has no finite likelihood.
@@ -148,7 +151,7 @@ def score(
     scored = [index for index, ids in enumerate(read) if len(ids)]
     batches = batches_by_length([len(read[index]) for index in scored], batch_tokens or default_batch_tokens(model))
     with eval_mode(model):
-        for batch in batches:
+        for batch in group.part(batches):
             if interruptible:
                 check_interrupted()
             members = [scored[index] for index in batch]
@@ -157,6 +160,8 @@ def score(
             check_finite(nll, texts, members)
             if progress is not None:
                 progress.advance(len(members))
+    if not group.alone:
+        nll = np.array(group.sums(nll.tolist()))
     return by_document(texts, nll, by_token)
 
 

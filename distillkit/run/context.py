@@ -8,6 +8,7 @@ from pathlib import Path
 from distillkit.console import Console
 from distillkit.data.text_encoder import TextEncoders
 from distillkit.device.precision import Compute, choose_compute
+from distillkit.processes.taking_part import check_devices
 from distillkit.run.directory import RunDirectory
 from distillkit.run.pair import ModelPair, open_pair
 from distillkit.settings.parameters import Parameters
@@ -39,9 +40,11 @@ class TrainingContext:
 
         Raises:
             PreconditionError: a model or tokenizer is not the one that the data were prepared for.
-            UsageError: the configuration asks for a number format that this machine does not have.
+            UsageError: the configuration asks for a number format that this machine does not have; there are more processes
+                than GPUs.
         """
         compute = choose_compute(config)
+        check_devices(compute.device.type)
         pair = open_pair(config, run, console)
         return cls(config, run, pair, pair.text_encoders(config), compute, console)
 

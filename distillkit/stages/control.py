@@ -34,7 +34,7 @@ from distillkit.training.control import (
 from distillkit.training.disk import check_disk, student_disk_bytes
 from distillkit.training.inputs import true_texts
 from distillkit.training.readiness import provide_for_training
-from distillkit.training.session import TrainingPlace, train_student, without_cards
+from distillkit.training.session import Training, TrainingPlace, train_student, without_cards
 
 
 def extra_inputs(config: Parameters, run: RunDirectory) -> dict[str, str]:
@@ -68,7 +68,8 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
         check_disk(place.folder, free_control_bytes(run.path), student_disk_bytes(context.config, parameters), cache=0)
         with explained_memory_errors():
             student = context.pair.load_student(console)
-            figures = train_student(context, student, None, rows, place, checkpoint, fingerprint, label="control")
+            training = Training(context, None, rows, place, checkpoint, fingerprint, label="control")
+            figures = train_student(training, student)
     except PreconditionError as error:
         # What is damaged is the control's: the run itself need not begin anew.
         error.next_command = f"distillkit control --run {shlex.quote(str(run.path))} --force"

@@ -22,10 +22,10 @@ from distillkit.teachers.generated_file import WRITTEN, settings_path_of
 from distillkit.teachers.judged_file import JUDGED, learnt_counts
 from distillkit.teachers.served_texts import served_cost
 from distillkit.training import checkpoints
-from distillkit.training.decisions import tunes_teacher
+from distillkit.training.decisions import TeacherChoice, tunes_teacher
 from distillkit.training.inputs import decide, teacher_part
 from distillkit.training.readiness import provide_for_training
-from distillkit.training.session import TrainingPlace, train_student, without_cards
+from distillkit.training.session import Training, TrainingPlace, train_student, without_cards
 from distillkit.training.teacher_tuning import FORMAT
 from distillkit.training.tuned_teacher import TuningPlace, forget_teacher
 
@@ -51,7 +51,12 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
         decided = decide(context)
         rows, source = teacher_part(context, decided)
         student = context.pair.load_student(console)
-        figures = train_student(context, student, source, rows, TrainingPlace(run.path), checkpoint, fingerprint)
+        choice = None
+        if decided.teacher is not None:
+            cache = decided.teacher.cache
+            choice = TeacherChoice(cache.mode, cache.why, context.pair.teacher.fingerprint())
+        training = Training(context, source, rows, TrainingPlace(run.path), checkpoint, fingerprint, choice)
+        figures = train_student(training, student)
     if decided.teacher is not None:
         streaming, cache = decided.teacher.streaming, decided.teacher.cache
         figures["decisions"]["teacher_cache"] = cache.mode

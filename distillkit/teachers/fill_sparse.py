@@ -19,6 +19,7 @@ from distillkit.interrupts import check_interrupted
 from distillkit.losses.chunked import rows_per_chunk
 from distillkit.losses.sparse import SparseTargets, systematic_counts, top_k
 from distillkit.losses.tempered import temper
+from distillkit.processes.taking_part import Share, unshared
 from distillkit.storage import make_folder
 from distillkit.teachers.exact_cache import not_numbers
 from distillkit.teachers.precompute import PassFigures
@@ -57,6 +58,7 @@ def fill_sparse_cache(
     console: Console,
     *,
     aligned: bool,
+    share: Share = unshared,
 ) -> PassFigures:
     """Compute what the cache lacks; shards that are whole are kept, so an interrupted pass resumes where it was.
 
@@ -64,6 +66,7 @@ def fill_sparse_cache(
         examples: in the order of the cache's texts.
         load_targets: only called if something is missing, forgotten on return.
         aligned: whether rows are paired.
+        share: the missing shards are divided among the processes that it brings together (`fill_sparse_shards` in the others).
 
     Raises:
         Interrupted: a signal arrived; finished shards stay.
@@ -77,15 +80,39 @@ def fill_sparse_cache(
             report_damage(cache.files, missing, console)
             cache.begin()
             maker = load_targets()
-            collator = DistillationCollator(white_box=True, aligned=aligned, prepare=maker.prepare)
-            with console.progress("teacher pass", total=tokens, unit="tokens") as progress:
-                for shard in missing:
-                    began = time.monotonic()
-                    before = maker.mass.mapped, maker.mass.rows
-                    rows = _shard_rows(shard, cache, examples, collator, maker, thinning, device, progress.advance)
-                    facts = {"mapped": maker.mass.mapped - before[0], "rows": maker.mass.rows - before[1]}
-                    cache.files.write(shard, cache.pack(rows), seconds=round(time.monotonic() - began, 3), **facts)
+            with share([shard.number for shard in missing]) as group:
+                fill_sparse_shards(
+                    cache, group.part(missing), examples, maker, thinning, device, console, aligned=aligned
+                )
+                group.meet()
         return PassFigures(cache.tokens, cache.files.total("seconds"), cache.tokens - tokens, cache.bytes)
+
+
+def fill_sparse_shards(
+    cache: SparseCache,
+    shards: Sequence[Shard],
+    examples: Sequence[Mapping[str, Any]],
+    maker: TargetMaker,
+    thinning: Thinning,
+    device: torch.device,
+    console: Console,
+    *,
+    aligned: bool,
+) -> None:
+    """Compute some shards of a cache that has been begun. What is in one does not depend on the others.
+
+    Raises:
+        Interrupted: a signal arrived; finished shards stay.
+        DistillkitError: the disk is full.
+    """
+    collator = DistillationCollator(white_box=True, aligned=aligned, prepare=maker.prepare)
+    with console.progress("teacher pass", total=sum(shard.tokens for shard in shards), unit="tokens") as progress:
+        for shard in shards:
+            began = time.monotonic()
+            before = maker.mass.mapped, maker.mass.rows
+            rows = _shard_rows(shard, cache, examples, collator, maker, thinning, device, progress.advance)
+            facts = {"mapped": maker.mass.mapped - before[0], "rows": maker.mass.rows - before[1]}
+            cache.files.write(shard, cache.pack(rows), seconds=round(time.monotonic() - began, 3), **facts)
 
 
 def _shard_rows(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from functools import cached_property
+from typing import Any
 
 from distillkit.data.stored_rows import Rows
 from distillkit.data.training_rows import teacher_token_ids
@@ -10,10 +13,12 @@ from distillkit.device.int8 import quantise_layers
 from distillkit.device.malloc import trim_heap
 from distillkit.device.memory import free_memory_bytes
 from distillkit.device.precision import Compute
+from distillkit.errors import PreconditionError
 from distillkit.models.loading import LocatedModel, read_config, weight_files
 from distillkit.models.pruning import decoder_blocks
 from distillkit.models.safetensors_reader import StoredWeights
 from distillkit.models.shape import ModelShape, model_shape
+from distillkit.processes.taking_part import Share, together
 from distillkit.run.context import TrainingContext
 from distillkit.run.pair import ModelPair
 from distillkit.storage import fingerprint_of, free_disk_bytes, make_folder, remove_tree, write_json
@@ -22,7 +27,7 @@ from distillkit.teachers.cache_entries import FOLDER
 from distillkit.teachers.choices import StreamingChoice, TeacherFacts, TeacherMemory
 from distillkit.teachers.exact_cache import CacheKey, TeacherCache, known_width
 from distillkit.teachers.live import LiveTeacher
-from distillkit.teachers.precompute import CachedTeacher, PassFigures, fill_cache, head_is_whole
+from distillkit.teachers.precompute import CachedTeacher, PassFigures, fill_cache, fill_shards, head_is_whole
 from distillkit.teachers.protocol import Teacher
 from distillkit.teachers.sparse_cache import missing_sparse_bytes, sparse_key
 from distillkit.teachers.streaming import activation_bytes, activations_left, fill_cache_blockwise
@@ -156,7 +161,34 @@ class TeacherLoader:
         if cache.missing() and self.streaming.on:
             self.context.console.info(f"the teacher runs block by block: {self.streaming.why}")
             return fill_cache_blockwise(cache, self.token_ids, self._blocks, self.context.console)
-        return fill_cache(cache, self.token_ids, self.load, self.context.console)
+        return fill_cache(cache, self.token_ids, self.load, self.context.console, self.share("exact"))
+
+    def fill_part(self, shards: Sequence[int]) -> None:
+        """One process's part of a cache that another has begun.
+
+        Args:
+            shards: their numbers.
+
+        Raises:
+            PreconditionError: the teacher's head is more than a linear layer.
+        """
+        cache = self.exact_cache()
+        if cache is None:
+            raise PreconditionError("the teacher has no plain head to cache", hint="use --teacher-cache off")
+        parts = [cache.shards[number] for number in shards]
+        fill_shards(cache, parts, self.token_ids, self.load(), self.context.console)
+
+    def share(self, mode: str) -> Share:
+        """Brings all processes together for the shards of a cache of this kind, "exact" or "sparse"."""
+        context = self.context
+
+        def values(numbers: list[int]) -> dict[str, Any]:
+            teacher = {"cache": mode, "why": "", "fingerprint": context.pair.teacher.fingerprint()}
+            return {
+                "config": asdict(context.config), "run": str(context.run.path), "teacher": teacher, "shards": numbers
+            }  # fmt: skip
+
+        return lambda numbers: together("teacher pass", lambda: values(numbers))
 
     def _blocks(self) -> BlockwiseTeacher:
         prepare = quantise_layers if self.int8 else None

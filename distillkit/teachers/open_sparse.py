@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from distillkit.errors import UsageError
 from distillkit.losses.mapped_mass import MappedMass
 from distillkit.losses.sparse import SparseTargets
 from distillkit.run.context import TrainingContext
-from distillkit.teachers.fill_sparse import Thinning, fill_sparse_cache
+from distillkit.teachers.fill_sparse import Thinning, fill_sparse_cache, fill_sparse_shards
 from distillkit.teachers.loader import TeacherLoader
 from distillkit.teachers.precompute import PassFigures
 from distillkit.teachers.protocol import TargetMaker
@@ -66,6 +67,32 @@ class SparseSource(CachedSource):
         return StoredTargets(self.cache)
 
 
+@dataclass(frozen=True)
+class _Filling:
+    """What the sparse targets of a run are made with."""
+
+    cache: SparseCache
+    targets: Callable[[], TargetMaker]
+    thinning: Thinning
+
+    @classmethod
+    def of(cls, context: TrainingContext, loader: TeacherLoader, rows: Sequence[Row]) -> _Filling:
+        config = context.config
+
+        def targets() -> TargetMaker:
+            signal = teacher_signal(config, context.encoders, loader.states(), paired=context.pairs_rows)
+            if not isinstance(signal, TargetMaker):
+                raise UsageError(
+                    f"--teacher-cache sparse and alignment {config.alignment} exclude each other",
+                    hint="use --teacher-cache exact",
+                )
+            return signal
+
+        student_tokens = len(token_tables(context.encoders)[1])
+        thinning = Thinning(config.sparse_method, config.sparse_size, config.temperature, student_tokens, config.seed)
+        return cls(SparseCache(loader.root, sparse_key(context, loader.key, rows)), targets, thinning)
+
+
 def open_sparse(context: TrainingContext, loader: TeacherLoader, rows: Sequence[Row]) -> SparseSource:
     """`--teacher-cache sparse`: the cache is completed first.
 
@@ -76,23 +103,12 @@ def open_sparse(context: TrainingContext, loader: TeacherLoader, rows: Sequence[
         UsageError: the alignment has a loss of its own, for which a few probabilities are not enough.
         Interrupted: a signal arrived during the teacher pass.
     """
-    config = context.config
-    cache = SparseCache(loader.root, sparse_key(context, loader.key, rows))
-
-    def targets() -> TargetMaker:
-        signal = teacher_signal(config, context.encoders, loader.states(), paired=context.pairs_rows)
-        if not isinstance(signal, TargetMaker):
-            raise UsageError(
-                f"--teacher-cache sparse and alignment {config.alignment} exclude each other",
-                hint="use --teacher-cache exact",
-            )
-        return signal
-
-    student_tokens = len(token_tables(context.encoders)[1])
-    thinning = Thinning(config.sparse_method, config.sparse_size, config.temperature, student_tokens, config.seed)
+    filling = _Filling.of(context, loader, rows)
+    cache = filling.cache
     passed = fill_sparse_cache(
-        cache, rows, targets, thinning, context.compute.device, context.console, aligned=context.pairs_rows
-    )
+        cache, rows, filling.targets, filling.thinning, context.compute.device, context.console,
+        aligned=context.pairs_rows, share=loader.share("sparse"),
+    )  # fmt: skip
     passed.seconds += loader.streamed_seconds
     loader.drop_temporary()
     loader.forget()
@@ -100,3 +116,19 @@ def open_sparse(context: TrainingContext, loader: TeacherLoader, rows: Sequence[
         context.console.info(f"the teacher has read these texts before: {format_bytes(cache.bytes)} of sparse targets")
     cache.open()
     return SparseSource(cache, passed)
+
+
+def fill_sparse_part(
+    context: TrainingContext, loader: TeacherLoader, rows: Sequence[Row], shards: Sequence[int]
+) -> None:
+    """One process's part of the sparse targets that another has begun.
+
+    Args:
+        shards: their numbers.
+    """
+    filling = _Filling.of(context, loader, rows)
+    cache = filling.cache
+    fill_sparse_shards(
+        cache, [cache.shards[number] for number in shards], rows, filling.targets(), filling.thinning,
+        context.compute.device, context.console, aligned=context.pairs_rows,
+    )  # fmt: skip

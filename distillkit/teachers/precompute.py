@@ -21,6 +21,7 @@ from distillkit.data.batching import HostColumns, attention_mask, pad_right
 from distillkit.device.buffers import Buffers, linear_rows
 from distillkit.evaluation.length_batches import batches_by_length
 from distillkit.interrupts import check_interrupted
+from distillkit.processes.taking_part import Share, unshared
 from distillkit.storage import read_json, sha256_of, write_bytes, write_json
 from distillkit.teachers.exact_cache import TeacherCache, known_width
 from distillkit.teachers.live import LiveTeacher
@@ -105,10 +106,14 @@ def fill_cache(
     token_ids: Sequence[Sequence[int]],
     load_teacher: Callable[[], LiveTeacher],
     console: Console,
+    share: Share = unshared,
 ) -> PassFigures:
     """Compute what the cache lacks; shards that are whole are kept, so an interrupted pass resumes where it was.
 
     The teacher is loaded only if something is missing, and forgotten on return.
+
+    Args:
+        share: the missing shards are divided among the processes that it brings together (`fill_shards` in the others).
 
     Raises:
         Interrupted: a signal arrived; finished shards stay.
@@ -121,17 +126,33 @@ def fill_cache(
             return PassFigures(cache.key.tokens, cache.seconds(), cache.key.tokens, cache.bytes)
         report_damage(cache.files, missing, console)
         cache.begin()
-        teacher = load_teacher()
-        write_head(cache.folder, teacher.head_layer)
         tokens = sum(shard.tokens for shard in missing)
-        with console.progress("teacher pass", total=tokens, unit="tokens") as progress:
-            for shard in missing:
-                began = time.monotonic()
-                states = _shard_states(
-                    shard, cache.key.lengths, token_ids, teacher, lambda count: progress.advance(count)
-                )
-                cache.write(shard, states, time.monotonic() - began)
+        with share([shard.number for shard in missing]) as group:
+            teacher = load_teacher()
+            write_head(cache.folder, teacher.head_layer)
+            fill_shards(cache, group.part(missing), token_ids, teacher, console)
+            group.meet()
         return PassFigures(cache.key.tokens, cache.seconds(), cache.key.tokens - tokens, cache.bytes)
+
+
+def fill_shards(
+    cache: TeacherCache,
+    shards: Sequence[Shard],
+    token_ids: Sequence[Sequence[int]],
+    teacher: LiveTeacher,
+    console: Console,
+) -> None:
+    """Compute some shards of a cache that has been begun. What is in one does not depend on the others.
+
+    Raises:
+        Interrupted: a signal arrived; finished shards stay.
+        DistillkitError: the disk is full.
+    """
+    with console.progress("teacher pass", total=sum(shard.tokens for shard in shards), unit="tokens") as progress:
+        for shard in shards:
+            began = time.monotonic()
+            states = _shard_states(shard, cache.key.lengths, token_ids, teacher, lambda count: progress.advance(count))
+            cache.write(shard, states, time.monotonic() - began)
 
 
 def _shard_states(

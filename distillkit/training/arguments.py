@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from transformers import TrainingArguments
 
+from distillkit.data.step_shares import share_of_step
 from distillkit.device.precision import Compute
 from distillkit.settings.parameters import Parameters
 from distillkit.training.optimizers import optim_name
@@ -34,7 +35,14 @@ def times_read(config: Parameters, examples: int) -> float:
 
 
 def training_arguments(
-    config: Parameters, compute: Compute, folder: Path, examples: int, *, resumed: bool, steps: int | None = None
+    config: Parameters,
+    compute: Compute,
+    folder: Path,
+    examples: int,
+    *,
+    resumed: bool,
+    steps: int | None = None,
+    processes: int = 1,
 ) -> TrainingArguments:
     """Arguments of the Trainer.
 
@@ -43,15 +51,20 @@ def training_arguments(
         examples: training examples.
         resumed: whether an earlier attempt has begun already.
         steps: optimizer steps, where these end the training and not the epochs.
+        processes: that compute every step together.
+
+    Raises:
+        UsageError: a step cannot be divided between them.
     """
+    share = share_of_step(config.batch_size, config.gradient_accumulation, processes)
     most = config.max_steps or -1 if steps is None else steps
     steps = total_steps(config, examples) if steps is None else steps
     return TrainingArguments(
         output_dir=str(folder),
         max_steps=most,
         num_train_epochs=config.epochs,
-        per_device_train_batch_size=config.batch_size,
-        gradient_accumulation_steps=config.gradient_accumulation,
+        per_device_train_batch_size=share.batch_size,
+        gradient_accumulation_steps=share.accumulation,
         learning_rate=config.learning_rate,
         warmup_steps=round(config.warmup_fraction * steps),
         optim=optim_name(config, compute),

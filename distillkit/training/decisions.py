@@ -60,6 +60,20 @@ class TeacherDecision:
     tunes: int = 0
 
 
+@dataclass(frozen=True)
+class TeacherChoice:
+    """What the other processes of a training have to know of a white-box teacher whose cache, if it has one, is complete.
+
+    Attributes:
+        cache, why: of `CacheChoice`.
+        fingerprint: of the teacher as it came, which takes reading it all.
+    """
+
+    cache: str
+    why: str
+    fingerprint: str
+
+
 def decide_teacher(
     config: Parameters,
     facts: TeacherFacts,

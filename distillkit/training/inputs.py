@@ -12,7 +12,7 @@ from distillkit.run.context import TrainingContext, needs_teacher, needs_true_te
 from distillkit.run.pair import student_parameters
 from distillkit.storage import bytes_below, free_disk_bytes
 from distillkit.teachers.black_box import generated_rows
-from distillkit.teachers.choices import StreamingChoice
+from distillkit.teachers.choices import CacheChoice, StreamingChoice
 from distillkit.teachers.imported_targets import open_imported
 from distillkit.teachers.loader import TeacherLoader
 from distillkit.teachers.protocol import TeacherSource
@@ -20,6 +20,7 @@ from distillkit.teachers.served_targets import open_served
 from distillkit.teachers.sources import open_source, remember_choice, remembered_choice
 from distillkit.training.control import settled_control
 from distillkit.training.decisions import (
+    TeacherChoice,
     TeacherDecision,
     TuningFacts,
     decide_disk,
@@ -71,6 +72,29 @@ def decide(context: TrainingContext) -> Decided:
     if config.box_type == "black" and not needs_true_texts(config):
         return Decided(JoinedRows([]))
     return Decided(true_texts(context))
+
+
+def decided_before(context: TrainingContext, choice: TeacherChoice | None) -> Decided:
+    """What `decide` came to in another process, whose caches, texts and tuned teacher are complete.
+
+    Raises:
+        PreconditionError: the tuned teacher is damaged.
+    """
+    config = context.config
+    if choice is None:
+        served = uses_white_box_teacher(config)
+        if served:
+            return Decided(white_box_texts(context))
+        only_teachers = config.box_type == "black" and not needs_true_texts(config)
+        return Decided(JoinedRows([]) if only_teachers else true_texts(context))
+    rows = white_box_texts(context)
+    tuning = TeacherTuning(context, rows, choice.fingerprint) if tunes_teacher(config) else None
+    loader, _ = planned_loader(context, rows, tuning, choice.fingerprint, prove=False)
+    # Nothing is missing of its cache, so that nothing will run block by block.
+    decision = TeacherDecision(
+        CacheChoice(choice.cache, choice.why), StreamingChoice(False, "the cache is complete"), 0
+    )
+    return Decided(rows, loader, decision, tuning)
 
 
 def true_texts(context: TrainingContext) -> StoredRows:
@@ -129,8 +153,7 @@ def teacher_part(context: TrainingContext, decided: Decided) -> tuple[Rows, Teac
     if decided.loader is not None and decided.teacher is not None:
         if config.teacher_cache == "auto":
             remember_choice(_cache_note(context), decided.teacher.cache, console)
-        loader = tuned_loader(context, decided.loader, decided.tuning, decided.teacher.streaming)
-        return decided.rows, open_source(context, loader, decided.teacher.cache)
+        return decided.rows, open_source(context, teaching_loader(context, decided), decided.teacher.cache)
     if uses_white_box_teacher(config):
         opened = open_imported if context.pair.teacher.is_imported else open_served
         return decided.rows, opened(context, decided.rows)
@@ -141,6 +164,17 @@ def teacher_part(context: TrainingContext, decided: Decided) -> tuple[Rows, Teac
         console.info("alpha is 0: the teacher does not write anything, this is plain fine-tuning")
         return decided.rows, None
     return decided.rows + generated_rows(context, load_examples(context.run.data / "train")), None
+
+
+def teaching_loader(context: TrainingContext, decided: Decided) -> TeacherLoader:
+    """The loader of the white-box teacher that teaches, tuned where that is asked for.
+
+    Raises:
+        ValueError: the teacher's distributions have no part.
+    """
+    if decided.loader is None or decided.teacher is None:
+        raise ValueError("there is no teacher to load")
+    return tuned_loader(context, decided.loader, decided.tuning, decided.teacher.streaming)
 
 
 def tuned_loader(

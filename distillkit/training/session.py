@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,10 @@ import torch
 from torch import nn
 from transformers import set_seed
 
+from distillkit.console import Console, ProgressHandle
 from distillkit.data.batching import DistillationCollator
 from distillkit.data.examples import load_examples, stored_rows
+from distillkit.data.step_shares import share_of_step
 from distillkit.data.stored_rows import Rows
 from distillkit.data.training_rows import Row
 from distillkit.device.memory import peak_memory_bytes
@@ -22,7 +24,9 @@ from distillkit.evaluation.batched_forward import head_width
 from distillkit.evaluation.bits_per_byte import score
 from distillkit.evaluation.held_out import scored_texts
 from distillkit.evaluation.speed import model_size
-from distillkit.interrupts import check_interrupted, pending
+from distillkit.interrupts import check_interrupted
+from distillkit.processes.group import Group
+from distillkit.processes.taking_part import process_count, together
 from distillkit.run.context import TrainingContext
 from distillkit.settings.conditions import is_tempered
 from distillkit.silence_libraries import silence_transformers
@@ -31,6 +35,7 @@ from distillkit.teachers.protocol import TeacherSource
 from distillkit.training.activation_memory import keep_inputs_only
 from distillkit.training.arguments import times_read, total_steps, training_arguments
 from distillkit.training.compiling import compile_loss
+from distillkit.training.decisions import TeacherChoice
 from distillkit.training.early_stopping import EarlyStopping
 from distillkit.training.export import export_student
 from distillkit.training.metrics_log import MetricsLog
@@ -81,58 +86,74 @@ class TrainingPlace:
         return self.folder / "metrics.jsonl"
 
 
-def train_student(
-    context: TrainingContext,
-    student: nn.Module,
-    source: TeacherSource | None,
-    rows: Rows,
-    place: TrainingPlace,
-    checkpoint: Path | None,
-    fingerprint: str,
-    *,
-    label: str = "training",
-) -> dict[str, Any]:
-    """Train a student and write it.
+@dataclass(frozen=True)
+class Training:
+    """What a training is made of; every process of several builds the same.
 
-    Args:
+    Attributes:
         context: its configuration decides alpha, beta and everything else of the training.
-        student: the student before training; trained in place.
         source: of the teacher's targets; None where the teacher's distributions have no part.
         rows: the texts.
         place: where everything goes.
         checkpoint: in `place.checkpoints`, to continue from.
         fingerprint: what the checkpoints belong to.
+        teacher_choice: how `source` is had, for the other processes.
         label: what the progress display calls it.
-
-    Returns:
-        Its figures, for metrics.json.
-
-    Raises:
-        DistillkitError: a loss or a score is no number, or something cannot be written.
-        PreconditionError: the best student that an earlier attempt has exported is damaged.
-        Interrupted: a signal arrived; the last step is saved.
     """
-    config, run, compute, console = context.config, context.run, context.compute, context.console
-    objective = training_objective(context, source)
-    _hint(context, source)
-    progress = Progress.load(checkpoint) if checkpoint else Progress()
-    resumed_step = int(checkpoint.name.removeprefix("step-")) if checkpoint else 0
-    make_folder(place.checkpoints)
-    log = MetricsLog(place.metrics if config.save_metrics else None, resumed_step)
-    set_seed(config.seed)
-    steps = total_steps(config, len(rows))
-    if checkpoint:
-        console.info(f"continuing from step {resumed_step} of {steps}")
-    lengths = rows.lengths("student_ids").tolist()
-    compiled = compile_loss(context, round(sum(lengths) * head_width(student) * times_read(config, len(rows))))
-    if config.gradient_checkpointing:
-        keep_inputs_only(student, context.pair.student.reference.text)
-    stopping = EarlyStopping(config.early_stopping_patience)
-    with console.progress(label, total=steps, unit="steps", completed=resumed_step) as display:
-        trainer = DistillTrainer(
+
+    context: TrainingContext
+    source: TeacherSource | None
+    rows: Rows
+    place: TrainingPlace
+    checkpoint: Path | None
+    fingerprint: str
+    teacher_choice: TeacherChoice | None = None
+    label: str = "training"
+
+    @property
+    def resumed_step(self) -> int:
+        return int(self.checkpoint.name.removeprefix("step-")) if self.checkpoint else 0
+
+    @property
+    def steps(self) -> int:
+        return total_steps(self.context.config, len(self.rows))
+
+    def for_others(self) -> dict[str, Any]:
+        """What the other processes need to build the same (`training.following`), as JSON."""
+        return {
+            "config": asdict(self.context.config),
+            "run": str(self.context.run.path),
+            "place": str(self.place.folder),
+            "checkpoint": None if self.checkpoint is None else str(self.checkpoint),
+            "fingerprint": self.fingerprint,
+            "teacher": None if self.teacher_choice is None else asdict(self.teacher_choice),
+            "texts": "true" if self.label == "control" else "all",
+        }
+
+    def trainer(self, student: nn.Module, display: ProgressHandle, compiled: bool, group: Group) -> DistillTrainer:
+        """The trainer of this process.
+
+        Args:
+            student: trained in place.
+            compiled: whether the loss is.
+            group: the processes that train together.
+        """
+        context, source, checkpoint = self.context, self.source, self.checkpoint
+        config, compute = context.config, context.compute
+        objective = training_objective(context, source)
+        saves = config.save_metrics and group.leads
+        arguments = training_arguments(
+            config,
+            compute,
+            self.place.checkpoints,
+            len(self.rows),
+            resumed=checkpoint is not None,
+            processes=group.size,
+        )
+        return DistillTrainer(
             model=student,
-            args=training_arguments(config, compute, place.checkpoints, len(rows), resumed=checkpoint is not None),
-            train_dataset=TrainingRows(rows),
+            args=arguments,
+            train_dataset=TrainingRows(self.rows),
             eval_dataset=TrainingRows(
                 ()
             ),  # `evaluate` scores the validation part itself; the Trainer only asks for one
@@ -145,63 +166,103 @@ def train_student(
             alpha=config.alpha,
             beta=config.beta,
             schedule=config.lr_schedule,
-            lengths=lengths,
-            held_out_score=_held_out_score(context),
-            fingerprint=fingerprint,
-            on_best=_keep_best(context, place) if config.save_best_model else None,
-            metrics_log=log,
-            progress=progress,
+            lengths=self.rows.lengths("student_ids").tolist(),
+            held_out_score=_held_out_score(context, group),
+            fingerprint=self.fingerprint,
+            on_best=_keep_best(context, self.place) if config.save_best_model else None,
+            metrics_log=MetricsLog(self.place.metrics if saves else None, self.resumed_step),
+            progress=Progress.load(checkpoint) if checkpoint else Progress(),
             display=display,
             teacher=source,
             compile_kernels=compiled,
             course=Course.of(config),
             muon=config.optimizer == "muon",
-            stopping=stopping,
+            stopping=EarlyStopping(config.early_stopping_patience),
+            group=group,
         )
-        with silence_transformers():
-            if checkpoint and (stopping.ended(checkpoint) or config.max_steps == resumed_step):
-                trainer.take_over(checkpoint)
-            else:
-                _train(trainer, context, source, place, label, checkpoint, resumed_step)
-    raise_if_stopped(trainer)
-    _check_best(place, progress)
-    final = trainer.accelerator.unwrap_model(trainer.model)
-    export_student(place.student / "final", final, context.pair, config, run)
-    check_interrupted()
-    return _figures(trainer, source)
+
+    def run(self, student: nn.Module, console: Console, group: Group) -> DistillTrainer:
+        """Train a student, in place; the trainer when it has stopped.
+
+        Raises:
+            DistillkitError: a loss or a score is no number, or something cannot be written.
+        """
+        config, checkpoint = self.context.config, self.checkpoint
+        set_seed(config.seed)
+        tokens = int(self.rows.lengths("student_ids").sum())
+        compiled = compile_loss(self.context, round(tokens * head_width(student) * times_read(config, len(self.rows))))
+        if config.gradient_checkpointing:
+            keep_inputs_only(student, self.context.pair.student.reference.text)
+        with console.progress(self.label, total=self.steps, unit="steps", completed=self.resumed_step) as display:
+            trainer = self.trainer(student, display, compiled, group)
+            with silence_transformers():
+                if checkpoint and (trainer.stopping.ended(checkpoint) or config.max_steps == self.resumed_step):
+                    trainer.take_over(checkpoint)
+                else:
+                    self._train(trainer, group)
+        return trainer
+
+    def _train(self, trainer: DistillTrainer, group: Group) -> None:
+        """Train; process 0 tells the trackers.
+
+        Raises:
+            Interrupted: a signal arrived; the last step is saved.
+        """
+        context, source = self.context, self.source
+
+        def rates() -> dict[str, float]:
+            found = {"tokens_per_second": trainer.progress.tokens / max(trainer.seconds_so_far(), 1e-9)}
+            if source is not None and (teachers := source.figures().get("tokens_per_second")) is not None:
+                found["teacher_tokens_per_second"] = teachers
+            return found
+
+        start = str(self.checkpoint) if self.checkpoint else None
+        if not group.leads:
+            trainer.train(resume_from_checkpoint=start)
+            return
+        name = context.run.path.name
+        with reporting(
+            context.config, self.place.folder, name if self.label == "training" else f"{name}-{self.label}",
+            resumed_step=self.resumed_step, parameters=model_size(trainer.accelerator.unwrap_model(trainer.model)).parameters,
+            rates=rates, console=context.console,
+        ) as callbacks:  # fmt: skip
+            for callback in callbacks:
+                trainer.add_callback(callback)
+            trainer.train(resume_from_checkpoint=start)
+            raise_if_stopped(trainer)
 
 
-def _train(
-    trainer: DistillTrainer,
-    context: TrainingContext,
-    source: TeacherSource | None,
-    place: TrainingPlace,
-    label: str,
-    checkpoint: Path | None,
-    resumed_step: int,
-) -> None:
-    """Train, and tell the trackers.
+def train_student(training: Training, student: nn.Module) -> dict[str, Any]:
+    """Train a student, in place, in as many processes as there are, and write it.
+
+    Returns:
+        Its figures, for metrics.json.
 
     Raises:
+        DistillkitError: a loss or a score is no number, or something cannot be written; another process has failed.
+        UsageError: a step cannot be divided between the processes.
+        PreconditionError: the best student that an earlier attempt has exported is damaged.
         Interrupted: a signal arrived; the last step is saved.
     """
-
-    def rates() -> dict[str, float]:
-        found = {"tokens_per_second": trainer.progress.tokens / max(trainer.seconds_so_far(), 1e-9)}
-        if source is not None and (teachers := source.figures().get("tokens_per_second")) is not None:
-            found["teacher_tokens_per_second"] = teachers
-        return found
-
-    name = context.run.path.name
-    with reporting(
-        context.config, place.folder, name if label == "training" else f"{name}-{label}", resumed_step=resumed_step,
-        parameters=model_size(trainer.accelerator.unwrap_model(trainer.model)).parameters, rates=rates,
-        console=context.console,
-    ) as callbacks:  # fmt: skip
-        for callback in callbacks:
-            trainer.add_callback(callback)
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        raise_if_stopped(trainer)
+    context, place = training.context, training.place
+    config, console = context.config, context.console
+    _hint(context, training.source)
+    make_folder(place.checkpoints)
+    if training.checkpoint:
+        console.info(f"continuing from step {training.resumed_step} of {training.steps}")
+    if (processes := process_count()) > 1:
+        share = share_of_step(config.batch_size, config.gradient_accumulation, processes)
+        console.info(
+            f"{processes} processes train together: of every step {share.batch_size} examples × {share.accumulation} in each"
+        )
+    with together("train", training.for_others) as group:
+        trainer = training.run(student, console, group)
+    raise_if_stopped(trainer)
+    _check_best(place, trainer.progress)
+    final = trainer.accelerator.unwrap_model(trainer.model)
+    export_student(place.student / "final", final, context.pair, config, context.run)
+    check_interrupted()
+    return _figures(trainer, training.source)
 
 
 def raise_if_stopped(trainer: DistillTrainer) -> None:
@@ -210,7 +271,7 @@ def raise_if_stopped(trainer: DistillTrainer) -> None:
     Raises:
         Interrupted: it did, before the last step.
     """
-    number, state = pending(), trainer.state
+    number, state = trainer.signal_received(), trainer.state
     if number is not None and not trainer.stopped_early and state.global_step < state.max_steps:
         raise Interrupted(number, f"stopped after step {state.global_step} of {state.max_steps}; it is saved")
 
@@ -228,8 +289,8 @@ class TrainingRows(torch.utils.data.Dataset[dict[str, Any]]):
         return self.rows[index]
 
 
-def _held_out_score(context: TrainingContext) -> Callable[[nn.Module], float]:
-    """Bits per byte of the validation part. Not interruptible: a step that is scored is also saved."""
+def _held_out_score(context: TrainingContext, group: Group) -> Callable[[nn.Module], float]:
+    """Bits per byte of the validation part, by all processes. Not interruptible: a step that is scored is also saved."""
     compute = context.compute
     texts = scored_texts(
         stored_rows(load_examples(context.run.data / "validation")), context.encoders.student, "student"
@@ -237,7 +298,7 @@ def _held_out_score(context: TrainingContext) -> Callable[[nn.Module], float]:
 
     def held_out(model: nn.Module) -> float:
         value = score(
-            model, texts, device=compute.device, autocast_dtype=compute.autocast, interruptible=False
+            model, texts, device=compute.device, autocast_dtype=compute.autocast, interruptible=False, group=group
         ).bits_per_byte
         if not math.isfinite(value):
             raise DistillkitError(f"the held-out score became {value}", hint="lower --learning-rate")

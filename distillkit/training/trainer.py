@@ -11,16 +11,19 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from accelerate.data_loader import prepare_data_loader
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ExportableState, TrainerControl, TrainerState
 
 from distillkit.console import ProgressHandle, format_bytes
 from distillkit.data.batching import HostColumns, LengthGroupedSampler
+from distillkit.data.step_shares import SharedBatches, SparedRows, SparingCollator, StepShare
 from distillkit.device.memory import peak_memory_bytes
 from distillkit.errors import DistillkitError, NotFiniteError
 from distillkit.interrupts import pending
@@ -28,6 +31,7 @@ from distillkit.losses.chunked import StudentOutput
 from distillkit.losses.linear_head import LinearHead
 from distillkit.models.backbone_and_head import split_model, unsplit_model
 from distillkit.models.save_errors import plain_save_errors
+from distillkit.processes.group import ALONE, Group
 from distillkit.storage import write_folder
 from distillkit.teachers.protocol import TeacherSource
 from distillkit.training import checkpoints
@@ -36,6 +40,14 @@ from distillkit.training.metrics_log import MetricsLog
 from distillkit.training.objectives import Objective, Weights
 from distillkit.training.optimizers import muon_and_adamw
 from distillkit.training.schedules import CONSTANT, Course, training_fraction
+from distillkit.training.several import (
+    INSIDE,
+    own_stream,
+    random_states,
+    random_states_of,
+    restore_random_states,
+    run_inside_forward,
+)
 from distillkit.training.tied_embedding import add_rows_in_place
 
 PROGRESS_FILE = "progress.json"
@@ -105,7 +117,7 @@ class DistillTrainer(Trainer):
         alpha, beta: their weights at the beginning.
         schedule: "linear", "cosine" or "constant", after the warm-up.
         lengths: tokens of each training example, for batches of like lengths.
-        held_out_score: the model to bits per byte on the validation part.
+        held_out_score: the model to bits per byte on the validation part; all processes call it, and get the same.
         fingerprint: what checkpoints belong to.
         on_best: called with the model whenever the held-out score is the best so far; gives the files that it wrote, as
             `storage.file_records`.
@@ -118,6 +130,7 @@ class DistillTrainer(Trainer):
         course: how the weights, and the temperature of the objective, go over the training.
         muon: whether the optimizer is Muon with AdamW beside it, whatever `args.optim` says.
         stopping: when it ends before its last step.
+        group: the processes that train together, each with the same arguments. Process 0 alone writes and shows anything.
     """
 
     def __init__(
@@ -143,6 +156,7 @@ class DistillTrainer(Trainer):
         course: Course = CONSTANT,
         muon: bool = False,
         stopping: EarlyStopping = NEVER,
+        group: Group = ALONE,
         **kwargs: Any,
     ) -> None:
         # Every GPU gets its own process; without a launcher the Trainer would fall back to nn.DataParallel.
@@ -165,22 +179,33 @@ class DistillTrainer(Trainer):
         self.loss_is_scaled_for_ga = True
         self._seconds_before = progress.seconds
         self._began = time.monotonic()
-        if progress.rows:
-            objective.mass.restore(progress.mapped, progress.rows)
+        self.group = group
         self.teacher = teacher
-        if teacher is not None:
-            teacher.restore_totals(progress.teacher_tokens, progress.teacher_seconds)
-        # Gradients are averaged over processes inside the wrapped model's forward pass, which must then be whole.
-        alone = self.accelerator.num_processes == 1
-        self._parts = split_model(model) if alone else unsplit_model(model)
+        # What this process has added since `progress` was last brought up to date for all; alone it is `progress` itself.
+        self._own = progress if group.alone else Progress()
+        self._agreed_signal: int | None = None
+        if group.leads:
+            if progress.rows:
+                objective.mass.restore(progress.mapped, progress.rows)
+            if teacher is not None:
+                teacher.restore_totals(progress.teacher_tokens, progress.teacher_seconds)
+        self._mass_before = objective.mass.mapped, objective.mass.rows
+        self._parts = split_model(model)
         plain: Any = self._parts.head
-        self._linear = LinearHead(plain, directly=True) if self._parts.apart and LinearHead.is_plain(plain) else None
-        if self._linear is not None:
+        # DistributedDataParallel sees the gradients that autograd hands to the parameters, and no others.
+        self._linear = (
+            LinearHead(plain, directly=group.alone) if self._parts.apart and LinearHead.is_plain(plain) else None
+        )
+        if self._linear is not None and group.alone:
             add_rows_in_place(model, plain)
+        if not group.alone:
+            run_inside_forward(model)
+            if not group.leads:
+                own_stream(args.seed, group.rank)
         self._skipped, self._warned = 0, False
         self._example_ids: list[int] = []
         self.remove_callback(PrinterCallback)
-        self.add_callback(_Schedule(display))
+        self.add_callback(_Schedule(display, self.signal_received))
         if stopping.patience:
             self.add_callback(StopEarly(stopping))
 
@@ -201,12 +226,35 @@ class DistillTrainer(Trainer):
         split = self.args.gradient_accumulation_steps * self.args.world_size
         return LengthGroupedSampler(self.lengths, self.args.train_batch_size * split, self.args.seed)
 
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        if self.group.alone:
+            return super().get_train_dataloader()
+        arguments = self.args
+        share = StepShare(arguments.train_batch_size, arguments.gradient_accumulation_steps)
+        sampler: Any = self._get_train_sampler()
+        batches = SharedBatches(sampler, share, self.group.rank, self.group.size)
+        collator: Any = self.data_collator
+        loader = DataLoader(
+            SparedRows(self.train_dataset), batch_sampler=batches, collate_fn=SparingCollator(collator),
+            pin_memory=arguments.dataloader_pin_memory,
+        )  # fmt: skip
+        # The shares are made already: accelerate would make even ones by repeating examples.
+        return prepare_data_loader(
+            loader, self.accelerator.device, num_processes=1, process_index=0, put_on_device=True
+        )
+
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
         hosts: list[HostColumns] = [batch["host"] for batch in batch_samples]
-        targets = torch.tensor(sum(host.targets for host in hosts), device=device)
-        if self.args.world_size > 1:
-            targets = torch.as_tensor(self.accelerator.gather(targets)).sum()
-        return targets
+        targets = sum(host.targets for host in hosts)
+        if not self.group.alone:
+            everybody = self.group.exchange([targets, pending() or 0])
+            targets = int(sum(numbers[0] for numbers in everybody))
+            self._agreed_signal = int(max(numbers[1] for numbers in everybody)) or None
+        return torch.tensor(targets, device=device)
+
+    def signal_received(self) -> int | None:
+        """The number of a signal that asks to stop: at the end of a step all processes agree on it."""
+        return pending() if self.group.alone else self._agreed_signal
 
     # --- optimizer and schedule ---
 
@@ -257,28 +305,55 @@ class DistillTrainer(Trainer):
         Raises:
             DistillkitError: the loss is not finite; nothing of this step reaches the weights.
         """
+        host: HostColumns = inputs["host"]
+        count = torch.as_tensor(num_items_in_batch if num_items_in_batch is not None else host.targets)
+        divisor = count.to(inputs["input_ids"].device).clamp(min=1)
+        fraction = training_fraction(self.state.global_step, self.state.max_steps)
+        alpha, beta = self.course.weights(self.alpha, self.beta, fraction)
+        weights = Weights(alpha, beta, divisor, fraction, self.compile_kernels)
+        if self.group.alone:
+            loss, soft_sum, hard_sum = self._terms(model, inputs, weights)
+        else:
+            # DDP averages gradients over processes, whereas the sum has already been divided by the global count.
+            loss, soft_sum, hard_sum = model(**{INSIDE: functools.partial(self._share_of_terms, inputs, weights)})
+        # One transfer for all three: for the log, and to stop in time.
+        value, soft, hard = torch.stack([loss.detach(), soft_sum / divisor, hard_sum / divisor]).tolist()
+        self._example_ids = host.example_ids
+        if not math.isfinite(value):
+            raise self._not_finite("loss", value, inputs)
+        own = self._own
+        own.soft_sum += soft
+        own.hard_sum += hard
+        own.loss_sum += alpha * soft + beta * hard
+        own.tokens += host.targets
+        return (loss, {}) if return_outputs else loss
+
+    def _terms(
+        self, model: nn.Module, inputs: dict[str, Any], weights: Weights
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The loss of a micro-batch, and its two terms as sums."""
         parts = self._parts if self._parts.apart else unsplit_model(model)
         with self.accelerator.autocast():
             hidden = parts.hidden(inputs)
             student = StudentOutput(hidden, parts.head, parts.parameters, parts.columns, self._linear)
-            host: HostColumns = inputs["host"]
-            count = torch.as_tensor(num_items_in_batch if num_items_in_batch is not None else host.targets)
-            divisor = count.to(hidden.device).clamp(min=1)
-            fraction = training_fraction(self.state.global_step, self.state.max_steps)
-            alpha, beta = self.course.weights(self.alpha, self.beta, fraction)
-            terms = self.objective(student, inputs, Weights(alpha, beta, divisor, fraction, self.compile_kernels))
-        # DDP averages gradients over processes, whereas the sum has already been divided by the global count.
-        loss = terms.loss * self.accelerator.num_processes
-        # One transfer for all three: for the log, and to stop in time.
-        value, soft, hard = torch.stack([loss.detach(), terms.soft_sum / divisor, terms.hard_sum / divisor]).tolist()
-        self._example_ids = host.example_ids
-        if not math.isfinite(value):
-            raise self._not_finite("loss", value, inputs)
-        self.progress.soft_sum += soft
-        self.progress.hard_sum += hard
-        self.progress.loss_sum += alpha * soft + beta * hard
-        self.progress.tokens += host.targets
-        return (loss, {}) if return_outputs else loss
+            terms = self.objective(student, inputs, weights)
+        return terms.loss, terms.soft_sum, terms.hard_sum
+
+    def _share_of_terms(
+        self, inputs: dict[str, Any], weights: Weights
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """`_terms` of one process of several, inside the forward pass of DDP; a spare batch adds nothing."""
+        student, mass, teacher = cast("nn.Module", self.model), self.objective.mass, self.teacher
+        if inputs["host"].targets:
+            loss, soft_sum, hard_sum = self._terms(student, inputs, weights)
+            return loss * self.group.size, soft_sum, hard_sum
+        mapped, rows, read = mass.mapped, mass.rows, (0, 0.0) if teacher is None else teacher.totals()
+        terms = self._terms(student, inputs, weights)
+        mass.restore(mapped, rows)
+        if teacher is not None:
+            teacher.restore_totals(*read)
+        loss, soft_sum, hard_sum = (term * 0 for term in terms)
+        return loss, soft_sum, hard_sum
 
     def _not_finite(self, what: str, value: float, inputs: Mapping[str, Any] | None = None) -> DistillkitError:
         kind: type[DistillkitError] = NotFiniteError
@@ -315,6 +390,7 @@ class DistillTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the loss terms, and write the line to metrics.jsonl."""
         if "loss" in logs:
+            self._bring_progress_up_to_date()
             progress = self.progress
             steps = max(1, self.state.global_step - progress.logged_step)
             soft, hard, loss = (total / steps for total in (progress.soft_sum, progress.hard_sum, progress.loss_sum))
@@ -355,6 +431,32 @@ class DistillTrainer(Trainer):
             self.display.update(**{"held out": f"{logs['eval_bits_per_byte']:.4g} bits per byte"})
         super().log(logs, start_time)
 
+    def _bring_progress_up_to_date(self) -> None:
+        """Add what all processes have done since the last time; alone it has been added at once."""
+        if self.group.alone:
+            return
+        own, progress = self._own, self.progress
+        soft, hard, loss, tokens = self.group.sums([own.soft_sum, own.hard_sum, own.loss_sum, own.tokens])
+        progress.soft_sum += soft
+        progress.hard_sum += hard
+        progress.loss_sum += loss
+        progress.tokens += int(tokens)
+        self._own = Progress()
+
+    def _collect_counts(self) -> None:
+        """Let process 0 count what the teachers and the maps of the others have seen as its own."""
+        if self.group.alone:
+            return
+        mass, teacher = self.objective.mass, self.teacher
+        read, seconds = teacher.totals() if teacher is not None else (0, 0.0)
+        own = [read, mass.mapped - self._mass_before[0], mass.rows - self._mass_before[1]]
+        tokens, mapped, rows = self.group.sums(own)
+        if self.group.leads:
+            mass.restore(self._mass_before[0] + mapped, self._mass_before[1] + int(rows))
+        self._mass_before = mass.mapped, mass.rows
+        if teacher is not None:
+            teacher.restore_totals(*((int(tokens), seconds) if self.group.leads else (0, 0.0)))
+
     def _changing(self) -> dict[str, float]:
         """The weight and the temperature of the last step, where they change over the training."""
         fraction = training_fraction(self.state.global_step - 1, self.state.max_steps)
@@ -391,8 +493,8 @@ class DistillTrainer(Trainer):
         is_best = super()._determine_best_metric(metrics, trial)
         if is_best:
             self.state.best_global_step = self.state.global_step
-            if self.on_best is not None:
-                self.progress.best = self.on_best(self.accelerator.unwrap_model(self.model))
+            if (keep := self.on_best) is not None:
+                self.progress.best = self.group.by_leader(lambda: keep(self.accelerator.unwrap_model(self.model)))
         return is_best
 
     # --- checkpoints ---
@@ -400,9 +502,25 @@ class DistillTrainer(Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         root, step = Path(str(self.args.output_dir)), self.state.global_step
         final = checkpoints.checkpoint_folder(root, step)
-        if checkpoints.problem(final) is None:
+        if self.group.by_leader(lambda: checkpoints.problem(final) is None):
             return
+        self._bring_progress_up_to_date()
+        self._collect_counts()
+        states = [] if self.group.alone else self.group.gather(random_states())
+        self.group.by_leader(lambda: self._write_checkpoint(model, root, step, states))
 
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if self.group.alone or checkpoint is None:
+            super()._load_rng_state(checkpoint)
+        else:
+            restore_random_states(Path(checkpoint), self.group.rank, self.args.seed + self.state.global_step)
+
+    def _write_checkpoint(self, model: nn.Module, root: Path, step: int, states_of_all: list[bytes]) -> None:
+        """Commit a checkpoint.
+
+        Args:
+            states_of_all: the random states of several processes, by rank.
+        """
         # A step may overflow though its loss and its gradient were numbers; nothing could be resumed from that.
         if not all(bool(torch.isfinite(weights).all()) for weights in model.parameters()):
             raise DistillkitError(
@@ -416,7 +534,10 @@ class DistillTrainer(Trainer):
                 self.save_model(str(folder), _internal_call=True)
                 self._save_optimizer_and_scheduler(str(folder))
                 self._save_scaler(str(folder))
-                self._save_rng_state(str(folder))
+                if self.group.alone:
+                    self._save_rng_state(str(folder))
+                for rank, held in enumerate(states_of_all):
+                    random_states_of(folder, rank).write_bytes(held)
             states: Any = self.state.stateful_callbacks
             for exportable in self._exportable():
                 states[type(exportable).__name__] = exportable.state()
@@ -428,6 +549,7 @@ class DistillTrainer(Trainer):
             self.progress.save(folder)
             checkpoints.commit(folder, step, self.fingerprint)
 
+        final = checkpoints.checkpoint_folder(root, step)
         self.metrics_log.sync()
         # The weights and the optimizer's two moments of each, in fp32.
         write_folder(final, fill, 3 * 4 * sum(weights.numel() for weights in model.parameters()))
@@ -442,12 +564,13 @@ class DistillTrainer(Trainer):
 class _Schedule(TrainerCallback):
     """Advances the display, ends with a score and a checkpoint, and stops for a signal after committing."""
 
-    def __init__(self, display: ProgressHandle) -> None:
+    def __init__(self, display: ProgressHandle, signal_received: Callable[[], int | None]) -> None:
         self.display = display
+        self.signal_received = signal_received
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.display.update(completed=state.global_step)
         if state.global_step >= state.max_steps:
             control.should_evaluate = control.should_save = True
-        if pending() is not None:
+        if self.signal_received() is not None:
             control.should_save = control.should_training_stop = True

@@ -27,6 +27,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "terminal",
         "console interrupts locks process_environment process_state settings storage",
         "device installing servers",
+        "processes",
         "alignment",
         "losses",
         "data",

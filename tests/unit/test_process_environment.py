@@ -90,7 +90,7 @@ def test_what_the_block_changes_is_undone_after_an_error_too(monkeypatch: pytest
 def test_one_of_several_processes_is_refused(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(UsageError, match="distillkit runs in one process, and ") as outside:
+    with pytest.raises(UsageError, match="distillkit runs in one process here, and ") as outside:
         check_one_process()
     with neutral_environment(), pytest.raises(UsageError) as inside:
         check_one_process()
