@@ -110,10 +110,11 @@ def _server_rows(estimate: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _time_rows(estimate: Mapping[str, Any], unknown: str | None) -> list[tuple[str, str]]:
-    total, phases = estimate["total_seconds"], estimate["phases"]
+    total: float | None = estimate["total_seconds"]
+    phases: Mapping[str, float] = estimate["phases"] or {}
     if total is None:
         return [("time", _unknown(unknown))]
     rows = [("time", duration_words(total) if phases else "none, nothing is left to do")]
     return rows + [
-        (_PART_OF_TIME + _PHASES.get(name, name), duration_words(seconds)) for name, seconds in (phases or {}).items()
+        (_PART_OF_TIME + _PHASES.get(name, name), duration_words(seconds)) for name, seconds in phases.items()
     ]

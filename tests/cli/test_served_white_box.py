@@ -13,9 +13,10 @@ import torch
 from chat_server import ChatServer
 from chat_templates import CHATML, as_chat
 from conversation_runs import chat_models, conversations, distilled, prepared
-from tiny_models import tiny_tokenizer
+from tiny_models import tiny_model, tiny_tokenizer
 
 from distillkit import PreconditionError, UsageError
+from distillkit.alignment.token_bytes import token_bytes
 from distillkit.console import Console
 from distillkit.data.chat_template import ChatTemplate
 from distillkit.data.conversation import Conversation
@@ -92,8 +93,6 @@ def spelled(piece: bytes | None, special: str | None) -> str:
 def teacher(pair: SimpleNamespace) -> SimpleNamespace:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from distillkit.alignment.token_bytes import token_bytes
-
     tokenizer = AutoTokenizer.from_pretrained(pair.teacher)
     table = token_bytes(tokenizer)
     names = [spelled(piece, table.specials.get(index)) for index, piece in enumerate(table.pieces)]
@@ -102,7 +101,7 @@ def teacher(pair: SimpleNamespace) -> SimpleNamespace:
 
 
 @pytest.fixture(scope="module", params=["prompt_logprobs", "echo"])
-def server(request: pytest.FixtureRequest, teacher: SimpleNamespace) -> Iterator[LogprobServer]:
+def server(request: pytest.FixtureRequest, teacher: SimpleNamespace) -> Iterator[ChatServer]:
     with LogprobServer(teacher.model, teacher.names, request.param, teacher.tokenizer) as server:
         yield server
 
@@ -168,10 +167,8 @@ def test_a_search_reads_what_the_server_said(distil: Distil, server: LogprobServ
     asked = len(server.prompts)
     found = tune(run, trials=2)
     assert found.metrics["trials"] == 2
-    assert set(json.loads((run / "tune" / "result.json").read_text(encoding="utf-8"))["best"]) == {
-        "learning_rate",
-        "alpha",
-    }
+    result = json.loads((run / "tune" / "result.json").read_text(encoding="utf-8"))
+    assert result["searched"] == ["learning_rate", "alpha"]
     assert len(server.prompts) == asked  # From the cache of the run.
 
 
@@ -230,28 +227,32 @@ def test_the_score_is_that_of_the_local_teacher(
     assert "Gap to the teacher" in (found.student_path / "README.md").read_text(encoding="utf-8")
 
 
-def test_of_conversations_the_contents_of_answers_are_scored(server: LogprobServer, teacher: SimpleNamespace) -> None:
+@pytest.mark.parametrize("way", ["prompt_logprobs", "echo"])
+def test_of_conversations_the_contents_of_answers_are_scored(way: str) -> None:
     """A server with another vocabulary reads them as the student's template renders them; its tokens are none of that template."""
-    tokenizer = as_chat(tiny_tokenizer(600), CHATML)
+    theirs = tiny_tokenizer(384)
+    table = token_bytes(theirs)
+    names = [spelled(piece, table.specials.get(index)) for index, piece in enumerate(table.pieces)]
+    model = tiny_model("gpt2", len(names), layers=1, hidden=16, seed=1, context=512)
+    tokenizer: Any = as_chat(tiny_tokenizer(600), CHATML)
     encoder = make_text_encoder(tokenizer, 512, 512, needs_bytes=True)
     reader = ConversationReader(encoder, ChatTemplate.of(encoder, tokenizer.chat_template, "model", "the student"))
-    documents = list(conversations(6).splits["all"])
-    built = ConversationExampleBuilder(reader, None, align=False, seed=1).build(documents, 6)
-    examples = [vars(example) for example in built]
-    config = Parameters(teacher_model="openai:tiny", teacher_url=server.url)
-    found = served_scores(config, encoder, reader, examples, Console(quiet=True))
+    built = ConversationExampleBuilder(reader, None, align=False, seed=1)
+    examples = [vars(example) for example in built.build(conversations(6).splits["all"], 6)]
+    with LogprobServer(model, names, way, theirs) as server:
+        config = Parameters(teacher_model="openai:tiny", teacher_url=server.url)
+        found = served_scores(config, encoder, reader, examples, Console(quiet=True))
     assert found is not None
     nats, size = 0.0, 0
     for example in examples:
         turns = Conversation.from_canonical(example["text"]).turns
-        text, at = (
-            tokenizer.apply_chat_template([vars(turn) | {"content": turn.text} for turn in turns], tokenize=False),
-            0,
-        )
-        read = teacher.tokenizer(text, return_offsets_mapping=True)
-        ids = [teacher.tokenizer.eos_token_id, *read["input_ids"]]
+        messages = [{"role": turn.role, "content": turn.text} for turn in turns]
+        text: str = tokenizer.apply_chat_template(messages, tokenize=False)
+        read = theirs(text, return_offsets_mapping=True)
+        ids = [theirs.eos_token_id, *read["input_ids"]]
         with torch.inference_mode():
-            logarithms = torch.log_softmax(server.model(torch.tensor([ids])).logits[0], -1)
+            logarithms = torch.log_softmax(model(torch.tensor([ids])).logits[0], -1)
+        at = 0
         for turn in turns:
             begin = text.index(turn.text, at)
             at = begin + len(turn.text)

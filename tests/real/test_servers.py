@@ -179,6 +179,7 @@ def test_conversations_from_transformers_serve(transformers_serve: SimpleNamespa
     assert any(line["kept"] for line in lines)
     # `transformers serve` tells no log-probabilities of prompts.
     assert (result.teacher, result.gap_closed) == (None, None)
+    assert result.after is not None
     assert result.after["answers"]["asked"] > 0
     assert "'### ' + message" in (tmp_path / "run" / "student" / "best" / "chat_template.jinja").read_text(
         encoding="utf-8"

@@ -78,6 +78,6 @@ def test_durations(seconds: float, words: str) -> None:
 
 
 def test_counts() -> None:
-    assert [count_words(count) for count in (950, 45_952, 135e6, 1.5576e9, 70.6e9)] == [
+    assert [count_words(count) for count in (950, 45_952, 135_000_000, 1_557_600_000, 70_600_000_000)] == [
         "950", "45,952", "135 million", "1.56 billion", "70.6 billion",
     ]  # fmt: skip
