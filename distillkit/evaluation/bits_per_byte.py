@@ -76,14 +76,15 @@ class Scores:
         nll: [D] float64, negative log-likelihood of the scored tokens in nats.
         bytes: [D] int64, UTF-8 bytes of the scored tokens.
         tokens: [D] int64, scored tokens.
-        by_token: of each text, in the order given, [tokens] float64: the nats of its scored tokens, one after another.
+        by_token: of each text, in the order given, [tokens] float64: the nats of its scored tokens, one after another; None: not
+            known, the sums alone are.
     """
 
     documents: np.ndarray
     nll: np.ndarray
     bytes: np.ndarray
     tokens: np.ndarray
-    by_token: Sequence[np.ndarray] = ()
+    by_token: Sequence[np.ndarray] | None = None
 
     @property
     def bits_per_byte(self) -> float:
@@ -160,9 +161,9 @@ def score(
             check_finite(nll, texts, members)
             if progress is not None:
                 progress.advance(len(members))
-    if not group.alone:
-        nll = np.array(group.sums(nll.tolist()))
-    return by_document(texts, nll, by_token)
+    if group.alone:
+        return by_document(texts, nll, by_token)
+    return by_document(texts, np.array(group.sums(nll.tolist())))
 
 
 def no_tokens(texts: int) -> list[np.ndarray]:
@@ -224,12 +225,12 @@ def token_nll(logits_BTV: Tensor, texts: Sequence[ScoredText]) -> list[np.ndarra
     return np.split(np.concatenate(values), np.cumsum([text.tokens for text in texts])[:-1])
 
 
-def by_document(texts: Sequence[ScoredText], nll: np.ndarray, by_token: Sequence[np.ndarray]) -> Scores:
+def by_document(texts: Sequence[ScoredText], nll: np.ndarray, by_token: Sequence[np.ndarray] | None = None) -> Scores:
     """The sums of each document.
 
     Args:
         nll: [texts] float64, nats.
-        by_token: of each text the nats of its scored tokens.
+        by_token: of each text the nats of its scored tokens; None where only the sums are known.
     """
     documents, where = np.unique(np.array([text.document for text in texts], dtype=np.int64), return_inverse=True)
     bytes_ = np.zeros(len(documents), dtype=np.int64)

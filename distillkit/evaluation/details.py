@@ -38,9 +38,9 @@ def validation_details(
     """
     examples = [test[index] for index in range(len(test))]
     placed = {"student": placed_texts(examples, encoders.student, "student")}
-    if "teacher" in scores:
+    by_token = {name: of_model.by_token for name, of_model in scores.items() if of_model.by_token is not None}
+    if "teacher" in by_token:
         placed["teacher"] = placed_texts(examples, encoders.teacher, "teacher")
-    by_token = {name: of_model.by_token for name, of_model in scores.items()}
     totals, left_out = lost_bits(placed, by_token, seen)
     return {
         "format": FORMAT,

@@ -428,7 +428,8 @@ class DistillTrainer(Trainer):
             )
         elif "eval_bits_per_byte" in logs:
             self.metrics_log.append({"step": self.state.global_step, **logs})
-            self.display.update(**{"held out": f"{logs['eval_bits_per_byte']:.4g} bits per byte"})
+            held_out: dict[str, Any] = {"held out": f"{logs['eval_bits_per_byte']:.4g} bits per byte"}
+            self.display.update(**held_out)
         super().log(logs, start_time)
 
     def _bring_progress_up_to_date(self) -> None:
