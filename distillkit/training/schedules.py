@@ -1,4 +1,4 @@
-"""How the temperature and the weights of the two terms go over a training.
+"""How the learning rate, the temperature and the weights of the two terms go over a training.
 
 `temperature_schedule: anneal`: τ(t) = τ + (1 - τ)·t. `alpha_schedule: decay`: α(t) = α·(1 - t); `tempered`: α(t) = α/τ(t)²,
 which takes the factor τ² of the soft term off again. β(t) = β + α - α(t): the sum of the weights stays. t is the fraction of the
@@ -8,11 +8,26 @@ learning rate does: a resumed run goes on where it was, and epochs that are adde
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from distillkit.run.context import needs_teacher
 from distillkit.settings.conditions import anneals, is_tempered
 from distillkit.settings.parameters import Parameters
+
+
+def schedule_factor(schedule: str, warmup: int, total: int, step: int) -> float:
+    """What the learning rate is multiplied by at a step, counted from 0.
+
+    It rises over `warmup` steps and then falls towards zero, linearly or as half a cosine. Unlike the library's
+    schedules neither the first nor the last step is spent on a learning rate of zero.
+    """
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    done = (step - warmup) / max(1, total - warmup)
+    if schedule == "constant":
+        return 1.0
+    return max(0.0, 1 - done) if schedule == "linear" else 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
 def training_fraction(step: int, steps: int) -> float:

@@ -40,9 +40,10 @@ from distillkit.training.early_stopping import EarlyStopping
 from distillkit.training.export import export_student
 from distillkit.training.metrics_log import MetricsLog
 from distillkit.training.objectives import training_objective
+from distillkit.training.progress import Progress
 from distillkit.training.schedules import Course
 from distillkit.training.trackers import reporting
-from distillkit.training.trainer import DistillTrainer, Progress
+from distillkit.training.trainer import DistillTrainer
 
 
 def _hint(context: TrainingContext, source: TeacherSource | None) -> None:

@@ -55,8 +55,9 @@ from distillkit.training.decisions import TuningFacts
 from distillkit.training.export_check import check_written
 from distillkit.training.metrics_log import MetricsLog
 from distillkit.training.objectives import HardOnly
+from distillkit.training.progress import Progress
 from distillkit.training.session import TrainingRows, raise_if_stopped
-from distillkit.training.trainer import DistillTrainer, Progress
+from distillkit.training.trainer import DistillTrainer
 from distillkit.training.tuned_teacher import TunedTeacher, TuningPlace, read_record, write_record
 
 # What the tuned teacher depends on besides the settings of the run; a change makes every tuning a new one.

@@ -3,13 +3,10 @@ checkpoints that count only once they are committed."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -39,7 +36,8 @@ from distillkit.training.early_stopping import NEVER, EarlyStopping, StopEarly
 from distillkit.training.metrics_log import MetricsLog
 from distillkit.training.objectives import Objective, Weights
 from distillkit.training.optimizers import muon_and_adamw
-from distillkit.training.schedules import CONSTANT, Course, training_fraction
+from distillkit.training.progress import Progress
+from distillkit.training.schedules import CONSTANT, Course, schedule_factor, training_fraction
 from distillkit.training.several import (
     INSIDE,
     own_stream,
@@ -50,60 +48,10 @@ from distillkit.training.several import (
 )
 from distillkit.training.tied_embedding import add_rows_in_place
 
-PROGRESS_FILE = "progress.json"
 # So many steps skipped one after the other divide fp16's factor by a trillion: it is not the factor.
 _MOST_SKIPPED = 40
 # Of the held-out score at the start.
 _DIVERGING = 1.1
-
-
-@dataclass
-class Progress:
-    """What a resumed run must not forget, besides what the Trainer keeps.
-
-    Attributes:
-        tokens: student target tokens trained on so far.
-        seconds: wall time of training so far.
-        teacher_tokens, teacher_seconds: the same for the teacher's forward passes.
-        soft_sum, hard_sum: the loss terms summed over the steps since the last line of metrics.jsonl.
-        loss_sum: the same of α·soft + β·hard, with the weights that each step had.
-        logged_step: the step of that line.
-        mapped, rows: the sums of `MappedMass`.
-        best: the files of the best student as they were exported, `storage.file_records`.
-    """
-
-    tokens: int = 0
-    seconds: float = 0.0
-    teacher_tokens: int = 0
-    teacher_seconds: float = 0.0
-    soft_sum: float = 0.0
-    hard_sum: float = 0.0
-    loss_sum: float = 0.0
-    logged_step: int = 0
-    mapped: float = 0.0
-    rows: int = 0
-    best: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-
-    @classmethod
-    def load(cls, checkpoint: Path) -> Progress:
-        return cls(**json.loads((checkpoint / PROGRESS_FILE).read_text(encoding="utf-8")))
-
-    def save(self, folder: Path) -> None:
-        (folder / PROGRESS_FILE).write_text(json.dumps(dataclasses.asdict(self)), encoding="utf-8")
-
-
-def schedule_factor(schedule: str, warmup: int, total: int, step: int) -> float:
-    """What the learning rate is multiplied by at a step, counted from 0.
-
-    It rises over `warmup` steps and then falls towards zero, linearly or as half a cosine. Unlike the library's
-    schedules neither the first nor the last step is spent on a learning rate of zero.
-    """
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    done = (step - warmup) / max(1, total - warmup)
-    if schedule == "constant":
-        return 1.0
-    return max(0.0, 1 - done) if schedule == "linear" else 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
 class DistillTrainer(Trainer):

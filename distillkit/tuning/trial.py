@@ -37,9 +37,10 @@ from distillkit.training.arguments import total_steps, training_arguments
 from distillkit.training.compiling import compile_loss
 from distillkit.training.metrics_log import MetricsLog
 from distillkit.training.objectives import training_objective
+from distillkit.training.progress import Progress
 from distillkit.training.schedules import Course
 from distillkit.training.session import TrainingRows
-from distillkit.training.trainer import DistillTrainer, Progress
+from distillkit.training.trainer import DistillTrainer
 from distillkit.tuning.halving import Amount
 from distillkit.tuning.journal import Trial
 from distillkit.tuning.space import Settings

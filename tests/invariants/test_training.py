@@ -41,8 +41,9 @@ from distillkit.teachers.targets import teacher_signal
 from distillkit.training.arguments import training_arguments
 from distillkit.training.metrics_log import MetricsLog, read_metrics
 from distillkit.training.objectives import BlackBox, Weights, objective_of
-from distillkit.training.schedules import Course
-from distillkit.training.trainer import DistillTrainer, Progress, schedule_factor
+from distillkit.training.progress import Progress
+from distillkit.training.schedules import Course, schedule_factor
+from distillkit.training.trainer import DistillTrainer
 
 CPU = Compute(torch.device("cpu"), None, torch.float32)
 # With the alignment across tokenizers.

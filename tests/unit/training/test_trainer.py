@@ -11,7 +11,8 @@ import torch
 from distillkit.device.precision import Compute
 from distillkit.settings.parameters import Parameters
 from distillkit.training.arguments import total_steps, training_arguments
-from distillkit.training.trainer import Progress, schedule_factor
+from distillkit.training.progress import Progress
+from distillkit.training.schedules import schedule_factor
 
 LENGTHS = [(0, 1), (0, 2), (1, 2), (3, 60), (50, 100), (0, 100), (99, 100), (5, 5)]
 
