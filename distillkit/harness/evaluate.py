@@ -68,7 +68,8 @@ def evaluate_model(
                 task.set_config(key="num_fewshot", value=0)
             task.set_fewshot_seed(seed=_SEED)
         texts = max(1, min(_MOST_TEXTS, default_batch_tokens(model) // min(context or _USUAL_TOKENS, _USUAL_TOKENS)))
-        wrapped = HFLM(
+        model_class: Any = HFLM  # Its parameters are those of a class that hides them behind keywords.
+        wrapped = model_class(
             pretrained=model, tokenizer=tokenizer, backend="causal", max_length=context, batch_size=texts,
             mixed_precision_dtype=autocast,
         )  # fmt: skip
@@ -78,7 +79,7 @@ def evaluate_model(
             random.seed(_FIRST_SEED)
             np.random.seed(_SEED)
             torch.manual_seed(_SEED)
-            found = evaluate(
+            found: Any = evaluate(
                 wrapped, loaded, log_samples=False, bootstrap_iters=_DRAWS,
                 apply_chat_template=chat_template is not None, fewshot_as_multiturn=True,
                 system_instruction=system_prompt if chat_template is not None else None,
