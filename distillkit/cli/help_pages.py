@@ -184,7 +184,9 @@ class Command(_LightParameters, TyperCommand):
         folded = sum(not option.hidden and _is_folded(option) for option in options)
         footer: list[str] = []
         if folded and not everything:
-            footer.append(f"{folded} more options for advanced use: {ctx.command_path} --help-all")
+            footer.append(
+                f"{folded} more option{'' if folded == 1 else 's'} for advanced use: {ctx.command_path} --help-all"
+            )
         if folded:
             footer.append("All about one parameter: distillkit params NAME")
         usage = " ".join(["Usage:", ctx.command_path, *self.collect_usage_pieces(ctx)])

@@ -48,7 +48,9 @@ def test_a_student_keeps_its_template_and_stops(tmp_path, models, student: str, 
         assert 0 <= answers["mean_tokens"] <= answers["limit"] == 128
     card = (made.run.best_student / "README.md").read_text()
     assert "answers that stop" in card
-    assert "the student's own (ChatML). An answer ends with `<|im_end|>`" in card
+    whose = {"same": "the student's own (ChatML)", "bare": "its teacher's", "llama3": "the student's own (Llama 3)"}
+    assert f"{whose.get(student, 'plain one')}" in card
+    assert f"An answer ends with `{told['student']['end_of_turn']}`" in card
     if box_type == "white":
         assert found["after"]["teacher_kl"] >= 0
 

@@ -75,7 +75,8 @@ def test_the_advanced_ones_are_folded_away(shown: Shown) -> None:
 
 
 def test_a_command_without_advanced_options_has_no_longer_help(shown: Shown) -> None:
-    assert "--help-all" not in shown("demo", "--help")
+    assert "--help-all" not in shown("plot", "--help")
+    assert "\n1 more option for advanced use" in shown("demo", "--help")
     assert "--help-all" in shown("prepare-data", "--help")
     assert "--epochs" not in shown("prepare-data", "--help-all"), "only later stages read it"
 

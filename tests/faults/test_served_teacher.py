@@ -49,6 +49,12 @@ def settings(made: SimpleNamespace, server: ChatServer, output: Path, **more: An
     }  # fmt: skip
 
 
+def asked_to_write(server: ChatServer) -> list[Any]:
+    """The prompts of the requests that want a text, not log-probabilities."""
+    bodies = zip(server.prompts, server.bodies, strict=True)
+    return [prompt for prompt, body in bodies if "logprobs" not in body and "prompt_logprobs" not in body]
+
+
 def written(output: Path) -> bytes:
     return (output / "run" / "teacher" / "generated.jsonl").read_bytes()
 
@@ -70,8 +76,7 @@ def undisturbed(made: SimpleNamespace, server: ChatServer, tmp_path_factory: pyt
         patch.setenv("OPENAI_API_KEY", KEY)
         result = distill_models(**settings(made, server, output, skip_demo=False, save_plot=True), quiet=True)
     # At the end it is asked whether it tells the log-probabilities of a prompt; it does not.
-    asked = sum("logprobs" not in body and "prompt_logprobs" not in body for body in server.bodies)
-    return SimpleNamespace(output=output, result=result, bytes=written(output), asked=asked)
+    return SimpleNamespace(output=output, result=result, bytes=written(output), asked=len(asked_to_write(server)))
 
 
 def test_a_whole_run(undisturbed: SimpleNamespace) -> None:
@@ -119,7 +124,7 @@ def test_the_order_of_replies_changes_nothing(
         server.fail(status=500, times=2, after=3)
         server.fail(body=b'{"choices": [{"te', cut=True, after=2)
         distill_models(**settings(made, server, tmp_path, teacher_concurrency=5), quiet=True)
-        assert len(server.prompts) == EXAMPLES + 3
+        assert len(asked_to_write(server)) == EXAMPLES + 3
         assert 2 <= server.most_at_once <= 5
     assert written(tmp_path) == undisturbed.bytes
 
@@ -216,9 +221,11 @@ def test_kill_9_and_on(
     left = written(tmp_path).count(b"\n")
     assert 5 <= left < EXAMPLES
     server.delay = lambda number: 0.0
-    before = len(server.prompts)
+    before = len(asked_to_write(server))
     distill_models(**settings(made, server, tmp_path), quiet=True)
-    assert len(server.prompts) - before == EXAMPLES - left  # Row by row: nothing is asked again that is written.
+    assert (
+        len(asked_to_write(server)) - before == EXAMPLES - left
+    )  # Row by row: nothing is asked again that is written.
     assert written(tmp_path) == undisturbed.bytes
     assert student_digest(tmp_path / "run") == student_digest(undisturbed.output / "run")
 
@@ -248,11 +255,11 @@ def test_conversations_are_answered_in_the_servers_own_template(
         for number in range(60)
     ]
     chats.write_text("".join(json.dumps({"messages": turns}) + "\n" for turns in rows))
-    first = len(server.prompts)
+    first = len(asked_to_write(server))
     given = {**settings(made, server, tmp_path / "runs"), "dataset_path": str(chats), "max_length": 160}
     result = distill_models(**given, quiet=True)
     assert result.student_path is not None
-    asked = server.prompts[first:]
+    asked = asked_to_write(server)[first:]
     assert len(asked) == EXAMPLES
     assert all(turns in [row[:2] for row in rows] for turns in asked)
     lines = [json.loads(line) for line in written(tmp_path / "runs").splitlines()]

@@ -145,6 +145,7 @@ def distill(
     """`distillkit distill --preset weak-pc`, smaller only to save time."""
     command = [sys.executable, "-m", "distillkit", "distill", "--preset", "weak-pc", "--folder-name", folder_name]
     smaller = ["--sample-size", "100", "--epochs", "1", "--max-length", "64", "--held-out-size", "20"]
+    smaller += ["--batch-size", "5", "--learning-rate", "4e-4"]
     return finished([*command, *smaller, *options], work, environment)
 
 
@@ -214,7 +215,7 @@ def test_pokemon_in_python_without_its_pictures(
     program = """
 import json, sys
 from distillkit import distill_models
-result = distill_models(dataset="pokemon", sample_size=100, max_length=64, epochs=1, control=False, batch_size=4, no_cuda=True,
+result = distill_models(dataset="pokemon", sample_size=100, max_length=64, epochs=1, control=False, batch_size=10, no_cuda=True,
                         save_plot=False, folder_name="pokemon")
 print(json.dumps(result.as_dict()))
 """

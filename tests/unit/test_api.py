@@ -63,7 +63,7 @@ def test_the_26_parameters() -> None:
 def test_the_advanced_ones_and_the_controls_come_after() -> None:
     arguments = [item.name for item in inspect.signature(distill_models).parameters.values()]
     advanced = [name for name in declared.fields() if declared.facts(name).group == "advanced"]
-    assert advanced[:2] == ["allow_out_of_range", "trust_remote_code"]
+    assert advanced[:2] == ["optimizer", "weight_decay"]
     assert arguments[26:] == [*advanced, *(name for name, _ in CONTROL)]
     assert inspect.signature(distill_models).return_annotation is DistillResult
 
@@ -131,7 +131,7 @@ def test_errors_have_types_and_none_ends_the_program() -> None:
 
 def test_result_fields() -> None:
     names = [field.name for field in dataclasses.fields(DistillResult)]
-    assert names == ["run_directory", "student_path", "teacher", "before", "after", "gap_closed", "gain", "verdict", "metrics", "control", "teacher_gain", "tuned_teacher", "advice", "next_steps"]  # fmt: skip
+    assert names == ["run_directory", "student_path", "teacher", "before", "after", "gap_closed", "gain", "verdict", "metrics", "control", "teacher_gain", "tuned_teacher", "advice", "next_steps", "lm_eval"]  # fmt: skip
     assert set(DistillResult(Path("x")).as_dict()) == set(names)
 
 
