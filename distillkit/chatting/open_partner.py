@@ -42,7 +42,7 @@ def open_partner(
         PreconditionError: the run has not come so far, or the model has changed or is damaged.
     """
     if who not in NAMES:
-        raise UsageError(f"--with {who!r}", hint=f"one of: {', '.join(NAMES)}")
+        raise UsageError(f"--with {who!r} is nobody to talk with", hint=f"use one of: {', '.join(NAMES)}")
     needed = "distill" if who == "after" else "prepare-data"
     record = run.record(needed)
     if record is None or record.status != "complete":

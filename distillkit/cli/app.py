@@ -354,6 +354,12 @@ def launch(
     """Run a command in several processes of this machine: distillkit launch --processes 2 -- distill …"""
     from distillkit.processes.launching import run_processes
 
+    known = {command.name for command in app.registered_commands} - {"launch"}
+    if arguments[0] not in known:
+        # Told here, in a moment, and not by every one of the processes.
+        raise UsageError(
+            f"launch: no such command {arguments[0]!r}", hint="distillkit launch --processes 2 -- distill …"
+        )
     return run_processes(arguments, processes)
 
 

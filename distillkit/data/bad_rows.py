@@ -131,9 +131,16 @@ class BadRows:
             verb = "holds" if self.count == 1 else "hold"
             raise UsageError(
                 f"{name}: {self.count:,} of {total:,} rows {verb} no {self._wanted}{named}",
-                hint=f"{_OTHERWISE[self._wanted]}, or leave them all out with --bad-rows skip-all",
+                hint=self._mend(none_left=self.count == total),
             )
         notes.bad_rows(name, self.count, first)
+
+    def _mend(self, *, none_left: bool) -> str:
+        mend = _OTHERWISE[self._wanted]
+        if self.first and self.first[0].is_fault:
+            mend = f"mend what is said of them, or {mend}"
+        # Without any row there is nothing to train on.
+        return mend if none_left else f"{mend}, or leave them all out with --bad-rows skip-all"
 
     @property
     def _wanted(self) -> str:

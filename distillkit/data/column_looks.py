@@ -102,7 +102,8 @@ def is_turn(value: Any) -> bool:
     """Whether a value is one turn of a conversation: {"role": …, "content": …} and its relatives."""
     if not isinstance(value, Mapping):
         return False
-    return any(key in value for key in _TURN_ROLES) and any(key in value for key in _TURN_CONTENTS)
+    keys = {str(key).lower() for key in value}
+    return any(key in keys for key in _TURN_ROLES) and any(key in keys for key in _TURN_CONTENTS)
 
 
 def are_turn_fields(names: Sequence[str]) -> bool:

@@ -207,6 +207,8 @@ class _Table:
         more = self._side(sides.inputs, strict=False)
         if more is not None:
             columns["input"] = more
+        if wanted == "alpaca" and "history" in self.by_plain:
+            columns["history"] = self.by_plain["history"]
         if answer is not None:
             columns["answer"] = answer
         written = frozenset(name for name in columns.values() if self.is_written(name))

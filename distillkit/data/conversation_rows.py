@@ -63,6 +63,25 @@ def turns_of(value: Any) -> list[Turn]:
     return [_turn(item, number) for number, item in enumerate(value, 1)]
 
 
+def history_turns(value: Any) -> list[Turn]:
+    """The turns before a question, as Alpaca's rows may have them: [[question, answer], …], or the same written as JSON.
+
+    Raises:
+        TurnFaultError: something else stands there.
+    """
+    if isinstance(value, str) and value.strip():
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            raise TurnFaultError("a text instead of [[question, answer], …]") from None
+    turns: list[Turn] = []
+    for pair in value or ():
+        if not isinstance(pair, (list, tuple)) or len(pair) != 2 or not all(isinstance(side, str) for side in pair):
+            raise TurnFaultError("it holds something else than [question, answer]")
+        turns += [Turn("user", pair[0]), Turn("assistant", pair[1])]
+    return turns
+
+
 def _items(value: Mapping[str, Any]) -> list[Any]:
     """The turns of an object: it is one itself, or `{"role": […], "content": […]}`, as `datasets` may store a list."""
     columns = {key: cells for key, cells in value.items() if isinstance(cells, (list, tuple))}
@@ -78,6 +97,7 @@ def _turn(item: Any, number: int) -> Turn:
     if not isinstance(item, Mapping):
         what = "a text" if isinstance(item, str) else kind_of(item)
         raise TurnFaultError(f"turn {number} is {what}, and does not say who speaks")
+    item = {str(key).lower(): value for key, value in item.items()}
     name = next((item[key] for key in ROLE_KEYS if item.get(key) is not None), None)
     if name is None:
         raise TurnFaultError(f"turn {number} does not say who speaks")
@@ -88,7 +108,10 @@ def _turn(item: Any, number: int) -> Turn:
         raise TurnFaultError(f"turn {number} calls a tool, which is not read")
     if role is None:
         shown = f"'{name[:40]}'" if isinstance(name, str) else kind_of(name)
-        raise TurnFaultError(f"turn {number} is {shown}'s, who is neither system nor user nor assistant")
+        raise TurnFaultError(f"turn {number} is said by {shown}, who is neither system nor user nor assistant")
+    if role == "assistant" and item.get("weight") not in (None, 1):
+        # OpenAI's field for fine-tuning: 0 is an answer that must not be learnt.
+        raise TurnFaultError(f"turn {number} has a weight ({item['weight']!r}): answers are learnt with weight 1 only")
     content = next((item[key] for key in CONTENT_KEYS if item.get(key) is not None), None)
     if content is None:
         raise TurnFaultError(f"turn {number} has no content")

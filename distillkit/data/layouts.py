@@ -11,7 +11,7 @@ from distillkit.data.column_looks import Look
 from distillkit.data.columns import choose_column, kind_of
 from distillkit.data.conversation import Conversation, Turn
 from distillkit.data.conversation_columns import PAIR_FORMATS, TEXT, FoundColumns, find_conversations, named_turns
-from distillkit.data.conversation_rows import TurnFaultError, turns_of
+from distillkit.data.conversation_rows import TurnFaultError, history_turns, turns_of
 from distillkit.data.notes import ReadingNotes
 from distillkit.data.reading_options import ReadingOptions
 from distillkit.data.rows import Row
@@ -26,7 +26,8 @@ class Layout:
 
     Attributes:
         format: "text", or one of the formats of conversations.
-        columns: what is read -> the column: "text"; "turns"; "question" and "answer"; "input", "system".
+        columns: what is read -> the column: "text"; "turns"; "question" and "answer"; "input",
+            "history", "system".
         why: how that was found: "called text", "the only column of turns".
         written: columns of pairs in which turns are written as JSON.
     """
@@ -98,9 +99,17 @@ class Layout:
             turns = self._turns_in(cells, "turns", None)
         else:
             question, answer = self._turns_in(cells, "question", "input"), self._turns_in(cells, "answer", None)
-            turns = [*question, *answer]
+            turns = [*self._history(cells), *question, *answer]
         system = self._text(cells, "system")
         return [Turn("system", system), *turns] if system and turns and turns[0].role != "system" else turns
+
+    def _history(self, cells: Mapping[str, Any]) -> list[Turn]:
+        """What was said before the question."""
+        name = self.columns.get("history")
+        try:
+            return [] if name is None else history_turns(cells.get(name))
+        except TurnFaultError as fault:
+            raise TurnFaultError(f"column '{name}': {fault}") from None
 
     def _turns_in(self, cells: Mapping[str, Any], role: str, more: str | None) -> list[Turn]:
         """The turns of one side: a text is one, and a list is as many as it holds; an answer may be missing.

@@ -331,7 +331,8 @@ def _check_amounts(
     built = len(examples["train"])
     if built < config.sample_size:
         console.warn(
-            f"{source} gives {built:,} training examples, fewer than sample_size {config.sample_size:,}: all are used"
+            f"{source} gives {built:,} training examples, fewer than sample_size {config.sample_size:,}: all are used; "
+            f"{len(examples['validation']):,} and {len(examples['test']):,} more are held out (--held-out-size)"
         )
     short = min((part for part in ("validation", "test")), key=lambda part: len(examples[part]))
     if config.held_out_size is not None and len(examples[short]) < config.held_out_size:

@@ -55,6 +55,7 @@ def refusal(columns: dict[str, Any], **options: Any) -> UsageError:
         ({"input": PROSE, "output": OTHER}, "prompt-completion", {"question": "input", "answer": "output"}),
         ({"instruction": PROSE, "input": [""] * ROWS, "output": OTHER}, "alpaca", {"question": "instruction", "input": "input", "answer": "output"}),
         ({"instruction": ["Summarise."] * ROWS, "output": OTHER}, "alpaca", {"question": "instruction", "answer": "output"}),
+        ({"instruction": PROSE, "output": OTHER, "history": [[["a", "b"]]] * ROWS}, "alpaca", {"question": "instruction", "history": "history", "answer": "output"}),
         ({"Instruction": PROSE, "context": PROSE, "Response": OTHER, "category": ["qa"] * ROWS}, "alpaca", {"question": "Instruction", "input": "context", "answer": "Response"}),
         ({"question": PROSE, "answer": [str(n) for n in range(ROWS)]}, "question-answer", {"question": "question", "answer": "answer"}),
         ({"system_prompt": PROSE, "question": PROSE, "response": OTHER, "id": IDS}, "question-answer", {"question": "question", "answer": "response", "system": "system_prompt"}),

@@ -10,6 +10,7 @@ import pytest
 from distillkit.data.bad_rows import BadRow
 from distillkit.data.conversation import Conversation, Turn
 from distillkit.data.conversation_rows import TurnFaultError, finished_rows, turns_of
+from distillkit.data.layouts import Layout
 from distillkit.data.notes import ReadingNotes
 from distillkit.data.reading_options import ReadingOptions
 from distillkit.data.rows import Row, row_documents
@@ -25,14 +26,38 @@ SAID = [Turn("system", "S"), Turn("user", "Who?"), Turn("assistant", "Nobody.")]
         [{"role": "developer", "content": "S"}, {"role": "USER", "content": "Who?"}, {"role": "model", "parts": ["Nobody."]}],
         [{"role": "system", "content": ["S"]}, {"role": "user", "content": [{"type": "text", "text": "W"}, {"type": "text", "text": "ho?"}]}, {"role": "assistant", "content": {"text": "Nobody."}, "tool_calls": []}],
         {"role": ["system", "user", "assistant"], "content": ["S", "Who?", "Nobody."]},
+        [{"Role": "System", "Content": "S"}, {"Role": "User", "Content": "Who?"}, {"Role": "Assistant", "Content": "Nobody.", "weight": 1}],
         ({"role": "system", "content": "S", "from": None}, {"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Nobody."}),
     ],
-    ids=["role", "from", "other names", "parts", "object of lists", "tuple"],
+    ids=["role", "from", "other names", "parts", "object of lists", "capitals", "tuple"],
 )  # fmt: skip
 def test_turns_of_every_kind_are_read(value: Any) -> None:
     assert turns_of(value) == SAID
     if not isinstance(value, tuple):
         assert turns_of(json.dumps(value)) == SAID
+
+
+def test_a_history_goes_before_the_question() -> None:
+    layout = Layout(
+        "alpaca", {"question": "instruction", "history": "history", "answer": "output", "system": "system"}, ""
+    )
+    cells = {"instruction": "And?", "output": "No.", "system": "S", "history": [["Who?", "Nobody."]]}
+    row = layout.row(cells, "row 1", "1")
+    assert isinstance(row, Row)
+    assert row.conversation is not None
+    said = ["S", "Who?", "Nobody.", "And?", "No."]
+    assert [turn.text for turn in row.conversation.turns] == said
+    written = layout.row({**cells, "history": '[["Who?", "Nobody."]]'}, "row 1", "1")
+    assert isinstance(written, Row)
+    assert written.text == row.text
+    for empty in (None, [], ""):
+        alone = layout.row({**cells, "history": empty}, "row 1", "1")
+        assert isinstance(alone, Row)
+        assert [turn.text for turn in alone.conversation.turns] == ["S", "And?", "No."]  # type: ignore[union-attr]
+    for wrong in ([["Who?"]], [["Who?", None]], "Who?", ["Who?", "Nobody."]):
+        bad = layout.row({**cells, "history": wrong}, "row 1", "1")
+        assert isinstance(bad, BadRow)
+        assert "column 'history'" in bad.what
 
 
 def test_one_turn_and_empty_turns() -> None:
@@ -50,12 +75,13 @@ def test_one_turn_and_empty_turns() -> None:
         ([], "an empty list: no turns"),
         (["Hello.", "Good day."], "turn 1 is a text, and does not say who speaks"),
         ([{"content": "Hello."}], "turn 1 does not say who speaks"),
-        ([{"role": "user", "content": "Hi."}, {"role": "narrator", "content": "He came in."}], "turn 2 is 'narrator''s"),
-        ([{"role": 7, "content": "Hi."}], "turn 1 is the number 7's"),
+        ([{"role": "user", "content": "Hi."}, {"role": "narrator", "content": "He came in."}], "turn 2 is said by 'narrator', who"),
+        ([{"role": 7, "content": "Hi."}], "turn 1 is said by the number 7, who"),
         ([{"role": "tool", "content": "42"}], "turn 1 is a tool's ('tool'), which is not read"),
         ([{"from": "observation", "value": "42"}], "turn 1 is a tool's ('observation')"),
         ([{"role": "assistant", "content": None, "tool_calls": [{"id": "x"}]}], "turn 1 calls a tool, which is not read"),
         ([{"role": "assistant", "content": "Wait.", "function_call": {"name": "f"}}], "turn 1 calls a tool"),
+        ([{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "No.", "weight": 0}], "turn 2 has a weight (0)"),
         ([{"role": "user", "content": None}], "turn 1 has no content"),
         ([{"role": "user", "content": 7}], "turn 1 holds the number 7 instead of text"),
         ([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}], "a part that is no text ('image_url')"),
