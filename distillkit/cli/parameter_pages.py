@@ -7,6 +7,7 @@ python -m distillkit.cli.parameter_pages --check docs      fails if they are sta
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from distillkit.storage import explained_write_errors, write_bytes
 
 FILES = {"en": "parameters.md", "ru": "parameters.ru.md"}
 
-_WIDTH = 78
+_WIDTH, _NARROWEST = 78, 38
 
 _LABELS: dict[str, dict[str, str]] = {
     "en": {
@@ -178,11 +179,12 @@ def describe(name: str, lang: str = "en") -> str:
         (what, " ".join(filter(None, [about, ", ".join(values)]))) for what, values, about in _facts_rows(name, lang)
     ]
     width = max(len(what) for what, _ in rows)
-    lines = [name, *textwrap.wrap(_sentence(texts.what), _WIDTH, initial_indent="  ", subsequent_indent="  "), ""]
+    page = max(_NARROWEST, min(_WIDTH, shutil.get_terminal_size().columns - 2))
+    lines = [name, *textwrap.wrap(_sentence(texts.what), page, initial_indent="  ", subsequent_indent="  "), ""]
     for what, value in rows:
         lines += textwrap.wrap(
             value,
-            _WIDTH,
+            page,
             initial_indent=f"  {what:<{width}}  ",
             subsequent_indent=" " * (width + 4),
             break_on_hyphens=False,
@@ -190,7 +192,7 @@ def describe(name: str, lang: str = "en") -> str:
     for title, text in ((labels["effect"], texts.effect), (labels["choose"], texts.choose)):
         lines += ["", title]
         lines += textwrap.wrap(
-            text, _WIDTH, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False, break_long_words=False
+            text, page, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False, break_long_words=False
         )
     lines += ["", labels["example"], textwrap.indent(texts.example, "  ")]
     return "\n".join(lines)

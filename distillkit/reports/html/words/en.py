@@ -18,7 +18,7 @@ WORDS = {
     "units": "B kB MB GB TB",
     "million": " million",
     "billion": " billion",
-    "missing.make": "To make it, in the folder of the run:",
+    "missing.make": "To add it, in the folder of the run:",
     "model.before": "student before",
     "model.after": "student after",
     "model.control": "control, no teacher",
