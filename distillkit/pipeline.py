@@ -112,9 +112,10 @@ def config_differences(run: RunDirectory, new: Mapping[str, Any]) -> list[str]:
     """`batch_size: 8 -> 4` for each parameter that contradicts a result of the run.
 
     No contradiction: a value on which no stage depends that has begun, one on which only cheap stages depend, one that
-    may grow and has grown, and another place of the same models and texts.
+    may grow and has grown, and another place of the same models and texts. A parameter that the version which began the run did
+    not have worked as its default does.
     """
-    old = run.manifest.config
+    old = {name: declared.default(name) for name in declared.fields()} | run.manifest.config
     known = {name: value for name, value in new.items() if name in declared.fields()}
     return [
         f"{name}: {old.get(name)} -> {new.get(name)}"
@@ -189,7 +190,10 @@ def _read_too(stage: str, run: RunDirectory) -> list[str]:
 
 
 def _changed(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
-    return sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
+    """What differs; a parameter that is missing in `old`, which an earlier version wrote, was what its default is."""
+    implied = {name: json.dumps(declared.default(name), sort_keys=True) for name in new if name in declared.fields()}
+    known = implied | old
+    return sorted(name for name in {*known, *new} if known.get(name) != new.get(name))
 
 
 def _only_grown(old: Mapping[str, str], new: Mapping[str, str], changed: list[str]) -> bool:

@@ -6,6 +6,7 @@ rules for answers teacher/answers.jsonl; with `--tune-teacher` teacher/tuned.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from distillkit.console import Console, format_duration
@@ -97,8 +98,14 @@ def _recorded(run: RunDirectory) -> list[Path]:
 
 
 def checkpoint_fingerprint(config: Parameters, run: RunDirectory) -> str:
-    """What a checkpoint belongs to: every input of this stage but the number of epochs or steps, which may grow."""
+    """What a checkpoint belongs to: every input of this stage but the number of epochs or steps, which may grow.
+
+    Parameters at their defaults are left out, so that checkpoints stay those of their run when a later version has more.
+    """
     record = run.record("distill")
     inputs = dict(record.inputs) if record else {}
-    growing = {name for name in declared.fields() if declared.facts(name).may_grow}
-    return fingerprint_of({name: value for name, value in inputs.items() if name not in growing})
+    usual = {name: json.dumps(declared.default(name), sort_keys=True) for name in declared.fields()}
+    growing = {name for name in usual if declared.facts(name).may_grow}
+    return fingerprint_of(
+        {name: value for name, value in inputs.items() if name not in growing and value != usual.get(name)}
+    )

@@ -42,10 +42,10 @@ def control_config(config: Parameters) -> Parameters:
 
 def control_fingerprint(config: Parameters, run: RunDirectory) -> str:
     """What the checkpoints of a control belong to: the prepared data, and every parameter of its own training but those that
-    may grow, the number of epochs or steps."""
+    may grow, the number of epochs or steps, and those at their defaults, of which a later version may have more."""
     own = dataclasses.asdict(control_config(config))
     affecting = [name for name in declared.fields() if declared.facts(name).affects == "distill"]
-    names = [name for name in affecting if not declared.facts(name).may_grow]
+    names = [name for name in affecting if not declared.facts(name).may_grow and own[name] != declared.default(name)]
     return fingerprint_of({"data": run.result_fingerprint("prepare-data"), **{name: own[name] for name in names}})
 
 
