@@ -55,6 +55,11 @@ class PreparedPart:
     def __len__(self) -> int:
         return self.examples
 
+    @property
+    def documents(self) -> int:
+        """How many documents the examples come from."""
+        return len(self._documents)
+
     @cached_property
     def rows(self) -> StoredRows:
         """The examples, from the disk."""
@@ -68,7 +73,7 @@ class PreparedPart:
         """For data/stats.json."""
         return {
             "examples": self.examples,
-            "documents": len(self._documents),
+            "documents": self.documents,
             "bytes": self.bytes,
             "student_tokens": self.student_tokens,
             "teacher_tokens": self.teacher_tokens,

@@ -64,7 +64,10 @@ def _rows(file: Path) -> Iterator[dict[str, Any]]:
     else:
         with file.open(encoding="utf-8") as lines:
             for line in filter(str.strip, lines):
-                row = json.loads(line)
+                try:
+                    row = json.loads(line)
+                except json.JSONDecodeError as error:
+                    raise ValueError(f"a line is not JSON at its character {error.pos + 1:,}") from error
                 if not isinstance(row, dict):
                     raise ValueError("a line is no JSON object")
                 yield row

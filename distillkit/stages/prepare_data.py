@@ -60,6 +60,8 @@ from distillkit.tuning.shape_race import RaceTexts, ShapeRace
 
 # Below this the teacher reaches too little of the text to be worth its time.
 _LOW_COVERAGE = 0.5
+# A bootstrap over fewer documents gives intervals that are clearly too narrow.
+_FEW_HELD_OUT = 20
 
 
 def extra_inputs(config: Parameters, run: RunDirectory) -> dict[str, str]:
@@ -339,6 +341,12 @@ def _check_amounts(
         console.warn(
             f"{source} gives {len(examples[short]):,} {short} examples, fewer than held_out_size "
             f"{config.held_out_size:,}: a quarter of the text at most is held out for each part"
+        )
+    fewest = min((part for part in ("validation", "test")), key=lambda part: examples[part].documents)
+    if config.held_out_size is None and examples[fewest].documents < _FEW_HELD_OUT:
+        console.warn(
+            f"{source} leaves {examples[fewest].documents:,} {fewest} documents to measure on: intervals over so few are too "
+            "narrow, so take the verdict as a hint; more documents mend it"
         )
 
 

@@ -267,6 +267,10 @@ def test_what_is_no_import_and_what_does_not_fit(
     with pytest.raises(PreconditionError, match=r"out exists"):
         imported(rows, "arcee", pair.teacher, tmp_path / "out")
     imported(rows, "arcee", pair.teacher, tmp_path / "out", overwrite=True)
+    cut = tmp_path / "cut.jsonl"
+    cut.write_text(rows.read_text(encoding="utf-8") + '{"input_ids": [1,', encoding="utf-8")
+    with pytest.raises(UsageError, match=r"cut\.jsonl, after row 1: a line is not JSON at its character 18$"):
+        imported(cut, "arcee", pair.teacher, tmp_path / "cut")
     with pytest.raises(UsageError, match="has no chat template"):
         imported(rows, "axolotl", pair.teacher, tmp_path / "chat")
     named = f"logprobs:{tmp_path / 'out'}"

@@ -281,6 +281,10 @@ def test_a_small_held_out_part_is_said(cli: ForkedCli, place: SimpleNamespace, t
         cli, place, "prepare-data", *options(place, tmp_path, dataset_path=tmp_path / "a.jsonl", held_out_size=300)
     )
     assert re.search(r"warning: .* gives \d+ (validation|test) examples, fewer than held_out_size 300", done.err)
+    given = options(place, tmp_path / "unasked", dataset_path=tmp_path / "a.jsonl", held_out_size=None)
+    assert re.search(
+        r"warning: .* leaves \d+ (validation|test) documents to measure on", run(cli, place, "prepare-data", *given).err
+    )
 
 
 @pytest.mark.parametrize(
