@@ -15,6 +15,7 @@ from distillkit.console import Console
 from distillkit.errors import QualityGateError, UsageError
 from distillkit.process_environment import neutral_environment
 from distillkit.process_state import left_as_found
+from distillkit.registry import Table
 from distillkit.run.results import DistillResult, read_result
 from distillkit.settings import parameters as declared
 from distillkit.settings.help_texts import help_text
@@ -59,12 +60,15 @@ def distill_models(
 def _describe() -> None:
     """Give `distill_models` the signature and the documentation that follow from the declared parameters."""
     own = [item for item in inspect.signature(distill_models).parameters.values() if item.kind is item.KEYWORD_ONLY]
+    # Types are written down for all users: those of this package alone.
+    with Table.own_alone():
+        annotations = {name: declared.argument_type(name) for name in declared.fields()}
     derived = [
         inspect.Parameter(
             name,
             inspect.Parameter.KEYWORD_ONLY,
             default=declared.default(name),
-            annotation=declared.argument_type(name),
+            annotation=annotations[name],
         )
         for name in declared.fields()
     ]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from distillkit.errors import DistillkitError
+from distillkit.registry import Table
 from distillkit.settings import parameters as declared
 from distillkit.settings.help_texts import LANGUAGES, group_title, help_text
 from distillkit.storage import explained_write_errors, write_bytes
@@ -234,11 +235,16 @@ def _section(name: str, lang: str) -> str:
 
 
 def markdown(lang: str = "en") -> str:
-    """The whole reference as a Markdown page.
+    """The whole reference as a Markdown page, with the choices that this package has itself.
 
     Raises:
         KeyError: unknown language.
     """
+    with Table.own_alone():
+        return _markdown(lang)
+
+
+def _markdown(lang: str) -> str:
     labels = _LABELS[lang]
     core = len(declared.core_names())
     sections = [_INTRODUCTION[lang].format(core=core, advanced=len(declared.fields()) - core)]

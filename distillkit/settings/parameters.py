@@ -240,7 +240,7 @@ class Parameters(TrainingParameters):
         "auto",
         "advanced",
         topic="loss",
-        choices=("auto", *registry.ALIGNMENTS),
+        choices=registry.AutoOr(registry.ALIGNMENTS),
         affects="distill",
         used_by=conditions.WHITE_BOX,
         on_command_line=False,
@@ -293,7 +293,7 @@ class Parameters(TrainingParameters):
         examples=("0.5",),
     )
     teacher_cache: str = parameter(
-        "auto", "advanced", topic="teacher", choices=("auto", *registry.TEACHER_SOURCES), affects="distill"
+        "auto", "advanced", topic="teacher", choices=registry.AutoOr(registry.TEACHER_SOURCES), affects="distill"
     )
     sparse_method: SparseMethod = parameter(
         "sampling",

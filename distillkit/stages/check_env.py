@@ -26,6 +26,7 @@ from distillkit.models.requirements import required_libraries
 from distillkit.run.directory import RunDirectory
 from distillkit.run.manifest import library_versions
 from distillkit.settings.conditions import is_behind_server
+from distillkit.settings.extensions import conflicts, listed_extensions, load_chosen
 from distillkit.settings.parameters import Parameters
 from distillkit.stages import StageResult
 from distillkit.storage import free_disk_bytes, nearest_existing
@@ -46,6 +47,7 @@ def extra_inputs(config: Parameters, run: RunDirectory) -> dict[str, str]:
         "self-tests": str(config.run_tests),
         "optimizer and trackers": f"{config.optimizer} / {config.report_to}",
         "tasks of lm-evaluation-harness": str(config.lm_eval),
+        "extensions": f"{config.divergence} / {config.alignment} / {config.teacher_cache}: {', '.join(listed_extensions())}",
     }
 
 
@@ -71,7 +73,7 @@ def check(config: Parameters, console: Console, *, texts_written: bool = False) 
 
     Raises:
         PreconditionError: a library is missing and may not or cannot be installed, or the hub is needed and there is
-            no way to it; the teacher's server is out of reach.
+            no way to it; the teacher's server is out of reach; code of another package that is chosen cannot be loaded.
         UsageError: a task of lm-evaluation-harness is unknown.
         DistillkitError: a self-test failed.
     """
@@ -80,6 +82,9 @@ def check(config: Parameters, console: Console, *, texts_written: bool = False) 
     served = _server_state(config, console, texts_written=texts_written)
     libraries = _provide_libraries(config, references, console)
     provide_for_training(config, console)
+    libraries |= load_chosen(config)
+    for words in conflicts():
+        console.warn(words)
     if config.lm_eval is not None:
         provide_harness(config, console)
         libraries["lm_eval"] = metadata.version("lm_eval")
@@ -107,6 +112,7 @@ def check(config: Parameters, console: Console, *, texts_written: bool = False) 
         ("model hub", hub),
         *([("teacher", served)] if served is not None else []),
     ]
+    rows += [("extension", words) for words in listed_extensions()]
     if passed:
         rows.append(("self-tests", f"{passed} passed"))
     console.table("Environment", ["what", "found"], rows)
