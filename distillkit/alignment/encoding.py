@@ -94,11 +94,14 @@ def encode_loosely(
 
 
 def unknown_ids(tokenizer: Any) -> frozenset[int]:
-    """The tokens that are written for characters that are not in the vocabulary. GPT-2 names its end of text so, and never
-    writes it; a unigram model writes the one of its own model file, whatever it is called."""
+    """The tokens that are written for characters that are not in the vocabulary. GPT-2 and SmolLM2 name their end of text so, and
+    never write it: BPE without a token for unknown ones of its own has none. A unigram model writes the one of its own model file,
+    whatever it is called."""
     named = getattr(tokenizer, "unk_token_id", None)
     found = set() if named is None or named in (tokenizer.bos_token_id, tokenizer.eos_token_id) else {named}
     backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None and type(backend.model).__name__ == "BPE" and backend.model.unk_token is None:
+        return frozenset()
     if backend is not None and type(backend.model).__name__ == "Unigram":
         own = json.loads(backend.to_str())["model"].get("unk_id")
         found |= {own} if own is not None else set()

@@ -86,6 +86,17 @@ def test_unknown_characters_are_kept_and_said_where_no_bytes_are_needed() -> Non
     assert TextReader(encoder(unigram(), exact=False), None).read(["the</s>"], whole=True) == [None]
 
 
+def test_a_token_that_is_only_named_the_unknown_one_is_no_unknown_character() -> None:
+    """SmolLM2 names its end of text so, beside other tokens that begin and end; bytes are all known to it."""
+    tokenizer = byte_level(("<|endoftext|>", "<|im_start|>", "<|im_end|>"))
+    tokenizer.bos_token, tokenizer.eos_token, tokenizer.unk_token = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
+    reader = TextReader(replace(encoder(tokenizer, exact=False), parse=True), None)
+    (found,) = reader.read(["<|endoftext|>the 🦊 cat"], whole=False)
+    assert found is not None
+    assert tokenizer.unk_token_id in found.student.ids
+    assert reader.problems.lines(shared=True) == []
+
+
 @pytest.mark.parametrize("exact", [True, False])
 def test_long_texts_are_cut_where_pieces_do_not_spell(exact: bool) -> None:
     students = encoder(composing(), exact=exact, limit=24)
