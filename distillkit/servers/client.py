@@ -70,6 +70,10 @@ class Message:
     content: str
 
 
+class MissingModelError(PreconditionError):
+    """The server has no model of this name, however it is asked."""
+
+
 class _FailedError(Exception):
     """An attempt that failed in a way that may pass."""
 
@@ -328,7 +332,7 @@ class ServerClient:
                 hint="it may lack /completions: use a server that has it",
             )
         shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-        return PreconditionError(
+        return MissingModelError(
             f"the server at {self.url} has no model {self.model!r}; it has {shown or 'none that it lists'}",
             hint="name one of them: --teacher-model openai:MODEL",
         )

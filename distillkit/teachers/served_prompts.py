@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from distillkit.alignment.token_bytes import TokenBytes
 from distillkit.errors import DistillkitError, PreconditionError
-from distillkit.servers.client import ServerClient
+from distillkit.servers.client import MissingModelError, ServerClient
 from distillkit.servers.prompt_logprobs import (
     WAYS,
     Likeliest,
@@ -114,7 +114,8 @@ def find_asker(client: ServerClient, table: TokenBytes | None, size: int, texts:
         size: likeliest tokens at a place.
 
     Raises:
-        PreconditionError: it gives no log-probabilities of prompts, or has another vocabulary whose tokens cannot be told.
+        PreconditionError: it has no such model, gives no log-probabilities of prompts, or has another vocabulary whose tokens
+            cannot be told.
     """
     vocabulary, end_names = None, frozenset[str]()
     if table is not None:
@@ -127,7 +128,7 @@ def find_asker(client: ServerClient, table: TokenBytes | None, size: int, texts:
             try:
                 return _in_this_way(PromptAsker(client, way, vocabulary, end_names, size), texts)
             except DistillkitError as error:
-                if isinstance(error, _UntoldError):
+                if isinstance(error, (_UntoldError, MissingModelError)):
                     raise
                 said.append(f"{way}: {error.message}")
     raise PreconditionError(

@@ -121,7 +121,7 @@ def soft(result: Any) -> float:
 
 
 def served(distil: Distil, server: ChatServer, **more: Any) -> Any:
-    return distil(teacher_model="openai:tiny", teacher_url=server.url, temperature=1.0, **more)
+    return distil(**{"teacher_model": "openai:tiny", "teacher_url": server.url, "temperature": 1.0} | more)
 
 
 def test_the_whole_vocabulary_is_the_teacher(
@@ -197,6 +197,12 @@ def test_a_server_without_log_probabilities(distil: Distil) -> None:
     with ChatServer() as server, pytest.raises(PreconditionError, match="gives no 64 log-probabilities") as caught:
         served(distil, server)
     assert "--box-type black" in str(caught.value.hint)
+    with (
+        ChatServer() as server,
+        pytest.raises(PreconditionError, match=r"^the server at \S+ has no model 'absent'") as caught,
+    ):
+        served(distil, server, teacher_model="openai:absent")
+    assert "openai:MODEL" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize(
