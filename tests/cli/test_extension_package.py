@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -25,9 +26,11 @@ OWN = {"forward-kl": "distillkit.losses.divergences:forward_kl"}
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the example package, as pip installs it."""
     folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder, EXAMPLE]
+    # Building writes beside the sources.
+    source = shutil.copytree(EXAMPLE, folder / "source")
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder / "here", source]
     subprocess.run(command, check=True, capture_output=True, timeout=300)
-    return folder
+    return folder / "here"
 
 
 def test_a_run_uses_it_and_records_it(
