@@ -7,6 +7,7 @@ that the tests can run against an installed wheel.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -56,6 +57,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         place = item.path.relative_to(TESTS)
         if any(place.is_relative_to(slow) for slow in _SLOW):
             item.add_marker("slow")
+
+
+_modules_frozen = 0
+
+
+def pytest_runtest_setup() -> None:
+    """Libraries and collected tests are there for good: let no garbage collection go through them again.
+
+    Each training asks for one, which without this takes as long as its steps.
+    """
+    global _modules_frozen
+    if len(sys.modules) > _modules_frozen + 100:
+        gc.collect()
+        gc.freeze()
+        _modules_frozen = len(sys.modules)
 
 
 def pytest_configure(config: pytest.Config) -> None:
