@@ -7,6 +7,7 @@ that the tests can run against an installed wheel.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -23,6 +24,7 @@ sys.path.insert(0, str(TESTS))
 # Models of tests are so small that a second thread only costs time; read when torch is imported, here and in every process
 # that a test starts.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 # Read when their libraries are imported, so they must be gone before any test module is.
 _STRAY_VARIABLES = ("HF_ENDPOINT", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_DATASETS_CACHE",
@@ -58,6 +60,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("slow")
 
 
+_modules_frozen = 0
+
+
+def pytest_runtest_setup() -> None:
+    """Libraries and collected tests are there for good: let no garbage collection go through them again.
+
+    Each training asks for one, which without this takes as long as its steps.
+    """
+    global _modules_frozen
+    if len(sys.modules) > _modules_frozen + 100:
+        gc.collect()
+        gc.freeze()
+        _modules_frozen = len(sys.modules)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     for name in list(os.environ):
         if name in _STRAY_VARIABLES or (name.startswith("DISTILLKIT_") and name != _KEPT_VARIABLE):
@@ -70,7 +87,6 @@ def hugging_face_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path
     folder = tmp_path_factory.mktemp("hf_home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_HOME", str(folder))
-        patch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
         yield folder
 
 
@@ -89,7 +105,6 @@ def cli_env(tmp_path: Path) -> Callable[..., dict[str, str]]:
             **os.environ,
             "PYTHONPATH": package_parent,
             "HF_HOME": str(tmp_path / "hf_home"),
-            "HF_HUB_DISABLE_TELEMETRY": "1",
             "NO_COLOR": "1",
             **variables,
         }
@@ -102,8 +117,9 @@ def cli_env(tmp_path: Path) -> Callable[..., dict[str, str]]:
 def run_cli(cli_env: Callable[..., dict[str, str]]) -> Callable[..., subprocess.CompletedProcess[str]]:
     """`run_cli("distill", "--run", …, env=cli_env(…), cwd=…, check=0)` -> the finished process, its output as text.
 
-    `check` is the exit code that is expected; None takes any.
+    `check` is the exit code that is expected; None takes any. The libraries are not imported again: see warm_python.py.
     """
+    import warm_python
 
     def run(
         *arguments: object,
@@ -114,7 +130,7 @@ def run_cli(cli_env: Callable[..., dict[str, str]]) -> Callable[..., subprocess.
         **options: Any,
     ) -> subprocess.CompletedProcess[str]:
         options = {"stdin": subprocess.DEVNULL, **options} if "input" not in options else options
-        done = subprocess.run(
+        done = warm_python.run(
             [sys.executable, "-m", "distillkit", *map(str, arguments)],
             env=cli_env() if env is None else env,
             cwd=cwd,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -312,7 +313,8 @@ def save_examples(examples: Iterable[Example], folder: Path) -> None:
     first = next(portions, [])
     with silence_datasets():
         # The library writes the files around the data, and a beginning, ...
-        Dataset(_table(first, 0)).save_to_disk(str(folder))
+        beginning = _table(first, 0)
+        Dataset(beginning, fingerprint=_fingerprint_of(beginning)).save_to_disk(str(folder))
     if not first:
         return
     (data,) = folder.glob("*.arrow")
@@ -324,6 +326,14 @@ def save_examples(examples: Iterable[Example], folder: Path) -> None:
         for portion in chain([first], portions):
             stream.write_table(_table(portion, written).cast(schema))
             written += len(portion)
+
+
+def _fingerprint_of(table: pa.Table) -> str:
+    """What the library calls the data set; its own way, which pickles the table and all that belongs to it, takes longer."""
+    content = pa.BufferOutputStream()
+    with pa.ipc.new_stream(content, table.schema) as stream:
+        stream.write_table(table)
+    return hashlib.sha256(content.getvalue()).hexdigest()[:16]
 
 
 def _portions_of(examples: Iterable[Example]) -> Iterator[list[Example]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import platform
 from collections.abc import Iterable, Mapping
@@ -80,10 +81,15 @@ def library_versions() -> dict[str, str]:
     versions = {"python": platform.python_version()}
     for name in _LIBRARIES:
         try:
-            versions[name] = metadata.version(name)
+            versions[name] = _version(name)
         except metadata.PackageNotFoundError:
             versions[name] = "not installed"
     return versions
+
+
+@functools.cache  # Looked up several times in a run; of what is not installed nothing is remembered.
+def _version(name: str) -> str:
+    return metadata.version(name)
 
 
 def new_manifest(resolved: ResolvedConfig) -> Manifest:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+import warm_python
 from tiny_models import save_model_folder, teacher_of_letters, tiny_model, tiny_tokenizer
 
 from distillkit import UsageError
@@ -142,7 +143,7 @@ def test_killed_in_the_race_it_ends_as_always(
     total = len(scores(raced.run_directory))
     # While shapes are scored, and while they are trained.
     for wanted in (2, total - 3):
-        process = subprocess.Popen(
+        process = warm_python.Popen(
             [sys.executable, "-m", "distillkit", *map(str, words)], env=cli_env(), stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )  # fmt: skip

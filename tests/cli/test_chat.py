@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm_python
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -72,7 +73,7 @@ class _Terminal:
 
     def __init__(self, command: list[str], environment: dict[str, str]) -> None:
         self.ours, theirs = pty.openpty()
-        self.process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+        self.process = warm_python.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
         os.close(theirs)
         self.seen = self._unread = ""
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import resource
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import warm_python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from distillkit.cli.app import main
@@ -123,10 +122,13 @@ def test_a_damaged_student_is_refused(run: Path, tmp_path: Path, capsys: pytest.
 
 def test_a_full_disk(run: Path, tmp_path: Path, cli_env: Any) -> None:
     """No file may grow beyond 20 kB: the same error as a full disk, and nothing is left."""
-    done = subprocess.run(
-        [sys.executable, "-m", "distillkit", "export", "--run", str(run), "--dtype", "f32", "--out", "out/model.gguf"],
+    program = (
+        "import resource, runpy; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        "runpy.run_module('distillkit', run_name='__main__', alter_sys=True)"
+    )
+    done = warm_python.run(
+        [sys.executable, "-c", program, "export", "--run", str(run), "--dtype", "f32", "--out", "out/model.gguf"],
         cwd=tmp_path, env=cli_env(HF_HUB_OFFLINE="1"), capture_output=True, text=True, timeout=300,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
     assert "no space left while writing out/model.gguf" in done.stderr

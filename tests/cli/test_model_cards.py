@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from forked_cli import ForkedCli
+from forked_cli import ForkedCli, forked_cli
 from huggingface_hub import ModelCard
 from settings_file import settings_file
 from tiny_models import save_model_folder, teacher_of_letters, tiny_tokenizer
@@ -19,13 +18,8 @@ Card = Callable[..., ModelCard]
 
 @pytest.fixture(scope="module")
 def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkedCli]:
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
-    import distillkit
-
-    environment["PYTHONPATH"] = str(Path(distillkit.__file__).resolve().parents[1])
-    server = ForkedCli(tmp_path_factory.mktemp("forked"), environment)
-    yield server
-    server.close()
+    with forked_cli(tmp_path_factory.mktemp("forked"), CUDA_VISIBLE_DEVICES="") as program:
+        yield program
 
 
 @pytest.fixture(scope="module")

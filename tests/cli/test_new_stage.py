@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import warm_python
 
 import distillkit
 
@@ -50,7 +50,7 @@ def program(tmp_path: Path, cli_env: Callable[..., dict[str, str]]) -> Callable[
     environment = cli_env(PYTHONPATH=str(package.parent), HF_HUB_OFFLINE="1")
 
     def run(*arguments: object) -> str:
-        done = subprocess.run(
+        done = warm_python.run(
             [sys.executable, "-m", "distillkit", *map(str, arguments)],
             env=environment, cwd=tmp_path, capture_output=True, encoding="utf-8", check=False,
         )  # fmt: skip

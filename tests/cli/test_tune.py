@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import warm_python
 
 from distillkit.settings.strict_yaml import read_yaml_mapping
 
@@ -124,7 +125,7 @@ def test_killed_in_the_middle_of_a_trial_it_ends_as_always(
     killed = tmp_path / "out" / "run"
     words = ["tune", "--config", file, "--output-dir", killed.parent, "--folder-name", "run", "--trials", 6]
     for wanted in (1, 3):
-        process = subprocess.Popen(
+        process = warm_python.Popen(
             [sys.executable, "-m", "distillkit", *map(str, words)], env=cli_env(), stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )  # fmt: skip
@@ -147,7 +148,7 @@ def test_a_signal_ends_it_between_two_steps(
     command: Callable[..., Any], cli_env: Callable[..., dict[str, str]], file: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "out" / "run"
-    process = subprocess.Popen(
+    process = warm_python.Popen(
         [sys.executable, "-m", "distillkit", "tune", "--config", str(file), "--output-dir", str(run.parent),
          "--folder-name", "run", "--minutes", "5"],
         env=cli_env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

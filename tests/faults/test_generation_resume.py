@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+import warm_python
 from tiny_models import make_paragraph, tiny_model, tiny_tokenizer
 
 from distillkit.console import Console
@@ -86,7 +87,7 @@ def test_kill_9(
         "from pathlib import Path; import test_generation_resume\n"
         f"test_generation_resume.write(Path({str(output)!r}), seconds_per_token=0.01, answers={answers})"
     )
-    process = subprocess.Popen([sys.executable, "-c", program], env=cli_env(), stderr=subprocess.PIPE, text=True)
+    process = warm_python.Popen([sys.executable, "-c", program], env=cli_env(), stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not output.exists() or output.read_bytes().count(b"\n") < lines:
         assert process.poll() is None, process.communicate()[1]

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm_python
 from hub_server import HubServer
 from tiny_models import save_model_folder, tiny_model, tiny_tokenizer
 
@@ -73,7 +74,7 @@ def get(hub_server: HubServer, cli_env: Callable[..., dict[str, str]]) -> Get:
     def run(model: str, how: str = "download", **variables: str) -> dict[str, Any]:
         environment = cli_env(**{"HF_ENDPOINT": hub_server.url, "NO_PROXY": "127.0.0.1", **variables})
         command = [sys.executable, "-c", PROGRAM, model, how]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+        done = warm_python.run(command, env=environment, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("\n") == 1, done.stdout
         return json.loads(done.stdout) | {"stderr": done.stderr}
@@ -307,7 +308,7 @@ def test_a_signal_ends_a_download(served: HubServer, cli_env: Callable[..., dict
     with big.open("ab") as stream:
         stream.truncate(400_000_000)
     environment = cli_env(HF_ENDPOINT=served.url, NO_PROXY="127.0.0.1")
-    process = subprocess.Popen(
+    process = warm_python.Popen(
         [sys.executable, "-c", PROGRAM, "org/model", "download"],
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip

@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import os
 import random
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import warm_python
 
 LONG = {"sample_size": 12, "batch_size": 2, "checkpoint_interval": 2, "held_out_size": 3}
 # Six micro-batches are two optimizer steps of four, or of what is left.
@@ -194,7 +194,7 @@ def test_without_random_states_the_result_differs(workshop: Any) -> None:
 def test_a_short_soak(cli_env: Any) -> None:
     """soak.py with three kills; a hundred and more are for the command line."""
     command = [sys.executable, str(Path(__file__).parent / "soak.py"), "--kills", "3", "--examples", "48"]
-    done = subprocess.run(command, env=cli_env(), capture_output=True, text=True, check=False)
+    done = warm_python.run(command, env=cli_env(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:] + done.stdout
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["kills"] == 3

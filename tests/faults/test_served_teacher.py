@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import warm_python
 from chat_server import ChatServer
 from small_runs import student_digest
 from tiny_models import save_model_folder, tiny_model, tiny_tokenizer, write_texts
@@ -192,7 +193,7 @@ def begun(
         server.delay = lambda number: 0.1 if number < 8 else 30.0
         program = f"import sys; from distillkit.__main__ import main; sys.argv = ['distillkit', 'distill', '--config', {str(tmp_path / 'run.yaml')!r}]; main()"
         (tmp_path / "run.yaml").write_text(json.dumps(settings(made, server, tmp_path)), encoding="utf-8")
-        process = subprocess.Popen(
+        process = warm_python.Popen(
             [sys.executable, "-c", program],
             env=cli_env(HF_HUB_OFFLINE="1"),
             stderr=subprocess.PIPE,

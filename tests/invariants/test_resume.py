@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import random
 import shutil
 import signal
@@ -16,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+import warm_python
 from settings_file import settings_file
 from tiny_models import save_model_folder, tiny_model, tiny_tokenizer, write_texts
 
@@ -316,7 +316,7 @@ def test_interrupted_across_tokenizers(runs: Runs) -> None:
 def test_signal_to_the_program(runs: Runs, cli_env: Callable[..., dict[str, str]], number: int, code: int) -> None:
     reference = runs.reference("plain")
     run = runs.copy(runs.prepared("plain"))
-    process = subprocess.Popen(
+    process = warm_python.Popen(
         [sys.executable, "-m", "distillkit", "distill", "--run", str(run), "--quiet"],
         env=cli_env(), stderr=subprocess.PIPE, encoding="utf-8",
     )  # fmt: skip
@@ -338,18 +338,13 @@ def test_signal_to_the_program(runs: Runs, cli_env: Callable[..., dict[str, str]
 # --- kill -9 ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def start() -> Callable[[Path], Any]:
-    """`start(run)` -> a process of its own that continues `run`. The libraries are imported once for all of them."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        pytest.skip("needs a system that can fork")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["datasets", "accelerate", "distillkit.cli.app", "distillkit.stages.distill"])
+@pytest.fixture
+def start(cli_env: Callable[..., dict[str, str]]) -> Callable[[Path], warm_python.Popen]:
+    """`start(run)` -> a process of its own that continues `run`."""
 
-    def begin(run: Path) -> Any:
-        process = context.Process(target=cli.main, args=(["distill", "--run", str(run), "--quiet"],), daemon=True)
-        process.start()
-        return process
+    def begin(run: Path) -> warm_python.Popen:
+        command = [sys.executable, "-m", "distillkit", "distill", "--run", str(run), "--quiet"]
+        return warm_python.Popen(command, env=cli_env(HF_HUB_OFFLINE="1"))
 
     return begin
 
@@ -366,29 +361,27 @@ def trained_steps(run: Path) -> int:
     return max(steps)
 
 
-def wait_for(condition: Callable[[], bool], process: Any, seconds: float = 60) -> bool:
+def wait_for(condition: Callable[[], bool], process: warm_python.Popen, seconds: float = 60) -> bool:
     """True once `condition` holds; False if the process ended before."""
     until = time.monotonic() + seconds
     while not condition():
-        ended = process.poll() if isinstance(process, subprocess.Popen) else process.exitcode
-        if ended is not None:
+        if process.poll() is not None:
             return False
         assert time.monotonic() < until, "the run does not get on"
         time.sleep(0.002)
     return True
 
 
-def kill(process: Any) -> None:
+def kill(process: warm_python.Popen) -> None:
     process.kill()
-    process.join(60)
-    assert process.exitcode == -signal.SIGKILL
+    assert process.wait(60) == -signal.SIGKILL
 
 
 def finished(run: Path) -> bool:
     return json.loads((run / "manifest.json").read_text(encoding="utf-8"))["stages"]["distill"]["status"] == "complete"
 
 
-def test_killed_right_after_checkpoints(runs: Runs, start: Callable[[Path], Any]) -> None:
+def test_killed_right_after_checkpoints(runs: Runs, start: Callable[[Path], warm_python.Popen]) -> None:
     reference = runs.reference("plain")
     run = runs.copy(runs.prepared("plain"))
     for step in (5, 20, 40):
@@ -396,12 +389,12 @@ def test_killed_right_after_checkpoints(runs: Runs, start: Callable[[Path], Any]
         assert wait_for(lambda step=step: f"step-{step}" in committed(run), process)
         kill(process)
         assert f"step-{step}" in committed(run)
-    start(run).join(120)
+    assert start(run).wait(120) == 0
     assert finished(run)
     assert_same(run, reference)
 
 
-def test_killed_at_random_moments(runs: Runs, start: Callable[[Path], Any]) -> None:
+def test_killed_at_random_moments(runs: Runs, start: Callable[[Path], warm_python.Popen]) -> None:
     """Also in the middle of a step, a score, a checkpoint or an export, whatever the moment brings."""
     reference = runs.reference("accumulated", gradient_accumulation=4)
     run = runs.copy(runs.prepared("accumulated"))
@@ -413,18 +406,19 @@ def test_killed_at_random_moments(runs: Runs, start: Callable[[Path], Any]) -> N
         if not wait_for(lambda further=further: trained_steps(run) >= further, process):
             break
         time.sleep(chooser.uniform(0, 0.15))
-        if process.exitcode is not None:
+        if process.poll() is not None:
             break
         process.kill()
-        process.join(60)
-        kills += process.exitcode == -signal.SIGKILL
+        kills += process.wait(60) == -signal.SIGKILL
     assert kills >= 2
-    start(run).join(120)
+    assert start(run).wait(120) == 0
     assert finished(run)
     assert_same(run, reference)
 
 
-def test_black_box_killed_while_writing_and_while_training(runs: Runs, start: Callable[[Path], Any]) -> None:
+def test_black_box_killed_while_writing_and_while_training(
+    runs: Runs, start: Callable[[Path], warm_python.Popen]
+) -> None:
     teacher = save_model_folder(runs.folder / "writer", *writer())
     changes = {"box_type": "black", "teacher_model_path": teacher, "sample_size": 16, "epochs": 1}
     changes |= {"teacher_cache": "off"}  # Else the reference's texts would do.
@@ -439,7 +433,7 @@ def test_black_box_killed_while_writing_and_while_training(runs: Runs, start: Ca
     process = start(run)
     assert wait_for(lambda: bool(committed(run)), process)
     kill(process)
-    start(run).join(120)
+    assert start(run).wait(120) == 0
     assert finished(run)
     assert written.read_bytes() == (reference / "teacher" / "generated.jsonl").read_bytes()
     assert_same(run, reference)

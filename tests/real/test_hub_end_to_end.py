@@ -17,6 +17,7 @@ from typing import Any
 
 import pyarrow
 import pytest
+import warm_python
 from hub_server import HubServer
 from pyarrow import parquet
 from tiny_models import make_paragraph, tiny_model
@@ -130,8 +131,10 @@ def environment(hub: HubServer, work: Path) -> Environment:
     return make
 
 
-def finished(command: list[str], work: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
+def finished(
+    command: list[str], work: Path, environment: dict[str, str], run: Callable[..., Any] = warm_python.run
+) -> subprocess.CompletedProcess[str]:
+    done = run(
         command, cwd=work, env=environment, capture_output=True, encoding="utf-8", timeout=400, stdin=subprocess.DEVNULL
     )
     if done.returncode != 0:
@@ -140,13 +143,13 @@ def finished(command: list[str], work: Path, environment: dict[str, str]) -> sub
 
 
 def distill(
-    work: Path, environment: dict[str, str], folder_name: str, *options: str
+    work: Path, environment: dict[str, str], folder_name: str, *options: str, run: Callable[..., Any] = warm_python.run
 ) -> subprocess.CompletedProcess[str]:
     """`distillkit distill --preset weak-pc`, smaller only to save time."""
     command = [sys.executable, "-m", "distillkit", "distill", "--preset", "weak-pc", "--folder-name", folder_name]
     smaller = ["--sample-size", "100", "--epochs", "1", "--max-length", "64", "--held-out-size", "20"]
     smaller += ["--batch-size", "5", "--learning-rate", "4e-4"]
-    return finished([*command, *smaller, *options], work, environment)
+    return finished([*command, *smaller, *options], work, environment, run)
 
 
 def read(path: Path) -> Any:
@@ -155,8 +158,8 @@ def read(path: Path) -> Any:
 
 @pytest.fixture(scope="module")
 def first(hub: HubServer, work: Path, environment: Environment) -> subprocess.CompletedProcess[str]:
-    """The first run on a machine that has nothing yet."""
-    return distill(work, environment(), "first")
+    """The first run on a machine that has nothing yet, from the first line of Python on."""
+    return distill(work, environment(), "first", run=subprocess.run)
 
 
 def test_the_default_pair_on_wikitext(first: subprocess.CompletedProcess[str], work: Path) -> None:

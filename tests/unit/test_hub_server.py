@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import urllib.error
 import urllib.request
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pyarrow
 import pytest
+import warm_python
 from huggingface_hub import HfApi, HfFileSystem, hf_hub_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
@@ -34,7 +34,7 @@ print(json.dumps(load_dataset("org/rows", split="train")["text"][:]))
 
 
 def run_python(code, env, *arguments):
-    done = subprocess.run(
+    done = warm_python.run(
         [sys.executable, "-c", code, *arguments], env=env, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr

@@ -22,6 +22,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pyarrow
 import pytest
+import warm_python
 from pyarrow import parquet
 
 ROOT = Path(__file__).parents[3]
@@ -138,7 +139,7 @@ class HubServer:
         environment |= {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1" if offline else "0", "no_proxy": "127.0.0.1"}
         self.requests.clear()
         command = [sys.executable, "-c", LOAD, json.dumps(settings)]
-        done = subprocess.run(command, env=environment, cwd=home, capture_output=True, text=True, timeout=120)
+        done = warm_python.run(command, env=environment, cwd=home, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("\n") == 1
         return json.loads(done.stdout) | {"stderr": done.stderr}
