@@ -212,7 +212,7 @@ class Training:
         context, source = self.context, self.source
 
         def rates() -> dict[str, float]:
-            found = {"tokens_per_second": trainer.progress.tokens / max(trainer.seconds_so_far(), 1e-9)}
+            found = {"tokens_per_second": trainer.progress.tokens / max(trainer.figures.seconds_so_far(), 1e-9)}
             if source is not None and (teachers := source.figures().get("tokens_per_second")) is not None:
                 found["teacher_tokens_per_second"] = teachers
             return found
@@ -334,7 +334,7 @@ def _check_best(place: TrainingPlace, progress: Progress) -> None:
 
 def _figures(trainer: DistillTrainer, source: TeacherSource | None) -> dict[str, Any]:
     progress = trainer.progress
-    seconds = trainer.seconds_so_far()
+    seconds = trainer.figures.seconds_so_far()
     figures: dict[str, Any] = {
         "train": {
             "steps": trainer.state.global_step,

@@ -262,7 +262,7 @@ class TeacherTuning:
         Raises:
             PreconditionError: the best teacher is not the one that was written, perhaps in an earlier attempt.
         """
-        state, progress, seconds = trainer.state, trainer.progress, trainer.seconds_so_far()
+        state, progress, seconds = trainer.state, trainer.progress, trainer.figures.seconds_so_far()
         problem = records_problem(self.place.root, progress.best)
         if problem is not None:
             raise PreconditionError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import functools
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -18,10 +17,9 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ExportableState, TrainerControl, TrainerState
 
-from distillkit.console import ProgressHandle, format_bytes
+from distillkit.console import ProgressHandle
 from distillkit.data.batching import HostColumns, LengthGroupedSampler
 from distillkit.data.step_shares import SharedBatches, SparedRows, SparingCollator, StepShare
-from distillkit.device.memory import peak_memory_bytes
 from distillkit.errors import DistillkitError, NotFiniteError
 from distillkit.interrupts import pending
 from distillkit.losses.chunked import StudentOutput
@@ -46,6 +44,7 @@ from distillkit.training.several import (
     restore_random_states,
     run_inside_forward,
 )
+from distillkit.training.step_figures import StepFigures
 from distillkit.training.tied_embedding import add_rows_in_place
 
 # So many steps skipped one after the other divide fp16's factor by a trillion: it is not the factor.
@@ -117,27 +116,16 @@ class DistillTrainer(Trainer):
         self.held_out_score = held_out_score
         self.fingerprint = fingerprint
         self.on_best = on_best
-        self.metrics_log = metrics_log
-        self.progress = progress
         self.display = display
         self.compile_kernels = compile_kernels
         self.role, self.remedy = role, remedy
         self.course = course
         self.muon, self.stopping = muon, stopping
         self.loss_is_scaled_for_ga = True
-        self._seconds_before = progress.seconds
-        self._began = time.monotonic()
         self.group = group
         self.teacher = teacher
-        # What this process has added since `progress` was last brought up to date for all; alone it is `progress` itself.
-        self._own = progress if group.alone else Progress()
+        self.figures = StepFigures(progress, metrics_log, display, objective, teacher, group)
         self._agreed_signal: int | None = None
-        if group.leads:
-            if progress.rows:
-                objective.mass.restore(progress.mapped, progress.rows)
-            if teacher is not None:
-                teacher.restore_totals(progress.teacher_tokens, progress.teacher_seconds)
-        self._mass_before = objective.mass.mapped, objective.mass.rows
         self._parts = split_model(model)
         plain: Any = self._parts.head
         # DistributedDataParallel sees the gradients that autograd hands to the parameters, and no others.
@@ -269,11 +257,7 @@ class DistillTrainer(Trainer):
         self._example_ids = host.example_ids
         if not math.isfinite(value):
             raise self._not_finite("loss", value, inputs)
-        own = self._own
-        own.soft_sum += soft
-        own.hard_sum += hard
-        own.loss_sum += alpha * soft + beta * hard
-        own.tokens += host.targets
+        self.figures.add(soft=soft, hard=hard, loss=alpha * soft + beta * hard, targets=host.targets)
         return (loss, {}) if return_outputs else loss
 
     def _terms(
@@ -331,80 +315,20 @@ class DistillTrainer(Trainer):
 
     # --- figures ---
 
-    def seconds_so_far(self) -> float:
-        """Wall time of training, attempts that were interrupted included up to their last checkpoint."""
-        return self._seconds_before + time.monotonic() - self._began
+    @property
+    def progress(self) -> Progress:
+        """The sums of the training so far."""
+        return self.figures.progress
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the loss terms, and write the line to metrics.jsonl."""
+        step = self.state.global_step
         if "loss" in logs:
-            self._bring_progress_up_to_date()
-            progress = self.progress
-            steps = max(1, self.state.global_step - progress.logged_step)
-            soft, hard, loss = (total / steps for total in (progress.soft_sum, progress.hard_sum, progress.loss_sum))
-            progress.soft_sum = progress.hard_sum = progress.loss_sum = 0.0
-            progress.logged_step = self.state.global_step
-            changing = self._changing()
-            # A resumed Trainer has forgotten the steps since the last line, so its own figure will not do.
-            logs = {**logs, "loss": loss, "soft_loss": soft, "hard_loss": hard}
-            if changing.get("alpha") == 0:
-                del logs["soft_loss"]  # a term that has lost its weight is not computed
-            if not math.isfinite(logs.get("grad_norm", 0.0)):
-                del logs["grad_norm"]  # fp16: the scaler skips this step; JSON has no infinity
-            line = {
-                "step": self.state.global_step,
-                "epoch": round(float(self.state.epoch or 0), 6),
-                **{
-                    name: logs[name]
-                    for name in ("loss", "soft_loss", "hard_loss", "learning_rate", "grad_norm")
-                    if name in logs
-                },
-                **{name: round(value, 6) for name, value in changing.items()},
-                "tokens": self.progress.tokens,
-                "seconds": round(self.seconds_so_far(), 3),
-            }
-            self.metrics_log.append(line)
-            speed = self.progress.tokens / max(self.seconds_so_far(), 1e-9)
-            self.display.update(
-                **{
-                    "loss": logs["loss"],
-                    "soft loss": logs.get("soft_loss") if self.alpha else None,
-                    "hard loss": logs["hard_loss"],
-                    "speed": f"{speed:,.0f} tokens/s",
-                    "memory": format_bytes(peak_memory_bytes()),
-                }
-            )
+            epoch = float(self.state.epoch or 0)
+            logs = self.figures.loss_line(step, epoch, logs, self._changing(), soft=bool(self.alpha))
         elif "eval_bits_per_byte" in logs:
-            self.metrics_log.append({"step": self.state.global_step, **logs})
-            held_out: dict[str, Any] = {"held out": f"{logs['eval_bits_per_byte']:.4g} bits per byte"}
-            self.display.update(**held_out)
+            self.figures.held_out_line(step, logs)
         super().log(logs, start_time)
-
-    def _bring_progress_up_to_date(self) -> None:
-        """Add what all processes have done since the last time; alone it has been added at once."""
-        if self.group.alone:
-            return
-        own, progress = self._own, self.progress
-        soft, hard, loss, tokens = self.group.sums([own.soft_sum, own.hard_sum, own.loss_sum, own.tokens])
-        progress.soft_sum += soft
-        progress.hard_sum += hard
-        progress.loss_sum += loss
-        progress.tokens += int(tokens)
-        self._own = Progress()
-
-    def _collect_counts(self) -> None:
-        """Let process 0 count what the teachers and the maps of the others have seen as its own."""
-        if self.group.alone:
-            return
-        mass, teacher = self.objective.mass, self.teacher
-        read, seconds = teacher.totals() if teacher is not None else (0, 0.0)
-        own = [read, mass.mapped - self._mass_before[0], mass.rows - self._mass_before[1]]
-        tokens, mapped, rows = self.group.sums(own)
-        if self.group.leads:
-            mass.restore(self._mass_before[0] + mapped, self._mass_before[1] + int(rows))
-        self._mass_before = mass.mapped, mass.rows
-        if teacher is not None:
-            teacher.restore_totals(*((int(tokens), seconds) if self.group.leads else (0, 0.0)))
 
     def _changing(self) -> dict[str, float]:
         """The weight and the temperature of the last step, where they change over the training."""
@@ -453,8 +377,8 @@ class DistillTrainer(Trainer):
         final = checkpoints.checkpoint_folder(root, step)
         if self.group.by_leader(lambda: checkpoints.problem(final) is None):
             return
-        self._bring_progress_up_to_date()
-        self._collect_counts()
+        self.figures.bring_up_to_date()
+        self.figures.collect_counts()
         states = [] if self.group.alone else self.group.gather(random_states())
         self.group.by_leader(lambda: self._write_checkpoint(model, root, step, states))
 
@@ -491,15 +415,11 @@ class DistillTrainer(Trainer):
             for exportable in self._exportable():
                 states[type(exportable).__name__] = exportable.state()
             self.state.save_to_json(str(folder / "trainer_state.json"))
-            self.progress.seconds = self.seconds_so_far()
-            if self.teacher is not None:
-                self.progress.teacher_tokens, self.progress.teacher_seconds = self.teacher.totals()
-            self.progress.mapped, self.progress.rows = self.objective.mass.mapped, self.objective.mass.rows
-            self.progress.save(folder)
+            self.figures.settled().save(folder)
             checkpoints.commit(folder, step, self.fingerprint)
 
         final = checkpoints.checkpoint_folder(root, step)
-        self.metrics_log.sync()
+        self.figures.metrics_log.sync()
         # The weights and the optimizer's two moments of each, in fp32.
         write_folder(final, fill, 3 * 4 * sum(weights.numel() for weights in model.parameters()))
         checkpoints.prune(root)
