@@ -194,6 +194,31 @@ def report(
     report_command.run_report(run, output_dir, lang, console, show=show)
 
 
+@command(app, "compare", options=("output-dir",))
+def compare(
+    console: Console,
+    named: Annotated[list[str], typer.Argument(metavar="RUN RUN…", help="two runs or more, by name or folder")],
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "--out", metavar="DIR", help="where compare.html and compare.png go", show_default="where the runs are"
+        ),
+    ] = None,
+    lang: Annotated[str, typer.Option("--lang", help="en or ru", envvar="DISTILLKIT_LANG")] = "en",
+    show: Annotated[bool, typer.Option("--open", help="show the page in a browser")] = False,
+    students_only: Annotated[
+        bool, typer.Option("--students-only", help="score no teacher where texts have to be scored again")
+    ] = False,
+    *,
+    output_dir: str,
+) -> None:
+    """Compare runs on the same held-out texts: scores, paired intervals, settings, cost; writes compare.html."""
+    from distillkit.cli import compare_command
+
+    request = compare_command.CompareRequest(tuple(named), output_dir, out, lang, show, students_only)
+    compare_command.run_compare(request, console)
+
+
 # --- what leaves the run ----------------------------------------------------------------------------------------------
 
 

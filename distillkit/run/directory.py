@@ -336,8 +336,11 @@ def _describe_holder(holder: Path) -> str:
         return "another process"
 
 
-def find_run(run: str | None, output_dir: Path) -> RunDirectory:
+def find_run(run: str | None, output_dir: Path, *, named_by: str = "--run") -> RunDirectory:
     """The run that `--run` names: a folder, a name below `output_dir`, or None for the newest one.
+
+    Args:
+        named_by: the flag or command that named it, for errors.
 
     Raises:
         PreconditionError: there is none, or it cannot be trusted.
@@ -356,11 +359,11 @@ def find_run(run: str | None, output_dir: Path) -> RunDirectory:
             raise PreconditionError(
                 f"{pointer} is corrupt: {error.message}", hint="name the run with --run DIR"
             ) from error
-    direct = user_path(run, "--run")
+    direct = user_path(run, named_by)
     if not (direct / FILE_NAME).exists() and (output_dir / run / FILE_NAME).exists():
         direct = output_dir / run
     if not direct.exists():
-        raise UsageError(f"--run: {run!r} does not exist", hint="see: distillkit runs")
+        raise UsageError(f"{named_by}: {run!r} does not exist", hint="see: distillkit runs")
     return RunDirectory.open(direct)
 
 
