@@ -338,11 +338,18 @@ def presets(
 
 
 @command(app, "runs", panel=_ABOUT, options=("output-dir",), output=("json",))
-def runs(console: Console, *, output_dir: str) -> None:
-    """List the runs of an output directory."""
-    from distillkit.cli import information
+def runs(
+    console: Console,
+    action: Annotated[str | None, typer.Argument(help="'show' tells all of one run, 'rm' removes runs")] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="RUN…", help="the runs")] = None,
+    sure: Annotated[bool, typer.Option("--yes", "-y", help="remove without asking")] = False,
+    *,
+    output_dir: str,
+) -> None:
+    """List the runs of an output directory, show one, or remove some: distillkit runs rm RUN…"""
+    from distillkit.cli import runs_command
 
-    information.show_runs(output_dir, console)
+    runs_command.run_runs(action, tuple(names or ()), output_dir, console, sure=sure)
 
 
 @command(app, "cache", panel=_ABOUT, options=("output-dir",), output=("json",))

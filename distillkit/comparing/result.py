@@ -38,11 +38,11 @@ def comparison(runs: Sequence[OpenedRun], texts: ChosenTexts, measured: Measured
                 "scored_again": again,
                 "scores": {name: _score(of[name], seed) for name in MODELS if name in of},
                 **_within(of, seed),
-                "against_first": difference,
+                "against_first": to_first,
                 **_size_and_speed(run, sizes),
                 **_cost(run),
             }
-            for run, of, again, sizes, difference in zip(
+            for run, of, again, sizes, to_first in zip(
                 runs, measured.scores, measured.scored_again, measured.sizes, against, strict=True
             )
         ],
@@ -89,7 +89,7 @@ def _within(scores: Mapping[str, Scores], seed: int) -> dict[str, Any]:
     found: dict[str, Any] = {"gain": None, "teacher_gain": None, "gap_closed": None}
     for key, other in (("gain", "before"), ("teacher_gain", "control")):
         if other in scores:
-            found[key] = _difference(scores[other], scores["after"], seed)
+            found[key] = difference(scores[other], scores["after"], seed)
     if "teacher" in scores and "before" in scores:
         found["gap_closed"] = gap_closed(*(scores[name].bits_per_byte for name in ("teacher", "before", "after")))
     return found
@@ -98,11 +98,12 @@ def _within(scores: Mapping[str, Scores], seed: int) -> dict[str, Any]:
 def _against(first: Mapping[str, Scores], other: Mapping[str, Scores], seed: int) -> dict[str, Any]:
     """By how much each model is better than that of the first run, on the same documents."""
     return {
-        name: _difference(first[name], other[name], seed) for name in MODELS if name in first and name in other
+        name: difference(first[name], other[name], seed) for name in MODELS if name in first and name in other
     }  # fmt: skip
 
 
-def _difference(before: Scores, after: Scores, seed: int) -> dict[str, Any]:
+def difference(before: Scores, after: Scores, seed: int) -> dict[str, Any]:
+    """By how much `after` is better, its interval, and "better", "worse" or "not shown"."""
     interval = paired_bootstrap(before, after, seed=seed, level=LEVEL)
     return {"bits_per_byte": interval.estimate, "ci95": _ends(interval), "verdict": _VERDICTS[verdict(interval)]}
 

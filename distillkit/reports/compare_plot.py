@@ -12,7 +12,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 from distillkit.reports.plots import (
     BLUE,
@@ -23,7 +23,6 @@ from distillkit.reports.plots import (
     PURPLE,
     own_style,
     printable,
-    tick_words,
     write_figure,
 )
 from distillkit.reports.run_names import short_names
@@ -109,4 +108,4 @@ def _finish(axes: Axes, names: Sequence[str], title: str, label: str) -> None:
     axes.margins(x=0.08)
     axes.grid(axis="y", visible=False)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=4, min_n_ticks=2))
-    axes.xaxis.set_major_formatter(FuncFormatter(tick_words))
+    axes.xaxis.set_major_formatter(ScalarFormatter(useOffset=False))

@@ -13,13 +13,13 @@ from distillkit.reports.html.writer import Form, finite, looked_up
 from distillkit.reports.run_names import short_names
 
 # Letters of a name of a row of a chart, and of the head of a column.
-ROW, COLUMN = 24, 18
+ROW, COLUMN = 20, 18
 
 _COSTS: tuple[tuple[str, str, Form], ...] = (
     ("score.parameters", "parameters", "count"),
     ("score.size_bytes", "size_bytes", "bytes"),
     ("score.generated_tokens_per_second", "generated_tokens_per_second", "plain"),
-    ("cost.total", "total_seconds", "seconds"),
+    ("compare.time", "total_seconds", "seconds"),
     ("cost.train.steps", "train.steps", "count"),
     ("cost.train.tokens", "train.tokens", "count"),
     ("cost.train.speed", "train.tokens_per_second", "plain"),
@@ -51,20 +51,14 @@ def scores(w: ComparisonWriter) -> Markup:
         legend([(model, w.model(model)) for model in measured], dots=True),
     )
     table: list[list[Child]] = []
-    for place, run in enumerate(w.facts.runs):
+    for place, name in enumerate(names):
         path = f"comparison.runs.{place}"
-        cells: list[Child] = [
-            [
-                w.figure(f"{path}.scores.{model}.bits_per_byte", "score"),
-                w.interval(f"{path}.scores.{model}.ci95", "score"),
-            ]
-            for model in measured
-        ]
+        cells = [w.figure(f"{path}.scores.{model}.bits_per_byte", "score") for model in measured]
         share = [
             w.figure(f"{path}.teacher_gain.bits_per_byte", "gain"),
             w.interval(f"{path}.teacher_gain.ci95", "gain"),
         ]
-        table.append([w.run(str(run["name"])), *cells, share])
+        table.append([w.run(name), *cells, share])
     columns = [w("compare.run"), *(w.model(model) for model in measured), w("tile.share")]
     return w.section(
         "run_scores", chart, w.table(w.text("compare.scores.table"), columns, table),
@@ -90,11 +84,11 @@ def pairs(w: ComparisonWriter) -> Markup:
         w("compare.pairs.chart"),
     )
     table: list[list[Child]] = []
-    for place, run in enumerate(w.facts.runs[1:], 1):
+    for place, name in enumerate(names[1:], 1):
         path = f"comparison.runs.{place}.against_first"
         table.append(
             [
-                w.run(str(run["name"])),
+                w.run(name),
                 *(
                     [w.figure(f"{path}.{model}.bits_per_byte", "gain"), w.interval(f"{path}.{model}.ci95", "gain")]
                     for model in w.facts.measured
