@@ -197,7 +197,7 @@ def report(
 @command(app, "compare", options=("output-dir",))
 def compare(
     console: Console,
-    named: Annotated[list[str], typer.Argument(metavar="RUN RUN…", help="two runs or more, by name or folder")],
+    named: Annotated[list[str], typer.Argument(metavar="RUN", help="two runs or more, by name or folder")],
     out: Annotated[
         str | None,
         typer.Option(
