@@ -111,8 +111,9 @@ def _read_text(document: int, text: str, readers: Sequence[Reader]) -> _Found:
         return []
     found = []
     for own, encoding in zip(ids, encodings, strict=True):
-        tokens_left_out = int(np.searchsorted(encoding.ends, skipped, side="right"))
-        first = len(own) - len(encoding.ids) + tokens_left_out
+        # A token that spells nothing, such as a space that the tokenizer adds, belongs to what follows it.
+        left_out = int(np.searchsorted(encoding.ends, skipped)) + 1 if skipped else 0
+        first = max(1, len(own) - len(encoding.ids) + left_out)
         found.append(ScoredText(own, [(first, len(own))], size - skipped, document))
     return found
 
