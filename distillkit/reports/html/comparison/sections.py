@@ -59,7 +59,7 @@ def scores(w: ComparisonWriter) -> Markup:
             w.interval(f"{path}.teacher_gain.ci95", "gain"),
         ]
         table.append([w.run(name), *cells, share])
-    columns = [w("compare.run"), *(w.model(model) for model in measured), w("tile.share")]
+    columns = [w("compare.run"), *(w.model(model) for model in measured), w("compare.share")]
     return w.section(
         "run_scores", chart, w.table(w.text("compare.scores.table"), columns, table),
         element("p", w("compare.scores.words"), class_="note"),

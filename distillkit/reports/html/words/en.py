@@ -297,6 +297,7 @@ WORDS = {
     "compare.note.teacher_too_large": "{run}: its teacher does not fit into memory, so it was not scored again.",
     "compare.note.teacher_reads_otherwise": "{run}: its teacher cannot read the same bytes, so it was not scored again.",
     "compare.run": "run",
+    "compare.share": "the teacher’s own share",
     "compare.place": "folder",
     "compare.student": "student",
     "compare.made": "made",

@@ -297,6 +297,7 @@ WORDS = {
     "compare.note.teacher_too_large": "{run}: учитель не помещается в память, заново он не измерен.",
     "compare.note.teacher_reads_otherwise": "{run}: учитель не может прочесть те же байты, заново он не измерен.",
     "compare.run": "запуск",
+    "compare.share": "собственная доля учителя",
     "compare.place": "папка",
     "compare.student": "ученик",
     "compare.made": "сделан",
