@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import webbrowser
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from distillkit.cli.commands import check_surroundings
 from distillkit.console import Console, format_bytes, format_duration
 from distillkit.durability import weaknesses_reported
 from distillkit.interrupts import graceful_signals
-from distillkit.reports.html.comparison.facts import MODELS, ComparisonFacts
+from distillkit.reports.html.comparison.facts import ComparisonFacts
 from distillkit.reports.html.comparison.sentences import ComparisonWriter, about_texts, differences, headline, notes
 from distillkit.reports.html.elements import plain
 from distillkit.reports.run_names import short_names
@@ -67,10 +67,9 @@ def show_comparison(found: Mapping[str, Any], lang: str, console: Console) -> No
     rows = [
         [name, *(_score(run["scores"].get(model)) for model in models)] for name, run in zip(names, runs, strict=True)
     ]
-    heads = {"before": "before", "control": "control", "after": "after", "teacher": "teacher"}
     console.table(
-        "Bits per byte on the same texts, lower is better", ["run", *(heads[model] for model in models)], rows,
-        numeric=range(1, 1 + len(MODELS)), to_stdout=True,
+        "Bits per byte on the same texts, lower is better", ["run", *models], rows, numeric=range(1, 1 + len(models)),
+        to_stdout=True,
     )  # fmt: skip
     rows = [
         [name, f"{after['bits_per_byte']:+.4f}", _interval(after["ci95"]), after["verdict"]]
@@ -118,7 +117,7 @@ def _short_values(values: Sequence[Any]) -> list[Any]:
     return [known[value] if isinstance(value, str) else value for value in values]
 
 
-def _or_dash(value: Any, written: Any) -> str | None:
+def _or_dash(value: Any, written: Callable[[float], str]) -> str | None:
     return None if value is None else written(value)
 
 

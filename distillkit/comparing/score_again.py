@@ -16,7 +16,7 @@ from distillkit.comparing.run_models import StudentModels, TeacherModel, compute
 from distillkit.console import Console
 from distillkit.device.memory import explained_memory_errors
 from distillkit.device.precision import Compute
-from distillkit.errors import DistillkitError
+from distillkit.errors import DistillkitError, Interrupted, first_line
 from distillkit.evaluation.bits_per_byte import ScoredText, Scores, score
 from distillkit.evaluation.speed import ModelSize, model_size
 
@@ -96,9 +96,11 @@ class Rescoring:
         pair = None
         try:
             pair = pair_of(run, self.console)
-        except DistillkitError as error:
-            # The student of the run is all there; what it came from may be gone.
-            self._note("origin_gone", run, why=error.message)
+        except Interrupted:
+            raise
+        except (DistillkitError, OSError, ValueError, KeyError) as error:
+            # The student of the run is all there; what it came from may be gone, or what the run knew of it.
+            self._note("origin_gone", run, why=first_line(error))
         found = ScoredAgain({}, {})
         for name, load in student.loaders(pair).items():
             found.scores[name], found.sizes[name] = self._score(load(), texts, f"{run.short}, {name}")

@@ -42,7 +42,10 @@ def test_all_score_every_byte(readers: list[Reader]) -> None:
         for text, (document, said) in zip(texts, PARTS, strict=True):
             ((first, last),) = text.spans
             assert (text.document, text.ids[0]) == (document, reader.encoder.start_id)
-            assert (first, last) == (1, len(text.ids))  # Those too that spell nothing: the space that SentencePiece adds.
+            assert (first, last) == (
+                1,
+                len(text.ids),
+            )  # Those too that spell nothing: the space that SentencePiece adds.
             assert spelled(reader, list(text.ids[first:last])).strip() == said.encode()
 
 
