@@ -156,6 +156,22 @@ class Console:
         return is_terminal(self._err_stream)
 
     @property
+    def width(self) -> int:
+        """Columns of standard output; of a pipe those of a log."""
+        return self._out.width
+
+    @property
+    def can_ask(self) -> bool:
+        """Whether a person is there who sees a question and can answer it."""
+        return self.interactive and sys.stdin is not None and sys.stdin.isatty()
+
+    def confirmed(self, question: str) -> bool:
+        """Ask the person at the terminal; anything but yes is no."""
+        self._err_stream.write(f"{sanitize(question)} [y/N] ")
+        self._err_stream.flush()
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+    @property
     def shows_progress(self) -> bool:
         """Whether progress is shown at all."""
         return not self.quiet

@@ -194,6 +194,31 @@ def report(
     report_command.run_report(run, output_dir, lang, console, show=show)
 
 
+@command(app, "compare", options=("output-dir",))
+def compare(
+    console: Console,
+    named: Annotated[list[str], typer.Argument(metavar="RUN", help="two runs or more, by name or folder")],
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "--out", metavar="DIR", help="where compare.html and compare.png go", show_default="where the runs are"
+        ),
+    ] = None,
+    lang: Annotated[str, typer.Option("--lang", help="en or ru", envvar="DISTILLKIT_LANG")] = "en",
+    show: Annotated[bool, typer.Option("--open", help="show the page in a browser")] = False,
+    students_only: Annotated[
+        bool, typer.Option("--students-only", help="score no teacher where texts have to be scored again")
+    ] = False,
+    *,
+    output_dir: str,
+) -> None:
+    """Compare runs on the same held-out texts: scores, paired intervals, settings, cost; writes compare.html."""
+    from distillkit.cli import compare_command
+
+    request = compare_command.CompareRequest(tuple(named), output_dir, out, lang, show, students_only)
+    compare_command.run_compare(request, console)
+
+
 # --- what leaves the run ----------------------------------------------------------------------------------------------
 
 
@@ -313,11 +338,18 @@ def presets(
 
 
 @command(app, "runs", panel=_ABOUT, options=("output-dir",), output=("json",))
-def runs(console: Console, *, output_dir: str) -> None:
-    """List the runs of an output directory."""
-    from distillkit.cli import information
+def runs(
+    console: Console,
+    action: Annotated[str | None, typer.Argument(help="'show' tells all of one run, 'rm' removes runs")] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="RUN…", help="the runs")] = None,
+    sure: Annotated[bool, typer.Option("--yes", "-y", help="remove without asking")] = False,
+    *,
+    output_dir: str,
+) -> None:
+    """List the runs of an output directory, show one, or remove some: distillkit runs rm RUN…"""
+    from distillkit.cli import runs_command
 
-    information.show_runs(output_dir, console)
+    runs_command.run_runs(action, tuple(names or ()), output_dir, console, sure=sure)
 
 
 @command(app, "cache", panel=_ABOUT, options=("output-dir",), output=("json",))

@@ -1,4 +1,4 @@
-"""The subcommands that only inform (parameters, presets, runs, teacher caches), and the pruning of caches."""
+"""The subcommands that only inform (parameters, presets, teacher caches), and the pruning of caches."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from distillkit.console import Console, format_bytes
-from distillkit.errors import PreconditionError, UsageError
-from distillkit.run.directory import RunDirectory, list_runs
-from distillkit.run.results import read_result
+from distillkit.errors import UsageError
 from distillkit.settings import parameters as declared
 from distillkit.settings.paths import user_path
 from distillkit.teachers.cache_entries import FOLDER as CACHE_FOLDER
@@ -48,28 +46,6 @@ def show_presets(action: str | None, name: str | None, console: Console) -> None
         raise UsageError(f"presets: {action!r} is not an action", hint="use: distillkit presets show NAME")
     console.data(preset_path(name).read_text(encoding="utf-8").rstrip("\n"))
     console.json({"preset": name, "values": read_preset(name)})
-
-
-def show_runs(output_dir: str, console: Console) -> None:
-    """`distillkit runs`."""
-    rows, objects = [], []
-    for folder in list_runs(user_path(output_dir, "--output-dir")):
-        try:
-            run = RunDirectory.open(folder)
-            result = read_result(run)
-        except PreconditionError as error:
-            rows.append((folder.name, "unreadable", "", error.message))
-            objects.append({"run": str(folder), "status": "unreadable", "error": error.message})
-            continue
-        record = run.record("distill")
-        status = record.status if record else "not trained"
-        rows.append((folder.name, status, result.score_change, run.manifest.created))
-        objects.append({"run": str(folder), "status": status, "created": run.manifest.created, **result.as_dict()})
-    if not rows:
-        console.info(f"no runs in {output_dir}; start one with: distillkit distill")
-    else:
-        console.table(f"Runs in {output_dir}", ["run", "training", "bits per byte", "created"], rows, to_stdout=True)
-    console.json({"output_dir": output_dir, "runs": objects})
 
 
 @dataclass(frozen=True)

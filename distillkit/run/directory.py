@@ -44,6 +44,8 @@ from distillkit.storage import (
 )
 
 LATEST = "latest"
+LOCK = ".lock"
+_HOLDER = ".lock-holder.json"
 # In shapes/: the students of the race, as they are cut.
 STARTS = "starts"
 CONFIG_FILE = "config.yaml"
@@ -154,12 +156,7 @@ class RunDirectory:
             DistillkitError: `latest` cannot be written.
         """
         remove_tree(self.path)
-        others = list_runs(self.path.parent)
-        pointer = self.path.parent / LATEST
-        if others:
-            write_bytes(pointer, (others[-1].name + "\n").encode())
-        else:
-            pointer.unlink(missing_ok=True)
+        point_latest(self.path.parent, without=self.path)
 
     @classmethod
     def open(cls, folder: Path) -> RunDirectory:
@@ -201,14 +198,14 @@ class RunDirectory:
         Raises:
             PreconditionError: another process holds it; names its pid, host and age.
         """
-        lock = Lock(self.path / ".lock")
-        holder = self.path / ".lock-holder.json"
-        with explained_write_errors(self.path / ".lock"):
+        lock = Lock(self.path / LOCK)
+        holder = self.path / _HOLDER
+        with explained_write_errors(self.path / LOCK):
             try:
                 lock.acquire(0)
             except filelock.Timeout as error:  # an OSError too, hence inside
                 raise PreconditionError(
-                    f"{self.path} is in use by {_describe_holder(holder)}", hint=_unlock_hint(lock)
+                    f"{self.path} is in use by {describe_holder(self.path)}", hint=unlock_hint(lock)
                 ) from error
         try:
             content = {"pid": os.getpid(), "host": socket.gethostname(), "since": now()}
@@ -320,24 +317,29 @@ def _holds_leftovers_only(folder: Path) -> bool:
     return folder.is_dir() and all(path.name.startswith(TEMPORARY_PREFIX) for path in folder.iterdir())
 
 
-def _unlock_hint(lock: Lock) -> str:
+def unlock_hint(lock: Lock) -> str:
+    """What to do about a run that somebody holds."""
     usual = "wait for it, or stop it"
     if not lock.holder_file.exists():
         return usual
     return f"{usual}; if it ran on another machine and is gone, remove {lock.holder_file}"
 
 
-def _describe_holder(holder: Path) -> str:
+def describe_holder(folder: Path) -> str:
+    """Who holds the lock of a run."""
     try:
-        content = json.loads(holder.read_text())
+        content = json.loads((folder / _HOLDER).read_text())
         age = datetime.now(timezone.utc) - datetime.fromisoformat(content["since"])
         return f"process {content['pid']} on {content['host']}, for {int(age.total_seconds())} s"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"
 
 
-def find_run(run: str | None, output_dir: Path) -> RunDirectory:
+def find_run(run: str | None, output_dir: Path, *, named_by: str = "--run") -> RunDirectory:
     """The run that `--run` names: a folder, a name below `output_dir`, or None for the newest one.
+
+    Args:
+        named_by: the flag or command that named it, for errors.
 
     Raises:
         PreconditionError: there is none, or it cannot be trusted.
@@ -356,15 +358,37 @@ def find_run(run: str | None, output_dir: Path) -> RunDirectory:
             raise PreconditionError(
                 f"{pointer} is corrupt: {error.message}", hint="name the run with --run DIR"
             ) from error
-    direct = user_path(run, "--run")
+    direct = user_path(run, named_by)
     if not (direct / FILE_NAME).exists() and (output_dir / run / FILE_NAME).exists():
         direct = output_dir / run
     if not direct.exists():
-        raise UsageError(f"--run: {run!r} does not exist", hint="see: distillkit runs")
+        raise UsageError(f"{named_by}: {run!r} does not exist", hint="see: distillkit runs")
     return RunDirectory.open(direct)
+
+
+def point_latest(output_dir: Path, *, without: Path) -> None:
+    """Let `latest` name the newest run but `without`, if it names that one, or nothing that is there.
+
+    Raises:
+        OSError: it cannot be read or deleted.
+        DistillkitError: it cannot be written.
+    """
+    pointer = output_dir / LATEST
+    others = [folder for folder in list_runs(output_dir) if folder.name != without.name]
+    named = pointer.read_text(encoding="utf-8", errors="replace").strip() if pointer.is_file() else ""
+    if named in {folder.name for folder in others}:
+        return
+    if others:
+        write_bytes(pointer, (others[-1].name + "\n").encode())
+    else:
+        pointer.unlink(missing_ok=True)
 
 
 def list_runs(output_dir: Path) -> list[Path]:
     """Every run directory below `output_dir`, oldest first."""
-    runs = [path.parent for path in output_dir.glob(f"*/{FILE_NAME}") if not path.parent.is_symlink()]
+    runs = [
+        path.parent
+        for path in output_dir.glob(f"*/{FILE_NAME}")
+        if not path.parent.is_symlink() and not path.parent.name.startswith(TEMPORARY_PREFIX)
+    ]
     return sorted(runs, key=lambda folder: (folder / FILE_NAME).stat().st_mtime)

@@ -64,8 +64,8 @@ def user_path(text: str, what: str) -> Path:
     return path
 
 
-def _short(reference: str) -> str:
-    """The last, telling part of a model or data reference as part of a name."""
+def short_reference(reference: str) -> str:
+    """The last, telling part of a model or data reference, as part of a name."""
     tail = re.split(r"[/\\]", reference.split("#")[0].rstrip("/\\"))[-1]
     suffixes = "|".join(re.escape(suffix) for suffix in (".gguf", *DATA_FORMATS))
     tail = re.sub(rf"({suffixes})?(\.(gz|bz2|xz|zst|zip))?$", "", tail, flags=re.IGNORECASE)
@@ -76,7 +76,9 @@ def new_folder_name(output_dir: Path, teacher: str, student: str, box_type: str,
     """A name that says what the run is and that does not exist yet in `output_dir`."""
     student_part = re.sub(r"^teacher:", "teacher-layers-", student)
     moment = datetime.now().strftime("%Y%m%d-%H%M%S")
-    base = f"{_short(teacher)}_to_{_short(student_part)}_{box_type}_{_short(dataset)}_{moment}"
+    base = (
+        f"{short_reference(teacher)}_to_{short_reference(student_part)}_{box_type}_{short_reference(dataset)}_{moment}"
+    )
     name, number = base, 1
     while (output_dir / name).exists():
         number += 1

@@ -36,7 +36,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "teachers",
         "training",
         "exporting harness reporting tuning",
-        "dry_run importing selftests chatting",
+        "dry_run importing selftests chatting comparing",
         "stages",
         "pipeline",
         "cli",

@@ -107,20 +107,28 @@ class DotRow:
     note: str = ""
 
 
-def dot_chart(width: int, rows: Sequence[DotRow], *, x_label: str, decimal: str) -> tuple[int, list[Markup]]:
-    """Values on a common scale, a row for each thing; the dots of a row are joined, an interval is a bar behind its dot."""
+def dot_chart(
+    width: int, rows: Sequence[DotRow], *, x_label: str, decimal: str, zero: bool = False
+) -> tuple[int, list[Markup]]:
+    """Values on a common scale, a row for each thing; the dots of a row are joined, an interval is a bar behind its dot.
+
+    Args:
+        zero: the scale reaches to zero, where a line is.
+    """
     wide = width == WIDE
     # On a narrow page the name of a row stands above it.
     left, step, first = (196.0, 34.0, 18.0) if wide else (10.0, 46.0, 30.0)
     right = width - (70.0 if wide else 14.0)
     bottom = first + step * (len(rows) - 1) + 16
     values = [x for row in rows for dot in row.dots for x in dot[1:] if x is not None]
-    low, high = min(values), max(values)
+    low, high = min([0.0] * zero + values), max([0.0] * zero + values)
     margin = 0.06 * (high - low) or abs(high) * 0.1 or 1.0
-    low, high = (0.0 if low >= 0 and low < 0.4 * high else low - margin), high + margin
+    low, high = (0.0 if not zero and low >= 0 and low < 0.4 * high else low - margin), high + margin
     x = Scale(low, high, left, right)
     marks = ticks(low, high, 6 if wide else 4)
     parts = [horizontal_axis(x, marks, tick_words(marks, decimal), first - 12, bottom, width)]
+    if zero:
+        parts.append(element("line", x1=x(0), x2=x(0), y1=first - 12, y2=float(bottom), class_="zero"))
     for number, row in enumerate(rows):
         y = first + step * number
         parts.append(label(left - 14, y + 4, row.name, anchor="end", class_="name") if wide else

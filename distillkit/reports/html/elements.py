@@ -10,6 +10,7 @@ from typing import TypeAlias, Union
 from distillkit.console import sanitize
 
 _NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9-]*")
+_TAG = re.compile("<[^>]*>")
 _VOID = frozenset({"meta", "link"})
 # What reorders or hides the text around it: marks of direction, tags, variation selectors of no visible form.
 _HIDDEN = re.compile("[\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]")
@@ -79,3 +80,8 @@ def element(tag: str, *children: Child, **attributes: str | int | float | bool |
 def _number(value: str | int | float) -> str:
     """Coordinates with two decimals at most: more is nothing that an eye can see."""
     return f"{round(value, 2):g}" if isinstance(value, float) else str(value)
+
+
+def plain(markup: Markup) -> str:
+    """What a reader sees of markup, for a terminal."""
+    return html.unescape(_TAG.sub("", markup))

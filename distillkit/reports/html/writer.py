@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from string import Formatter
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from distillkit.console import format_duration
 from distillkit.reports.html.elements import Child, Markup, element, together
@@ -37,16 +37,24 @@ def looked_up(content: Any, path: Sequence[str]) -> Any:
     return content
 
 
+class Facts(Protocol):
+    """What a page is about, as far as figures are concerned."""
+
+    def content(self, file: str) -> Mapping[str, Any]:
+        """The content of a JSON file, by the name that `data-of` gives it."""
+        ...
+
+
 @dataclass(frozen=True)
-class Writer:
-    """Writes the parts of a page.
+class PageWriter:
+    """Writes the parts of any page.
 
     Attributes:
         facts: what it is about.
         lang: "en" or "ru".
     """
 
-    facts: ReportFacts
+    facts: Facts
     lang: str
 
     def __call__(self, key: str, **parts: Child) -> Markup:
@@ -190,3 +198,10 @@ class Writer:
     def model(self, name: str) -> Markup:
         """`before` -> `student before`."""
         return self(f"model.{name}")
+
+
+@dataclass(frozen=True)
+class Writer(PageWriter):
+    """Writes the parts of the report of a run."""
+
+    facts: ReportFacts

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from distillkit.reports.html.elements import Child, Markup, element, together
-from distillkit.reports.html.writer import Writer
+from distillkit.reports.html.writer import PageWriter, Writer
 from distillkit.settings import parameters as declared
 from distillkit.settings.help_texts import group_title, help_text
 
@@ -55,19 +55,20 @@ def settings(w: Writer) -> Markup:
 def _row(w: Writer, name: str) -> list[Child]:
     what = element("span", _plain(help_text(name, w.lang).what), class_="note")
     named = together(element("code", name), " ", what)
-    return [named, _value(w, w.facts.config[name]), _value(w, declared.default(name)), _source(w, name)]
+    return [named, shown_value(w, w.facts.config[name]), shown_value(w, declared.default(name)), _source(w, name)]
 
 
 def _other(w: Writer, name: str) -> list[Child]:
     what = _plain(help_text(name, w.lang).what)
-    return [element("code", name), _value(w, w.facts.config[name]), _source(w, name), what]
+    return [element("code", name), shown_value(w, w.facts.config[name]), _source(w, name), what]
 
 
 def _plain(text: str) -> str:
     return re.sub("`([^`]*)`", r"\1", text)
 
 
-def _value(w: Writer, value: Any) -> Markup:
+def shown_value(w: PageWriter, value: Any) -> Markup:
+    """A value of a parameter."""
     if value is None:
         return w.dash()
     if isinstance(value, bool):
