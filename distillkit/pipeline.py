@@ -192,7 +192,7 @@ def _read_too(stage: str, run: RunDirectory) -> list[str]:
 def _changed(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
     """What differs; a parameter that is missing in `old`, which an earlier version wrote, was what its default is."""
     implied = {name: json.dumps(declared.default(name), sort_keys=True) for name in new if name in declared.fields()}
-    known = implied | old
+    known = {**implied, **old}
     return sorted(name for name in {*known, *new} if known.get(name) != new.get(name))
 
 

@@ -15,6 +15,7 @@ import typer
 from distillkit.cli.help_pages import PANEL_PROGRAM, PANEL_RUN, Command, show_all
 from distillkit.console import Console
 from distillkit.errors import UsageError
+from distillkit.registry import Table
 from distillkit.settings import parameters as declared
 from distillkit.settings.help_texts import group_title, help_text
 from distillkit.stages import STAGES, StageOption, stage_parameters, wanted_stages
@@ -84,8 +85,14 @@ def _default_words(name: str) -> str:
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def _own_choices(name: str) -> tuple[str, ...]:
+    """Those of this package: help comes at once, and to look what others add takes a while. `params NAME` lists them all."""
+    with Table.own_alone():
+        return declared.choices(name)
+
+
 def _metavar(name: str) -> str:
-    choices = "|".join(declared.choices(name))
+    choices = "|".join(_own_choices(name))
     if choices:
         return choices if len(choices) <= _LONGEST_METAVAR else "CHOICE"
     return {int: "INTEGER", float: "NUMBER"}.get(declared.kind(name), "TEXT")
@@ -99,7 +106,7 @@ def parameter_option(name: str, *, hidden: bool = False) -> inspect.Parameter:
         hidden: the help does not list it.
     """
     # Typer would put what is no literal default in brackets within brackets.
-    choices = f"one of {', '.join(declared.choices(name))}" if _metavar(name) == "CHOICE" else ""
+    choices = f"one of {', '.join(_own_choices(name))}" if _metavar(name) == "CHOICE" else ""
     facts = "; ".join(filter(None, [choices, declared.range_words(name), f"default: {_default_words(name)}"]))
     common: dict[str, Any] = {
         "help": f"{help_text(name).what} [{facts}]",
