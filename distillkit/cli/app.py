@@ -371,6 +371,17 @@ def cache(
     information.show_caches(action, chosen, output_dir, console)
 
 
+@command(app, "schema", panel=_ABOUT, output=())
+def schema(
+    console: Console,
+    name: Annotated[str | None, typer.Argument(help="a command that has --json, or a part of its object")] = None,
+) -> None:
+    """List the JSON schemas of what --json prints, or print one."""
+    from distillkit.cli import json_schemas
+
+    json_schemas.show_schema(name, console)
+
+
 # --- several processes ------------------------------------------------------------------------------------------------
 
 

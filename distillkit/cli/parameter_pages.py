@@ -1,6 +1,6 @@
 """The parameter reference, rendered from the declaration and the help texts: `distillkit params`, and the pages in docs/.
 
-python -m distillkit.cli.parameter_pages --write docs      regenerates both pages
+python -m distillkit.cli.parameter_pages --write docs      regenerates the pages
 python -m distillkit.cli.parameter_pages --check docs      fails if they are stale
 """
 
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from distillkit.cli import json_schemas
 from distillkit.errors import DistillkitError
 from distillkit.registry import Table
 from distillkit.settings import parameters as declared
@@ -263,19 +264,25 @@ def _markdown(lang: str) -> str:
 
 def stale_pages(folder: Path) -> list[Path]:
     """The pages in `folder` that are missing or differ from their rendering."""
-    paths = {lang: folder / FILES[lang] for lang in LANGUAGES}
     return [
-        path for lang, path in paths.items() if not path.is_file() or path.read_text(encoding="utf-8") != markdown(lang)
+        folder / name
+        for name, text in rendered_pages().items()
+        if not (folder / name).is_file() or (folder / name).read_text(encoding="utf-8") != text
     ]
+
+
+def rendered_pages() -> dict[str, str]:
+    """File name to text: the reference in each language, and the fields of the JSON objects."""
+    return {**{FILES[lang]: markdown(lang) for lang in LANGUAGES}, json_schemas.PAGE: json_schemas.fields_page()}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write or check the pages. Returns the exit code: 1 where a page is stale or cannot be written."""
     parser = argparse.ArgumentParser(
-        prog="python -m distillkit.cli.parameter_pages", description="render the parameter reference"
+        prog="python -m distillkit.cli.parameter_pages", description="render the reference pages"
     )
     action = parser.add_mutually_exclusive_group(required=True)
-    action.add_argument("--write", metavar="FOLDER", type=Path, help="write both pages there")
+    action.add_argument("--write", metavar="FOLDER", type=Path, help="write the pages there")
     action.add_argument("--check", metavar="FOLDER", type=Path, help="fail if the pages there are stale")
     given = parser.parse_args(arguments)
     try:
@@ -288,9 +295,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         with explained_write_errors(given.write):
             given.write.mkdir(parents=True, exist_ok=True)
-        for lang in LANGUAGES:
-            write_bytes(given.write / FILES[lang], markdown(lang).encode("utf-8"))
-            sys.stdout.write(f"wrote {given.write / FILES[lang]}\n")
+        for name, text in rendered_pages().items():
+            write_bytes(given.write / name, text.encode("utf-8"))
+            sys.stdout.write(f"wrote {given.write / name}\n")
     except DistillkitError as error:
         sys.stderr.write(f"error: {error.message}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
         return error.exit_code

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,6 +28,26 @@ SMALL = {
     "save_plot": False,
     "control": False,
 }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def json_objects_fit_their_schemas() -> Iterator[None]:
+    """Every object that a command of these tests prints under --json is checked; they see what no test of schemas thinks of."""
+    from json_objects import problems
+
+    from distillkit.console import Console
+
+    printed = Console.json
+
+    def checked(console: Console, value: Any) -> None:
+        if console.json_output:
+            found = problems(json.loads(json.dumps(value, default=str)))
+            assert not found, f"no object as distillkit/schemas/ has it: {found}"
+        printed(console, value)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Console, "json", checked)
+        yield
 
 
 @pytest.fixture(scope="session")
