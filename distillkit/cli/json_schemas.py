@@ -85,10 +85,12 @@ def fields_page() -> str:
     for name in schema_names():
         schema = _file(name)
         sections.append(f"## {name}\n\n{schema.get('description', '')}\n")
-        for alternative in schema.get("oneOf", [schema]):
+        for number, alternative in enumerate(schema.get("oneOf", [schema])):
             if "$ref" in alternative:
                 sections.append(f"Or [{_name_of(alternative)}](#{_name_of(alternative)}).\n")
                 continue
+            if number:
+                sections.append("Or an object with:\n")
             rows = [f"| {field} | {kind} | {words} |" for field, kind, words in _rows(alternative)]
             sections.append("\n".join(["| field | type | what |", "|---|---|---|", *rows]) + "\n")
     return "\n".join(sections)

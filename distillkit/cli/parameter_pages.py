@@ -1,4 +1,5 @@
-"""The parameter reference, rendered from the declaration and the help texts: `distillkit params`, and the pages in docs/.
+"""The parameter reference, rendered from the declaration and the help texts: `distillkit params`, and with the commands and
+the JSON objects the pages in docs/ that are made from the code.
 
 python -m distillkit.cli.parameter_pages --write docs      regenerates the pages
 python -m distillkit.cli.parameter_pages --check docs      fails if they are stale
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from distillkit.cli import json_schemas
+from distillkit.cli import command_page, json_schemas
 from distillkit.errors import DistillkitError
 from distillkit.registry import Table
 from distillkit.settings import parameters as declared
@@ -272,8 +273,9 @@ def stale_pages(folder: Path) -> list[Path]:
 
 
 def rendered_pages() -> dict[str, str]:
-    """File name to text: the reference in each language, and the fields of the JSON objects."""
-    return {**{FILES[lang]: markdown(lang) for lang in LANGUAGES}, json_schemas.PAGE: json_schemas.fields_page()}
+    """File name to text: the parameters in each language, the commands, the fields of the JSON objects."""
+    others = {command_page.PAGE: command_page.commands_page(), json_schemas.PAGE: json_schemas.fields_page()}
+    return {**{FILES[lang]: markdown(lang) for lang in LANGUAGES}, **others}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
