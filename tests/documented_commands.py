@@ -79,12 +79,14 @@ def _reasons(mark: str, page: str) -> Mapping[str, str]:
 
 def calls(line: str) -> Iterator[tuple[str, ...]]:
     """The arguments of each distillkit in a line: also behind `python -m`, a launcher, or other commands."""
-    words = shlex.split(line, comments=True)
+    lexer = shlex.shlex(line, posix=False)  # Which leaves quotation marks, so that '|' is told from |.
+    lexer.whitespace_split = True
+    words = list(lexer)
     begin = None
     for index, word in enumerate([*words, "&&"]):
         starts = (index == 0 or words[index - 1] in {*_BETWEEN, "-m", "uvx"}) or (index > 1 and words[index - 2] == "--from")
         if begin is not None and word in _BETWEEN:
-            yield tuple(words[begin:index])
+            yield tuple(shlex.split(" ".join(words[begin:index])))
             begin = None
         elif begin is None and index < len(words) and starts and _PROGRAM.fullmatch(word):
             begin = index + 1

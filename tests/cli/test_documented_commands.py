@@ -70,6 +70,9 @@ def test_what_is_found_in_the_pages() -> None:
         ("validate",),
         ("chat", "--json"),
     ]
+    assert list(calls("distillkit distill --csv-delimiter '|' --folder-name 'a b'")) == [
+        ("distill", "--csv-delimiter", "|", "--folder-name", "a b")
+    ]
     assert list(calls("uvx --from . distillkit runs && cd distillkit")) == [("runs",)]
 
 
