@@ -19,7 +19,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 # Why a command is not run.
 REASONS = {"hub", "gpu", "minutes", "container", "cluster", "llama.cpp", "ollama", "chat model", "shell"}
-_BLOCK = re.compile(r"(?:^<!-- (?P<mark>[^\n]*) -->\n)?^```(?:sh|shell|bash|console)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(
+    r"(?:^<!-- (?P<mark>[^\n]*) -->\n)?^```(?:sh|shell|bash|console)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL
+)
 _PROGRAM = re.compile(r"(?:.*/)?distillkit")
 # What a shell would take apart. Not `;`, which is the value of an option too.
 _BETWEEN = {"&&", "||", "|", ">"}
@@ -84,7 +86,9 @@ def calls(line: str) -> Iterator[tuple[str, ...]]:
     words = list(lexer)
     begin = None
     for index, word in enumerate([*words, "&&"]):
-        starts = (index == 0 or words[index - 1] in {*_BETWEEN, "-m", "uvx"}) or (index > 1 and words[index - 2] == "--from")
+        starts = (index == 0 or words[index - 1] in {*_BETWEEN, "-m", "uvx"}) or (
+            index > 1 and words[index - 2] == "--from"
+        )
         if begin is not None and word in _BETWEEN:
             yield tuple(shlex.split(" ".join(words[begin:index])))
             begin = None

@@ -39,7 +39,9 @@ def put_on_path(folder: Path, name: str, text: str) -> None:
     (folder / name).chmod(0o755)
 
 
-def bash(lines: Iterable[str], cwd: Path, environment: dict[str, str], programs: Path) -> subprocess.CompletedProcess[str]:
+def bash(
+    lines: Iterable[str], cwd: Path, environment: dict[str, str], programs: Path
+) -> subprocess.CompletedProcess[str]:
     """Run the lines as CI does, each of which may end it."""
     environment = {**environment, "PATH": f"{programs}{os.pathsep}{environment['PATH']}"}
     return subprocess.run(
@@ -61,7 +63,9 @@ def test_what_the_jobs_run(
     put_on_path(programs, "python3", f'exec "{sys.executable}" "$@"\n')
     put_on_path(programs, "pip", 'echo "$@" > installed\n')
     summary = tmp_path / "page.md"
-    environment = cli_env(GITHUB_STEP_SUMMARY=str(summary), GITHUB_ACTIONS="true", DISTILLKIT="./distillkit", HF_HUB_OFFLINE="1")
+    environment = cli_env(
+        GITHUB_STEP_SUMMARY=str(summary), GITHUB_ACTIONS="true", DISTILLKIT="./distillkit", HF_HUB_OFFLINE="1"
+    )
 
     done = bash(github_steps(), tmp_path, environment, programs)
     assert done.returncode == 0, done.stderr

@@ -67,7 +67,7 @@ def test_a_tab(shell: str, tmp_path: Path, cli_env: Callable[..., dict[str, str]
     terminal = Terminal(words, environment, tmp_path)
     try:
         terminal.type(f"{prepare}\n", r"READY$")
-        terminal.type(". ./script; echo LO''ADED\n", r"LOADED\s*READY$")
+        terminal.type(". ./script; echo LO''ADED\n", r"LOADED[\s\S]*READY$")
         terminal.type("distillkit impo\t", r"distillkit import-logprobs ")
         terminal.type("\x15distillkit distill --teacher-prec\t", r"--teacher-precision ")
         terminal.type("\x15distillkit exp\t", r"distillkit export ")

@@ -36,7 +36,7 @@ def check(command: Documented) -> None:
     group = program()
     arguments = list(command.arguments)
     if not arguments or arguments[0].startswith("-"):
-        assert arguments and arguments[0] in {"--install-completion", "--show-completion", "--version", "--help"}, command
+        assert arguments in (["--install-completion"], ["--version"], ["--help"]), command
         return
     if arguments[0] == "launch":
         assert "--" in arguments, command
@@ -45,7 +45,9 @@ def check(command: Documented) -> None:
     name = arguments[0]
     assert name in group.commands, f"{command}: no such command"
     with group.commands[name].make_context(name, arguments[1:]) as context:
-        given = {item: value for item, value in context.params.items() if item in declared.fields() and value is not None}
+        given = {
+            item: value for item, value in context.params.items() if item in declared.fields() and value is not None
+        }
         if "config_file" in context.params:  # A file of the reader's is none of ours; the rest is resolved.
             resolve(given, explicit_label="flag", preset=context.params["preset"], environment={})
 
@@ -82,7 +84,7 @@ def test_what_is_found_in_the_pages() -> None:
      "launch --processes 2 -- validat", "validate --temperature 3"],
 )  # fmt: skip
 def test_a_command_that_is_wrong_is_found(wrong: str) -> None:
-    with pytest.raises(Exception):  # noqa: B017, PT011 - Typer's, ours or an assertion, whichever sees it first.
+    with pytest.raises(Exception):  # noqa: B017 - Typer's, ours or an assertion, whichever sees it first.
         check(Documented("page", tuple(wrong.split()), None, False))
 
 

@@ -49,5 +49,6 @@ def test_every_cell_runs(
     assert said(figures).startswith("improved: ")
     assert "after " in said(figures)
     assert "teacher " in said(figures)
+    assert len(report.outputs) == 1, report.outputs
     assert "&lt;!doctype html&gt;" in report.outputs[0]["data"]["text/html"].lower()
     assert said(use).startswith("The function returns")

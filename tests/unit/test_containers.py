@@ -34,7 +34,13 @@ def test_what_is_copied_is_all_that_the_package_is_built_from() -> None:
     copied = {name for instruction, rest in stages()["program"] if instruction == "COPY" for name in rest.split()[:-1]}
     assert all((ROOT / name).exists() for name in copied)
     wheel = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]
-    needed = {"pyproject.toml", PROJECT["project"]["readme"], *PROJECT["project"]["license-files"], *wheel["packages"], *wheel["force-include"]}
+    needed = {
+        "pyproject.toml",
+        PROJECT["project"]["readme"],
+        *PROJECT["project"]["license-files"],
+        *wheel["packages"],
+        *wheel["force-include"],
+    }
     assert needed == copied
 
 
@@ -44,7 +50,9 @@ def test_extras_and_programs_that_are_named_exist() -> None:
     extras = re.findall(r"'\.\[(\w+)\]'", " ".join([*runs, container["postCreateCommand"]]))
     assert set(extras) == {"all", "test", "dev"}
     assert set(extras) <= set(PROJECT["project"]["optional-dependencies"])
-    entries = [json.loads(rest) for stage in stages().values() for instruction, rest in stage if instruction == "ENTRYPOINT"]
+    entries = [
+        json.loads(rest) for stage in stages().values() for instruction, rest in stage if instruction == "ENTRYPOINT"
+    ]
     assert entries == [["distillkit"], ["pytest"]]
     assert "distillkit" in PROJECT["project"]["scripts"]
     assert container["build"]["target"] in stages()
