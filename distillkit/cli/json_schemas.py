@@ -85,7 +85,7 @@ def fields_page() -> str:
     for name in schema_names():
         schema = _file(name)
         sections.append(f"## {name}\n\n{schema.get('description', '')}\n")
-        for number, alternative in enumerate(schema.get("oneOf", [schema])):
+        for number, alternative in enumerate(schema.get("anyOf", [schema])):
             if "$ref" in alternative:
                 sections.append(f"Or [{_name_of(alternative)}](#{_name_of(alternative)}).\n")
                 continue
@@ -110,7 +110,7 @@ def _rows(schema: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str, 
         values = node.get("items", node.get("additionalProperties"))
         if isinstance(values, dict):
             inner = f"{prefix}{name}[]." if "items" in node else f"{prefix}{name}.*."
-            for alternative in values.get("oneOf", [values]):
+            for alternative in values.get("anyOf", [values]):
                 yield from _rows(alternative, inner)
 
 
