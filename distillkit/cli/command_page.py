@@ -1,11 +1,17 @@
-"""The reference of the subcommands, docs/commands.md, rendered from the command line itself."""
+"""The reference of the subcommands, docs/commands.md, rendered from the command line itself.
+
+python -m distillkit.cli.command_page --write docs      regenerates the page
+python -m distillkit.cli.command_page --check docs      fails if it is stale
+"""
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import typer.main
 
+from distillkit.cli import written_pages
 from distillkit.cli.app import app
 from distillkit.cli.options import SHARED, command_parameters, parameter_of
 from distillkit.stages import STAGES
@@ -14,7 +20,7 @@ PAGE = "commands.md"
 _INTRODUCTION = """\
 # Commands
 
-Made from the command line by `python -m distillkit.cli.parameter_pages --write docs`; a test keeps the two in step.
+Made from the command line by `python -m distillkit.cli.command_page --write docs`; a test keeps the two in step.
 `distillkit COMMAND --help` says the same. Stages take [parameters](parameters.md) as options besides those that are named here;
 `--help-all` lists them all. [Exit codes](exit-codes.md) and [the objects of `--json`](json.md) have pages of their own.
 """
@@ -77,3 +83,7 @@ def _flags(flags: list[str]) -> str:
 
 def _words(made: Any) -> str:
     return str(made.help or "").replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    sys.exit(written_pages.write_or_check(None, {PAGE: commands_page()}, "command_page"))

@@ -1,5 +1,5 @@
-"""The parameter reference, rendered from the declaration and the help texts: `distillkit params`, and with the commands and
-the JSON objects the pages in docs/ that are made from the code.
+"""The parameter reference, rendered from the declaration and the help texts: `distillkit params`, and with the fields
+of the JSON objects the pages in docs/.
 
 python -m distillkit.cli.parameter_pages --write docs      regenerates the pages
 python -m distillkit.cli.parameter_pages --check docs      fails if they are stale
@@ -7,7 +7,6 @@ python -m distillkit.cli.parameter_pages --check docs      fails if they are sta
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import sys
 import textwrap
@@ -15,12 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from distillkit.cli import command_page, json_schemas
-from distillkit.errors import DistillkitError
+from distillkit.cli import json_schemas, written_pages
 from distillkit.registry import Table
 from distillkit.settings import parameters as declared
 from distillkit.settings.help_texts import LANGUAGES, group_title, help_text
-from distillkit.storage import explained_write_errors, write_bytes
 
 FILES = {"en": "parameters.md", "ru": "parameters.ru.md"}
 
@@ -265,45 +262,17 @@ def _markdown(lang: str) -> str:
 
 def stale_pages(folder: Path) -> list[Path]:
     """The pages in `folder` that are missing or differ from their rendering."""
-    return [
-        folder / name
-        for name, text in rendered_pages().items()
-        if not (folder / name).is_file() or (folder / name).read_text(encoding="utf-8") != text
-    ]
+    return written_pages.stale(folder, rendered_pages())
 
 
 def rendered_pages() -> dict[str, str]:
-    """File name to text: the parameters in each language, the commands, the fields of the JSON objects."""
-    others = {command_page.PAGE: command_page.commands_page(), json_schemas.PAGE: json_schemas.fields_page()}
-    return {**{FILES[lang]: markdown(lang) for lang in LANGUAGES}, **others}
+    """File name to text: the parameters in each language, the fields of the JSON objects."""
+    return {**{FILES[lang]: markdown(lang) for lang in LANGUAGES}, json_schemas.PAGE: json_schemas.fields_page()}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write or check the pages. Returns the exit code: 1 where a page is stale or cannot be written."""
-    parser = argparse.ArgumentParser(
-        prog="python -m distillkit.cli.parameter_pages", description="render the reference pages"
-    )
-    action = parser.add_mutually_exclusive_group(required=True)
-    action.add_argument("--write", metavar="FOLDER", type=Path, help="write the pages there")
-    action.add_argument("--check", metavar="FOLDER", type=Path, help="fail if the pages there are stale")
-    given = parser.parse_args(arguments)
-    try:
-        if given.check is not None:
-            stale = stale_pages(given.check)
-            if stale:
-                names = ", ".join(str(path) for path in stale)
-                hint = f"python -m distillkit.cli.parameter_pages --write {given.check}"
-                raise DistillkitError(f"stale: {names}", hint=hint)
-            return 0
-        with explained_write_errors(given.write):
-            given.write.mkdir(parents=True, exist_ok=True)
-        for name, text in rendered_pages().items():
-            write_bytes(given.write / name, text.encode("utf-8"))
-            sys.stdout.write(f"wrote {given.write / name}\n")
-    except DistillkitError as error:
-        sys.stderr.write(f"error: {error.message}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
-        return error.exit_code
-    return 0
+    return written_pages.write_or_check(arguments, rendered_pages(), "parameter_pages")
 
 
 if __name__ == "__main__":

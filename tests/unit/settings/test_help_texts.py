@@ -194,6 +194,14 @@ def test_the_committed_pages_are_up_to_date() -> None:
     assert parameter_pages.stale_pages(DOCS) == [], "run: python -m distillkit.cli.parameter_pages --write docs"
 
 
+def test_the_committed_page_of_the_commands_is_up_to_date() -> None:
+    from distillkit.cli.command_page import PAGE, commands_page
+
+    assert (DOCS / PAGE).read_text(encoding="utf-8") == commands_page(), (
+        "run: python -m distillkit.cli.command_page --write docs"
+    )
+
+
 def test_write_and_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "new" / "docs"
     assert parameter_pages.main(["--check", str(folder)]) == 1
