@@ -11,7 +11,7 @@ from distillkit.cli.json_schemas import read_schema
 
 # Of the objects that do not name their command.
 _BY_KEY = {"parameters": "params", "presets": "presets", "preset": "presets", "runs": "runs", "caches": "cache",
-    "deleted": "cache", "question": "chat"}  # fmt: skip
+    "deleted": "cache", "question": "chat", "run": "runs", "removed": "runs"}  # fmt: skip
 
 
 def schema_name(value: dict[str, Any]) -> str:

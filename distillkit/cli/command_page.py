@@ -63,7 +63,7 @@ def _section(name: str, command: Any) -> str:
     rows = [f"| {_flags([*made.opts, *made.secondary_opts])} | {_words(made)} |" for made in own if made.name != "help"]
     rows = [f"| `{_metavar(made)}` | {_words(made)} |" for made in arguments] + rows
     if rows:
-        lines.append("\n".join(["| | |", "|---|---|", *rows]) + "\n")
+        lines.append("\n".join(["| option | what |", "|---|---|", *rows]) + "\n")
     has = [made.opts[0] for made in command.params if made.name in shared]
     if has:
         lines.append(f"Also: {', '.join(f'`{flag}`' for flag in has)}.\n")
