@@ -16,6 +16,8 @@ import yaml
 from json_objects import problems
 from settings_file import settings_file
 
+from distillkit.settings.resolve import resolve
+
 CI = Path(__file__).resolve().parents[2] / "docs" / "ci"
 
 
@@ -81,6 +83,13 @@ def test_what_the_jobs_run(
     # The other job runs the very same commands, in the same order, and keeps the same files.
     assert gitlab_steps() == [step for step in github_steps() if "GITHUB_" not in step]
     assert all((tmp_path / path).is_file() for path in job("gitlab.yml")["artifacts"]["paths"])
+
+
+def test_the_settings_of_the_page_are_valid(tmp_path: Path) -> None:
+    page = (CI.parent / "ci.md").read_text(encoding="utf-8")
+    (tmp_path / "distil.yaml").write_text(page.split("```yaml\n")[1].split("```")[0], encoding="utf-8")
+    parameters = resolve({}, explicit_label="flag", config_file=tmp_path / "distil.yaml", environment={}).parameters
+    assert parameters.dataset_path == "texts"
 
 
 FAILED = {"status": "failed", "error": "the disk is full", "hint": None, "exit_code": 1, "run": None, "continue": None}
