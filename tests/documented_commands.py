@@ -18,7 +18,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 # Why a command is not run.
-REASONS = {"hub", "gpu", "minutes", "container", "cluster", "llama.cpp", "ollama", "chat model", "shell"}
+REASONS = {
+    "hub",
+    "gpu",
+    "minutes",
+    "container",
+    "cluster",
+    "llama.cpp",
+    "ollama",
+    "chat model",
+    "shell",
+    "several runs",
+}
 _BLOCK = re.compile(
     r"(?:^<!-- (?P<mark>[^\n]*) -->\n)?^```(?:sh|shell|bash|console)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL
 )
