@@ -37,7 +37,8 @@ def test_every_cell_runs(
     values = {**small, "teacher_model_path": pair.teacher, "student_model_path": pair.student, "dataset_path": pair.texts,
         "skip_validation": False, "skip_demo": True, "learning_rate": 3e-2}  # fmt: skip
     variables = {f"DISTILLKIT_{name.upper()}": str(value) for name, value in values.items()}
-    for name, value in cli_env(HF_HUB_OFFLINE="1", **variables).items():
+    own = {"IPYTHONDIR": str(tmp_path / "ipython"), "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime")}
+    for name, value in cli_env(HF_HUB_OFFLINE="1", **own, **variables).items():
         monkeypatch.setenv(name, value)
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     nbclient.NotebookClient(
