@@ -19,7 +19,7 @@ from distillkit.evaluation.stopping import QUESTIONS
 from distillkit.models.cut_shape import cut_shape
 from distillkit.models.gguf import cached_conversion
 from distillkit.models.load_options import load_options
-from distillkit.models.loading import LocatedModel
+from distillkit.models.located import LocatedModel
 from distillkit.models.quantised import quantisation
 from distillkit.models.references import ModelReference, parse_student_reference, parse_teacher_reference
 from distillkit.models.safetensors_reader import StoredWeights

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from distillkit.errors import DistillkitError, PreconditionError, first_line
 from distillkit.models.references import ModelReference
 
 GGUF = "gguf>=0.17"
@@ -34,3 +35,11 @@ def libraries_for_files(names: Iterable[str]) -> list[str]:
     if any(name.endswith(".tiktoken") for name in files):
         needed.append(TIKTOKEN)
     return needed
+
+
+def missing_library(name: str, error: ImportError) -> DistillkitError:
+    """What is said of a model that needs what is not installed."""
+    return PreconditionError(
+        f"{name} needs a library that is not installed: {first_line(error)}",
+        hint="pip install 'distillkit[all]' has the optional ones",
+    )

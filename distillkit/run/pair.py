@@ -19,15 +19,10 @@ from distillkit.installing import provide
 from distillkit.models.context import context_length
 from distillkit.models.cut_shape import cut_shape
 from distillkit.models.load_options import attention_option, load_options
-from distillkit.models.loading import (
-    LocatedModel,
-    load_model,
-    load_student,
-    load_tokenizer,
-    locate,
-    read_config,
-    weight_files,
-)
+from distillkit.models.loading import load_model, load_student, load_tokenizer
+from distillkit.models.located import LocatedModel
+from distillkit.models.locating import locate
+from distillkit.models.model_files import read_config, weight_files
 from distillkit.models.plain_folder import has_adapter
 from distillkit.models.references import (
     ModelReference,

@@ -17,7 +17,8 @@ from distillkit.data.sources import hub_entry, local_path
 from distillkit.data.standard_sets import built_in
 from distillkit.models.chat_files import write_chat_files
 from distillkit.models.licence import licence_of
-from distillkit.models.loading import LocatedModel, load_tokenizer
+from distillkit.models.loading import load_tokenizer
+from distillkit.models.located import LocatedModel
 from distillkit.models.references import KNOWN_WHEELS
 from distillkit.models.save_errors import plain_save_errors
 from distillkit.models.student_files import save_student

@@ -21,7 +21,8 @@ from tiny_models import save_model_folder, teacher_of_letters, tiny_model, tiny_
 from distillkit import UsageError
 from distillkit.console import Console
 from distillkit.dry_run.plan import estimate_run
-from distillkit.models.loading import load_model, locate
+from distillkit.models.loading import load_model
+from distillkit.models.locating import locate
 from distillkit.models.references import parse_reference
 from distillkit.run.directory import RunDirectory
 from distillkit.run.pair import open_pair, student_parameters

@@ -19,7 +19,8 @@ from distillkit.console import Console
 from distillkit.dry_run import microbenchmarks
 from distillkit.dry_run.inputs import find_models
 from distillkit.dry_run.plan import estimate_run
-from distillkit.models.loading import load_model, locate
+from distillkit.models.loading import load_model
+from distillkit.models.locating import locate
 from distillkit.models.pruning import evenly_spaced, keep_layers
 from distillkit.models.references import parse_reference
 from distillkit.pipeline import needs_run, require_earlier_stages, stage_inputs

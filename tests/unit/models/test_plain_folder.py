@@ -12,7 +12,9 @@ from tiny_models import save_model_folder, tiny_model, tiny_tokenizer
 
 from distillkit.console import Console
 from distillkit.errors import PreconditionError, UsageError
-from distillkit.models.loading import LocatedModel, load_model, load_tokenizer, locate
+from distillkit.models.loading import load_model, load_tokenizer
+from distillkit.models.located import LocatedModel
+from distillkit.models.locating import locate
 from distillkit.models.plain_folder import plain_folder
 from distillkit.models.references import parse_reference
 
