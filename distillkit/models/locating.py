@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from distillkit.console import Console
-from distillkit.errors import UsageError
+from distillkit.errors import PreconditionError, UsageError
+from distillkit.models.adapters import BASE, AdapterFolder, merged_folder, merged_model, read_adapter
 from distillkit.models.cut_config import LAYER_COUNT_NAMES
 from distillkit.models.empty_model import empty_model
 from distillkit.models.gguf import converted_folder
@@ -57,6 +58,12 @@ def locate(
         folder = _converted(reference.path, reference, console)
     elif reference.kind == "hub" and reference.repo_id is not None:
         folder, revision = download_model(reference.repo_id, reference.revision, console, role=role)
+    elif reference.kind == "adapter" and reference.path is not None:
+        adapter = read_adapter(reference.path)
+        base = _base_of(adapter, console, trust_remote_code, role)
+        return LocatedModel(
+            reference, merged_folder(adapter, base, console, trust_remote_code=trust_remote_code), base.revision
+        )
     elif reference.path is not None:
         folder = reference.path
     else:
@@ -64,6 +71,32 @@ def locate(
     located = LocatedModel(reference, folder, revision)
     check_folder(located, trust_remote_code, role)
     return located
+
+
+def _base_of(adapter: AdapterFolder, console: Console, trust_remote_code: bool, role: str) -> LocatedModel:
+    """The model that an adapter is for.
+
+    Raises:
+        PreconditionError: its weights are quantised; otherwise, and UsageError, as `locate`.
+    """
+    base = locate(adapter.base, console, trust_remote_code=trust_remote_code, role=role)
+    if how := quantisation(read_config(base.folder), StoredWeights(list(weight_files(base.folder)))):
+        raise PreconditionError(
+            f"{adapter.name} is an adapter of {adapter.base.text}, which is quantised ({how}): it cannot be added to such weights",
+            hint=f'put the unquantised original into a folder "{BASE}" beside the adapter',
+        )
+    return base
+
+
+def load_adapted(folder: Path, dtype: torch.dtype, console: Console, *, trust_remote_code: bool = False) -> nn.Module:
+    """The model of an adapter's folder, merged in memory.
+
+    Raises:
+        PreconditionError, UsageError: as `locate` and `merged_model`.
+    """
+    adapter = read_adapter(folder)
+    base = _base_of(adapter, console, trust_remote_code, "student")
+    return merged_model(adapter, base, dtype=dtype, trust_remote_code=trust_remote_code, console=console)
 
 
 def _check_layers(reference: ModelReference, folder: Path) -> None:

@@ -69,14 +69,23 @@ def save_student(target: Path, model: Any, origin: Path, *, trust_remote_code: b
             if own is not None:
                 model.generation_config = own
     (target / "generation_config.json").unlink(missing_ok=True)
+    copy_kept_files(target, origin)
+    saved = read_json(target / "config.json")
+    _rewrite(target / "config.json", _without_this_machine(student_config(saved, origin, model, trust_remote_code)))
+
+
+def copy_kept_files(target: Path, origin: Path) -> None:
+    """Put the files of a model that go along with a student made from it into the student's folder.
+
+    Raises:
+        OSError, ValueError: a file cannot be read or written.
+    """
     for name in kept_files(origin):
         (target / name).parent.mkdir(exist_ok=True)
         with (origin / name).open("rb") as source, (target / name).open("wb") as copy:
             shutil.copyfileobj(source, copy)
     if (target / "tokenizer_config.json").is_file():
         _rewrite(target / "tokenizer_config.json", _without_this_machine(read_json(target / "tokenizer_config.json")))
-    saved = read_json(target / "config.json")
-    _rewrite(target / "config.json", _without_this_machine(student_config(saved, origin, model, trust_remote_code)))
 
 
 def _without_this_machine(content: Any) -> Any:

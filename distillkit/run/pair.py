@@ -21,11 +21,12 @@ from distillkit.models.cut_shape import cut_shape
 from distillkit.models.load_options import attention_option, load_options
 from distillkit.models.loading import load_model, load_student, load_tokenizer
 from distillkit.models.located import LocatedModel
-from distillkit.models.locating import locate
+from distillkit.models.locating import load_adapted, locate
 from distillkit.models.model_files import read_config, weight_files
 from distillkit.models.plain_folder import has_adapter
 from distillkit.models.references import (
     ModelReference,
+    is_adapter_folder,
     parse_reference,
     parse_student_reference,
     parse_teacher_reference,
@@ -227,13 +228,14 @@ class ModelPair:
         Raises:
             PreconditionError: it is not there or damaged.
         """
-        located = locate(parse_reference(str(folder)), console, trust_remote_code=self.config.trust_remote_code)
+        trust = self.config.trust_remote_code
+        if is_adapter_folder(folder):
+            return load_adapted(folder, torch.float32, console, trust_remote_code=trust)
+        located = locate(parse_reference(str(folder)), console, trust_remote_code=trust)
         return load_model(
-            replace(located, options=attention_option(self.config)),
-            dtype=torch.float32,
-            trust_remote_code=self.config.trust_remote_code,
+            replace(located, options=attention_option(self.config)), dtype=torch.float32, trust_remote_code=trust,
             console=console,
-        )
+        )  # fmt: skip
 
 
 def _without(met: dict[int, str], ids: frozenset[int]) -> dict[int, str]:

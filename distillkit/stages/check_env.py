@@ -46,6 +46,7 @@ def extra_inputs(config: Parameters, run: RunDirectory) -> dict[str, str]:
         "models": f"{config.teacher_model_path or config.teacher_model} / {config.student_model_path or config.student_model}",
         "self-tests": str(config.run_tests),
         "optimizer and trackers": f"{config.optimizer} / {config.report_to}",
+        "adapter": config.adapter,
         "tasks of lm-evaluation-harness": str(config.lm_eval),
         "extensions": f"{config.divergence} / {config.alignment} / {config.teacher_cache}: {', '.join(listed_extensions())}",
     }
