@@ -17,12 +17,10 @@ from distillkit.data.text_encoder import TextEncoders, make_text_encoder
 from distillkit.errors import PreconditionError
 from distillkit.installing import provide
 from distillkit.models.context import context_length
-from distillkit.models.cut_shape import cut_shape
 from distillkit.models.load_options import attention_option, load_options
 from distillkit.models.loading import load_model, load_student, load_tokenizer
 from distillkit.models.located import LocatedModel
 from distillkit.models.locating import load_adapted, locate
-from distillkit.models.model_files import read_config, weight_files
 from distillkit.models.plain_folder import has_adapter
 from distillkit.models.references import (
     ModelReference,
@@ -32,8 +30,6 @@ from distillkit.models.references import (
     parse_teacher_reference,
 )
 from distillkit.models.requirements import libraries_for_files
-from distillkit.models.safetensors_reader import StoredWeights
-from distillkit.models.shape import model_shape
 from distillkit.models.usable_ids import MissingRows, add_rows
 from distillkit.run.directory import RunDirectory
 from distillkit.settings.parameters import Parameters
@@ -309,16 +305,3 @@ def settled_reference(reference: ModelReference, recorded: str) -> ModelReferenc
         return reference
     settled = parse_reference(recorded, role="student")
     return settled if settled.kind == reference.kind else reference
-
-
-def student_parameters(pair: ModelPair) -> int:
-    """Parameters of the student, tied ones once, without reading its weights where its configuration tells."""
-    if pair.start is not None:
-        made = model_shape(read_config(pair.start))
-        return made.parameters if made is not None else StoredWeights(list(weight_files(pair.start))).numbers
-    config, reference = read_config(pair.student.folder), pair.student.reference
-    cut = reference.kind == "pruned-teacher"
-    shape = cut_shape(config, reference, pair.layers) if cut else model_shape(config)
-    if shape is not None:
-        return shape.parameters
-    return StoredWeights(list(weight_files(pair.student.folder))).numbers

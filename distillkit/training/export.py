@@ -34,7 +34,7 @@ from distillkit.storage import write_bytes, write_folder
 from distillkit.teachers.sources import remembered_choice
 from distillkit.training.decisions import tunes_teacher
 from distillkit.training.export_check import check_written
-from distillkit.training.kept_adapter import KeptAdapter
+from distillkit.training.kept_adapter import KeptAdapter, adapter_base, keeps_adapter
 from distillkit.training.tuned_teacher import tuned_model
 
 # The numbers of every training that the card tells; other parameters only where they differ from the plain method.
@@ -55,7 +55,7 @@ def export_student(folder: Path, model: nn.Module, pair: ModelPair, config: Para
             model that was given; the folder is then as it was.
     """
     card, trust = model_card(card_facts(pair, config, run, None)), config.trust_remote_code
-    kept = KeptAdapter.of(pair, folder) if config.keep_adapter and is_adapted(model) else None
+    kept = KeptAdapter.of(pair, folder) if keeps_adapter(config) else None
 
     def fill(target: Path) -> None:
         with plain_save_errors(target):
@@ -125,6 +125,7 @@ def card_facts(pair: ModelPair, config: Parameters, run: RunDirectory, validatio
         validation=validation,
         cut=run.read_output("prepare-data", "data/cut.json") or None,
         chat=None if pair.conversations is None else _chat_facts(pair.conversations["student"]),
+        adapter_base=adapter_base(pair) if keeps_adapter(config) else None,
     )
 
 

@@ -15,6 +15,21 @@ from distillkit.models.lora import base, save_adapter
 from distillkit.models.references import ModelReference
 from distillkit.models.student_files import copy_kept_files, save_student
 from distillkit.run.pair import ModelPair
+from distillkit.settings.parameters import Parameters
+
+
+def keeps_adapter(config: Parameters) -> bool:
+    """Whether a configuration writes its student as an adapter."""
+    return config.adapter != "none" and config.keep_adapter
+
+
+def adapter_base(pair: ModelPair) -> str:
+    """The model that the adapter of a run's student is for: a repository of the Hub, the path of a folder, or `BASE` where it
+    is neither, because the student was cut, fitted, converted or given rows."""
+    student, changed = pair.student, pair.start is not None or pair.student_rows is not None
+    if student.reference.kind == "hub" and not changed:
+        return str(student.reference.repo_id)
+    return str(student.folder.resolve()) if student.reference.kind == "folder" and not changed else BASE
 
 
 @dataclass(frozen=True)
@@ -36,13 +51,10 @@ class KeptAdapter:
     @classmethod
     def of(cls, pair: ModelPair, folder: Path) -> KeptAdapter:
         """Of the student of a run that is written to a folder."""
-        student = pair.student
-        changed = pair.start is not None or pair.student_rows is not None
-        if student.reference.kind == "hub" and not changed:
-            return cls(student, str(student.reference.repo_id), student.revision, has_base=False)
-        if student.reference.kind == "folder" and not changed:
-            return cls(student, str(student.folder.resolve()), None, has_base=False)
-        return cls(student, str(folder.resolve() / BASE), None, has_base=True)
+        student, named = pair.student, adapter_base(pair)
+        if named == BASE:
+            return cls(student, str(folder.resolve() / BASE), None, has_base=True)
+        return cls(student, named, student.revision, has_base=False)
 
     def write(self, target: Path, model: nn.Module, *, trust_remote_code: bool) -> None:
         """Fill a folder with the adapter, the files of its tokenizer and, where it is nowhere else, the model.
