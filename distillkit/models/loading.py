@@ -15,12 +15,10 @@ from distillkit.errors import DistillkitError, PreconditionError, UsageError, fi
 from distillkit.models.end_tokens import complete_ends
 from distillkit.models.load_options import refused_options
 from distillkit.models.located import LocatedModel
-from distillkit.models.model_files import read_config, weight_files
+from distillkit.models.model_files import quantised_how, read_config
 from distillkit.models.plain_folder import plain_folder
 from distillkit.models.pruning import keep_layers
-from distillkit.models.quantised import quantisation
 from distillkit.models.requirements import missing_library
-from distillkit.models.safetensors_reader import StoredWeights
 from distillkit.silence_libraries import silence_transformers
 
 
@@ -84,9 +82,9 @@ def load_model(
                 use_safetensors=True, output_loading_info=True, **located.options,
             )  # fmt: skip
     except ImportError as error:
-        if located.options and not _declared_quantisation(located):
+        if located.options and not quantised_how(located.folder):
             raise refused_options(name, located.options, error) from error
-        if how := _declared_quantisation(located):
+        if how := quantised_how(located.folder):
             raise _not_loaded_quantised(name, how, error) from error
         raise missing_library(name, error) from error
     except ValueError as error:
@@ -95,7 +93,7 @@ def load_model(
             raise UsageError(
                 f"{name} is no causal language model: {architecture}", hint="name another model"
             ) from error
-        if how := _declared_quantisation(located):
+        if how := quantised_how(located.folder):
             raise _not_loaded_quantised(name, how, error) from error
         if located.options:
             raise refused_options(name, located.options, error) from error
@@ -108,6 +106,8 @@ def load_model(
         # Out of memory is a RuntimeError too, and no fault of the files.
         if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
             raise
+        if how := quantised_how(located.folder):
+            raise _not_loaded_quantised(name, how, error) from error
         raise PreconditionError(
             f"{name} cannot be loaded from {located.folder}: {first_line(error)}",
             hint="do its weights belong to its config.json? get the model again",
@@ -128,10 +128,6 @@ def load_model(
     if dtype != torch.float16:
         _keep_scale(model)
     return model.eval()
-
-
-def _declared_quantisation(located: LocatedModel) -> str | None:
-    return quantisation(read_config(located.folder), StoredWeights(list(weight_files(located.folder))))
 
 
 def _not_loaded_quantised(name: str, how: str, error: Exception) -> DistillkitError:

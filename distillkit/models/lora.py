@@ -105,6 +105,9 @@ def add_lora(model: nn.Module, settings: LoraSettings, name: str) -> int:
     model.requires_grad_(False)
     with _quiet_peft():
         inject_adapter_in_model(config, model, _NAME)
+    if getattr(model, "is_quantized", False):
+        # By this transformers' Trainer knows that it is not the quantised weights that are trained.
+        model._hf_peft_config_loaded = True  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
     for parameter_name, parameter in model.named_parameters():
         parameter.requires_grad_(".lora_" in parameter_name)
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
@@ -165,11 +168,13 @@ def _plain(model: nn.Module, *, adapters: bool) -> nn.Module:
         bare = copied(layer.get_base_layer())
         if adapters:
             with torch.no_grad():
-                weight = bare.weight + layer.get_delta_weight(_NAME)
+                weight = bare.weight + layer.get_delta_weight(_NAME).to(bare.weight.device)
             bare.weight = nn.Parameter(weight, requires_grad=False)
         return bare
 
     def copied(module: nn.Module) -> nn.Module:
+        if is_quantised(module):
+            return _dequantised(module)
         shallow = copy.copy(module)
         for name in ("_parameters", "_buffers", "_modules"):
             setattr(shallow, name, dict(getattr(module, name)))
@@ -179,8 +184,36 @@ def _plain(model: nn.Module, *, adapters: bool) -> nn.Module:
             shallow._modules[name] = twin(child)
         return shallow
 
-    plain = twin(model)
-    vars(plain).pop("peft_config", None)
+    plain: Any = twin(model)
+    for name in ("peft_config", "_hf_peft_config_loaded", "quantization_method"):
+        vars(plain).pop(name, None)
+    if getattr(plain, "is_quantized", False):
+        plain.config = copy.deepcopy(plain.config)
+        del plain.config.quantization_config
+        plain.hf_quantizer, plain.is_quantized = None, False
+        # How it was loaded, the packed weights among it: what its architecture is stored like is worked out anew.
+        vars(plain).pop("_weight_conversions", None)
+    return plain
+
+
+# --- weights of bitsandbytes --------------------------------------------------------------------------------------------
+
+
+def is_quantised(module: nn.Module) -> bool:
+    """Whether a layer has its weights in 4 or 8 bits, as bitsandbytes stores them."""
+    return type(module).__module__.startswith("bitsandbytes.")
+
+
+def _dequantised(layer: Any) -> nn.Module:
+    """A plain layer with the numbers that a quantised one stands for, in fp32."""
+    from peft.utils.integrations import dequantize_module_weight
+
+    plain = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
+    with torch.no_grad():
+        weight = dequantize_module_weight(layer).detach().float()
+        plain.weight = nn.Parameter(weight.reshape(layer.out_features, layer.in_features), requires_grad=False)
+        if layer.bias is not None:
+            plain.bias = nn.Parameter(layer.bias.detach().float(), requires_grad=False)
     return plain
 
 

@@ -11,7 +11,14 @@ from safetensors import SafetensorError, safe_open
 from distillkit.errors import PreconditionError, UsageError
 from distillkit.models.located import LocatedModel
 from distillkit.models.plain_folder import adapter_alone, has_adapter
-from distillkit.models.quantised import quantisation, quantised_format, read_by_transformers, refuse_quantised
+from distillkit.models.quantised import (
+    can_have_adapter,
+    check_quantised,
+    quantisation,
+    quantised_format,
+    read_by_transformers,
+    refuse_quantised,
+)
 from distillkit.models.safetensors_reader import StoredWeights
 from distillkit.storage import read_json
 
@@ -72,7 +79,17 @@ def _check_weights_file(path: Path, located: LocatedModel) -> None:
         raise PreconditionError(f"{path} is damaged: {error}", hint=again) from error
 
 
-def check_folder(located: LocatedModel, trust_remote_code: bool, role: str) -> None:
+def check_folder(located: LocatedModel, trust_remote_code: bool, role: str, *, adapted: bool = False) -> None:
+    """Refuse what is no causal language model, would run code, or cannot be loaded; nothing is loaded.
+
+    Args:
+        role: "teacher", "student" or "model".
+        adapted: an adapter is trained beside the student's weights.
+
+    Raises:
+        PreconditionError: files are missing or damaged or pickled, the weights are quantised in a way that cannot be used here.
+        UsageError: it is no causal language model.
+    """
     name, folder = located.reference.text, located.folder
     config = read_config(folder)
     if not isinstance(config.get("model_type"), str | None):
@@ -110,12 +127,37 @@ def check_folder(located: LocatedModel, trust_remote_code: bool, role: str) -> N
     for path in files:
         _check_weights_file(path, located)
     stored = StoredWeights(files)
-    if role == "student" and (how := quantisation(config, stored)):
+    how = quantisation(config, stored)
+    if how is not None and role == "student" and not (adapted and can_have_adapter(config)):
         raise refuse_quantised(name, how, student=True)
+    if how is not None:
+        check_quantised(name, config, how)
     if not read_by_transformers(config) and (how := quantised_format(stored)):
         raise PreconditionError(
             f"{name} is quantised ({how}), and its config.json names no way of reading it: it would be read wrongly",
             hint="name the unquantised original that it was made from",
+        )
+
+
+def quantised_how(folder: Path) -> str | None:
+    """How the weights of a model folder are quantised, in a few words; None where they are plain numbers.
+
+    Raises:
+        PreconditionError: config.json is damaged.
+    """
+    return quantisation(read_config(folder), StoredWeights(list(weight_files(folder))))
+
+
+def refuse_twice_quantised(teacher: LocatedModel) -> None:
+    """For `--teacher-precision int8`.
+
+    Raises:
+        PreconditionError: the teacher's weights are quantised already.
+    """
+    if how := quantised_how(teacher.folder):
+        raise PreconditionError(
+            f"--teacher-precision int8: the teacher {teacher.reference.text} is quantised already ({how})",
+            hint="leave --teacher-precision out",
         )
 
 

@@ -119,6 +119,10 @@ def student_config(saved: dict[str, Any], origin: Path, model: Any, trust_remote
     from transformers import AutoConfig
 
     written: dict[str, Any] = read_json(origin / "config.json")
+    if (
+        "quantization_config" not in saved
+    ):  # It was trained by an adapter, and is written as the plain numbers it stands for.
+        written.pop("quantization_config", None)
     with silence_transformers(), plain_folder(origin) as folder:
         before = AutoConfig.from_pretrained(str(folder), trust_remote_code=trust_remote_code, local_files_only=True)
     if before.model_type != model.config.model_type:

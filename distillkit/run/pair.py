@@ -21,6 +21,7 @@ from distillkit.models.load_options import attention_option, load_options
 from distillkit.models.loading import load_model, load_student, load_tokenizer
 from distillkit.models.located import LocatedModel
 from distillkit.models.locating import load_adapted, locate
+from distillkit.models.model_files import refuse_twice_quantised
 from distillkit.models.plain_folder import has_adapter
 from distillkit.models.references import (
     ModelReference,
@@ -262,7 +263,17 @@ def locate_pair(config: Parameters, console: Console) -> ModelPair:
     reference, teacher = parse_teacher_reference(config), None
     if reference.served is None and reference.kind != "logprobs":
         teacher = locate(reference, console, trust_remote_code=trust, role="teacher")
-    student = locate(parse_student_reference(config), console, trust_remote_code=trust, teacher=teacher, role="student")
+    adapted = config.adapter != "none"
+    student = locate(
+        parse_student_reference(config),
+        console,
+        trust_remote_code=trust,
+        teacher=teacher,
+        role="student",
+        adapted=adapted,
+    )
+    if teacher is not None and config.teacher_precision == "int8":
+        refuse_twice_quantised(teacher)
     teacher = teacher or LocatedModel(reference, student.folder)
     for located in (teacher, student):
         needed = libraries_for_files(path.name for path in located.folder.iterdir())

@@ -12,6 +12,7 @@ from distillkit.console import Console
 from distillkit.models.adapters import BASE, merged_model, read_adapter
 from distillkit.models.located import LocatedModel
 from distillkit.models.lora import base, save_adapter
+from distillkit.models.model_files import quantised_how
 from distillkit.models.references import ModelReference
 from distillkit.models.student_files import copy_kept_files, save_student
 from distillkit.run.pair import ModelPair
@@ -25,8 +26,9 @@ def keeps_adapter(config: Parameters) -> bool:
 
 def adapter_base(pair: ModelPair) -> str:
     """The model that the adapter of a run's student is for: a repository of the Hub, the path of a folder, or `BASE` where it
-    is neither, because the student was cut, fitted, converted or given rows."""
-    student, changed = pair.student, pair.start is not None or pair.student_rows is not None
+    is neither, because the student was cut, fitted, converted, given rows, or is quantised."""
+    student = pair.student
+    changed = pair.start is not None or pair.student_rows is not None or quantised_how(student.folder) is not None
     if student.reference.kind == "hub" and not changed:
         return str(student.reference.repo_id)
     return str(student.folder.resolve()) if student.reference.kind == "folder" and not changed else BASE
