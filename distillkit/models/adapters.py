@@ -175,7 +175,7 @@ def merged_model(
             whole = wrapped.merge_and_unload(safe_merge=True)
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, OSError, ImportError) as error:
         raise PreconditionError(
-            f"the adapter {adapter.name} cannot be added to {adapter.base.text}: {first_line(error)}",
+            f"the adapter {adapter.name} cannot be added to {adapter.base.text}: {_reason(error)}",
             hint="was it made for that model?",
         ) from error
     missing = [str(warning.message) for warning in said if "missing adapter keys" in str(warning.message)]
@@ -185,6 +185,13 @@ def merged_model(
             hint="was it made for that model?",
         )
     return whole.to(dtype).eval()
+
+
+def _reason(error: Exception) -> str:
+    """The first line that says something: torch puts a heading in front of what does not fit."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = next((line for line in lines if not line.endswith(":")), None)
+    return first_line(error) if told is None else told
 
 
 def merged_folder(adapter: AdapterFolder, base: LocatedModel, console: Console, *, trust_remote_code: bool) -> Path:

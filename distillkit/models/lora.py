@@ -208,6 +208,7 @@ def _dequantised(layer: Any) -> nn.Module:
     """A plain layer with the numbers that a quantised one stands for, in fp32."""
     from peft.utils.integrations import dequantize_module_weight
 
+    layer.state_dict()  # On a CPU it may have laid its numbers out anew for its own products, which this undoes.
     plain = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
     with torch.no_grad():
         weight = dequantize_module_weight(layer).detach().float()
