@@ -191,7 +191,7 @@ def _reason(error: Exception) -> str:
     """The first line that says something: torch puts a heading in front of what does not fit."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     told = next((line for line in lines if not line.endswith(":")), None)
-    return first_line(error) if told is None else told
+    return told or type(error).__name__
 
 
 def merged_folder(adapter: AdapterFolder, base: LocatedModel, console: Console, *, trust_remote_code: bool) -> Path:

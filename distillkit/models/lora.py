@@ -221,7 +221,7 @@ def _dequantised(layer: Any) -> nn.Module:
 # --- an adapter as files ------------------------------------------------------------------------------------------------
 
 
-def save_adapter(folder: Path, model: nn.Module, base_model: str, revision: str | None) -> None:
+def save_adapter(folder: Path, model: Any, base_model: str, revision: str | None) -> None:
     """Write `adapter_config.json` and `adapter_model.safetensors` as peft reads them.
 
     Args:
@@ -235,7 +235,7 @@ def save_adapter(folder: Path, model: nn.Module, base_model: str, revision: str 
     """
     from peft import get_peft_model_state_dict
 
-    config = copy.copy(model.peft_config[_NAME])  # pyright: ignore[reportIndexIssue, reportArgumentType]
+    config = copy.copy(model.peft_config[_NAME])
     config.base_model_name_or_path, config.revision, config.inference_mode = base_model, revision, True
     config.target_modules = sorted(config.target_modules)
     config.save_pretrained(str(folder))

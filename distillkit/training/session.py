@@ -25,7 +25,6 @@ from distillkit.evaluation.bits_per_byte import score
 from distillkit.evaluation.held_out import scored_texts
 from distillkit.evaluation.speed import model_size
 from distillkit.interrupts import check_interrupted
-from distillkit.models.lora import is_adapted
 from distillkit.processes.group import Group
 from distillkit.processes.taking_part import process_count, together
 from distillkit.run.context import TrainingContext
@@ -346,7 +345,11 @@ def _figures(trainer: DistillTrainer, source: TeacherSource | None) -> dict[str,
             "seconds": round(seconds, 3),
             "tokens_per_second": round(progress.tokens / max(seconds, 1e-9), 2),
             "peak_memory_bytes": peak_memory_bytes(),
-            **({"trained_parameters": trainer.get_num_trainable_parameters()} if is_adapted(trainer.model) else {}),
+            **(
+                {"trained_parameters": trainer.get_num_trainable_parameters()}
+                if isinstance(trainer, AdapterTrainer)
+                else {}
+            ),
         },
         "decisions": {"compiled_loss": "on" if trainer.compile_kernels else "off"},
         "held_out": [
