@@ -60,7 +60,7 @@ def projections(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def _is_linear(module: nn.Module) -> bool:
-    # Also the 4- and 8-bit layers of bitsandbytes, which are subclasses.
+    # Also the layers of bitsandbytes, which are subclasses.
     return isinstance(module, nn.Linear | Conv1D)
 
 
@@ -200,7 +200,7 @@ def _plain(model: nn.Module, *, adapters: bool) -> nn.Module:
 
 
 def is_quantised(module: nn.Module) -> bool:
-    """Whether a layer has its weights in 4 or 8 bits, as bitsandbytes stores them."""
+    """Whether a layer has its weights in few bits, as bitsandbytes stores them."""
     return type(module).__module__.startswith("bitsandbytes.")
 
 

@@ -56,9 +56,10 @@ def _bits_of_bitsandbytes(settings: dict[str, Any]) -> int | None:
 
 
 def can_have_adapter(config: dict[str, Any]) -> bool:
-    """Whether a quantised model can be trained by an adapter (QLoRA: Dettmers et al. 2023, arXiv 2305.14314)."""
+    """Whether a quantised model can be trained by an adapter (QLoRA: Dettmers et al. 2023, arXiv 2305.14314): one of
+    bitsandbytes in 4 bits. Its layers of 8 bits lose their scales when a Trainer moves them (0.50)."""
     settings = config.get("quantization_config")
-    return isinstance(settings, dict) and _method(settings) == "bitsandbytes"
+    return isinstance(settings, dict) and _method(settings) == "bitsandbytes" and _bits_of_bitsandbytes(settings) == 4
 
 
 def check_quantised(name: str, config: dict[str, Any], how: str) -> None:
@@ -137,7 +138,7 @@ def refuse_quantised(name: str, how: str, *, student: bool) -> PreconditionError
     if student:
         return PreconditionError(
             f"the student {name} is quantised ({how}): such weights cannot be trained",
-            hint="name the unquantised original that it was made from; beside weights of bitsandbytes an adapter can be "
+            hint="name the unquantised original that it was made from; beside 4 bits of bitsandbytes an adapter can be "
             "trained (--adapter lora)",
         )
     return PreconditionError(

@@ -440,6 +440,7 @@ def test_lora_dropout(distil: Distil, adapted: Any) -> None:
     assert re.search(r"Dropout of the adapter\W+0.5", (other.student_path / "README.md").read_text(encoding="utf-8"))
 
 
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 def test_keep_adapter(distil: Distil, adapted: Any) -> None:
     """What peft loads on top of the model that is named, which is the student's own folder."""
     from peft import AutoPeftModelForCausalLM

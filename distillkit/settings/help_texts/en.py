@@ -213,7 +213,7 @@ TEXTS = {
     "adapter": HelpText(
         what="whether an adapter is trained in place of all weights",
         effect="`lora` freezes the student and trains two small matrices beside every projection of attention and feed-forward (LoRA, Hu et al. 2021). Gradients and moments are kept for about a hundredth of the numbers, so the training needs much less memory; checkpoints hold the adapter only. Embedding and head stay as they are. At the end the adapter is added to the weights, unless `keep_adapter`.",
-        choose="`lora` for a student that is good already and does not fit with its gradients and moments. A student that has much to learn, such as one that is cut from its teacher, gets better with all weights (benchmarks/adapters). The learning rate is higher than without: about 1e-3. A student stored in 4 or 8 bits by bitsandbytes can only be trained so (QLoRA; docs/adapters.md). Needs `peft`.",
+        choose="`lora` for a student that is good already and does not fit with its gradients and moments. A student that has much to learn, such as one that is cut from its teacher, gets better with all weights (benchmarks/adapters). The learning rate is higher than without: about 1e-3. A student stored in 4 bits by bitsandbytes can only be trained so (QLoRA; docs/adapters.md). Needs `peft`.",
         example="distillkit distill --adapter lora --learning-rate 1e-3",
     ),
     "lora_rank": HelpText(

@@ -74,15 +74,14 @@ def test_the_merged_model_computes_the_same(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(
-    ("settings", "within"),
-    [({"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, 1e-2), ({"load_in_8bit": True}, 0.1)],
-)
-def test_beside_weights_of_few_bits(settings: dict[str, Any], within: float, tmp_path: Path) -> None:
+def test_beside_weights_of_few_bits(tmp_path: Path) -> None:
     """The adapter learns, and the merged model is plain and computes the same up to the rounding of few bits."""
     tiny_model("llama", 300, hidden=64).save_pretrained(tmp_path / "plain")
     model = AutoModelForCausalLM.from_pretrained(
-        tmp_path / "plain", quantization_config=BitsAndBytesConfig(**settings), device_map="cpu", dtype=torch.float32
+        tmp_path / "plain",
+        quantization_config=BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4"),
+        device_map="cpu",
+        dtype=torch.float32,
     )
     add_lora(model, SETTINGS, "the student")
     model(input_ids=IDS).logits.float().logsumexp(-1).sum().backward()
@@ -95,4 +94,4 @@ def test_beside_weights_of_few_bits(settings: dict[str, Any], within: float, tmp
     merged(model).save_pretrained(tmp_path / "merged")
     again: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     assert not hasattr(again.config, "quantization_config")
-    assert (logits(again) - adapted).abs().max() < within * adapted.std()
+    assert (logits(again) - adapted).abs().max() < 1e-2 * adapted.std()
