@@ -167,7 +167,8 @@ def merged_model(
         )
     model: Any = load_model(base, dtype=torch.float32, trust_remote_code=trust_remote_code, console=console)
     try:
-        with silence_transformers(), warnings.catch_warnings(record=True) as said:
+        # peft draws the adapter's weights before it reads them: no training may notice that one was read.
+        with silence_transformers(), torch.random.fork_rng(devices=[]), warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             wrapped: Any = peft.PeftModel.from_pretrained(
                 model, str(adapter.folder), config=config, torch_device="cpu", local_files_only=True

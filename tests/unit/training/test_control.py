@@ -12,6 +12,7 @@ from distillkit.console import Console
 from distillkit.errors import PreconditionError
 from distillkit.run.directory import RunDirectory
 from distillkit.settings import parameters as declared
+from distillkit.run.student_size import StudentSize
 from distillkit.settings.parameters import Parameters
 from distillkit.settings.resolve import resolve
 from distillkit.stages import wanted_stages
@@ -161,7 +162,7 @@ def test_less_than_half_of_the_whole_run(seconds: float, others: float, free: in
 def test_what_was_measured(run: RunDirectory, figures: dict[str, Any], steps: int, seconds: float) -> None:
     complete(run, "prepare-data", seconds=5.0)
     complete(run, "distill", train={"seconds": 40.0, "steps": 10}, seconds=75.0, **figures)
-    cost = measured_cost(Parameters(), run, steps, 1000)
+    cost = measured_cost(Parameters(), run, steps, StudentSize(1000, 1000))
     assert cost.seconds == pytest.approx(seconds)
     assert cost.others == pytest.approx(80.0)
     # Weights and two moments three times while one is written, and three students.
@@ -171,7 +172,7 @@ def test_what_was_measured(run: RunDirectory, figures: dict[str, Any], steps: in
 def test_a_last_attempt_is_not_the_whole_training(run: RunDirectory) -> None:
     complete(run, "prepare-data", seconds=5.0)
     complete(run, "distill", train={"seconds": 40.0, "steps": 10}, seconds=2.0)
-    assert measured_cost(Parameters(), run, 10, 1000).others == pytest.approx(45.0)
+    assert measured_cost(Parameters(), run, 10, StudentSize(1000, 1000)).others == pytest.approx(45.0)
 
 
 def test_the_choice_is_kept(run: RunDirectory) -> None:
