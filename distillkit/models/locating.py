@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -88,14 +91,24 @@ def _base_of(adapter: AdapterFolder, console: Console, trust_remote_code: bool, 
     return base
 
 
-def load_adapted(folder: Path, dtype: torch.dtype, console: Console, *, trust_remote_code: bool = False) -> nn.Module:
+def load_adapted(
+    folder: Path,
+    dtype: torch.dtype,
+    console: Console,
+    *,
+    trust_remote_code: bool = False,
+    options: Mapping[str, Any] | None = None,
+) -> nn.Module:
     """The model of an adapter's folder, merged in memory.
+
+    Args:
+        options: what `from_pretrained` gets besides.
 
     Raises:
         PreconditionError, UsageError: as `locate` and `merged_model`.
     """
     adapter = read_adapter(folder)
-    base = _base_of(adapter, console, trust_remote_code, "student")
+    base = replace(_base_of(adapter, console, trust_remote_code, "student"), options=options or {})
     return merged_model(adapter, base, dtype=dtype, trust_remote_code=trust_remote_code, console=console)
 
 

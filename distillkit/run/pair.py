@@ -225,12 +225,12 @@ class ModelPair:
         Raises:
             PreconditionError: it is not there or damaged.
         """
-        trust = self.config.trust_remote_code
+        trust, options = self.config.trust_remote_code, attention_option(self.config)
         if is_adapter_folder(folder):
-            return load_adapted(folder, torch.float32, console, trust_remote_code=trust)
+            return load_adapted(folder, torch.float32, console, trust_remote_code=trust, options=options)
         located = locate(parse_reference(str(folder)), console, trust_remote_code=trust)
         return load_model(
-            replace(located, options=attention_option(self.config)), dtype=torch.float32, trust_remote_code=trust,
+            replace(located, options=options), dtype=torch.float32, trust_remote_code=trust,
             console=console,
         )  # fmt: skip
 
