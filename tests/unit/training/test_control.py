@@ -11,8 +11,8 @@ import pytest
 from distillkit.console import Console
 from distillkit.errors import PreconditionError
 from distillkit.run.directory import RunDirectory
-from distillkit.settings import parameters as declared
 from distillkit.run.student_size import StudentSize
+from distillkit.settings import parameters as declared
 from distillkit.settings.parameters import Parameters
 from distillkit.settings.resolve import resolve
 from distillkit.stages import wanted_stages
