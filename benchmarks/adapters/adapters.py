@@ -41,7 +41,7 @@ SETTINGS: dict[str, Any] = {
 }
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "full": {"learning_rate": 4e-4},
-    "lora-16": {"adapter": "lora", "lora_rank": 16, "lora_alpha": 32.0, "learning_rate": 2e-3},
+    "lora-16": {"adapter": "lora", "lora_rank": 16, "lora_alpha": 32.0, "learning_rate": 1e-3},
 }
 
 

@@ -34,7 +34,7 @@ from distillkit.training.control import (
 ITS_OWN = {
     "batch_size", "learning_rate", "no_cuda", "checkpoint_interval", "save_best_model", "gradient_accumulation", "precision",
     "lr_schedule", "warmup_fraction", "compile_loss", "optimizer", "weight_decay", "max_grad_norm",
-    "early_stopping_patience", "attn_implementation",
+    "early_stopping_patience", "attn_implementation", "adapter", "lora_rank", "lora_alpha", "lora_dropout", "keep_adapter",
 }  # fmt: skip
 OTHER_VALUES: dict[str, Any] = {
     "temperature": 3.0, "alpha": 0.4, "beta": 0.6, "tune_teacher": 5, "temperature_schedule": "anneal",
@@ -45,6 +45,7 @@ OTHER_VALUES: dict[str, Any] = {
     "checkpoint_interval": 7, "save_best_model": False, "gradient_accumulation": 2, "precision": "fp32",
     "lr_schedule": "cosine", "warmup_fraction": 0.2, "compile_loss": "off", "optimizer": "muon", "weight_decay": 0.1,
     "max_grad_norm": 0.5, "early_stopping_patience": 2, "attn_implementation": "eager",
+    "adapter": "lora", "lora_rank": 3, "lora_alpha": 3.0, "lora_dropout": 0.1, "keep_adapter": True,
 }  # fmt: skip
 
 
