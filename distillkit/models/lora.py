@@ -185,6 +185,7 @@ def _plain(model: nn.Module, *, adapters: bool) -> nn.Module:
         return shallow
 
     plain: Any = twin(model)
+    made.clear()  # These functions know one another: without this the merged weights would stay until a garbage collection.
     for name in ("peft_config", "_hf_peft_config_loaded", "quantization_method"):
         vars(plain).pop(name, None)
     if getattr(plain, "is_quantized", False):
