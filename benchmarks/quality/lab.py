@@ -32,7 +32,9 @@ from distillkit.evaluation.held_out import scored_texts
 from distillkit.losses.chunked import StudentOutput
 from distillkit.losses.linear_head import LinearHead
 from distillkit.models.backbone_and_head import split_model
-from distillkit.models.loading import LocatedModel, load_model, load_student, load_tokenizer, locate
+from distillkit.models.loading import load_model, load_student, load_tokenizer
+from distillkit.models.located import LocatedModel
+from distillkit.models.locating import locate
 from distillkit.models.references import parse_reference
 from distillkit.run.pair import ModelPair
 from distillkit.settings.parameters import Parameters

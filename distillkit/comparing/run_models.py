@@ -20,7 +20,9 @@ from distillkit.device.precision import Compute, choose_compute
 from distillkit.errors import PreconditionError
 from distillkit.models.context import context_length
 from distillkit.models.load_options import attention_option
-from distillkit.models.loading import LocatedModel, load_model, load_tokenizer, locate
+from distillkit.models.loading import load_model, load_tokenizer
+from distillkit.models.located import LocatedModel
+from distillkit.models.locating import locate
 from distillkit.models.references import parse_reference
 from distillkit.models.usable_ids import MissingRows
 from distillkit.run.pair import ModelPair, open_pair

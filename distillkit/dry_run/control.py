@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distillkit.run.directory import RunDirectory
+from distillkit.run.student_size import StudentSize
 from distillkit.settings.parameters import Parameters
 from distillkit.storage import bytes_below, free_disk_bytes
 from distillkit.training.control import ControlChoice, ControlCost, choose_control, early_choice, measured_cost
@@ -25,14 +26,14 @@ class PlannedTraining:
         folder: the run directory, which need not be there.
         stages: that would run.
         steps: optimizer steps of a control.
-        parameters: of the student; None where its size is not known.
+        size: of the student; None where it is not known.
         cache_bytes: what is still to be written of the teacher's cache.
     """
 
     folder: Path
     stages: list[str]
     steps: int
-    parameters: int | None
+    size: StudentSize | None
     cache_bytes: int
 
 
@@ -52,15 +53,15 @@ def planned_control(
     early = early_choice(config, run)
     if early is not None and (not early.on or "control" in planned.stages):
         return early
-    if "control" not in planned.stages or planned.parameters is None:
+    if "control" not in planned.stages or planned.size is None:
         return None
     if run is not None and "distill" not in planned.stages:
-        return choose_control(measured_cost(config, run, planned.steps, planned.parameters))
+        return choose_control(measured_cost(config, run, planned.steps, planned.size))
     if phases is None:
         return None
-    disk = student_disk_bytes(config, planned.parameters)
+    disk = student_disk_bytes(config, planned.size)
     held = bytes_below(planned.folder / "checkpoints") + bytes_below(planned.folder / "control")
-    before = finished_disk_bytes(config, planned.parameters) + planned.cache_bytes
+    before = finished_disk_bytes(config, planned.size) + planned.cache_bytes
     free = free_disk_bytes(planned.folder) + held - before
     others = sum(phases.get(name, 0.0) for own in COMPARED.values() for name in own)
     return choose_control(ControlCost(phases[PHASE], others, disk, max(0, free)))

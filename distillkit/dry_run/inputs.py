@@ -16,10 +16,11 @@ from distillkit.device.memory import free_memory_bytes
 from distillkit.device.precision import Compute
 from distillkit.errors import DistillkitError
 from distillkit.evaluation.stopping import QUESTIONS
+from distillkit.models.adapters import read_adapter
 from distillkit.models.cut_shape import cut_shape
 from distillkit.models.gguf import cached_conversion
 from distillkit.models.load_options import load_options
-from distillkit.models.loading import LocatedModel
+from distillkit.models.located import LocatedModel
 from distillkit.models.quantised import quantisation
 from distillkit.models.references import ModelReference, parse_student_reference, parse_teacher_reference
 from distillkit.models.safetensors_reader import StoredWeights
@@ -126,6 +127,10 @@ def _find(reference: ModelReference, config: Parameters, role: str) -> LocatedMo
         folder = cached_conversion(reference)
     elif reference.repo_id is not None:
         folder = _hub_config(reference.repo_id, reference.revision)
+    elif reference.kind == "adapter" and reference.path is not None:
+        # Of the size of the model that it is for; added to it, it may not be there yet.
+        base = _find(read_adapter(reference.path).base, config, role)
+        folder = None if base is None else base.folder
     return LocatedModel(reference, folder, options=load_options(config, role)) if folder is not None else None
 
 

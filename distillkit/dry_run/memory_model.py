@@ -10,7 +10,9 @@ from distillkit.dry_run.time_model import Work
 from distillkit.evaluation.batched_forward import LOGITS_AT_ONCE, WIDE_AT_ONCE
 from distillkit.losses.chunked import rows_per_chunk
 from distillkit.models.shape import ModelShape
+from distillkit.run.student_size import trained_numbers
 from distillkit.settings.parameters import Parameters, default
+from distillkit.training.decisions import TRAINING_BYTES
 from distillkit.training.optimizers import remembered_bytes
 
 # What Python, torch and transformers take before anything is loaded.
@@ -29,7 +31,7 @@ def memory_bytes(
 ) -> int | None:
     """The peak; None where a size is not known.
 
-    Student, gradient and what the optimizer remembers, its weights once more in the format of the products, beside the teacher or, with the
+    Student, gradient and what the optimizer remembers (both of the adapter alone, where one is trained), its weights once more in the format of the products, beside the teacher or, with the
     cache, only beside its head; what the backward pass needs, the held-out score, and of the vocabulary-sized tensors of
     the loss one chunk of rows. A teacher that is tuned is trained in the same way before.
     """
@@ -38,7 +40,7 @@ def memory_bytes(
     training = _training(config, compute, student, work, beside=teacher if config.alpha > 0 else None)
     in_use = _in_use(compute, teacher, training, work, config)
     if work.tunes:  # It is over before the student is loaded.
-        own = replace(config, optimizer=default("optimizer"))
+        own = replace(config, optimizer=default("optimizer"), adapter=default("adapter"))
         in_use = max(in_use, _training(own, compute, teacher, replace(work, compiled=False)))
     return _LIBRARIES_BYTES + round(_held(compute) * in_use)
 
@@ -68,9 +70,11 @@ def _training(
     scored = min(LOGITS_AT_ONCE, held_out_examples(config) * config.max_length * student.vocabulary)
     scoring = 4 * scored + 3 * 4 * min(scored, WIDE_AT_ONCE)
     # Freed memory is kept, so the one does not make room for the other.
-    training = (
-        8 * student.parameters + remembered_bytes(config.optimizer, student) + copies + chunk + activations + scoring
-    )
+    if config.adapter == "none":
+        training = 8 * student.parameters + remembered_bytes(config.optimizer, student)
+    else:  # The student's weights; of the adapter its own, their gradients and two moments.
+        training = 4 * student.parameters + TRAINING_BYTES * trained_numbers(config, student)
+    training += copies + chunk + activations + scoring
     if work.compiled:
         training += _COMPILER_BYTES
     return training

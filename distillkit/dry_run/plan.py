@@ -35,6 +35,7 @@ from distillkit.harness.tasks import tasks_words
 from distillkit.models.references import parse_student_reference
 from distillkit.models.shape import ModelShape
 from distillkit.run.context import texts_per_example
+from distillkit.run.student_size import StudentSize
 from distillkit.settings.conditions import is_served
 from distillkit.settings.parameters import Parameters
 from distillkit.settings.resolve import ResolvedConfig
@@ -147,16 +148,18 @@ def estimate_run(config: Parameters, folder: Path, stages: list[str]) -> dict[st
     )  # fmt: skip
     planned = PlannedTraining(
         folder, stages, total_steps(config, amounts.examples),
-        models.student_shape.parameters if models.student_shape else None, teacher.cache_bytes if teacher else 0,
+        StudentSize.of(config, models.student_shape) if models.student_shape else None,
+        teacher.cache_bytes if teacher else 0,
     )  # fmt: skip
     control, times = _times(config, compute, models, work, planned)
     disk = decisions.disk_bytes
-    if disk is not None and planned.parameters is not None and control is not None and control.on:
-        disk += finished_disk_bytes(config, planned.parameters)
+    if disk is not None and planned.size is not None and control is not None and control.on:
+        disk += finished_disk_bytes(config, planned.size)
     return {
         "device": compute.description,
         "teacher_parameters": models.teacher_shape.parameters if models.teacher_shape else None,
         "student_parameters": models.student_shape.parameters if models.student_shape else None,
+        "trained_parameters": planned.size.trained if planned.size and config.adapter != "none" else None,
         "training_tokens_at_most": round(amounts.student_tokens * times_read(config, amounts.examples)),
         "optimizer_steps_at_most": steps,
         "early_stopping": _patience_words(config.early_stopping_patience) if config.early_stopping_patience else None,
@@ -213,11 +216,11 @@ def plan_decisions(
         if student is not None:
             settled = settled_control(config)
             control = settled is not None and settled.on
-            disk = disk_bytes(config, student.parameters, teacher)
+            disk = disk_bytes(config, StudentSize.of(config, student), teacher)
             disk += 4 * student.parameters * makes_start(config, models, folder)
             free = free_disk_bytes(folder) + replaced_bytes(folder, teacher.tunes if teacher else 0)
             free += bytes_below(folder / "control") if control else 0
-            decide_disk(config, folder, free, student.parameters, teacher, control=control)
+            decide_disk(config, folder, free, StudentSize.of(config, student), teacher, control=control)
             texts = texts_per_example(config)
             inputs = amounts.student_inputs * texts * times_read(config, amounts.examples * texts)
             logits = round(inputs * student.vocabulary)

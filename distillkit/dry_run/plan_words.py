@@ -35,6 +35,8 @@ def plan_rows(
     if not served or estimate["teacher_parameters"] is not None:
         rows.append(("teacher", _model(teacher, estimate["teacher_parameters"])))
     rows.append(("student", _model(student, estimate["student_parameters"], student_unknown)))
+    if estimate.get("trained_parameters") is not None:
+        rows.append(("trained of it", f"an adapter of {estimate['trained_parameters']:,} numbers"))
     steps, tokens = estimate["optimizer_steps_at_most"], estimate["training_tokens_at_most"]
     rows.append(("training", f"at most {steps:,} steps, {tokens:,} tokens"))
     if estimate.get("early_stopping"):

@@ -19,6 +19,7 @@ from distillkit.models.layer_scores import CANDIDATES
 from distillkit.models.references import parse_student_reference
 from distillkit.models.shape import ModelShape
 from distillkit.run.context import texts_per_example
+from distillkit.run.student_size import trained_numbers
 from distillkit.settings.parameters import Parameters
 from distillkit.teachers.cut_student import FIT_TOKENS, INFLUENCE_TOKENS, TRIAL_TOKENS
 from distillkit.training.arguments import times_read, total_steps
@@ -164,7 +165,7 @@ def _tuning(
     """The teacher is trained as a student is that has no teacher, for so many steps and not epochs."""
     steps, amounts = config.tune_teacher, work.amounts
     each = amounts.teacher_tokens / max(1, amounts.examples) * config.batch_size * config.gradient_accumulation
-    own = replace(config, alpha=0.0, beta=1.0, epochs=1, max_steps=None, save_best_model=True)
+    own = replace(config, alpha=0.0, beta=1.0, epochs=1, max_steps=None, save_best_model=True, adapter="none")
     tuned = replace(work, amounts=replace(amounts, student_tokens=round(each * steps)), steps=steps, compiled=False)
     return _training(own, compute, teacher, teacher, tuned, pace, hashing)
 
@@ -181,23 +182,26 @@ def _training(
     amounts = work.amounts
     texts = texts_per_example(config)
     tokens = amounts.student_tokens * texts * times_read(config, amounts.examples * texts)
-    layers = microbenchmarks.training_per_token(student, compute, amounts.length, config.batch_size)
-    if (
-        config.gradient_checkpointing
-    ):  # Of three passes, forward, for the inputs and for the weights, the first is done twice.
-        layers *= 4 / 3
+    # Of three passes, forward, for the inputs and for the weights, an adapter leaves out the last, of layers and head.
+    passes, trained = 3 if config.adapter == "none" else 2, trained_numbers(config, student)
+    once = microbenchmarks.training_per_token(student, compute, amounts.length, config.batch_size) / 3
+    # Layers of which only the input is kept go forward twice.
+    layers = once * (passes + 1 if config.gradient_checkpointing else passes)
     products, element_wise = microbenchmarks.loss_seconds(
         student.vocabulary, student.width, compute, compiled=work.compiled
     )
+    products *= passes / 3
     head = 0.0
     if config.box_type == "white" and config.alpha > 0 and work.cache != "sparse":
         head = microbenchmarks.head_seconds(teacher.vocabulary, teacher.width, compute.teacher, compute.device)
     row = products + element_wise * (_COMPILED if work.compiled else 1) + head
-    steps = work.steps * (microbenchmarks.optimizer_seconds(student.parameters, compute.device) + pace * _STEP)
+    steps = work.steps * (microbenchmarks.optimizer_seconds(trained, compute.device) + pace * _STEP)
     # The whole validation part is scored at the beginning and whenever a checkpoint is written.
     checkpoints = math.ceil(work.steps / config.checkpoint_interval)
-    scored = amounts.held_out_tokens * (layers / 3 + products / 3 + element_wise / 3)
-    written = student.parameters * (12 + (4 if config.save_best_model else 0)) * 2 / hashing + pace * _TOKENIZERS
+    scored = amounts.held_out_tokens * (once + products / passes + element_wise / 3)
+    written = (
+        12 * trained + (4 * student.parameters if config.save_best_model else 0)
+    ) * 2 / hashing + pace * _TOKENIZERS
     return (
         tokens * (layers + row) + steps + (1 + checkpoints) * scored + checkpoints * written
         + pace * (2 * _TOKENIZERS + (_COMPILING if work.compiled else 0.0)) + 8 * student.parameters / hashing

@@ -33,8 +33,14 @@ def model_size(model: nn.Module) -> ModelSize:
     """The size of a model's weights."""
     weights = list(model.parameters())
     return ModelSize(
-        sum(weight.numel() for weight in weights), sum(weight.numel() * weight.element_size() for weight in weights)
+        sum(_numbers(weight) for weight in weights), sum(weight.numel() * weight.element_size() for weight in weights)
     )
+
+
+def _numbers(weight: nn.Parameter) -> int:
+    """Those that a weight stands for: bitsandbytes puts two of 4 bits into a byte."""
+    packed = getattr(weight, "quant_state", None)
+    return weight.numel() if packed is None else int(packed.shape.numel())
 
 
 def generation_speed(

@@ -20,7 +20,8 @@ from distillkit.evaluation.bits_per_byte import ScoredText, score
 from distillkit.exporting.as_llama_cpp_reads import tokenizer_of
 from distillkit.exporting.chosen_student import ChosenStudent
 from distillkit.exporting.gguf_file import import_gguf
-from distillkit.models.loading import LocatedModel, load_model
+from distillkit.models.loading import load_model
+from distillkit.models.located import LocatedModel
 from distillkit.models.references import parse_reference
 from distillkit.silence_libraries import silence_gguf_reader
 

@@ -14,7 +14,9 @@ from distillkit.errors import PreconditionError, UsageError
 from distillkit.evaluation.bits_per_byte import ScoredText
 from distillkit.evaluation.held_out import scored_texts
 from distillkit.models.context import context_length
-from distillkit.models.loading import LocatedModel, load_tokenizer, locate
+from distillkit.models.loading import load_tokenizer
+from distillkit.models.located import LocatedModel
+from distillkit.models.locating import locate
 from distillkit.models.references import parse_reference
 from distillkit.run.directory import RunDirectory
 

@@ -24,7 +24,7 @@ from distillkit.exporting.number_formats import NumberFormat, tensor_format
 from distillkit.exporting.vocabulary import Vocabulary, vocabulary_of
 from distillkit.interrupts import check_interrupted
 from distillkit.models.licence import licence_of
-from distillkit.models.loading import weight_files
+from distillkit.models.model_files import weight_files
 from distillkit.models.plain_folder import plain_folder
 from distillkit.models.safetensors_reader import StoredWeights
 from distillkit.silence_libraries import silence_transformers

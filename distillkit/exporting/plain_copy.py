@@ -16,7 +16,7 @@ from distillkit.errors import PreconditionError
 from distillkit.exporting.chosen_student import ChosenStudent
 from distillkit.exporting.number_formats import SAFETENSORS_FORMATS
 from distillkit.interrupts import check_interrupted
-from distillkit.models.loading import weight_files
+from distillkit.models.model_files import weight_files
 from distillkit.models.safetensors_reader import StoredWeights
 from distillkit.models.student_files import set_formats
 from distillkit.storage import files_below, read_json

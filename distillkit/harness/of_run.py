@@ -16,7 +16,8 @@ from distillkit.device.precision import Compute
 from distillkit.errors import DistillkitError, first_line
 from distillkit.harness.evaluate import evaluate_model
 from distillkit.harness.tasks import tasks_fingerprint
-from distillkit.models.loading import LocatedModel, load_tokenizer
+from distillkit.models.loading import load_tokenizer
+from distillkit.models.located import LocatedModel
 from distillkit.models.references import parse_reference
 from distillkit.run.directory import RunDirectory
 from distillkit.run.pair import ModelPair

@@ -19,7 +19,8 @@ from distillkit.importing.compression import Compression
 from distillkit.importing.read_rows import read_rows
 from distillkit.importing.sequences import BadRowError, ScoredSequence
 from distillkit.interrupts import check_interrupted
-from distillkit.models.loading import load_tokenizer, locate
+from distillkit.models.loading import load_tokenizer
+from distillkit.models.locating import locate
 from distillkit.models.references import parse_reference
 from distillkit.storage import write_bytes, write_folder
 from distillkit.teachers.imported_folder import RECORD, TEXTS, tokens_digest, write_part, write_record

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from distillkit.models.loading import LocatedModel, read_config, weight_files
+from distillkit.models.located import LocatedModel
+from distillkit.models.model_files import read_config, weight_files
 from distillkit.models.safetensors_reader import StoredWeights
 from distillkit.models.shape import model_shape
 from distillkit.silence_libraries import silence_transformers

@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 from huggingface_hub.repocard import metadata_load
 
-from distillkit.models.loading import LocatedModel, read_config
+from distillkit.models.located import LocatedModel
+from distillkit.models.model_files import read_config
 from distillkit.models.references import KNOWN_WHEELS
 
 # As the Hub spells them: https://huggingface.co/docs/hub/repositories-licenses

@@ -4,12 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
-from distillkit.errors import PreconditionError
+from distillkit.errors import PreconditionError, first_line
+from distillkit.installing import is_satisfied
 from distillkit.models.safetensors_reader import StoredWeights
 from distillkit.silence_libraries import silence_transformers
 
 # Where programs write down how they quantised: transformers and its kin, MLX, older compressed-tensors.
 _CONFIG_NAMES = ("quantization_config", "compression_config", "quantization")
+# What transformers needs for each of its ways, where that is a package of PyPI.
+LIBRARIES = {
+    "bitsandbytes": ("bitsandbytes>=0.46",),
+    "gptq": ("gptqmodel>=4.0", "optimum>=1.24"),
+    "awq": ("gptqmodel>=4.0",),
+    "compressed-tensors": ("compressed-tensors>=0.15",),
+    "torchao": ("torchao>=0.15",),
+    "quanto": ("optimum-quanto>=0.2.5",),
+    "auto-round": ("auto-round>=0.5",),
+    "hqq": ("hqq>=0.2",),
+    "aqlm": ("aqlm>=1.1",),
+    "vptq": ("vptq>=0.0.4",),
+}
 _WHOLE_NUMBERS = ("I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64")
 
 
@@ -28,14 +42,63 @@ def quantisation(config: dict[str, Any], stored: StoredWeights) -> str | None:
     return quantised_format(stored)
 
 
-def _in_words(settings: dict[str, Any]) -> str:
+def _method(settings: dict[str, Any]) -> str | None:
     method = settings.get("quant_method")
-    bits = settings.get("bits", settings.get("w_bit"))
+    if not isinstance(method, str):
+        return "bitsandbytes" if _bits_of_bitsandbytes(settings) else None
+    return method
+
+
+def _bits_of_bitsandbytes(settings: dict[str, Any]) -> int | None:
     if settings.get("load_in_4bit") or settings.get("_load_in_4bit"):
-        method, bits = method or "bitsandbytes", 4
-    elif settings.get("load_in_8bit") or settings.get("_load_in_8bit"):
-        method, bits = method or "bitsandbytes", 8
-    words = str(method) if isinstance(method, str) else "a method without a name"
+        return 4
+    return 8 if settings.get("load_in_8bit") or settings.get("_load_in_8bit") else None
+
+
+def can_have_adapter(config: dict[str, Any]) -> bool:
+    """Whether a quantised model can be trained by an adapter (QLoRA: Dettmers et al. 2023, arXiv 2305.14314): one of
+    bitsandbytes in 4 bits. Its layers of 8 bits lose their scales when a Trainer moves them (0.50)."""
+    settings = config.get("quantization_config")
+    return isinstance(settings, dict) and _method(settings) == "bitsandbytes" and _bits_of_bitsandbytes(settings) == 4
+
+
+def check_quantised(name: str, config: dict[str, Any], how: str) -> None:
+    """Refuse a quantised checkpoint that cannot be loaded here, before anything is done with it.
+
+    Args:
+        name: the model as the user named it.
+        config: the content of its config.json.
+        how: as `quantisation` says it.
+
+    Raises:
+        PreconditionError: a library is missing, or this machine cannot do it.
+    """
+    from transformers.quantizers.auto import AutoHfQuantizer
+
+    settings = config.get("quantization_config")
+    if not isinstance(settings, dict) or not settings:
+        return
+    wanted = LIBRARIES.get(_method(settings) or "", ())
+    if missing := [requirement for requirement in wanted if not is_satisfied(requirement)]:
+        quoted = " ".join(f"'{requirement}'" for requirement in missing)
+        raise PreconditionError(
+            f"{name} is quantised ({how}): that needs {quoted}, which is not installed",
+            hint=f"pip install {quoted}, or name the unquantised original",
+        )
+    try:
+        with silence_transformers():
+            AutoHfQuantizer.from_config(settings, pre_quantized=True).validate_environment(device_map=None)
+    except (ImportError, RuntimeError, ValueError, TypeError, KeyError) as error:
+        raise PreconditionError(
+            f"{name} is quantised ({how}) and cannot be loaded here: {first_line(error)}",
+            hint="install what it asks for, or name the unquantised original",
+        ) from error
+
+
+def _in_words(settings: dict[str, Any]) -> str:
+    method, bits = _method(settings), settings.get("bits", settings.get("w_bit"))
+    bits = _bits_of_bitsandbytes(settings) or bits
+    words = method or "a method without a name"
     return f"{words}, {bits} bits" if isinstance(bits, int) else words
 
 
@@ -75,7 +138,8 @@ def refuse_quantised(name: str, how: str, *, student: bool) -> PreconditionError
     if student:
         return PreconditionError(
             f"the student {name} is quantised ({how}): such weights cannot be trained",
-            hint="name the unquantised original that it was made from",
+            hint="name the unquantised original that it was made from; beside 4 bits of bitsandbytes an adapter can be "
+            "trained (--adapter lora)",
         )
     return PreconditionError(
         f"the teacher {name} is quantised ({how}): its layers cannot become a student that is trained",

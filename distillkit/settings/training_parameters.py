@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from distillkit.settings.conditions import LORA
 from distillkit.settings.core_parameters import CoreParameters
-from distillkit.settings.facts import NOT_NEGATIVE, at_least, parameter
+from distillkit.settings.facts import NOT_NEGATIVE, PART_BELOW_ONE, POSITIVE, at_least, parameter
 
 OptimizerName = Literal["adamw", "adamw-8bit", "adafactor", "muon"]
+AdapterName = Literal["none", "lora"]
 AttentionImplementation = Literal["auto", "eager", "sdpa"]
 
 
@@ -37,6 +39,41 @@ class TrainingParameters(CoreParameters):
         affects="distill",
         examples=("0.5", "0"),
     )
+    adapter: AdapterName = parameter("none", "advanced", topic="course", affects="distill")
+    lora_rank: int = parameter(
+        16,
+        "advanced",
+        topic="course",
+        low=1,
+        high=1024,
+        possible=at_least(1),
+        affects="distill",
+        used_by=LORA,
+        examples=("8", "64"),
+    )
+    lora_alpha: float = parameter(
+        32.0,
+        "advanced",
+        topic="course",
+        low=1.0,
+        high=2048.0,
+        possible=POSITIVE,
+        affects="distill",
+        used_by=LORA,
+        examples=("16", "128"),
+    )
+    lora_dropout: float = parameter(
+        0.0,
+        "advanced",
+        topic="course",
+        low=0.0,
+        high=0.5,
+        possible=PART_BELOW_ONE,
+        affects="distill",
+        used_by=LORA,
+        examples=("0.05",),
+    )
+    keep_adapter: bool = parameter(False, "advanced", topic="course", affects="distill", used_by=LORA)
     gradient_checkpointing: bool = parameter(False, "advanced", topic="course")
     max_steps: int | None = parameter(
         None,

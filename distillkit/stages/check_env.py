@@ -20,7 +20,8 @@ from distillkit.device.precision import best_device, choose_compute, cpu_has_bf1
 from distillkit.device.processors import choose_threads, usable_processors, with_threads
 from distillkit.errors import PreconditionError
 from distillkit.harness.tasks import provide_harness
-from distillkit.installing import provide
+from distillkit.installing import is_satisfied, provide
+from distillkit.models.quantised import LIBRARIES
 from distillkit.models.references import ModelReference, parse_student_reference, parse_teacher_reference
 from distillkit.models.requirements import required_libraries
 from distillkit.run.directory import RunDirectory
@@ -46,6 +47,7 @@ def extra_inputs(config: Parameters, run: RunDirectory) -> dict[str, str]:
         "models": f"{config.teacher_model_path or config.teacher_model} / {config.student_model_path or config.student_model}",
         "self-tests": str(config.run_tests),
         "optimizer and trackers": f"{config.optimizer} / {config.report_to}",
+        "adapter": config.adapter,
         "tasks of lm-evaluation-harness": str(config.lm_eval),
         "extensions": f"{config.divergence} / {config.alignment} / {config.teacher_cache}: {', '.join(listed_extensions())}",
     }
@@ -110,6 +112,7 @@ def check(config: Parameters, console: Console, *, texts_written: bool = False) 
         ("memory", f"{format_bytes(device['memory_available'])} free of {format_bytes(device['memory_total'])}"),
         ("disk", f"{format_bytes(free)} free at {output}"),
         ("model hub", hub),
+        ("quantised teachers", _quantised_words()),
         *([("teacher", served)] if served is not None else []),
     ]
     rows += [("extension", words) for words in listed_extensions()]
@@ -180,6 +183,13 @@ def _processor_name() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
+
+
+def _quantised_words() -> str:
+    """Which kinds of quantised checkpoints can be read, as far as that takes a library."""
+    there = [name for name, needed in LIBRARIES.items() if all(map(is_satisfied, needed))]
+    missing = [name for name in LIBRARIES if name not in there]
+    return "; ".join(filter(None, [", ".join(there), f"without a library: {', '.join(missing)}" if missing else ""]))
 
 
 def _hub_state() -> str:

@@ -14,7 +14,7 @@ from distillkit.errors import PreconditionError
 from distillkit.reports.early_stop import early_remark
 from distillkit.run.context import TrainingContext
 from distillkit.run.directory import RunDirectory
-from distillkit.run.pair import student_parameters
+from distillkit.run.student_size import student_size
 from distillkit.settings.parameters import Parameters
 from distillkit.stages import StageResult
 from distillkit.storage import explained_write_errors, files_below, remove_tree, write_json
@@ -55,9 +55,9 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
         return _not_made(choice)
     provide_for_training(config, console)
     context = TrainingContext.open(control_config(config), run, console)
-    rows, parameters = true_texts(context), student_parameters(context.pair)
+    rows, size = true_texts(context), student_size(context.pair)
     if choice is None:
-        choice = choose_control(measured_cost(config, run, total_steps(context.config, len(rows)), parameters))
+        choice = choose_control(measured_cost(config, run, total_steps(context.config, len(rows)), size))
         remember_control(run, choice, console)
         if not choice.on:
             return _not_made(choice)
@@ -65,7 +65,7 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
     place, fingerprint = TrainingPlace(run.control), control_fingerprint(config, run)
     try:
         checkpoint = _checkpoint(place, fingerprint, console)
-        check_disk(place.folder, free_control_bytes(run.path), student_disk_bytes(context.config, parameters), cache=0)
+        check_disk(place.folder, free_control_bytes(run.path), student_disk_bytes(context.config, size), cache=0)
         with explained_memory_errors():
             student = context.pair.load_student(console)
             training = Training(context, None, rows, place, checkpoint, fingerprint, label="control")

@@ -39,7 +39,7 @@ from distillkit.harness.tasks import provide_harness, tasks_fingerprint
 from distillkit.losses.target_rows import restrict_columns
 from distillkit.losses.tempered import temper
 from distillkit.models.answering import answer_endings
-from distillkit.models.loading import LocatedModel
+from distillkit.models.located import LocatedModel
 from distillkit.reports.early_stop import early_remark
 from distillkit.reports.teacher_share import share_sentence, teacher_verdict
 from distillkit.run.directory import RunDirectory

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from distillkit.errors import PreconditionError, UsageError
 from distillkit.models.empty_model import empty_model
-from distillkit.models.loading import LocatedModel, read_config, weight_files
+from distillkit.models.located import LocatedModel
+from distillkit.models.model_files import read_config, weight_files
 from distillkit.models.plain_folder import plain_folder
 from distillkit.models.pruning import decoder_blocks, keep_layers
 from distillkit.models.safetensors_reader import StoredWeights

@@ -14,7 +14,8 @@ from distillkit.device.malloc import trim_heap
 from distillkit.device.memory import free_memory_bytes
 from distillkit.device.precision import Compute
 from distillkit.errors import PreconditionError
-from distillkit.models.loading import LocatedModel, read_config, weight_files
+from distillkit.models.located import LocatedModel
+from distillkit.models.model_files import read_config, weight_files
 from distillkit.models.pruning import decoder_blocks
 from distillkit.models.safetensors_reader import StoredWeights
 from distillkit.models.shape import ModelShape, model_shape

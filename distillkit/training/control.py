@@ -9,6 +9,7 @@ from pathlib import Path
 from distillkit.console import Console, format_bytes, format_duration
 from distillkit.errors import PreconditionError
 from distillkit.run.directory import RunDirectory
+from distillkit.run.student_size import StudentSize
 from distillkit.settings import parameters as declared
 from distillkit.settings.conditions import needs_control
 from distillkit.settings.parameters import Parameters
@@ -121,12 +122,12 @@ def choose_control(cost: ControlCost) -> ControlChoice:
     return ControlChoice(True, f"{share}, less than half of the whole run")
 
 
-def measured_cost(config: Parameters, run: RunDirectory, steps: int, parameters: int) -> ControlCost:
+def measured_cost(config: Parameters, run: RunDirectory, steps: int, student: StudentSize) -> ControlCost:
     """What a control would take, from what the complete training has taken.
 
     Args:
         steps: optimizer steps of the control.
-        parameters: of the student.
+        student: its size.
     """
     records = {stage: run.record(stage) for stage in ("prepare-data", "distill")}
     prepared, trained = (record.metrics if record is not None else {} for record in records.values())
@@ -138,7 +139,7 @@ def measured_cost(config: Parameters, run: RunDirectory, steps: int, parameters:
         seconds=max(0.0, train["seconds"] - teacher) * steps / max(1, train["steps"]),
         # The stage counts its last attempt, the training all of them.
         others=prepared.get("seconds", 0.0) + max(trained.get("seconds", 0.0), train["seconds"]),
-        disk=student_disk_bytes(config, parameters),
+        disk=student_disk_bytes(config, student),
         free=free_control_bytes(run.path),
     )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from distillkit.console import format_bytes
 from distillkit.errors import PreconditionError
 from distillkit.run.context import needs_teacher
+from distillkit.run.student_size import StudentSize
 from distillkit.settings.parameters import Parameters
 from distillkit.teachers.choices import (
     CacheChoice,
@@ -127,38 +128,38 @@ def tunes_teacher(config: Parameters) -> bool:
     return uses_white_box_teacher(config) and config.tune_teacher > 0
 
 
-def disk_bytes(config: Parameters, parameters: int, teacher: TeacherDecision | None, *, control: bool = False) -> int:
+def disk_bytes(config: Parameters, size: StudentSize, teacher: TeacherDecision | None, *, control: bool = False) -> int:
     """The bytes that the training needs on the disk at most at one time.
 
     Args:
-        parameters: of the student.
+        size: of the student.
         control: whether its control is made too.
     """
-    student, cache = _students_bytes(config, parameters, control), teacher.cache_bytes if teacher is not None else 0
+    student, cache = _students_bytes(config, size, control), teacher.cache_bytes if teacher is not None else 0
     tunes = teacher.tunes if teacher is not None else 0
     # The checkpoints of the tuning are gone before the rest is written.
     return max(tuning_disk_bytes(tunes), tuned_teacher_bytes(tunes) + student + cache)
 
 
-def _students_bytes(config: Parameters, parameters: int, control: bool) -> int:
-    return student_disk_bytes(config, parameters) + (finished_disk_bytes(config, parameters) if control else 0)
+def _students_bytes(config: Parameters, size: StudentSize, control: bool) -> int:
+    return student_disk_bytes(config, size) + (finished_disk_bytes(config, size) if control else 0)
 
 
 def decide_disk(
-    config: Parameters, place: Path, free: int, parameters: int, teacher: TeacherDecision | None, *, control: bool
+    config: Parameters, place: Path, free: int, size: StudentSize, teacher: TeacherDecision | None, *, control: bool
 ) -> int:
     """The bytes that the training needs on the disk, with those of its control.
 
     Args:
         place: the run directory.
         free: bytes that can be had there, old checkpoints counted.
-        parameters: of the student.
+        size: of the student.
         control: whether a control follows in any case.
 
     Raises:
         DistillkitError: they do not fit.
     """
-    student, cache = _students_bytes(config, parameters, control), teacher.cache_bytes if teacher is not None else 0
+    student, cache = _students_bytes(config, size, control), teacher.cache_bytes if teacher is not None else 0
     tunes = teacher.tunes if teacher is not None else 0
     check_disk(place, free, student, cache, tunes)
-    return disk_bytes(config, parameters, teacher, control=control)
+    return disk_bytes(config, size, teacher, control=control)

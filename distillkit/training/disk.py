@@ -6,6 +6,7 @@ from pathlib import Path
 
 from distillkit.console import format_bytes
 from distillkit.errors import DistillkitError
+from distillkit.run.student_size import StudentSize
 from distillkit.settings.parameters import Parameters
 from distillkit.storage import bytes_below
 from distillkit.training.checkpoints import KEEP
@@ -14,23 +15,24 @@ from distillkit.training.tuned_teacher import TuningPlace
 _WEIGHT_BYTES = 4  # Master weights and both moments are fp32.
 
 
-def student_disk_bytes(config: Parameters, parameters: int) -> int:
+def student_disk_bytes(config: Parameters, student: StudentSize) -> int:
     """What checkpoints and exported students take at most at one time.
 
-    A checkpoint holds the weights and two moments; one more than is kept exists while the next one is written. Students are
+    A checkpoint holds what is trained and two moments of it; one more than is kept exists while the next one is written. Students are
     written beside the ones that they replace.
 
     Args:
-        parameters: of the student.
+        student: its size.
     """
-    checkpoint_copies = 3 * (KEEP + 1)
-    student_copies = 2 + (1 if config.save_best_model else 0)
-    return _WEIGHT_BYTES * parameters * (checkpoint_copies + student_copies)
+    checkpoints = 3 * (KEEP + 1) * student.trained
+    students = (2 + (1 if config.save_best_model else 0)) * student.parameters
+    return _WEIGHT_BYTES * (checkpoints + students)
 
 
-def finished_disk_bytes(config: Parameters, parameters: int) -> int:
+def finished_disk_bytes(config: Parameters, student: StudentSize) -> int:
     """What a finished training leaves of that, on which its control comes on top."""
-    return _WEIGHT_BYTES * parameters * (3 * KEEP + 1 + (1 if config.save_best_model else 0))
+    students = (1 + (1 if config.save_best_model else 0)) * student.parameters
+    return _WEIGHT_BYTES * (3 * KEEP * student.trained + students)
 
 
 def replaced_bytes(run: Path, tunes: int) -> int:

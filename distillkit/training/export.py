@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from distillkit.data.sources import hub_entry, local_path
 from distillkit.data.standard_sets import built_in
 from distillkit.models.chat_files import write_chat_files
 from distillkit.models.licence import licence_of
-from distillkit.models.loading import LocatedModel, load_tokenizer
+from distillkit.models.loading import load_tokenizer
+from distillkit.models.located import LocatedModel
+from distillkit.models.lora import is_adapted, merged, trained_parameters
 from distillkit.models.references import KNOWN_WHEELS
 from distillkit.models.save_errors import plain_save_errors
 from distillkit.models.student_files import save_student
@@ -31,6 +34,7 @@ from distillkit.storage import write_bytes, write_folder
 from distillkit.teachers.sources import remembered_choice
 from distillkit.training.decisions import tunes_teacher
 from distillkit.training.export_check import check_written
+from distillkit.training.kept_adapter import KeptAdapter, adapter_base, keeps_adapter
 from distillkit.training.tuned_teacher import tuned_model
 
 # The numbers of every training that the card tells; other parameters only where they differ from the plain method.
@@ -43,23 +47,33 @@ _NUMBERS = (
 def export_student(folder: Path, model: nn.Module, pair: ModelPair, config: Parameters, run: RunDirectory) -> None:
     """Write weights, configuration, tokenizer and card; the folder is replaced as a whole.
 
+    An adapter is merged into the weights, or with `keep_adapter` written as one.
+
     Raises:
         DistillkitError: it cannot be written; what was there before is still there.
         PreconditionError: what the card tells is damaged, or what was written is not the
             model that was given; the folder is then as it was.
     """
-    card = model_card(card_facts(pair, config, run, None))
+    card, trust = model_card(card_facts(pair, config, run, None)), config.trust_remote_code
+    kept = KeptAdapter.of(pair, folder) if keeps_adapter(config) else None
 
     def fill(target: Path) -> None:
         with plain_save_errors(target):
-            save_student(target, model, pair.student.folder, trust_remote_code=config.trust_remote_code)
+            if kept is not None:
+                kept.write(target, model, trust_remote_code=trust)
+            else:
+                plain = merged(model) if is_adapted(model) else model
+                save_student(target, plain, pair.student.folder, trust_remote_code=trust)
+                del plain  # The merged weights: what was written is read back beside it.
             if pair.conversations is not None:
-                tokenizer = load_tokenizer(pair.student, trust_remote_code=config.trust_remote_code)
+                tokenizer = load_tokenizer(pair.student, trust_remote_code=trust)
                 write_chat_files(target, ChatTemplate.from_record(pair.conversations["student"], tokenizer))
         (target / "README.md").write_text(card, encoding="utf-8")
-        check_written(target, model, _held_out_ids(run), trust_remote_code=config.trust_remote_code)
+        read = None if kept is None else partial(kept.read, target, trust_remote_code=trust)
+        check_written(target, model, _held_out_ids(run), trust_remote_code=trust, read=read)
 
-    write_folder(folder, fill, sum(weights.numel() * weights.element_size() for weights in model.parameters()))
+    weights = trained_parameters(model).values() if kept is not None and not kept.has_base else model.parameters()
+    write_folder(folder, fill, sum(values.numel() * values.element_size() for values in weights))
 
 
 def _held_out_ids(run: RunDirectory) -> list[int]:
@@ -111,6 +125,7 @@ def card_facts(pair: ModelPair, config: Parameters, run: RunDirectory, validatio
         validation=validation,
         cut=run.read_output("prepare-data", "data/cut.json") or None,
         chat=None if pair.conversations is None else _chat_facts(pair.conversations["student"]),
+        adapter_base=adapter_base(pair) if keeps_adapter(config) else None,
     )
 
 
@@ -175,17 +190,21 @@ def _settings(pair: ModelPair, config: Parameters, run: RunDirectory) -> dict[st
 _KNOBS = {
     "optimizer": "Optimizer", "weight_decay": "Weight decay", "max_grad_norm": "Gradient norm clipped to",
     "max_steps": "Optimizer steps", "early_stopping_patience": "Ended after so many scores without a new best one",
-    "model_kwargs": "Arguments for loading the models",
+    "model_kwargs": "Arguments for loading the models", "lora_dropout": "Dropout of the adapter",
 }  # fmt: skip
 
 
 def _knobs(config: Parameters) -> dict[str, Any]:
     """Those that are not at their defaults."""
-    return {
+    knobs = {
         words: json.dumps(value, sort_keys=True) if isinstance(value, dict) else value
         for name, words in _KNOBS.items()
         if (value := getattr(config, name)) != default(name)
     }
+    if config.adapter != "none":
+        end = "kept beside the weights" if config.keep_adapter else "merged into the weights"
+        knobs["Trained"] = f"a LoRA adapter of rank {config.lora_rank}, alpha {config.lora_alpha:g}, {end}"
+    return knobs
 
 
 def _divergence_numbers(config: Parameters) -> list[str]:

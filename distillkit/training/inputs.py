@@ -9,7 +9,7 @@ from distillkit.data.examples import load_examples
 from distillkit.data.stored_rows import JoinedRows, Rows, StoredRows
 from distillkit.data.training_rows import true_rows, white_box_rows
 from distillkit.run.context import TrainingContext, needs_teacher, needs_true_texts
-from distillkit.run.pair import student_parameters
+from distillkit.run.student_size import student_size
 from distillkit.storage import bytes_below, free_disk_bytes
 from distillkit.teachers.black_box import generated_rows
 from distillkit.teachers.choices import CacheChoice, StreamingChoice
@@ -199,4 +199,4 @@ def _check_disk(context: TrainingContext, decision: TeacherDecision | None) -> N
     control = settled is not None and settled.on
     free = free_disk_bytes(run.path) + replaced_bytes(run.path, decision.tunes if decision is not None else 0)
     free += bytes_below(run.control) if control else 0
-    decide_disk(context.config, run.path, free, student_parameters(context.pair), decision, control=control)
+    decide_disk(context.config, run.path, free, student_size(context.pair), decision, control=control)

@@ -33,6 +33,7 @@ from distillkit.silence_libraries import silence_transformers
 from distillkit.storage import file_records, files_below, make_folder, records_problem
 from distillkit.teachers.protocol import TeacherSource
 from distillkit.training.activation_memory import keep_inputs_only
+from distillkit.training.adapter_trainer import AdapterTrainer, adapt
 from distillkit.training.arguments import times_read, total_steps, training_arguments
 from distillkit.training.compiling import compile_loss
 from distillkit.training.decisions import TeacherChoice
@@ -151,7 +152,8 @@ class Training:
             resumed=checkpoint is not None,
             processes=group.size,
         )
-        return DistillTrainer(
+        kind = DistillTrainer if config.adapter == "none" else AdapterTrainer
+        return kind(
             model=student,
             args=arguments,
             train_dataset=TrainingRows(self.rows),
@@ -190,6 +192,7 @@ class Training:
         """
         config, checkpoint = self.context.config, self.checkpoint
         set_seed(config.seed)
+        adapt(student, config, self.context.pair.student.reference.text, console)
         tokens = int(self.rows.lengths("student_ids").sum())
         compiled = compile_loss(self.context, round(tokens * head_width(student) * times_read(config, len(self.rows))))
         if config.gradient_checkpointing:
@@ -342,6 +345,11 @@ def _figures(trainer: DistillTrainer, source: TeacherSource | None) -> dict[str,
             "seconds": round(seconds, 3),
             "tokens_per_second": round(progress.tokens / max(seconds, 1e-9), 2),
             "peak_memory_bytes": peak_memory_bytes(),
+            **(
+                {"trained_parameters": trainer.get_num_trainable_parameters()}
+                if isinstance(trainer, AdapterTrainer)
+                else {}
+            ),
         },
         "decisions": {"compiled_loss": "on" if trainer.compile_kernels else "off"},
         "held_out": [

@@ -28,7 +28,7 @@ from distillkit.errors import DistillkitError, PreconditionError
 from distillkit.evaluation.bits_per_byte import score
 from distillkit.evaluation.held_out import scored_texts
 from distillkit.interrupts import check_interrupted
-from distillkit.models.loading import read_config, weight_files
+from distillkit.models.model_files import read_config, weight_files
 from distillkit.models.quantised import quantisation
 from distillkit.models.safetensors_reader import StoredWeights
 from distillkit.models.save_errors import plain_save_errors

@@ -395,7 +395,8 @@ class DistillTrainer(Trainer):
             states_of_all: the random states of several processes, by rank.
         """
         # A step may overflow though its loss and its gradient were numbers; nothing could be resumed from that.
-        if not all(bool(torch.isfinite(weights).all()) for weights in model.parameters()):
+        trained = [weights for weights in model.parameters() if weights.requires_grad]
+        if not all(bool(torch.isfinite(weights).all()) for weights in trained):
             raise DistillkitError(
                 f"the {self.role}'s weights are not numbers any more after step {step} (learning rate "
                 f"{self._get_learning_rate():.3g}, training examples {self._examples_trained_on()})",
@@ -421,7 +422,7 @@ class DistillTrainer(Trainer):
         final = checkpoints.checkpoint_folder(root, step)
         self.figures.metrics_log.sync()
         # The weights and the optimizer's two moments of each, in fp32.
-        write_folder(final, fill, 3 * 4 * sum(weights.numel() for weights in model.parameters()))
+        write_folder(final, fill, 3 * 4 * sum(weights.numel() for weights in trained))
         checkpoints.prune(root)
 
     def _exportable(self) -> Iterator[ExportableState]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from distillkit.errors import PreconditionError
-from distillkit.models.loading import LocatedModel
+from distillkit.models.located import LocatedModel
 from distillkit.models.references import ModelReference
 from distillkit.run.directory import RunDirectory
 from distillkit.run.pair import ModelPair

@@ -23,7 +23,10 @@ from distillkit.data.prepared_parts import PreparedPart
 from distillkit.device.precision import choose_compute
 from distillkit.errors import NotFiniteError, UsageError
 from distillkit.models.cut_shape import cut_shape
-from distillkit.models.loading import LocatedModel, load_model, locate, read_config
+from distillkit.models.loading import load_model
+from distillkit.models.located import LocatedModel
+from distillkit.models.locating import locate
+from distillkit.models.model_files import read_config
 from distillkit.models.references import parse_reference
 from distillkit.models.save_errors import plain_save_errors
 from distillkit.models.shape import ModelShape, model_shape

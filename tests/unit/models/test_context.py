@@ -13,7 +13,7 @@ from tiny_models import save_model_folder, tiny_model, tiny_tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from distillkit.models.context import context_length
-from distillkit.models.loading import LocatedModel
+from distillkit.models.located import LocatedModel
 from distillkit.models.references import parse_reference
 
 _SMALL = {

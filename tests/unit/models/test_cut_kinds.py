@@ -14,7 +14,7 @@ from zoo_models import zoo_model
 from distillkit.console import Console
 from distillkit.errors import UsageError
 from distillkit.models.cut_config import UnsavableLayersError, cut_values
-from distillkit.models.loading import locate
+from distillkit.models.locating import locate
 from distillkit.models.pruning import decoder_blocks, keep_layers
 from distillkit.models.references import parse_reference
 

@@ -11,7 +11,8 @@ import pytest
 from tokenizer_makers import byte_level
 
 from distillkit.console import Console
-from distillkit.models.loading import LocatedModel, load_tokenizer
+from distillkit.models.loading import load_tokenizer
+from distillkit.models.located import LocatedModel
 from distillkit.models.references import parse_reference
 
 

@@ -15,7 +15,8 @@ from tiny_models import tiny_model, tiny_tokenizer
 from distillkit.console import Console
 from distillkit.errors import DistillkitError, PreconditionError, UsageError
 from distillkit.models.gguf import cached_conversion, converted_folder
-from distillkit.models.loading import load_model, load_tokenizer, locate
+from distillkit.models.loading import load_model, load_tokenizer
+from distillkit.models.locating import locate
 from distillkit.models.references import parse_reference
 
 gguf = pytest.importorskip("gguf")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from distillkit.models.licence import Licence, licence_of
-from distillkit.models.loading import LocatedModel
+from distillkit.models.located import LocatedModel
 from distillkit.models.references import ModelReference, parse_reference
 
 

@@ -17,13 +17,9 @@ from transformers import BertConfig, BertForMaskedLM, T5Config, T5ForConditional
 
 from distillkit.console import Console
 from distillkit.errors import PreconditionError, UsageError
-from distillkit.models.loading import (
-    LocatedModel,
-    load_model,
-    load_student,
-    load_tokenizer,
-    locate,
-)
+from distillkit.models.loading import load_model, load_student, load_tokenizer
+from distillkit.models.located import LocatedModel
+from distillkit.models.locating import locate
 from distillkit.models.references import parse_reference
 
 QUIET = Console(quiet=True)

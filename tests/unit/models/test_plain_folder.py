@@ -11,8 +11,8 @@ import torch
 from tiny_models import save_model_folder, tiny_model, tiny_tokenizer
 
 from distillkit.console import Console
-from distillkit.errors import PreconditionError, UsageError
-from distillkit.models.loading import LocatedModel, load_model, load_tokenizer, locate
+from distillkit.models.loading import load_model, load_tokenizer
+from distillkit.models.located import LocatedModel
 from distillkit.models.plain_folder import plain_folder
 from distillkit.models.references import parse_reference
 
@@ -80,14 +80,3 @@ def test_adapters_are_out_of_sight(folder: Path) -> None:
         }
         assert (used / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
     assert not used.exists()
-
-
-def test_an_adapter_without_its_model(folder: Path, tmp_path: Path) -> None:
-    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "some/base"}')
-    (folder / "model.safetensors").unlink()
-    with pytest.raises(PreconditionError, match="is an adapter of some/base, without the weights"):
-        locate(parse_reference(str(folder)), QUIET)
-    (folder / "config.json").unlink()
-    with pytest.raises(UsageError, match="is an adapter, without the model") as caught:
-        parse_reference(str(tmp_path / "model"))
-    assert "merge" in (caught.value.hint or "")

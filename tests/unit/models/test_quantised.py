@@ -9,7 +9,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from distillkit.models.quantised import quantisation, read_by_transformers
+from distillkit.errors import PreconditionError
+from distillkit.models import quantised
+from distillkit.models.quantised import can_have_adapter, check_quantised, quantisation, read_by_transformers
 from distillkit.models.safetensors_reader import StoredWeights
 
 
@@ -60,3 +62,53 @@ def test_what_transformers_reads() -> None:
     assert not read_by_transformers({"quantization_config": {"quant_method": "nobody knows it"}})
     assert not read_by_transformers({"quantization_config": {"bits": 4}})
     assert not read_by_transformers({})
+
+
+# As published checkpoints have them: TheBloke's, Qwen's, RedHatAI's, unsloth's, DeepSeek's.
+GPTQ = {"bits": 4, "group_size": 128, "damp_percent": 0.1, "desc_act": False, "sym": True, "quant_method": "gptq"}
+AWQ = {"quant_method": "awq", "zero_point": True, "group_size": 128, "bits": 4, "version": "gemm"}
+COMPRESSED = {
+    "quant_method": "compressed-tensors", "format": "pack-quantized", "ignore": ["lm_head"], "quantization_status": "compressed",
+    "config_groups": {"group_0": {"targets": ["Linear"], "weights": {"num_bits": 4, "type": "int", "group_size": 128}}},
+}  # fmt: skip
+BITSANDBYTES = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
+FP8 = {"quant_method": "fp8", "activation_scheme": "dynamic", "fmt": "e4m3", "weight_block_size": [128, 128]}
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        (GPTQ, "'gptqmodel>=4.0' 'optimum>=1.24'"),
+        (AWQ, "'gptqmodel>=4.0'"),
+        (COMPRESSED, "'compressed-tensors>=0.15'"),
+        (BITSANDBYTES, "'bitsandbytes>=0.46'"),
+    ],
+)
+def test_a_library_that_is_missing_is_named(
+    settings: dict[str, Any], named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quantised, "is_satisfied", lambda _: False)
+    with pytest.raises(
+        PreconditionError, match=rf"big is quantised .*: that needs {named}, which is not installed"
+    ) as caught:
+        check_quantised("big", {"quantization_config": settings}, "so")
+    assert caught.value.exit_code == 3
+    assert f"pip install {named}" in str(caught.value.hint)
+
+
+def test_what_this_machine_cannot_do_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In transformers' own words, and before any weight is read."""
+    monkeypatch.setattr(quantised, "is_satisfied", lambda _: True)
+    with pytest.raises(
+        PreconditionError, match=r"big is quantised .* and cannot be loaded here: .*(GPU|CUDA|vptq|VPTQ)"
+    ):
+        check_quantised("big", {"quantization_config": {"quant_method": "vptq"}}, "so")
+    check_quantised("big", {"quantization_config": FP8}, "so")  # Widened where there is no GPU.
+    check_quantised("big", {}, "so")
+
+
+def test_beside_which_weights_an_adapter_can_be_trained() -> None:
+    assert can_have_adapter({"quantization_config": BITSANDBYTES})
+    assert not can_have_adapter({"quantization_config": {"load_in_8bit": True}})
+    assert not can_have_adapter({"quantization_config": GPTQ})
+    assert not can_have_adapter({})

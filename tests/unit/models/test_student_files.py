@@ -14,7 +14,8 @@ from tiny_models import save_model_folder, tiny_model, tiny_tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from distillkit.console import Console
-from distillkit.models.loading import LocatedModel, load_model, load_student
+from distillkit.models.loading import load_model, load_student
+from distillkit.models.located import LocatedModel
 from distillkit.models.references import parse_reference
 from distillkit.models.student_files import kept_files, save_student
 from distillkit.models.usable_ids import add_rows

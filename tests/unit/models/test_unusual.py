@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM, GPTNeoConfig, GPTNeoForCausalLM, 
 
 from distillkit.console import Console
 from distillkit.errors import PreconditionError, UsageError
-from distillkit.models.loading import load_tokenizer, locate
+from distillkit.models.loading import load_tokenizer
+from distillkit.models.locating import locate
 from distillkit.models.pruning import decoder_blocks, keep_layers
 from distillkit.models.references import parse_reference
 

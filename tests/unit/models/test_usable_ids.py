@@ -11,7 +11,7 @@ import torch
 from tiny_models import save_model_folder, tiny_model, tiny_tokenizer
 
 from distillkit.errors import PreconditionError, UsageError
-from distillkit.models.loading import LocatedModel
+from distillkit.models.located import LocatedModel
 from distillkit.models.references import parse_reference
 from distillkit.models.usable_ids import MissingRows, add_rows, embedding_rows
 

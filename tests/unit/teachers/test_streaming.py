@@ -28,7 +28,8 @@ from transformers import (
 from distillkit.console import Console
 from distillkit.device.precision import Compute, choose_compute
 from distillkit.errors import Interrupted, PreconditionError, UsageError
-from distillkit.models.loading import LocatedModel, load_model
+from distillkit.models.loading import load_model
+from distillkit.models.located import LocatedModel
 from distillkit.models.references import parse_reference
 from distillkit.settings.parameters import Parameters
 from distillkit.teachers import streaming

@@ -11,6 +11,7 @@ import pytest
 from distillkit.console import Console
 from distillkit.errors import PreconditionError
 from distillkit.run.directory import RunDirectory
+from distillkit.run.student_size import StudentSize
 from distillkit.settings import parameters as declared
 from distillkit.settings.parameters import Parameters
 from distillkit.settings.resolve import resolve
@@ -33,7 +34,7 @@ from distillkit.training.control import (
 ITS_OWN = {
     "batch_size", "learning_rate", "no_cuda", "checkpoint_interval", "save_best_model", "gradient_accumulation", "precision",
     "lr_schedule", "warmup_fraction", "compile_loss", "optimizer", "weight_decay", "max_grad_norm",
-    "early_stopping_patience", "attn_implementation",
+    "early_stopping_patience", "attn_implementation", "adapter", "lora_rank", "lora_alpha", "lora_dropout", "keep_adapter",
 }  # fmt: skip
 OTHER_VALUES: dict[str, Any] = {
     "temperature": 3.0, "alpha": 0.4, "beta": 0.6, "tune_teacher": 5, "temperature_schedule": "anneal",
@@ -44,6 +45,7 @@ OTHER_VALUES: dict[str, Any] = {
     "checkpoint_interval": 7, "save_best_model": False, "gradient_accumulation": 2, "precision": "fp32",
     "lr_schedule": "cosine", "warmup_fraction": 0.2, "compile_loss": "off", "optimizer": "muon", "weight_decay": 0.1,
     "max_grad_norm": 0.5, "early_stopping_patience": 2, "attn_implementation": "eager",
+    "adapter": "lora", "lora_rank": 3, "lora_alpha": 3.0, "lora_dropout": 0.1, "keep_adapter": True,
 }  # fmt: skip
 
 
@@ -161,7 +163,7 @@ def test_less_than_half_of_the_whole_run(seconds: float, others: float, free: in
 def test_what_was_measured(run: RunDirectory, figures: dict[str, Any], steps: int, seconds: float) -> None:
     complete(run, "prepare-data", seconds=5.0)
     complete(run, "distill", train={"seconds": 40.0, "steps": 10}, seconds=75.0, **figures)
-    cost = measured_cost(Parameters(), run, steps, 1000)
+    cost = measured_cost(Parameters(), run, steps, StudentSize(1000, 1000))
     assert cost.seconds == pytest.approx(seconds)
     assert cost.others == pytest.approx(80.0)
     # Weights and two moments three times while one is written, and three students.
@@ -171,7 +173,7 @@ def test_what_was_measured(run: RunDirectory, figures: dict[str, Any], steps: in
 def test_a_last_attempt_is_not_the_whole_training(run: RunDirectory) -> None:
     complete(run, "prepare-data", seconds=5.0)
     complete(run, "distill", train={"seconds": 40.0, "steps": 10}, seconds=2.0)
-    assert measured_cost(Parameters(), run, 10, 1000).others == pytest.approx(45.0)
+    assert measured_cost(Parameters(), run, 10, StudentSize(1000, 1000)).others == pytest.approx(45.0)
 
 
 def test_the_choice_is_kept(run: RunDirectory) -> None:

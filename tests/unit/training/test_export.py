@@ -12,7 +12,7 @@ import pytest
 
 from distillkit import registry
 from distillkit.errors import PreconditionError
-from distillkit.models.loading import LocatedModel
+from distillkit.models.located import LocatedModel
 from distillkit.models.references import ModelReference
 from distillkit.reports.model_card import CardFacts, model_card
 from distillkit.run.pair import ModelPair

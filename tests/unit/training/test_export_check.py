@@ -13,7 +13,8 @@ from zoo_models import zoo_model
 
 from distillkit.console import Console
 from distillkit.errors import PreconditionError
-from distillkit.models.loading import load_model, locate
+from distillkit.models.loading import load_model
+from distillkit.models.locating import locate
 from distillkit.models.references import parse_reference
 from distillkit.storage import write_folder
 from distillkit.training.export_check import check_written
