@@ -350,6 +350,42 @@ def run_later_stage(
     _report(stage, outcome, console)
 
 
+def run_shown_stage(
+    stage: str,
+    console: Console,
+    *,
+    run: str | None,
+    output_dir: str,
+    options: Mapping[str, Any],
+    force: bool = False,
+    given: Mapping[str, Any] | None = None,
+) -> None:
+    """The subcommand of a stage with options that only show something (`StageOption.shows_only`); the run stays as it is.
+
+    Args:
+        options: keyword options of that stage.
+        given: parameters that were given.
+
+    Raises:
+        UsageError: with `force`, which redoes a record.
+    """
+    if force:
+        named = [option.flag for option in STAGES[stage].options if option.shows_only and option.keyword in options]
+        raise UsageError(
+            f"--force redoes what is recorded, and with {', '.join(named)} nothing is", hint="leave one of them out"
+        )
+    check_surroundings(console)
+    request = Request(given or {}, environment={})
+    directory, resolved = pipeline.open_run(request.resolve, run, output_dir)
+    console.info(f"run directory: {directory.path}")
+    with explaining_moved_sources(resolved, directory):
+        shown = pipeline.show_stage(stage, resolved.parameters, directory, console, options)
+    if shown:
+        result = read_result(directory).as_dict()
+        head = {"command": stage, "status": "complete", "run": str(directory.path), "stages": {}}
+        console.json({**head, "result": result, **shown})
+
+
 def show_result(run: RunDirectory, console: Console) -> None:
     """The table at the end: before, after, teacher; where the student lies; what to do next."""
     result = read_result(run)

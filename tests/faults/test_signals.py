@@ -31,7 +31,6 @@ INT, TERM = signal.SIGINT, signal.SIGTERM
 SMALL_PARTS = {
     "distillkit.teachers.exact_cache:_SHARD_BYTES": 1 << 13,
     "distillkit.teachers.sparse_cache:TOKENS_PER_SHARD": 128,
-    "distillkit.stages.demo:NEW_TOKENS": 4,
     "distillkit.reports.plots:DPI": 40,
 }
 
@@ -125,7 +124,7 @@ PLACES: dict[str, list[tuple[str, str, int]]] = {
         ("distill", "distillkit.training.export:model_card", 1),
         ("validate", "distillkit.evaluation.comparison:batch_logits", 2),
         ("validate", "distillkit.stages.validate:write_card", 1),
-        ("demo", "distillkit.stages.demo:continue_text", 2),
+        ("demo", "distillkit.chatting.writing:Writer.write", 2),
         ("plot", "distillkit.reports.plots:_png", 2),
     ],
     "sparse": [
@@ -182,7 +181,7 @@ def test_a_later_stage_names_itself(cli: ForkedCli, finished: Path) -> None:
     """`validate`, `demo` and `plot` alone; what they had written before stays until they are through."""
     for stage, at in (
         ("validate", "distillkit.evaluation.comparison:batch_logits"),
-        ("demo", "distillkit.stages.demo:continue_text"),
+        ("demo", "distillkit.chatting.writing:Writer.write"),
         ("plot", "distillkit.reports.plots:_png"),
     ):
         before = {name: finished.joinpath(name).read_bytes() for name in ("validation.json", "demo.json")}

@@ -1,0 +1,42 @@
+"""What the terminal says of results, plans and samples, in English and in Russian; which of the two is spoken.
+
+The words of report.html are `reports.html.words`, those of the parameters `settings.help_texts`. What is recorded in a run, and
+what `--json` prints, is English in any language.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+LANGUAGES = ("en", "ru")
+LANGUAGE_VARIABLE = "DISTILLKIT_LANG"
+# As setlocale(3) looks for the language of messages: the first that is set decides.
+_LOCALE_VARIABLES = ("LC_ALL", "LC_MESSAGES", "LANG")
+
+
+def words(lang: str) -> Mapping[str, str]:
+    """Key to words; `lang` is one of `LANGUAGES`, KeyError for another."""
+    if lang == "en":
+        from distillkit.words.en import WORDS
+    elif lang == "ru":
+        from distillkit.words.ru import WORDS
+    else:
+        raise KeyError(lang)
+    return WORDS
+
+
+def say(lang: str, key: str, **parts: object) -> str:
+    """The words of a key, with the parts put in.
+
+    Raises:
+        KeyError: there are no such words, or a part is missing.
+    """
+    return words(lang)[key].format(**parts)
+
+
+def locale_language(environment: Mapping[str, str]) -> str:
+    """The language of LC_ALL, LC_MESSAGES or LANG if it is one of `LANGUAGES`, else English."""
+    value = next((value for name in _LOCALE_VARIABLES if (value := environment.get(name))), "")
+    found = re.split(r"[_.@]", value, maxsplit=1)[0].lower()
+    return found if found in LANGUAGES else LANGUAGES[0]
