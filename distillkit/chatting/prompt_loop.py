@@ -11,7 +11,7 @@ from distillkit.chatting.sampling import Sampling
 from distillkit.chatting.side_by_side import SideBySide, check_prompts
 from distillkit.chatting.side_by_side_words import show_texts
 from distillkit.chatting.typed_lines import lines_of
-from distillkit.chatting.writing import Writer, Written
+from distillkit.chatting.writing import Writer
 from distillkit.console import Console
 from distillkit.errors import Interrupted, UsageError
 from distillkit.interrupts import graceful_signals, pending

@@ -6,7 +6,7 @@ import dataclasses
 import io
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,13 @@ def run(distil: Callable[..., Any]) -> Path:
 
 
 @pytest.fixture(scope="module")
-def models(run: Path) -> Iterator[Any]:
+def models(run: Path) -> Any:
     from distillkit.chatting.side_by_side import SideBySide
     from distillkit.run.directory import RunDirectory
     from distillkit.settings.parameters import Parameters
 
     directory = RunDirectory.open(run)
-    yield SideBySide.of_run(Parameters(**directory.manifest.config), directory, Console(quiet=True))
+    return SideBySide.of_run(Parameters(**directory.manifest.config), directory, Console(quiet=True))
 
 
 @pytest.fixture(scope="module")
