@@ -25,6 +25,7 @@ from distillkit.settings.paths import check_folder_name, new_folder_name, user_p
 from distillkit.settings.resolve import Layer, ResolvedConfig
 from distillkit.stages import STAGES, StageResult, load_stage
 from distillkit.storage import explained_disk_errors, nearest_existing
+from distillkit.words import reworded
 
 
 @dataclass
@@ -344,9 +345,10 @@ def run_stage(
     inputs = stage_inputs(stage, config, run, options)
     reason = needs_run(stage, config, run, inputs, force)
     if reason is None:
-        console.info(f"{stage}: already complete and nothing it depends on changed, skipped (--force redoes it)")
+        console.info(console.say("stage.skipped", stage=stage))
         return "skipped", None
-    with console.stage(stage if reason in ("not done yet", "forced") else f"{stage} ({reason})", place):
+    said = "" if reason in ("not done yet", "forced") else f" ({reworded(console.lang, reason)})"
+    with console.stage(f"{stage}{said}", place):
         from_scratch = force and run.record(stage) is not None
         its_threads = (threads or RunThreads(config, run, console)).of_stage(stage, from_scratch=from_scratch)
         run.begin_stage(stage, inputs)

@@ -38,4 +38,6 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
             "there are no figures to draw", hint=f"train first: distillkit distill --run {run.path}"
         )
     pictures = sorted({picture.stem for picture in drawn})
-    return StageResult(drawn, {"plots": pictures}, f"{', '.join(pictures)} in {run.plots}")
+    return StageResult(
+        drawn, {"plots": pictures}, console.say("summary.plot", pictures=", ".join(pictures), folder=run.plots)
+    )

@@ -6,6 +6,7 @@ what `--json` prints, is English in any language.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 
@@ -40,3 +41,30 @@ def locale_language(environment: Mapping[str, str]) -> str:
     value = next((value for name in _LOCALE_VARIABLES if (value := environment.get(name))), "")
     found = re.split(r"[_.@]", value, maxsplit=1)[0].lower()
     return found if found in LANGUAGES else LANGUAGES[0]
+
+
+def reworded(lang: str, text: str) -> str:
+    """What another module says in a plan in English (the keys `said.`), in another language; else as it is.
+
+    The reason for a decision is recorded in the run and in the object of --json as one English sentence: here it is found
+    again. What stands within it is said in the language too.
+    """
+    if lang == "en":
+        return text
+    for key, pattern in _said():
+        found = pattern.fullmatch(text)
+        if found is not None:
+            return say(lang, key, **{name: reworded(lang, part) for name, part in found.groupdict().items()})
+    return text
+
+
+@functools.cache
+def _said() -> list[tuple[str, re.Pattern[str]]]:
+    """The sentences of other modules as patterns, the longest first: what says more is looked for before what says less."""
+    said = sorted(
+        ((key, text) for key, text in words("en").items() if key.startswith("said.")),
+        key=lambda one: -len(re.sub(r"\{\w+\}", "", one[1])),
+    )
+    return [
+        (key, re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>.+)", re.escape(text)), re.DOTALL)) for key, text in said
+    ]
