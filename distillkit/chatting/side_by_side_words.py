@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from distillkit.chatting.sampling import Sampling
 from distillkit.chatting.side_by_side import SideBySide
 from distillkit.console import Console, format_bytes, sanitize
 
 
-def say_who_is_left_out(models: SideBySide, console: Console) -> None:
-    """A line for each model that does not take part, with the reason."""
+def say_how_they_write(models: SideBySide, sampling: Sampling, console: Console) -> None:
+    """How texts are drawn, and a line for each model that does not take part, with the reason."""
+    given = {name: f"{value:g}" if isinstance(value, float) else value for name, value in sampling.record().items()}
+    console.info(console.say("demo.drawn", **given))
     for why in models.left_out.values():
         amounts = {name: format_bytes(why[name]) for name in ("needed", "free") if name in why}
         console.info(console.say(f"demo.left_out.{why['why']}", **amounts))
@@ -37,8 +40,6 @@ def show_texts(found: Mapping[str, Any], console: Console) -> None:
         for name, speed in found["models"].items()
     ]
     console.table(say("demo.how"), columns, speeds, numeric=range(1, 5), to_stdout=True)
-    asked = {name: f"{found[name]:g}" for name in ("temperature", "top_p", "top_k", "repetition_penalty")}
-    console.info(say("demo.drawn", **asked, seed=found["seed"], new_tokens=found["new_tokens"]))
 
 
 def _remark(figures: Mapping[str, Any], console: Console) -> str:

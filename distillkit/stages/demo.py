@@ -11,7 +11,7 @@ from typing import Any
 from distillkit.chatting.prompt_loop import PromptLoop
 from distillkit.chatting.sampling import Sampling
 from distillkit.chatting.side_by_side import SideBySide, check_prompts
-from distillkit.chatting.side_by_side_words import repeating, say_who_is_left_out, show_texts
+from distillkit.chatting.side_by_side_words import repeating, say_how_they_write, show_texts
 from distillkit.console import Console
 from distillkit.data.conversation import Conversation
 from distillkit.data.examples import load_examples
@@ -45,7 +45,7 @@ def run(
     """
     settings = _sampling(config, sampling)
     models = SideBySide.of_run(config, run, console, teacher=teacher)
-    say_who_is_left_out(models, console)
+    say_how_they_write(models, settings, console)
     found = models.write(_held_out_beginnings(run, questions=models.answers), settings)
     write_json(run.path / "demo.json", found)
     show_texts(found, console)
@@ -82,7 +82,7 @@ def show(
     check_prompts(prompts)
     settings = _sampling(config, sampling)
     models = SideBySide.of_run(config, run, console, teacher=teacher)
-    say_who_is_left_out(models, console)
+    say_how_they_write(models, settings, console)
     if not interactive:
         with graceful_signals():
             found = models.write(prompts, settings)

@@ -36,6 +36,12 @@ def say(lang: str, key: str, **parts: object) -> str:
     return words(lang)[key].format(**parts)
 
 
+def asked_language(environment: Mapping[str, str]) -> str | None:
+    """The language that DISTILLKIT_LANG asks for; None where it asks for none of `LANGUAGES`."""
+    asked = environment.get(LANGUAGE_VARIABLE)
+    return asked if asked in LANGUAGES else None
+
+
 def locale_language(environment: Mapping[str, str]) -> str:
     """The language of LC_ALL, LC_MESSAGES or LANG if it is one of `LANGUAGES`, else English."""
     value = next((value for name in _LOCALE_VARIABLES if (value := environment.get(name))), "")
