@@ -41,7 +41,10 @@ def loss_plot(metrics: Lines, control: Lines, heading: str, *, black_box: bool) 
     """
     total, soft, hard = (series(metrics, name) for name in ("loss", "soft_loss", "hard_loss"))
     names = ("the teacher's texts", "the true texts") if black_box else ("soft: the teacher", "hard: true tokens")
-    drawn = [("total", total, BLUE, "-", "o"), (names[1], hard, ORANGE, "--", "s")]
+    drawn: list[tuple[str, Points, str, Any, str]] = [
+        ("total", total, BLUE, "-", "o"),
+        (names[1], hard, ORANGE, "--", "s"),
+    ]
     # Plain fine-tuning (alpha 0) has no soft term: its column is nothing but zeros.
     if np.any(soft[1]):
         drawn.insert(1, (names[0], soft, GREEN, "-.", "^"))

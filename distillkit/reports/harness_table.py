@@ -8,7 +8,7 @@ from typing import Any
 from distillkit.words import say
 
 _MODELS = ("before", "control", "after", "teacher")
-_BETTER = {True: "harness.higher", False: "harness.lower"}
+_BETTER: Mapping[Any, str] = {True: "harness.higher", False: "harness.lower"}
 
 
 def harness_rows(results: Mapping[str, Any], lang: str = "en") -> tuple[list[str], list[list[str]]]:
