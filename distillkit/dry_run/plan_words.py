@@ -35,6 +35,12 @@ def plan_rows(
 
 @dataclass(frozen=True)
 class _Plan:
+    """A plan in a language.
+
+    Attributes:
+        unknown: what to say of a student whose size is not known, where that is not that it is not here yet.
+    """
+
     estimate: Mapping[str, Any]
     lang: str
     unknown: str | None
