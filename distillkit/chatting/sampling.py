@@ -49,15 +49,17 @@ class Sampling:
                 raise UsageError(f"{flag}: nothing can be drawn with this value", hint=hint)
 
     def for_generate(self) -> dict[str, Any]:
-        """As `generate` of transformers takes it; whatever else a model's own settings say of drawing is overruled."""
+        """As `generate` of transformers takes it; what a model's own settings say of drawing is overruled."""
         # Where nothing is drawn: what transformers takes for "not given".
-        drawn = {"temperature": 1.0, "top_p": 1.0, "top_k": 50}
+        drawn: dict[str, Any] = {"temperature": 1.0, "top_p": 1.0, "top_k": 50}
         if self.temperature > 0:
-            drawn = {"temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k}
+            drawn = {"temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k, "min_p": 0.0}
         return {
             **drawn,
             "do_sample": self.temperature > 0,
             "repetition_penalty": self.repetition_penalty,
+            "typical_p": 1.0,
+            "no_repeat_ngram_size": 0,
             "num_beams": 1,
         }
 

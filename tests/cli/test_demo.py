@@ -178,6 +178,24 @@ def test_seed_and_width_of_the_draws(writer: Any) -> None:
     assert text() != text(temperature=0.0)
 
 
+def test_settings_of_a_model_itself_do_not_count(writer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from distillkit.chatting.sampling import Sampling
+
+    ways = [Sampling(1, new_tokens=12, temperature=5.0, top_p=1.0), Sampling(1, new_tokens=12, temperature=0.0)]
+    before = [writer.write("Once upon a time", way).text for way in ways]
+    own = {
+        "top_k": 1,
+        "min_p": 0.9,
+        "typical_p": 0.1,
+        "repetition_penalty": 9.0,
+        "no_repeat_ngram_size": 1,
+        "num_beams": 2,
+    }
+    for name, value in own.items():
+        monkeypatch.setattr(writer.model.generation_config, name, value)
+    assert [writer.write("Once upon a time", way).text for way in ways] == before
+
+
 def test_a_text_can_be_stopped(writer: Any) -> None:
     from distillkit.chatting.sampling import Sampling
 
