@@ -19,7 +19,7 @@ from distillkit.data.conversation_reader import ConversationReader
 from distillkit.data.text_encoder import TextEncoder
 from distillkit.device.precision import Compute, autocasting
 from distillkit.errors import DistillkitError, UsageError
-from distillkit.teachers.continuation_filter import reason_to_drop, repeated_share
+from distillkit.teachers.continuation_filter import MOST_REPEATED, reason_to_drop, repeated_share
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,11 @@ class Written:
 
     def record(self) -> dict[str, Any]:
         """For JSON: `fault` is "empty", "not text" or "repetition" by the rules that filter a teacher's texts, else None;
-        `repeated_share` is that of its pieces of 20 characters that occurred in it before."""
-        return {
-            "tokens": self.tokens,
-            "finish": self.finish,
-            "fault": reason_to_drop(self.text),
-            "repeated_share": round(repeated_share(self.text), 3),
-        }
+        `repeated_share` is that of its pieces of 20 characters that occurred in it before. What is too short to be dropped for
+        its repetition is named for it all the same."""
+        share = repeated_share(self.text)
+        fault = reason_to_drop(self.text) or ("repetition" if share > MOST_REPEATED else None)
+        return {"tokens": self.tokens, "finish": self.finish, "fault": fault, "repeated_share": round(share, 3)}
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ _LOOP_SHARE = 0.3
 # Measured on 150 to 2500 characters at a time: prose and verse at most 0.25, reference pages with tables 0.28, code
 # 0.41, songs with a refrain 0.5, a cumulative rhyme (the house that Jack built) 0.54; a paragraph said three times 0.66.
 _PIECE = 20
-_MOST_REPEATED = 0.6
+MOST_REPEATED = 0.6
 _FEWEST_PIECES = 100
 
 
@@ -44,7 +44,7 @@ def reason_to_drop(continuation: str) -> Reason | None:
         return "not text"
     masked = _masked(continuation)
     pieces = _pieces(masked)
-    if _loops(masked) or (len(pieces) >= _FEWEST_PIECES and _share(pieces) > _MOST_REPEATED):
+    if _loops(masked) or (len(pieces) >= _FEWEST_PIECES and _share(pieces) > MOST_REPEATED):
         return "repetition"
     return None
 

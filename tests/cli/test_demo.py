@@ -219,6 +219,8 @@ def test_loops_and_noise_are_named(models: Any, capsys: pytest.CaptureFixture[st
     }
     found = models.record(["Once"], written, Sampling(1))
     assert [found["figures"][0][name]["fault"] for name in written] == ["repetition", "not text", "empty"]
+    assert Written("s" * 34, 20, 1.0, "length").record()["fault"] == "repetition"
+    assert Written("A sentence that says one thing, and then another.", 12, 1.0, "end").record()["fault"] is None
     show_texts(found, Console())
     shown = capsys.readouterr().out
     share = found["figures"][0]["before"]["repeated_share"]

@@ -42,7 +42,7 @@ def _speeds(w: Writer) -> Markup | None:
     if not models:
         return None
     listed = [
-        together(" · " if place else "", w.model(name), " ", w.derived(speed["tokens_per_second"], "plain"))
+        together(" · " if place else "", w.model(name), " ", w.derived(speed["tokens_per_second"], "short"))
         for place, (name, speed) in enumerate(models.items())
     ]
     return element("p", w("samples.speeds"), " ", listed, ".")
