@@ -207,7 +207,6 @@ def compare(
             "--out", metavar="DIR", help="where compare.html and compare.png go", show_default="where the runs are"
         ),
     ] = None,
-    lang: Annotated[str, typer.Option("--lang", help="en or ru", envvar="DISTILLKIT_LANG")] = "en",
     show: Annotated[bool, typer.Option("--open", help="show the page in a browser")] = False,
     students_only: Annotated[
         bool, typer.Option("--students-only", help="score no teacher where texts have to be scored again")
@@ -218,7 +217,7 @@ def compare(
     """Compare runs on the same held-out texts: scores, paired intervals, settings, cost; writes compare.html."""
     from distillkit.cli import compare_command
 
-    request = compare_command.CompareRequest(tuple(named), output_dir, out, lang, show, students_only)
+    request = compare_command.CompareRequest(tuple(named), output_dir, out, show, students_only)
     compare_command.run_compare(request, console)
 
 

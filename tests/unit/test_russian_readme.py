@@ -48,7 +48,7 @@ class Section:
 
 def sections(name: str) -> list[Section]:
     text = MAP.sub("", (ROOT / name).read_text(encoding="utf-8"))
-    text = text.replace("<!-- test command -->\n", "")
+    text = re.sub(r"^<!-- .* -->\n", "", text, flags=re.MULTILINE)
     # A `#` in code is a comment, no heading.
     hidden = re.sub(
         r"^```.*?^```$", lambda block: block.group().replace("\n#", "\n\0"), text, flags=re.DOTALL | re.MULTILINE
