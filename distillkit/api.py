@@ -7,6 +7,7 @@ read them from api.pyi (`python -m distillkit.api_stub --write`).
 from __future__ import annotations
 
 import inspect
+import os
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from distillkit.run.results import DistillResult, read_result
 from distillkit.settings import parameters as declared
 from distillkit.settings.help_texts import help_text
 from distillkit.settings.resolve import check_known_name
+from distillkit.words import LANGUAGES, asked_language
 
 
 def distill_models(
@@ -42,7 +44,8 @@ def distill_models(
         force=force,
         label="argument",
     )
-    console = Console(quiet=quiet)
+    asked = asked_language(os.environ)
+    console = Console(quiet=quiet, lang=asked or LANGUAGES[0], lang_asked=asked is not None)
     with neutral_environment(), left_as_found() as lines:
         for line in lines:
             console.info(line)

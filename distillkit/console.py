@@ -22,6 +22,7 @@ from typing import IO, TYPE_CHECKING, Any
 from distillkit.errors import DistillkitError
 from distillkit.streams import OutputStream, is_terminal
 from distillkit.wording import format_bytes, format_duration, format_value, sanitize, wrapped
+from distillkit.words import say
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -115,6 +116,8 @@ class Console:
         quiet: only warnings and errors are shown (and data on stdout).
         json_output: stdout carries one JSON object at the end and nothing else; people still read stderr.
         debug: known errors show their traceback too.
+        lang: of results and plans, one of `words.LANGUAGES`; the object of --json is English in any.
+        lang_asked: it was named, and not only that of the locale.
         out, err: the streams; sys.stdout and sys.stderr when None.
     """
 
@@ -124,12 +127,16 @@ class Console:
         quiet: bool = False,
         json_output: bool = False,
         debug: bool = False,
+        lang: str = "en",
+        lang_asked: bool = False,
         out: IO[str] | None = None,
         err: IO[str] | None = None,
     ) -> None:
         self.quiet = quiet
         self.json_output = json_output
         self.debug = debug
+        self.lang = lang
+        self.lang_asked = lang_asked
         self._out_stream = OutputStream(out or sys.stdout, "standard output")
         self._err_stream = OutputStream(err or sys.stderr, "standard error")
         self._live: LiveDisplay | None = None
@@ -149,6 +156,10 @@ class Console:
         from distillkit.terminal import rich_console
 
         return rich_console(self._err_stream)
+
+    def say(self, key: str, **parts: object) -> str:
+        """Words of `distillkit.words` in the language of this console."""
+        return say(self.lang, key, **parts)
 
     @property
     def interactive(self) -> bool:

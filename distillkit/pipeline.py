@@ -25,6 +25,7 @@ from distillkit.settings.paths import check_folder_name, new_folder_name, user_p
 from distillkit.settings.resolve import Layer, ResolvedConfig
 from distillkit.stages import STAGES, StageResult, load_stage
 from distillkit.storage import explained_disk_errors, nearest_existing
+from distillkit.words import reworded
 
 
 @dataclass
@@ -167,8 +168,18 @@ def adopt_config(run: RunDirectory, resolved: ResolvedConfig, *, force: bool, ca
 # --- which stages ----------------------------------------------------------------------------------------------------
 
 
-def stage_inputs(stage: str, config: Parameters, run: RunDirectory) -> dict[str, str]:
-    """Everything that the result of a stage depends on, as name to value or fingerprint."""
+# Before the name of an option, among the inputs of a stage.
+_OPTION = "option "
+
+
+def stage_inputs(
+    stage: str, config: Parameters, run: RunDirectory, options: Mapping[str, Any] | None = None
+) -> dict[str, str]:
+    """Everything that the result of a stage depends on, as name to value or fingerprint.
+
+    Args:
+        options: of the stage alone; default: those that its result was made with.
+    """
     values = dataclasses.asdict(config)
     inputs = {
         name: json.dumps(values[name], sort_keys=True)
@@ -180,7 +191,18 @@ def stage_inputs(stage: str, config: Parameters, run: RunDirectory) -> dict[str,
     module = load_stage(stage)
     if hasattr(module, "extra_inputs"):
         inputs.update(module.extra_inputs(config, run))
-    return inputs
+    options = made_with_options(stage, run) if options is None else options
+    return inputs | {_OPTION + name: json.dumps(value) for name, value in options.items()}
+
+
+def made_with_options(stage: str, run: RunDirectory) -> dict[str, Any]:
+    """The options that the complete result of a stage was made with: a whole run leaves it alone, or makes it so again."""
+    record = run.record(stage)
+    if record is None or record.status != "complete":
+        return {}
+    kept = {option.keyword for option in STAGES[stage].options if not option.shows_only}
+    found = {name.removeprefix(_OPTION): value for name, value in record.inputs.items() if name.startswith(_OPTION)}
+    return {name: json.loads(value) for name, value in found.items() if name in kept}
 
 
 def _read_too(stage: str, run: RunDirectory) -> list[str]:
@@ -314,26 +336,26 @@ def run_stage(
     """Run one stage if it has to run, and record what it did. Returns ("complete" | "skipped", its result).
 
     Args:
+        options: keyword options of this stage; None where it is one of a whole run (`made_with_options`).
         place: `3 of 6`, where it is one of several.
         threads: of the call that it belongs to.
     """
     require_earlier_stages(stage, run)
-    inputs = stage_inputs(stage, config, run)
-    inputs.update({f"option {name}": json.dumps(value) for name, value in (options or {}).items() if value})
+    options = made_with_options(stage, run) if options is None else options
+    inputs = stage_inputs(stage, config, run, options)
     reason = needs_run(stage, config, run, inputs, force)
     if reason is None:
-        console.info(f"{stage}: already complete and nothing it depends on changed, skipped (--force redoes it)")
+        console.info(console.say("stage.skipped", stage=stage))
         return "skipped", None
-    with console.stage(stage if reason in ("not done yet", "forced") else f"{stage} ({reason})", place):
+    said = "" if reason in ("not done yet", "forced") else f" ({reworded(console.lang, reason)})"
+    with console.stage(f"{stage}{said}", place):
         from_scratch = force and run.record(stage) is not None
         its_threads = (threads or RunThreads(config, run, console)).of_stage(stage, from_scratch=from_scratch)
         run.begin_stage(stage, inputs)
         began = time.monotonic()
         try:
             with freed_memory_kept(), its_threads:
-                result: StageResult = load_stage(stage).run(
-                    config, run, console, from_scratch=from_scratch, **(options or {})
-                )
+                result: StageResult = load_stage(stage).run(config, run, console, from_scratch=from_scratch, **options)
         except BaseException as error:
             message = error.message if isinstance(error, DistillkitError) else f"{type(error).__name__}: {error}"
             # Where this cannot be written either, the record still reads "running", which a rerun takes for cut off.
@@ -346,10 +368,26 @@ def run_stage(
     return "complete", result
 
 
-def _report_after(outcome: Outcome) -> None:
+def show_stage(
+    stage: str, config: Parameters, run: RunDirectory, console: Console, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a stage only shows (`StageOption.shows_only`): nothing is recorded, and no lock is held.
+
+    Raises:
+        PreconditionError: an earlier stage that it reads is not complete.
+        DistillkitError: it failed.
+        Interrupted: a signal arrived.
+    """
+    require_earlier_stages(stage, run)
+    threads = RunThreads(config, run, console).of_stage(stage, from_scratch=False)
+    with freed_memory_kept(), threads:
+        return load_stage(stage).show(config, run, console, **options)
+
+
+def _report_after(outcome: Outcome, console: Console) -> None:
     from distillkit.reporting.write import report_after
 
-    report_after(outcome.run, outcome.stages)
+    report_after(outcome.run, outcome.stages, console.lang, asked=console.lang_asked)
 
 
 def run_pipeline(
@@ -393,6 +431,6 @@ def run_pipeline(
             record = run.record(stage)
             if state == "skipped" and record is not None:
                 outcome.gate_failure = record.metrics.get("gate_failure") or outcome.gate_failure
-        _report_after(outcome)
+        _report_after(outcome, console)
         check_interrupted()
     return outcome

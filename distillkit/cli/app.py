@@ -16,6 +16,7 @@ import typer
 from distillkit import __version__
 from distillkit.cli.help_pages import Group
 from distillkit.cli.options import (
+    OUTPUT,
     command,
     command_parameters,
     later_parameters,
@@ -134,8 +135,11 @@ def _add_later_stage(stage: str, spec: StageSpec) -> None:
     def run_stage(console: Console, **request: Any) -> None:
         from distillkit.cli import commands
 
-        own = {keyword: value for keyword in keywords if (value := request.pop(keyword)) is not None}
-        commands.run_later_stage(stage, console, options=own, **request)
+        own = {keyword: value for keyword in keywords if (value := request.pop(keyword)) not in (None, [])}
+        if any(option.shows_only and option.keyword in own for option in spec.options):
+            commands.run_shown_stage(stage, console, options=own, **request)
+        else:
+            commands.run_later_stage(stage, console, options=own, **request)
 
     run_stage.__name__ = spec.module
     command(
@@ -182,7 +186,6 @@ def chat(
 @command(app, "report", options=("run", "output-dir"))
 def report(
     console: Console,
-    lang: Annotated[str, typer.Option("--lang", help="en or ru", envvar="DISTILLKIT_LANG")] = "en",
     show: Annotated[bool, typer.Option("--open", help="show it in a browser")] = False,
     *,
     run: str | None,
@@ -191,7 +194,7 @@ def report(
     """Write report.html, one page that tells what a run came to; of an unfinished run, what is known so far."""
     from distillkit.cli import report_command
 
-    report_command.run_report(run, output_dir, lang, console, show=show)
+    report_command.run_report(run, output_dir, console, show=show)
 
 
 @command(app, "compare", options=("output-dir",))
@@ -204,7 +207,6 @@ def compare(
             "--out", metavar="DIR", help="where compare.html and compare.png go", show_default="where the runs are"
         ),
     ] = None,
-    lang: Annotated[str, typer.Option("--lang", help="en or ru", envvar="DISTILLKIT_LANG")] = "en",
     show: Annotated[bool, typer.Option("--open", help="show the page in a browser")] = False,
     students_only: Annotated[
         bool, typer.Option("--students-only", help="score no teacher where texts have to be scored again")
@@ -215,14 +217,14 @@ def compare(
     """Compare runs on the same held-out texts: scores, paired intervals, settings, cost; writes compare.html."""
     from distillkit.cli import compare_command
 
-    request = compare_command.CompareRequest(tuple(named), output_dir, out, lang, show, students_only)
+    request = compare_command.CompareRequest(tuple(named), output_dir, out, show, students_only)
     compare_command.run_compare(request, console)
 
 
 # --- what leaves the run ----------------------------------------------------------------------------------------------
 
 
-@command(app, "export", panel=_STUDENT, options=("run", "output-dir"))
+@command(app, "export", panel=_STUDENT, options=("run", "output-dir"), output=OUTPUT)
 def export(
     console: Console,
     form: Annotated[str, typer.Option("--format", help="safetensors or gguf")] = "gguf",
@@ -252,7 +254,7 @@ def export(
     export_commands.run_export(request, console)
 
 
-@command(app, "push", panel=_STUDENT, options=("run", "output-dir"))
+@command(app, "push", panel=_STUDENT, options=("run", "output-dir"), output=OUTPUT)
 def push(
     console: Console,
     repository: Annotated[str, typer.Argument(metavar="REPO", help="OWNER/NAME on the Hugging Face Hub")],
@@ -281,7 +283,7 @@ def push(
 # --- what comes from other tools --------------------------------------------------------------------------------------
 
 
-@command(app, "import-logprobs")
+@command(app, "import-logprobs", output=OUTPUT)
 def import_logprobs(
     console: Console,
     rows: Annotated[str, typer.Argument(metavar="ROWS", help="a .parquet or .jsonl file, or a folder of these")],
@@ -313,16 +315,15 @@ def import_logprobs(
 # --- commands that only inform ----------------------------------------------------------------------------------------
 
 
-@command(app, "params", panel=_ABOUT, output=("json",))
+@command(app, "params", panel=_ABOUT, output=("json", "lang"))
 def params(
     console: Console,
     name: Annotated[str | None, typer.Argument(help="a parameter, for its whole description")] = None,
-    lang: Annotated[str, typer.Option("--lang", help="en or ru", envvar="DISTILLKIT_LANG")] = "en",
 ) -> None:
     """Explain the parameters."""
     from distillkit.cli import information
 
-    information.show_params(name, lang, console)
+    information.show_params(name, console)
 
 
 @command(app, "presets", panel=_ABOUT, output=("json",))

@@ -5,16 +5,15 @@ Answers go to stdout as they are written; everything else goes to stderr. Each l
 
 from __future__ import annotations
 
-import contextlib
 import json
 import signal
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO
 
 from distillkit import pipeline
 from distillkit.chatting.partner import ChatPartner
+from distillkit.chatting.typed_lines import lines_of
 from distillkit.cli.commands import Request, check_surroundings
 from distillkit.console import Console
 from distillkit.errors import Interrupted, UsageError
@@ -96,7 +95,7 @@ class Chat:
         typing = source.isatty() and self.console.interactive
         if typing:
             self.console.info(f"{self.partner.name}; {'; '.join(f'{name}: {what}' for name, what in COMMANDS.items())}")
-        for line in _typed() if typing else source:
+        for line in lines_of(source, typing=typing):
             question = line.strip()
             if question in _QUIT:
                 return
@@ -137,17 +136,3 @@ class Chat:
             "seconds": round(answer.seconds, 3),
         }  # fmt: skip
         self.console.stream(json.dumps(said, ensure_ascii=True) + "\n")
-
-
-def _typed() -> Iterator[str]:
-    """Lines that a person types, with the editing and history of readline where there is one."""
-    with contextlib.suppress(ImportError):
-        import readline  # noqa: F401
-    while True:
-        try:
-            yield input("> ")
-        except EOFError:
-            sys.stdout.write("\n")
-            return
-        except KeyboardInterrupt:
-            raise Interrupted(signal.SIGINT) from None

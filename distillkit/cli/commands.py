@@ -18,7 +18,7 @@ from distillkit.interrupts import check_interrupted, graceful_signals
 from distillkit.process_environment import check_one_process, set_aside
 from distillkit.processes.channel import current
 from distillkit.run.directory import LATEST, RunDirectory, list_runs
-from distillkit.run.results import harness_table, read_result, result_table
+from distillkit.run.results import harness_table, next_steps_of, read_result, result_table
 from distillkit.run.source_paths import explaining_moved_sources, with_full_paths
 from distillkit.settings import parameters as declared
 from distillkit.settings.parameters import Parameters
@@ -79,9 +79,11 @@ class Request:
 def show_parameters(resolved: ResolvedConfig, console: Console, *, everything: bool) -> None:
     """The table at the start of a run: what differs from the defaults, or `everything`, and where it came from."""
     rows = resolved.table_rows(everything=everything)
-    console.table("Parameters", ["parameter", "value", "from"], rows)
+    console.table(
+        console.say("start.title"), [console.say(f"start.{name}") for name in ("parameter", "value", "from")], rows
+    )
     if not everything:
-        console.info(resolved.defaults_words(rows))
+        console.info(console.say("start.left_out", count=resolved.left_out(rows)))
     for note in resolved.notes:
         console.warn(note)
 
@@ -199,7 +201,7 @@ def _execute(
                 hint="leave --only out, or prepare them first: distillkit prepare-data",
             )
         run = pipeline.create_or_continue(resolved, folder)
-    console.info(f"run directory: {run.path}")
+    console.info(console.say("start.run", path=run.path))
     single = wanted[-1] if stages else None  # What comes before it is there for its sake.
     with continuing(run, single if single != "distill" else None), pipeline.untouched_if_refused(run):
         return pipeline.run_pipeline(
@@ -337,7 +339,7 @@ def run_later_stage(
     check_surroundings(console)
     request = Request({**STAGES[stage].sets, **(given or {})}, environment={})
     directory, resolved = pipeline.open_run(request.resolve, run, output_dir)
-    console.info(f"run directory: {directory.path}")
+    console.info(console.say("start.run", path=directory.path))
     stages = [stage, *(later for later in STAGES[stage].then if directory.record(later) is not None)]
     with (
         weaknesses_reported(console.warn),
@@ -350,22 +352,57 @@ def run_later_stage(
     _report(stage, outcome, console)
 
 
+def run_shown_stage(
+    stage: str,
+    console: Console,
+    *,
+    run: str | None,
+    output_dir: str,
+    options: Mapping[str, Any],
+    force: bool = False,
+    given: Mapping[str, Any] | None = None,
+) -> None:
+    """The subcommand of a stage with options that only show something (`StageOption.shows_only`); the run stays as it is.
+
+    Args:
+        options: keyword options of that stage.
+        given: parameters that were given.
+
+    Raises:
+        UsageError: with `force`, which redoes a record.
+    """
+    if force:
+        named = [option.flag for option in STAGES[stage].options if option.shows_only and option.keyword in options]
+        raise UsageError(
+            f"--force redoes what is recorded, and with {', '.join(named)} nothing is", hint="leave one of them out"
+        )
+    check_surroundings(console)
+    request = Request(given or {}, environment={})
+    directory, resolved = pipeline.open_run(request.resolve, run, output_dir)
+    console.info(console.say("start.run", path=directory.path))
+    with explaining_moved_sources(resolved, directory):
+        shown = pipeline.show_stage(stage, resolved.parameters, directory, console, options)
+    if shown:
+        result = read_result(directory).as_dict()
+        head = {"command": stage, "status": "complete", "run": str(directory.path), "stages": {}}
+        console.json({**head, "result": result, **shown})
+
+
 def show_result(run: RunDirectory, console: Console) -> None:
     """The table at the end: before, after, teacher; where the student lies; what to do next."""
-    result = read_result(run)
-    columns, rows = result_table(result)
+    result, lang = read_result(run), console.lang
+    columns, rows = result_table(result, lang)
     if rows:
-        console.table("Result", columns, rows, numeric=range(1, len(columns)), to_stdout=True)
-    columns, rows = harness_table(result)
+        console.table(console.say("result.title"), columns, rows, numeric=range(1, len(columns)), to_stdout=True)
+    columns, rows = harness_table(result, lang)
     if rows:
         console.table("lm-evaluation-harness", columns, rows, numeric=range(3, len(columns)), to_stdout=True)
-    if result.verdict_sentence:
-        console.prose(result.verdict_sentence)
-    if result.teacher_sentence:
-        console.prose(result.teacher_sentence)
+    for sentence in filter(None, [result.verdict_words(lang), result.teacher_words(lang)]):
+        console.prose(sentence)
     if result.student_path is not None:
-        console.data(f"student: {result.student_path}")
-    if result.next_steps:
-        console.data("\nWhat to try next")
-    for step in result.next_steps:
+        console.data(console.say("result.student", path=result.student_path))
+    steps = next_steps_of(result, run, lang)
+    if steps:
+        console.data(f"\n{console.say('result.next')}")
+    for step in steps:
         console.prose(f"- {step}")

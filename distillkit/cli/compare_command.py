@@ -28,7 +28,6 @@ class CompareRequest:
     runs: tuple[str, ...]
     output_dir: str
     out: str | None
-    lang: str
     show: bool
     students_only: bool
 
@@ -40,16 +39,14 @@ def run_compare(request: CompareRequest, console: Console) -> None:
         DistillkitError: as `distillkit.comparing.compare.compare`.
     """
     from distillkit.comparing.compare import compare, write_comparison
-    from distillkit.reporting.write import check_language
 
     check_surroundings(console)
-    check_language(request.lang)
     output_dir = user_path(request.output_dir, "--output-dir")
     folder = output_dir if request.out is None else user_path(request.out, "--out")
     with graceful_signals(), weaknesses_reported(console.warn):
         found = compare(request.runs, output_dir, console, teachers=not request.students_only)
-        page, plots = write_comparison(found, folder, request.lang)
-    show_comparison(found, request.lang, console)
+        page, plots = write_comparison(found, folder, console.lang)
+    show_comparison(found, console.lang, console)
     console.data(f"page: {page}")
     console.data(f"picture: {plots[0]}")
     if request.show and not webbrowser.open(page.resolve().as_uri()):

@@ -103,7 +103,11 @@ def _title(option: Any) -> str:
 
 def _is_folded(option: Any) -> bool:
     """Whether only `--help-all` lists it."""
-    return option.name in declared.fields() and declared.is_advanced(option.name)
+    if option.name not in declared.fields() or not declared.is_advanced(option.name):
+        return False
+    facts = declared.facts(option.name)
+    # `--seed` of a demo or a chat is an option of its own.
+    return option.rich_help_panel == group_title(facts.topic or facts.group)
 
 
 def option_sections(options: Sequence[Any], *, everything: bool) -> list[Section]:

@@ -14,13 +14,12 @@ from distillkit.teachers.cache_entries import FOLDER as CACHE_FOLDER
 from distillkit.teachers.cache_entries import CacheEntry, delete_cache, list_caches
 
 
-def show_params(name: str | None, lang: str, console: Console) -> None:
+def show_params(name: str | None, console: Console) -> None:
     """`distillkit params [NAME]`."""
     from distillkit.cli import parameter_pages
     from distillkit.settings.resolve import check_known_name
 
-    if lang not in ("en", "ru"):
-        raise UsageError(f"--lang: {lang!r} is not one of en, ru", hint="use --lang en or --lang ru")
+    lang = console.lang
     if name is None:
         names = list(declared.fields())
         columns = ["flag", "default", "range", "what"] if lang == "en" else ["флаг", "умолчание", "диапазон", "что это"]

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +20,7 @@ from distillkit.registry import Table
 from distillkit.settings import parameters as declared
 from distillkit.settings.help_texts import group_title, help_text
 from distillkit.stages import STAGES, StageOption, stage_parameters, wanted_stages
+from distillkit.words import LANGUAGE_VARIABLE, LANGUAGES, locale_language
 
 # What is longer is named in the text instead.
 _LONGEST_METAVAR = 24
@@ -67,12 +69,18 @@ SHARED: dict[str, inspect.Parameter] = {
         "debug", bool, "--debug", help="show the traceback of an error", envvar="DISTILLKIT_DEBUG",
         rich_help_panel=PANEL_PROGRAM,
     ),
+    "lang": _option(
+        "lang", str | None, "--lang", metavar="LANG", help="language of results, plans and reports: en or ru",
+        envvar=LANGUAGE_VARIABLE, show_default="that of the locale, else en", rich_help_panel=PANEL_PROGRAM,
+    ),
     "help-all": _option(
         "help_all", bool, "--help-all", help="show all options, those for advanced use too, and exit", is_eager=True,
         callback=show_all, rich_help_panel=PANEL_PROGRAM,
     ),
 }  # fmt: skip
 OUTPUT = ("json", "quiet", "debug")
+# Of commands that say something of a run, in either language.
+SPOKEN_OUTPUT = (*OUTPUT, "lang")
 
 
 # --- options from the declaration -------------------------------------------------------------------------------------
@@ -138,7 +146,7 @@ def command(
     parameters: Sequence[str] = (),
     later: Sequence[str] = (),
     own: Iterable[inspect.Parameter] = (),
-    output: Sequence[str] = OUTPUT,
+    output: Sequence[str] = SPOKEN_OUTPUT,
     panel: str | None = None,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Make a function a subcommand.
@@ -152,7 +160,7 @@ def command(
         parameters: names of declared parameters.
         later: more of them, which the help does not list: only later stages of the run read them.
         own: options of this command alone, besides those in the signature of the function.
-        output: those of `OUTPUT` that it has.
+        output: those of `SPOKEN_OUTPUT` that it has.
         panel: the heading under which the program's help lists it.
     """
 
@@ -172,10 +180,13 @@ def command(
         def call(**values: Any) -> None:
             values.pop("help_all", None)  # Its callback has answered.
             answered = {item: values.pop(item) for item in output}
+            asked = checked_language(answered.get("lang"))
             console = Console(
                 quiet=answered.get("quiet", False),
                 json_output=answered.get("json", False),
                 debug=answered.get("debug", False),
+                lang=asked or locale_language(os.environ),
+                lang_asked=asked is not None,
             )
             if parameters:
                 given = {parameter: values.pop(parameter) for parameter in (*parameters, *later)}
@@ -189,6 +200,17 @@ def command(
         return app.command(name, cls=Command, rich_help_panel=panel)(call)
 
     return decorate
+
+
+def checked_language(lang: str | None) -> str | None:
+    """`lang`, if it is none or one of `LANGUAGES`.
+
+    Raises:
+        UsageError: it is another one.
+    """
+    if lang is not None and lang not in LANGUAGES:
+        raise UsageError(f"--lang: {lang!r} is not one of {', '.join(LANGUAGES)}", hint="use --lang en or --lang ru")
+    return lang
 
 
 # --- options that a command does not have -----------------------------------------------------------------------------

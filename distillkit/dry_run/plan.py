@@ -55,6 +55,7 @@ from distillkit.training.decisions import (
 )
 from distillkit.training.disk import finished_disk_bytes, replaced_bytes
 from distillkit.training.optimizers import check_optimizer
+from distillkit.words import reworded
 
 
 @dataclass(frozen=True)
@@ -90,22 +91,26 @@ def show_plan(
     """
     config = resolved.parameters
     shown = resolved.table_rows(everything=everything)
-    console.table("Parameters", ["parameter", "value", "from"], shown, to_stdout=True)
+    say, lang = console.say, console.lang
+    columns = [say(f"start.{name}") for name in ("parameter", "value", "from")]
+    console.table(say("start.title"), columns, shown, to_stdout=True)
     if not everything:
-        console.info(resolved.defaults_words(shown))
-    console.table("Stages", ["stage", "what would happen"], planned, to_stdout=True)
+        console.info(say("start.left_out", count=resolved.left_out(shown)))
+    fates = [(stage, reworded(lang, fate)) for stage, fate in planned]
+    console.table(say("plan.stages"), [say("plan.stage"), say("plan.fate")], fates, to_stdout=True)
     estimate = estimate_run(config, folder, [stage for stage, words in planned if not words.startswith("skip")])
     unknown = None
     if estimate["teacher_parameters"] is not None and parse_student_reference(config).automatic:
-        unknown = f"not known before prepare-data has chosen the shape: at most {config.target_parameters:,} parameters"
+        unknown = say("plan.unknown_shape", count=f"{config.target_parameters:,}")
     rows = plan_rows(
         estimate,
         teacher=config.teacher_model_path or config.teacher_model,
         student=config.student_model_path or config.student_model,
         student_unknown=unknown,
+        lang=lang,
     )
-    console.table("What it takes", ["", ""], rows, to_stdout=True)
-    console.info(f"nothing was changed; without --dry-run this goes to {folder}")
+    console.table(say("plan.title"), ["", ""], rows, to_stdout=True)
+    console.info(say("plan.nothing_changed", folder=folder))
     console.json(
         {
             "command": "dry-run", "status": "planned", "run": str(folder),

@@ -21,6 +21,7 @@ from distillkit.data.conversation_reader import ConversationReader
 from distillkit.evaluation.batched_forward import default_batch_tokens, eval_mode
 from distillkit.interrupts import check_interrupted
 from distillkit.models.decoding import Decoding, choose_tokens, token_logits
+from distillkit.words import say
 
 # Questions to each model, and tokens after which an answer is cut off.
 QUESTIONS, LONGEST_ANSWER = 24, 128
@@ -182,7 +183,7 @@ def _answer_lengths(
     return lengths, ended
 
 
-def stopping_problem(teacher: Mapping[str, Any] | None, student: Mapping[str, Any] | None) -> str:
+def stopping_problem(teacher: Mapping[str, Any] | None, student: Mapping[str, Any] | None, lang: str = "en") -> str:
     """A sentence where the student ends much fewer of its answers than the teacher; else "".
 
     Args:
@@ -197,8 +198,7 @@ def stopping_problem(teacher: Mapping[str, Any] | None, student: Mapping[str, An
     error = math.sqrt(together * (1 - together) * (1 / asked[0] + 1 / asked[1]))
     if less < _MUCH_LESS or less < _STANDARD_ERRORS * error:
         return ""
-    return (
-        f"the student ends {student['stopped']} of {student['asked']} answers by itself within {student['limit']} tokens, the "
-        f"teacher {teacher['stopped']} of {teacher['asked']}: it has not learned to stop; more texts, more epochs, or answers "
-        "that are not cut (--max-length) help"
-    )
+    return say(
+        lang, "stopping", stopped=student["stopped"], asked=student["asked"], limit=student["limit"],
+        theirs=teacher["stopped"], theirs_asked=teacher["asked"],
+    )  # fmt: skip

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from distillkit.errors import UsageError
 from distillkit.reporting.gather import gather
 from distillkit.reports.html.page import report_page
 from distillkit.reports.html.words import LANGUAGES
@@ -15,21 +13,8 @@ from distillkit.run.directory import RunDirectory
 from distillkit.storage import write_bytes
 
 REPORT = "report.html"
-LANGUAGE_VARIABLE = "DISTILLKIT_LANG"
 # The stages whose result the report is about.
 REPORTED = ("distill", "control", "validate", "demo", "plot")
-
-
-def check_language(lang: str) -> str:
-    """`lang`, if the report is written in it.
-
-    Raises:
-        UsageError: it is not.
-    """
-    if lang not in LANGUAGES:
-        known = ", ".join(LANGUAGES)
-        raise UsageError(f"--lang: {lang!r} is not one of {known}", hint="use --lang en or --lang ru")
-    return lang
 
 
 def write_report(run: RunDirectory, lang: str) -> Path:
@@ -48,20 +33,22 @@ def write_report(run: RunDirectory, lang: str) -> Path:
     return path
 
 
-def report_after(run: RunDirectory, stages: Mapping[str, str], environment: Mapping[str, str] | None = None) -> None:
+def report_after(
+    run: RunDirectory, stages: Mapping[str, str], lang: str = LANGUAGES[0], *, asked: bool = False
+) -> None:
     """Write the report at the end of a run, where one of these stages has a part in it.
 
     Args:
         stages: those that were asked for.
-        environment: where a language is looked up; without one the report keeps that which it has, else it is English.
+        lang: of a report that is not there yet; one that is keeps its own.
+        asked: it was asked for, so that a report in another language changes to it.
 
     Raises:
         DistillkitError: it cannot be written.
     """
-    if not any(stage in REPORTED for stage in stages):
-        return
-    asked = (os.environ if environment is None else environment).get(LANGUAGE_VARIABLE, "")
-    write_report(run, next(lang for lang in (asked, _present_language(run), LANGUAGES[0]) if lang in LANGUAGES))
+    if any(stage in REPORTED for stage in stages):
+        present = _present_language(run)
+        write_report(run, present if present in LANGUAGES and not asked else lang)
 
 
 def refresh_report(run: RunDirectory) -> None:

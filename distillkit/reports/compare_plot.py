@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
-from distillkit.reports.plots import (
+from distillkit.reports.drawing import (
     BLUE,
     FAINT_INK,
     GREEN,

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from distillkit.words import say
 
-def early_remark(train: Mapping[str, Any]) -> str:
+
+def early_remark(train: Mapping[str, Any], lang: str = "en") -> str:
     """What is said of a training that ended early; "" of another one.
 
     Args:
@@ -15,5 +17,5 @@ def early_remark(train: Mapping[str, Any]) -> str:
     early = train.get("stopped_early")
     if early is None:
         return ""
-    scores = "one held-out score" if early["patience"] == 1 else f"{early['patience']} held-out scores in a row"
-    return f"; stopped early, after step {train['steps']:,} of {early['of_steps']:,}: {scores} without a new best one"
+    key = "early.one" if early["patience"] == 1 else "early.several"
+    return say(lang, key, step=f"{train['steps']:,}", of=f"{early['of_steps']:,}", count=early["patience"])

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from distillkit.words import say
+
 _MODELS = ("before", "control", "after", "teacher")
-_BETTER = {True: "higher", False: "lower", None: "–"}
+_BETTER: Mapping[Any, str] = {True: "harness.higher", False: "harness.lower"}
 
 
-def harness_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+def harness_rows(results: Mapping[str, Any], lang: str = "en") -> tuple[list[str], list[list[str]]]:
     """The models that were measured, and for each task and metric: task, metric, which is better, and a cell for each model.
 
     Args:
@@ -18,9 +20,14 @@ def harness_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]
     metrics = [(task, metric, figures) for task, by_metric in results.items() for metric, figures in by_metric.items()]
     models = [name for name in _MODELS if any(name in figures for _, _, figures in metrics)]
     return models, [
-        [task, metric, _BETTER[figures.get("higher_is_better")], *(_cell(figures, name) for name in models)]
+        [task, metric, _better(figures, lang), *(_cell(figures, name) for name in models)]
         for task, metric, figures in metrics
     ]
+
+
+def _better(figures: Mapping[str, Any], lang: str) -> str:
+    key = _BETTER.get(figures.get("higher_is_better"))
+    return "–" if key is None else say(lang, key)
 
 
 def _cell(figures: Mapping[str, Any], name: str) -> str:

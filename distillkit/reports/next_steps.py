@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from distillkit.reports.teacher_share import share_advice, teacher_verdict
+from distillkit.reports.teacher_share import listed, share_advice, teacher_verdict
 from distillkit.settings import parameters as declared
+from distillkit.words import say
 
 # Of the gap to the teacher; a student that has closed less is said to be far from it.
 FAR = 0.5
@@ -24,6 +25,7 @@ def next_steps(
     metrics: Mapping[str, Any],
     config: Mapping[str, Any],
     run: Path,
+    lang: str = "en",
 ) -> list[str]:
     """Sentences, the most telling first; [] where there is nothing to mend, or nothing was measured.
 
@@ -38,30 +40,19 @@ def next_steps(
     steps: list[str] = []
     if verdict == "worse":
         rate = declared.number_words(float(f"{config['learning_rate'] / 3:.1g}"))
-        steps.append(
-            f"the student got worse: try a lower learning rate (--learning-rate {rate}), texts that are more like what it is "
-            f"measured on, or let {tune} look for the settings"
-        )
+        steps.append(say(lang, "next.worse", rate=rate, tune=tune))
     if falling:
-        steps.append(f"the held-out score was still getting better when the training stopped: {_longer(config, run)}")
+        steps.append(say(lang, "next.falling", longer=_longer(config, run, lang)))
     if verdict == "inconclusive":
-        ways = [
-            "more texts to measure on (--held-out-size)",
-            *([] if falling else ["more text to learn from (--sample-size)"]),
-        ]
-        steps.append(
-            f"the gain is too small to be told from chance: try {' and '.join(ways)}, or let {tune} look for better settings"
-        )
+        keys = ["way.more_measured", *([] if falling else ["way.more_learnt"])]
+        ways = listed([say(lang, key) for key in keys], "way.and", lang)
+        steps.append(say(lang, "next.inconclusive", ways=ways, tune=tune))
     if verdict == "improved" and gap_closed is not None and gap_closed < FAR:
-        steps.append(
-            f"the student is still far from its teacher ({100 * gap_closed:.0f} % of the gap closed): "
-            f"{_nearer(config, falling)} bring it nearer"
-        )
-    if teacher_gain is not None and (advice := share_advice(teacher_gain, config)):
+        ways = _nearer(config, falling, lang)
+        steps.append(say(lang, "next.far", closed=f"{100 * gap_closed:.0f}", ways=ways))
+    if teacher_gain is not None and (advice := share_advice(teacher_gain, config, lang)):
         lost = teacher_verdict(teacher_gain) == "harmed"
-        steps.append(
-            f"{'the student lost to its control' if lost else 'the teacher is not shown to have helped'}: {advice}"
-        )
+        steps.append(say(lang, "next.lost" if lost else "next.not_helped", advice=advice))
     return steps
 
 
@@ -81,17 +72,16 @@ def still_falling(held_out: Sequence[Mapping[str, Any]]) -> bool:
     return gained > 0 and last <= min(score for _, score in scores) and min(before) - last >= LAST_GAIN * gained
 
 
-def _longer(config: Mapping[str, Any], run: Path) -> str:
+def _longer(config: Mapping[str, Any], run: Path, lang: str) -> str:
     epochs, most = int(config["epochs"]), declared.facts("epochs").high
     if most is not None and 2 * epochs > most:
-        return "more text (--sample-size) would bring more"
-    return f"go on with distillkit distill --run {shlex.quote(str(run))} --epochs {2 * epochs}"
+        return say(lang, "next.more_text")
+    command = f"distillkit distill --run {shlex.quote(str(run))} --epochs {2 * epochs}"
+    return say(lang, "next.longer", command=command)
 
 
-def _nearer(config: Mapping[str, Any], falling: bool) -> str:
-    ways = ["a larger student", "more text (--sample-size)"]
-    if not falling:
-        ways.append("other settings (distillkit tune)")
-    if config.get("box_type") == "black":
-        ways.append("the teacher's probabilities, where they can be had (--box-type white),")
-    return f"{', '.join(ways[:-1])} or {ways[-1]}"
+def _nearer(config: Mapping[str, Any], falling: bool, lang: str) -> str:
+    keys = ["way.larger_student", "way.more_text"]
+    keys += [] if falling else ["way.tune"]
+    keys += ["way.white_box"] if config.get("box_type") == "black" else []
+    return listed([say(lang, key) for key in keys], "way.or", lang)

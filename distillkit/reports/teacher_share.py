@@ -6,8 +6,10 @@ Everything is in bits per byte of the test texts; `gain` is before − after, `t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
+
+from distillkit.words import say
 
 TeacherVerdict = Literal["helped", "not shown", "harmed"]
 
@@ -20,7 +22,7 @@ def teacher_verdict(teacher_gain: Mapping[str, Any]) -> TeacherVerdict:
     return "harmed" if interval is not None and interval[1] < 0 else "not shown"
 
 
-def share_sentence(gain: Mapping[str, Any], teacher_gain: Mapping[str, Any]) -> str:
+def share_sentence(gain: Mapping[str, Any], teacher_gain: Mapping[str, Any], lang: str = "en") -> str:
     """`of 3.10 bits per byte, 3.05 is training on these texts and 0.05 [0.03, 0.07] the teacher`."""
     teachers = float(teacher_gain["bits_per_byte"])
     places = _places(teachers, teacher_gain.get("ci95"))
@@ -30,14 +32,15 @@ def share_sentence(gain: Mapping[str, Any], teacher_gain: Mapping[str, Any]) -> 
     share = f"{teachers:.{places}f}{_interval(teacher_gain.get('ci95'), places)}"
     found = teacher_verdict(teacher_gain)
     if found == "helped" and whole > 0 and training >= 0:
-        return f"of {whole:.{places}f} bits per byte, {training:.{places}f} is training on these texts and {share} the teacher"
-    alone = f"without the teacher the same training {_changes(training, places)}, with it {_changes(whole, places)}"
-    if found == "helped":
-        return f"{alone}: the teacher is worth {share}"
-    if found == "harmed":
-        return f"{alone}: the student lost to its control, the teacher's part is {share}"
-    why = "" if teacher_gain.get("ci95") is not None else ": too few documents"
-    return f"{alone}: the teacher's part, {share}, is not shown to be above 0{why}"
+        return say(lang, "share.of", whole=f"{whole:.{places}f}", training=f"{training:.{places}f}", share=share)
+    alone = say(
+        lang, "share.alone", training=_changes(training, places, lang), whole=_changes(whole, places, lang)
+    )  # fmt: skip
+    if found == "not shown":
+        key = "share.not_shown" if teacher_gain.get("ci95") is not None else "share.few"
+    else:
+        key = f"share.{found}"
+    return say(lang, key, alone=alone, share=share)
 
 
 def _places(teachers: float, interval: Any) -> int:
@@ -50,11 +53,11 @@ def _interval(interval: Any, places: int) -> str:
     return "" if interval is None else f" [{interval[0]:.{places}f}, {interval[1]:.{places}f}]"
 
 
-def _changes(gained: float, places: int) -> str:
-    return f"{'gains' if gained >= 0 else 'loses'} {abs(gained):.{places}f} bits per byte"
+def _changes(gained: float, places: int, lang: str) -> str:
+    return say(lang, "share.gains" if gained >= 0 else "share.loses", amount=f"{abs(gained):.{places}f}")
 
 
-def share_advice(teacher_gain: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+def share_advice(teacher_gain: Mapping[str, Any], config: Mapping[str, Any], lang: str = "en") -> str:
     """What to try where the teacher has not helped; "" where it has.
 
     Args:
@@ -68,8 +71,13 @@ def share_advice(teacher_gain: Mapping[str, Any], config: Mapping[str, Any]) -> 
         ways.append("--temperature 1")
     if config.get("alpha", 0.0) > 0.5:
         ways.append("--alpha 0.5")
-    ways.append("more text (--sample-size)")
+    ways.append(say(lang, "way.more_text"))
     if found == "not shown":
-        ways.append("more texts to measure on (--held-out-size)")
-    ways.append("a better teacher for these texts")
-    return f"try {', '.join(ways[:-1])} or {ways[-1]}; without the teacher (--alpha 0) the run is cheaper"
+        ways.append(say(lang, "way.more_measured"))
+    ways.append(say(lang, "way.better_teacher"))
+    return say(lang, "advice.try", ways=listed(ways, "way.or", lang))
+
+
+def listed(ways: Sequence[str], joint: str, lang: str) -> str:
+    """`a, b or c`; `joint` is the key of the word before the last."""
+    return say(lang, joint).join(filter(None, [", ".join(ways[:-1]), ways[-1]]))

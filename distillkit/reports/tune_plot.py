@@ -8,18 +8,20 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from distillkit.reports.plots import (
+from distillkit.reports.drawing import (
     BLUE,
-    DPI,
     FAINT_INK,
     GREEN,
+    GREY,
+    HEIGHT,
     INK,
     ORANGE,
     PAPER,
     PURPLE,
+    SMALL_POINTS,
+    empty_figure,
     own_style,
     printable,
     put_headings,
@@ -28,7 +30,7 @@ from distillkit.reports.plots import (
 )
 
 # Of the rungs from the shortest trials to the longest; what comes before the last ones shares the first.
-_RUNGS = (("#9c9c9c", "o"), (PURPLE, "s"), (GREEN, "^"), (BLUE, "D"))
+_RUNGS = ((GREY, "o"), (PURPLE, "s"), (GREEN, "^"), (BLUE, "D"))
 # What has small axes of its own, where more than one value of it was tried.
 _SMALL = ("temperature", "alpha", "divergence")
 
@@ -52,8 +54,7 @@ def draw_tune_plot(found: Mapping[str, Any], folder: Path, *, title: str) -> lis
         return []
     others = [name for name in _SMALL if len({trial["settings"].get(name) for trial in trials}) > 1]
     with own_style():
-        figure = Figure(figsize=(8, 4.8), dpi=DPI)
-        figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
+        figure = empty_figure((1.6 if others else 1) * HEIGHT)
         main, *small = _axes(figure, len(others))
         _draw(main, trials, "learning_rate", found["best"], legend=True)
         main.set_xscale("log")
@@ -61,29 +62,29 @@ def draw_tune_plot(found: Mapping[str, Any], folder: Path, *, title: str) -> lis
         main.xaxis.set_major_formatter(FuncFormatter(tick_words))
         main.xaxis.set_minor_formatter(NullFormatter())
         main.set_xlabel("learning rate")
-        main.set_ylabel("validation bits per byte, lower is better")
+        main.set_ylabel("validation bits per byte")
         for axes, name in zip(small, others, strict=True):
             values = sorted({trial["settings"][name] for trial in trials})
             _draw(axes, trials, name, found["best"], places={value: place for place, value in enumerate(values)})
             words = [value if isinstance(value, str) else f"{value:g}" for value in values]
             turned = {"rotation": 20, "ha": "right"} if name == "divergence" else {}
-            axes.set_xticks(range(len(values)), words, fontsize=8, **turned)
+            axes.set_xticks(range(len(values)), words, **turned)
             axes.set_xlim(-0.5, len(values) - 0.5)
-            axes.set_xlabel(name, fontsize=9, labelpad=2)
-            axes.tick_params(axis="y", labelsize=8)
+            axes.set_xlabel(name, labelpad=2)
+            axes.tick_params(axis="y", labelleft=axes is small[0])
         put_headings(main, "Search: score of every trial", printable(title))
         handles, labels = main.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+        figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=SMALL_POINTS)
         return write_figure(figure, folder, "tune")
 
 
 def _axes(figure: Figure, small: int) -> list[Axes]:
-    """The large axes on the left, and small ones beside it, one above the other."""
+    """The large axes, and small ones below it side by side."""
     if not small:
         return [figure.subplots(1, 1)]
-    grid = figure.add_gridspec(small, 2, width_ratios=(2.2, 1))
-    main = figure.add_subplot(grid[:, 0])
-    return [main, *(figure.add_subplot(grid[row, 1], sharey=main) for row in range(small))]
+    grid = figure.add_gridspec(2, small, height_ratios=(1.5, 1))
+    main = figure.add_subplot(grid[0, :])
+    return [main, *(figure.add_subplot(grid[1, column], sharey=main) for column in range(small))]
 
 
 def _draw(
@@ -107,11 +108,11 @@ def _draw(
         points = [trial for trial in trials if _passes(trial) == length]
         axes.plot(
             [place(trial) for trial in points], [trial["bits_per_byte"] for trial in points], linestyle="none",
-            marker=marker, markersize=7 if legend else 4.5, color=color, markeredgecolor=PAPER, markeredgewidth=0.6,
+            marker=marker, markersize=5 if legend else 4, color=color, markeredgecolor=PAPER, markeredgewidth=0.5,
             label=f"{length:,} text{'' if length == 1 else 's'} read",
         )  # fmt: skip
     axes.plot(
-        place(best), best["bits_per_byte"], linestyle="none", marker="*", markersize=15 if legend else 9, color=ORANGE,
+        place(best), best["bits_per_byte"], linestyle="none", marker="*", markersize=11 if legend else 9, color=ORANGE,
         markeredgecolor=INK, markeredgewidth=0.8, zorder=5, label=f"best: {best['bits_per_byte']:.4f}",
     )  # fmt: skip
     axes.tick_params(colors=FAINT_INK)

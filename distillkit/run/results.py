@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from distillkit.reports.harness_table import harness_rows
 from distillkit.reports.next_steps import next_steps
 from distillkit.reports.teacher_share import share_advice, share_sentence
 from distillkit.run.directory import RunDirectory
+from distillkit.words import say
 
 
 @dataclass(frozen=True)
@@ -80,22 +81,33 @@ class DistillResult:
     @property
     def verdict_sentence(self) -> str:
         """The verdict as a sentence."""
+        return self.verdict_words("en")
+
+    def verdict_words(self, lang: str) -> str:
+        """The verdict as a sentence of a language; "" without one."""
         if self.verdict is None or not self.gain:
             return ""
         gain = self.gain["bits_per_byte"]
-        sentence = f"{self.verdict}: {abs(gain):.4f} bits per byte {'better' if gain >= 0 else 'worse'} than before"
+        named = say(lang, f"verdict.{self.verdict}")
+        sentence = say(
+            lang, "verdict.gained" if gain >= 0 else "verdict.lost", verdict=named, amount=f"{abs(gain):.4f}"
+        )  # fmt: skip
         interval = self.gain.get("ci95")
         if interval:
-            sentence += f" (95 % interval of the gain {interval[0]:+.4f} to {interval[1]:+.4f})"
+            sentence += say(lang, "verdict.interval", low=f"{interval[0]:+.4f}", high=f"{interval[1]:+.4f}")
         if self.gap_closed is not None:
-            closed = f"{100 * self.gap_closed:.1f} % of the gap to the teacher closed"
-            sentence += f", {closed if self.gap_closed <= 1 else 'now better than the teacher on these texts'}"
-        return sentence + early_remark(self.metrics.get("train", {}))
+            key = "verdict.gap" if self.gap_closed <= 1 else "verdict.beyond"
+            sentence += say(lang, key, closed=f"{100 * self.gap_closed:.1f}")
+        return sentence + early_remark(self.metrics.get("train", {}), lang)
 
     @property
     def teacher_sentence(self) -> str:
         """What part of the gain is the teacher's; "" without a control."""
-        return share_sentence(self.gain, self.teacher_gain) if self.gain and self.teacher_gain else ""
+        return self.teacher_words("en")
+
+    def teacher_words(self, lang: str) -> str:
+        """What part of the gain is the teacher's, in a language; "" without a control."""
+        return share_sentence(self.gain, self.teacher_gain, lang) if self.gain and self.teacher_gain else ""
 
 
 def read_result(run: RunDirectory) -> DistillResult:
@@ -112,11 +124,7 @@ def read_result(run: RunDirectory) -> DistillResult:
     if not metrics and distilled is not None:
         metrics = {name: value for name, value in distilled.metrics.items() if isinstance(value, dict)}
     teacher_gain = validation.get("teacher_gain")
-    steps = next_steps(
-        verdict=validation.get("verdict"), gap_closed=validation.get("gap_closed"), teacher_gain=teacher_gain,
-        metrics=metrics, config=run.manifest.config, run=run.path,
-    )  # fmt: skip
-    return DistillResult(
+    found = DistillResult(
         run_directory=run.path,
         student_path=run.best_student if trained else None,
         teacher=validation.get("teacher"),
@@ -129,35 +137,58 @@ def read_result(run: RunDirectory) -> DistillResult:
         control=validation.get("control"),
         teacher_gain=teacher_gain,
         advice=share_advice(teacher_gain, run.manifest.config) if teacher_gain else "",
-        next_steps=tuple(steps),
         metrics=metrics,
         lm_eval=validation.get("lm_eval"),
     )
+    return replace(found, next_steps=next_steps_of(found, run))
 
 
-def result_table(result: DistillResult) -> tuple[list[str], list[list[Any]]]:
+def next_steps_of(result: DistillResult, run: RunDirectory, lang: str = "en") -> tuple[str, ...]:
+    """What was found wanting in a run, and what to try; one sentence each."""
+    return tuple(
+        next_steps(
+            verdict=result.verdict,
+            gap_closed=result.gap_closed,
+            teacher_gain=result.teacher_gain,
+            metrics=result.metrics,
+            config=run.manifest.config,
+            run=run.path,
+            lang=lang,
+        )
+    )
+
+
+def result_table(result: DistillResult, lang: str = "en") -> tuple[list[str], list[list[Any]]]:
     """The names of the columns, and a row for each model that was measured; whether answers end only of those that were asked."""
-    measured = (
-        ("student before", result.before), ("control (no teacher)", result.control), ("student after", result.after),
-        ("teacher", result.teacher),
-        ("tuned teacher", result.tuned_teacher),
-    )  # fmt: skip
-    asked = any(figures and figures.get("answers") for _, figures in measured)
+    measured = {
+        "before": result.before, "control": result.control, "after": result.after, "teacher": result.teacher,
+        "tuned_teacher": result.tuned_teacher,
+    }  # fmt: skip
+    asked = any(figures and figures.get("answers") for figures in measured.values())
     rows = [
-        [who, f"{figures['bits_per_byte']:.4f}", figures["perplexity"], figures.get("parameters")]
-        + ([stopped_words(figures.get("answers"))] if asked else [])
-        for who, figures in measured
+        [
+            say(lang, f"model.{name}"),
+            f"{figures['bits_per_byte']:.4f}",
+            figures["perplexity"],
+            figures.get("parameters"),
+        ]
+        + ([stopped_words(figures.get("answers"), lang)] if asked else [])
+        for name, figures in measured.items()
         if figures
     ]
-    return ["", "bits per byte", "perplexity", "parameters", *(["answers that stop"] if asked else [])], rows
+    columns = [say(lang, f"result.{name}") for name in ("bits_per_byte", "perplexity", "parameters")]
+    return ["", *columns, *([say(lang, "result.stop")] if asked else [])], rows
 
 
-def harness_table(result: DistillResult) -> tuple[list[str], list[list[str]]]:
+def harness_table(result: DistillResult, lang: str = "en") -> tuple[list[str], list[list[str]]]:
     """The names of the columns, and a row for each task and metric of lm-evaluation-harness."""
-    models, rows = harness_rows(result.lm_eval or {})
-    return ["task", "metric", "better", *models], rows
+    models, rows = harness_rows(result.lm_eval or {}, lang)
+    columns = [say(lang, f"harness.{name}") for name in ("task", "metric", "better")]
+    return [*columns, *(say(lang, f"short.{name}") for name in models)], rows
 
 
-def stopped_words(answers: dict[str, Any] | None) -> str:
+def stopped_words(answers: dict[str, Any] | None, lang: str = "en") -> str:
     """`18 of 24`: the answers that a model has ended by itself; `–` where it was not asked."""
-    return "–" if not answers else f"{answers['stopped']} of {answers['asked']}"
+    if not answers:
+        return "–"
+    return say(lang, "result.stopped", stopped=answers["stopped"], asked=answers["asked"])

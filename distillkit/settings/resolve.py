@@ -76,10 +76,9 @@ class ResolvedConfig:
             name for name in self.as_dict() if name not in unused and (name in _NAMED_ALWAYS or self._differs(name))
         )
 
-    def defaults_words(self, shown: Sequence[tuple[str, Any, str]]) -> str:
-        """How many parameters a table leaves out, and where they are."""
-        left_out = len(declared.fields()) - len(shown)
-        return f"{left_out} more have their defaults or no effect: --show-all lists them, and the run's manifest.json has all"
+    def left_out(self, shown: Sequence[tuple[str, Any, str]]) -> int:
+        """How many parameters a table leaves out."""
+        return len(declared.fields()) - len(shown)
 
     def _differs(self, name: str) -> bool:
         return getattr(self.parameters, name) != declared.default(name)

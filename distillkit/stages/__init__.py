@@ -4,6 +4,8 @@ A stage module has
     run(config, run, console, **options) -> StageResult
 and, where its result depends on more than parameters and earlier stages,
     extra_inputs(config, run) -> dict[str, str],
+and, where some of its options only show something and leave its record alone (`StageOption.shows_only`),
+    show(config, run, console, **options) -> dict[str, Any], for the object of --json.
 All that passes between stages lies in the run directory. To add a stage, write the module and register it in `STAGES`:
 its subcommand, its place in a whole `distill`, `--force` and `--dry-run` follow.
 """
@@ -33,14 +35,16 @@ class StageOption:
         flag: `--prompt`.
         help: one phrase without a full stop.
         type: of the value; a list where the option may be repeated.
-        default_words: what applies without it, shown as the default.
+        default_words: what applies without it, shown as the default; None where the help shows none.
+        shows_only: where it is given, the stage's `show` answers, and the run stays as it is.
     """
 
     keyword: str
     flag: str
     help: str
     type: Any
-    default_words: str
+    default_words: str | None = None
+    shows_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -153,7 +157,24 @@ STAGES: dict[str, StageSpec] = {
         wanted=lambda config: not config.skip_demo,
         parameters=("threads",),
         options=(
-            StageOption("prompts", "--prompt", "a text to continue; may be repeated", list[str], "held-out texts"),
+            StageOption(
+                "prompts", "--prompt", "a text to continue, only shown and not recorded; may be repeated", list[str],
+                "held-out texts", shows_only=True,
+            ),
+            StageOption(
+                "interactive", "--interactive", "continue what is typed, or comes through a pipe, line by line", bool,
+                shows_only=True,
+            ),
+            StageOption("teacher", "--teacher/--no-teacher", "whether the teacher takes part", bool, "where it fits into memory"),
+            StageOption("temperature", "--temperature", "0: always the likeliest token", float, "0.7"),
+            StageOption("top_p", "--top-p", "the share of probability that is drawn from", float, "0.9"),
+            StageOption("top_k", "--top-k", "draw from so many of the likeliest tokens, 0: from all", int, "0"),
+            StageOption(
+                "repetition_penalty", "--repetition-penalty", "makes tokens that were there before less likely, 1: none", float,
+                "1",
+            ),
+            StageOption("new_tokens", "--new-tokens", "a text is cut off after so many", int, "48"),
+            StageOption("seed", "--seed", "of the draws, the same for every model and text", int, "that of the run"),
         ),
     ),
     "plot": StageSpec(

@@ -35,6 +35,7 @@ from distillkit.training.disk import check_disk, student_disk_bytes
 from distillkit.training.inputs import true_texts
 from distillkit.training.readiness import provide_for_training
 from distillkit.training.session import Training, TrainingPlace, train_student, without_cards
+from distillkit.words import reworded
 
 
 def extra_inputs(config: Parameters, run: RunDirectory) -> dict[str, str]:
@@ -52,7 +53,7 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
             remove_tree(run.control)
     choice = early_choice(config, run)
     if choice is not None and not choice.on:
-        return _not_made(choice)
+        return _not_made(choice, console)
     provide_for_training(config, console)
     context = TrainingContext.open(control_config(config), run, console)
     rows, size = true_texts(context), student_size(context.pair)
@@ -60,7 +61,7 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
         choice = choose_control(measured_cost(config, run, total_steps(context.config, len(rows)), size))
         remember_control(run, choice, console)
         if not choice.on:
-            return _not_made(choice)
+            return _not_made(choice, console)
 
     place, fingerprint = TrainingPlace(run.control), control_fingerprint(config, run)
     try:
@@ -82,15 +83,16 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
     outputs = without_cards(files_below(place.student))
     outputs += [path for path in (metrics, place.metrics) if path.is_file()]
     train, best = figures["train"], figures["best"]
-    summary = (
-        f"{train['steps']:,} steps without the teacher in {format_duration(train['seconds'])}; best held-out score "
-        f"{best['bits_per_byte']:.4f} bits per byte at step {best['step']}{early_remark(train)}"
-    )
+    summary = console.say(
+        "summary.control", steps=f"{train['steps']:,}", time=format_duration(train["seconds"]),
+        best=f"{best['bits_per_byte']:.4f}", at=best["step"],
+    ) + early_remark(train, console.lang)  # fmt: skip
     return StageResult(outputs, {"made": True, "why": choice.why, **figures}, summary)
 
 
-def _not_made(choice: ControlChoice) -> StageResult:
-    return StageResult([], {"made": False, "why": choice.why}, f"not made: {choice.why}")
+def _not_made(choice: ControlChoice, console: Console) -> StageResult:
+    summary = console.say("summary.not_made", why=reworded(console.lang, choice.why))
+    return StageResult([], {"made": False, "why": choice.why}, summary)
 
 
 def _checkpoint(place: TrainingPlace, fingerprint: str, console: Console) -> Path | None:

@@ -77,16 +77,15 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
     outputs = without_cards(files_below(run.student))
     outputs += [path for path in _recorded(run) if path.is_file()]
     train, best = figures["train"], figures["best"]
-    summary = (
-        f"{train['steps']:,} steps, {train['tokens']:,} tokens in {format_duration(train['seconds'])} "
-        f"({train['tokens_per_second']:,.0f} tokens/s); best held-out score {best['bits_per_byte']:.4f} bits per byte at step {best['step']}"
-        f"{early_remark(train)}"
-    )
+    summary = console.say(
+        "summary.distill", steps=f"{train['steps']:,}", tokens=f"{train['tokens']:,}", time=format_duration(train["seconds"]),
+        speed=f"{train['tokens_per_second']:,.0f}", best=f"{best['bits_per_byte']:.4f}", at=best["step"],
+    ) + early_remark(train, console.lang)  # fmt: skip
     if (cost := figures.get("teacher_server")) is not None:
-        summary += (
-            f"; the server read {cost['prompt_tokens']:,} tokens and wrote {cost['completion_tokens']:,} in "
-            f"{cost['requests']:,} requests"
-        )
+        summary += console.say(
+            "summary.server", read=f"{cost['prompt_tokens']:,}", written=f"{cost['completion_tokens']:,}",
+            requests=f"{cost['requests']:,}",
+        )  # fmt: skip
     return StageResult(outputs, figures, summary)
 
 

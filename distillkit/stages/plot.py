@@ -1,4 +1,5 @@
-"""plot: the loss terms, the held-out score, the learning rate, before/after against the teacher, and the layers."""
+"""plot: the loss terms, the held-out score, the learning rate, the throughput, before/after against control and teacher, single
+documents, and the layers."""
 
 from __future__ import annotations
 
@@ -28,10 +29,15 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
     validation = run.read_output("validate", "validation.json") or None
     cut = run.read_output("prepare-data", "data/cut.json") or None
     make_folder(run.plots)
-    drawn = draw_plots(metrics, validation, run.plots, title=run.path.name, control=control, cut=cut)
+    drawn = draw_plots(
+        metrics, validation, run.plots, title=run.path.name, control=control, cut=cut,
+        details=run.read_output("validate", "validation_details.json") or None, black_box=config.box_type == "black",
+    )  # fmt: skip
     if not drawn:
         raise PreconditionError(
             "there are no figures to draw", hint=f"train first: distillkit distill --run {run.path}"
         )
     pictures = sorted({picture.stem for picture in drawn})
-    return StageResult(drawn, {"plots": pictures}, f"{', '.join(pictures)} in {run.plots}")
+    return StageResult(
+        drawn, {"plots": pictures}, console.say("summary.plot", pictures=", ".join(pictures), folder=run.plots)
+    )

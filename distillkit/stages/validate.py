@@ -115,12 +115,13 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
     named = ("verdict", "gap_closed", "gain", "teacher_gain")
     metrics = {**{name: validation[name] for name in named if name in validation}, "gate_failure": gate}
     before, after = (figures[name]["bits_per_byte"] for name in ("before", "after"))
-    summary = f"{before:.4f} -> {after:.4f} bits per byte, {validation['verdict']}"
+    named_verdict = console.say(f"verdict.{validation['verdict']}")
+    summary = console.say("summary.validate", before=f"{before:.4f}", after=f"{after:.4f}", verdict=named_verdict)
     if teacher_gain is not None:
-        summary += f"; {share_sentence(validation['gain'], teacher_gain)}"
+        summary += f"; {share_sentence(validation['gain'], teacher_gain, console.lang)}"
     trained = run.record("distill")
     if trained is not None:
-        summary += early_remark(trained.metrics.get("train", {}))
+        summary += early_remark(trained.metrics.get("train", {}), console.lang)
     written = [run.path / "validation.json", run.path / "validation_details.json"]
     return StageResult(written, metrics, summary, gate_failure=gate)
 
@@ -245,7 +246,7 @@ def _answers(
             console.info(
                 f"{name}: {record['asked']} of {len(questions.student)} questions were asked, all would have taken too long"
             )
-    if problem := stopping_problem(found.get("teacher"), found.get("after")):
+    if problem := stopping_problem(found.get("teacher"), found.get("after"), console.lang):
         console.warn(problem)
     return found
 

@@ -32,7 +32,7 @@ _LOOP_SHARE = 0.3
 # Measured on 150 to 2500 characters at a time: prose and verse at most 0.25, reference pages with tables 0.28, code
 # 0.41, songs with a refrain 0.5, a cumulative rhyme (the house that Jack built) 0.54; a paragraph said three times 0.66.
 _PIECE = 20
-_MOST_REPEATED = 0.6
+MOST_REPEATED = 0.6
 _FEWEST_PIECES = 100
 
 
@@ -42,11 +42,20 @@ def reason_to_drop(continuation: str) -> Reason | None:
         return "empty"
     if _noise(continuation) > _MOST_NOISE:
         return "not text"
-    text = " ".join(continuation.casefold().split())
-    masked = "".join("0" if character.isdigit() else character for character in text)
-    if _loops(masked) or _repeated_share(masked) > _MOST_REPEATED:
+    masked = _masked(continuation)
+    pieces = _pieces(masked)
+    if _loops(masked) or (len(pieces) >= _FEWEST_PIECES and _share(pieces) > MOST_REPEATED):
         return "repetition"
     return None
+
+
+def repeated_share(text: str) -> float:
+    """Share of the pieces of 20 characters of a text that have occurred in it before; case, digits and layout do not count.
+
+    Returns:
+        0 to 1; 0 for a text without such a piece.
+    """
+    return _share(_pieces(_masked(text)))
 
 
 class ContinuationFilter:
@@ -88,6 +97,11 @@ def _digest(text: str) -> bytes:
     return hashlib.blake2b(" ".join(text.casefold().split()).encode("utf-8"), digest_size=16).digest()
 
 
+def _masked(text: str) -> str:
+    """Without what makes a loop look new: case, white space, counting."""
+    return "".join("0" if character.isdigit() else character for character in " ".join(text.casefold().split()))
+
+
 def _noise(text: str) -> float:
     """Share of replacement, control, unassigned and private-use characters."""
     noise = sum(
@@ -123,8 +137,11 @@ def _longest_run(same: np.ndarray) -> tuple[int, int]:
     return int(edges[longest]) + 1, int(lengths[longest])
 
 
-def _repeated_share(text: str) -> float:
-    """Share of the pieces of `_PIECE` characters, layout left out, that occurred before; 0 for texts too short to tell."""
+def _pieces(text: str) -> list[str]:
+    """The overlapping pieces of `_PIECE` characters, layout left out."""
     pieces = [text[begin : begin + _PIECE] for begin in range(len(text) - _PIECE + 1)]
-    pieces = [piece for piece in pieces if any(character.isalpha() for character in piece)]
-    return 1 - len(set(pieces)) / len(pieces) if len(pieces) >= _FEWEST_PIECES else 0.0
+    return [piece for piece in pieces if any(character.isalpha() for character in piece)]
+
+
+def _share(pieces: list[str]) -> float:
+    return 1 - len(set(pieces)) / len(pieces) if pieces else 0.0

@@ -565,13 +565,6 @@ def test_prepare_data_keeps_the_settings_of_later_stages(command: Run, cli_pair:
     assert [line for line in report if line not in done.err] == []
 
 
-def test_demo_with_own_prompts(command: Run, finished: Path) -> None:
-    done = command("demo", "--run", finished, "--prompt", "Once [b]upon", "--prompt", "a time")
-    assert "Once [b]upon" in done.out
-    texts = json.loads((finished / "demo.json").read_text(encoding="utf-8"))["texts"]
-    assert [text["prompt"] for text in texts] == ["Once [b]upon", "a time"]
-
-
 # --- streams, in processes of their own ------------------------------------------------------------------------------
 
 

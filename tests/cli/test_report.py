@@ -101,9 +101,9 @@ def test_report_writes_it_again_in_either_language(run: Path, capsys: pytest.Cap
     russian = (run / "report.html").read_text(encoding="utf-8")
     assert '<html lang="ru">' in russian
     assert "Ученик" in russian
-    report_after(RunDirectory.open(run), {"demo": "skipped"}, {})
+    report_after(RunDirectory.open(run), {"demo": "skipped"})
     assert (run / "report.html").read_text(encoding="utf-8") == russian  # It keeps its language.
-    report_after(RunDirectory.open(run), {"prepare-data": "skipped"}, {"DISTILLKIT_LANG": "en"})
+    report_after(RunDirectory.open(run), {"prepare-data": "skipped"}, "en", asked=True)
     assert (run / "report.html").read_text(encoding="utf-8") == russian  # Nothing that it tells has changed.
     assert main(["report", "--run", str(run), "--quiet"]) == 0
     # The name of the folder is the name of the run.

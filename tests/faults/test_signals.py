@@ -31,8 +31,7 @@ INT, TERM = signal.SIGINT, signal.SIGTERM
 SMALL_PARTS = {
     "distillkit.teachers.exact_cache:_SHARD_BYTES": 1 << 13,
     "distillkit.teachers.sparse_cache:TOKENS_PER_SHARD": 128,
-    "distillkit.stages.demo:NEW_TOKENS": 4,
-    "distillkit.reports.plots:DPI": 40,
+    "distillkit.reports.drawing:DPI": 40,
 }
 
 
@@ -125,8 +124,8 @@ PLACES: dict[str, list[tuple[str, str, int]]] = {
         ("distill", "distillkit.training.export:model_card", 1),
         ("validate", "distillkit.evaluation.comparison:batch_logits", 2),
         ("validate", "distillkit.stages.validate:write_card", 1),
-        ("demo", "distillkit.stages.demo:continue_text", 2),
-        ("plot", "distillkit.reports.plots:_png", 2),
+        ("demo", "distillkit.chatting.writing:Writer.write", 2),
+        ("plot", "distillkit.reports.drawing:_png", 2),
     ],
     "sparse": [
         ("distill", "distillkit.teachers.fill_sparse:_shard_rows", 2),
@@ -182,8 +181,8 @@ def test_a_later_stage_names_itself(cli: ForkedCli, finished: Path) -> None:
     """`validate`, `demo` and `plot` alone; what they had written before stays until they are through."""
     for stage, at in (
         ("validate", "distillkit.evaluation.comparison:batch_logits"),
-        ("demo", "distillkit.stages.demo:continue_text"),
-        ("plot", "distillkit.reports.plots:_png"),
+        ("demo", "distillkit.chatting.writing:Writer.write"),
+        ("plot", "distillkit.reports.drawing:_png"),
     ):
         before = {name: finished.joinpath(name).read_bytes() for name in ("validation.json", "demo.json")}
         done = cli.run(stage, "--run", finished, "--force", signals=Signals(at), values=SMALL_PARTS)

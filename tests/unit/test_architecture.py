@@ -16,14 +16,14 @@ ROOT = Path(distillkit.__file__).resolve().parent
 # A module does one job; what has grown beyond this has usually taken on a second one.
 LONGEST_MODULE = 600
 # Tables of words, not code.
-DATA_TABLES = {"distillkit.settings.help_texts.en", "distillkit.settings.help_texts.ru"}
+DATA_TABLES = {f"distillkit.{table}.{lang}" for table in ("settings.help_texts", "words") for lang in ("en", "ru")}
 # The floors of the house, lowest first. A folder, or a module that lies flat, imports from lower floors and from its own
 # folder, never from another room of its floor or from above.
 FLOORS: tuple[frozenset[str], ...] = tuple(
     frozenset(floor.split())
     for floor in (
         "errors",
-        "durability hub registry silence_libraries streams wording",
+        "durability hub registry silence_libraries streams wording words",
         "terminal",
         "console interrupts locks process_environment process_state settings storage",
         "device installing servers",

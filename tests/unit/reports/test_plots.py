@@ -16,8 +16,10 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from distillkit.reports import plots
-from distillkit.reports.plots import draw_plots, moving_average
+from distillkit.reports import bar_plots, curve_plots, drawing, plots
+from distillkit.reports.curve_plots import throughput
+from distillkit.reports.drawing import dwarfs, is_logarithmic, moving_average
+from distillkit.reports.plots import draw_plots
 
 VALIDATION: dict[str, Any] = {
     "teacher": {"bits_per_byte": 0.9812, "perplexity": 12.1},
@@ -29,6 +31,16 @@ VALIDATION: dict[str, Any] = {
     "documents": 120,
     "bytes": 81_233,
 }
+
+DETAILS: dict[str, Any] = {
+    "documents": {
+        "document": [4, 7, 9, 2], "bytes": {"after": [100, 200, 50, 0]},
+        "bits": {"before": [300.0, 300.0, 100.0, 0.0], "after": [200.0, 310.0, 20.0, 0.0]},
+    }
+}  # fmt: skip
+
+CUT: dict[str, Any] = {"way": "greedy", "kept": [0, 3], "layers": 4, "influence": [0.5, 0.01, None, 0.2]}
+PICTURES = ("loss", "score", "learning_rate", "throughput", "comparison", "gains")
 
 RUN_NAME = "SmolLM2-135M-Instruct.Q4_1_to_teacher-layers-10_white_python-docs_20260105-120000"
 
@@ -48,22 +60,24 @@ def held_out_lines(*scores: float) -> list[dict[str, Any]]:
     return [{"step": 10 * place, "eval_bits_per_byte": score, "epoch": 0.1} for place, score in enumerate(scores)]
 
 
+@pytest.fixture(autouse=True)
+def few_dots(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most tests look at no pixels."""
+    if "as_png_and_svg" not in request.node.name:
+        monkeypatch.setattr(drawing, "DPI", 50)
+
+
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
     """The figures by the name of their picture; they are still written."""
     figures: dict[str, Figure] = {}
+    write = plots.write_figure
 
-    def remembering(name: str, draw: Any) -> Any:
-        def remember(*arguments: Any) -> Figure | None:
-            figure = draw(*arguments)
-            if figure is not None:
-                figures[name] = figure
-            return figure
+    def remember(figure: Figure, folder: Path, name: str) -> list[Path]:
+        figures[name] = figure
+        return write(figure, folder, name)
 
-        return remember
-
-    for name in ("loss", "score", "learning_rate", "comparison", "layers"):
-        monkeypatch.setattr(plots, f"_{name}", remembering(name, getattr(plots, f"_{name}")))
+    monkeypatch.setattr(plots, "write_figure", remember)
     return figures
 
 
@@ -77,17 +91,17 @@ def png_dots_per_inch(content: bytes) -> float:
 
 
 def test_everything_is_drawn_as_png_and_svg(tmp_path: Path) -> None:
-    paths = draw_plots(training_lines(12) + held_out_lines(2.4, 1.5), VALIDATION, tmp_path, title="my run")
-    names = [
-        f"{name}.{suffix}" for name in ("loss", "score", "learning_rate", "comparison") for suffix in ("png", "svg")
-    ]
+    paths = draw_plots(
+        training_lines(12) + held_out_lines(2.4, 1.5), VALIDATION, tmp_path, title="my run", details=DETAILS
+    )
+    names = [f"{name}.{suffix}" for name in PICTURES for suffix in ("png", "svg")]
     assert [path.name for path in paths] == names
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
     for path in paths:
         content = path.read_bytes()
         if path.suffix == ".png":
             assert content.startswith(b"\x89PNG")
-            assert png_dots_per_inch(content) >= 150
+            assert png_dots_per_inch(content) >= 239
         else:
             assert ElementTree.fromstring(content).tag.endswith("svg")
 
@@ -124,8 +138,9 @@ def test_settings_of_others_neither_count_nor_change(tmp_path: Path) -> None:
 
 
 def test_pyplot_is_not_used() -> None:
-    assert "pyplot" not in vars(plots)
-    assert all(value is not sys.modules.get("matplotlib.pyplot") for value in vars(plots).values())
+    for module in (plots, drawing, curve_plots, bar_plots):
+        assert "pyplot" not in vars(module)
+        assert all(value is not sys.modules.get("matplotlib.pyplot") for value in vars(module).values())
 
 
 @pytest.mark.parametrize(
@@ -164,7 +179,7 @@ def test_odd_values_are_survived(value: float, tmp_path: Path) -> None:
 
 def test_one_line_is_enough(drawn: dict[str, Figure], tmp_path: Path) -> None:
     draw_plots([*training_lines(1), {"step": 1, "eval_bits_per_byte": 1.5}], None, tmp_path, title="run")
-    assert set(drawn) == {"loss", "score", "learning_rate"}
+    assert set(drawn) == {"loss", "score", "learning_rate", "throughput"}
     for line in drawn["loss"].axes[0].get_lines():
         assert line.get_marker() not in ("None", None, "")
 
@@ -221,9 +236,10 @@ def test_moving_average() -> None:
 def test_score_marks_the_best_step_and_the_references(drawn: dict[str, Figure], tmp_path: Path) -> None:
     draw_plots(held_out_lines(2.4, 1.5, 1.7), VALIDATION, tmp_path, title="run")
     words = as_metrics(drawn["score"])
-    assert "best: 1.5000 at step 10" in words
-    assert "student before, test texts: 2.4117" in words
-    assert "teacher, test texts: 0.9812" in words
+    assert "best: 1.5000, step 10" in words
+    assert "before (test): 2.4117" in words
+    assert "teacher (test): 0.9812" in words
+    assert "level lines: test texts" in words
     assert "bits per byte, lower is better" in words
     draw_plots(held_out_lines(2.4, 1.5), None, tmp_path, title="run")
     assert "teacher" not in as_metrics(drawn["score"])
@@ -233,8 +249,8 @@ def test_comparison_says_the_figures(drawn: dict[str, Figure], tmp_path: Path) -
     draw_plots([], VALIDATION, tmp_path, title="run")
     words = as_metrics(drawn["comparison"])
     for expected in (
-        "2.4117", "1.4433", "0.9812", "student before", "student after", "gain 0.9684 bits per byte",
-        "95% interval 0.9210 to 1.0181", "closed: 68%", "verdict: improved", "120 documents", "81,233 bytes",
+        "2.4117", "1.4433", "0.9812", "student\nbefore", "student\nafter", "gain 0.9684 bits per byte, 95% [0.9210, 1.0181]",
+        "68% of the gap closed", "verdict: improved", "120 documents", "81,233 bytes",
         "bits per byte, lower is better",
     ):  # fmt: skip
         assert expected in words
@@ -246,7 +262,7 @@ def test_comparison_without_interval_and_gap(drawn: dict[str, Figure], tmp_path:
     draw_plots([], {**VALIDATION, "gap_closed": None, "gain": gain, "documents": 1}, tmp_path, title="run")
     words = as_metrics(drawn["comparison"])
     assert "gain -0.0100 bits per byte\n" in words
-    assert "interval" not in words
+    assert "95%" not in words
     assert "closed" not in words
     assert "1 document," in words
 
@@ -257,9 +273,10 @@ def test_legends_and_small_print_cover_nothing(
 ) -> None:
     """Everything lies on the card; legends, small print and panels with their labels do not touch each other."""
     lines = training_lines(count) + held_out_lines(2.4, 1.5)
-    draw_plots(lines, VALIDATION, tmp_path, title=letter * 200)
+    draw_plots(lines, VALIDATION, tmp_path, title=letter * 200, control=lines, details=DETAILS, cut=CUT)
+    assert set(drawn) == {*PICTURES, "layers"}
     for name, figure in drawn.items():
-        renderer = plots.FigureCanvasAgg(figure).get_renderer()
+        renderer = drawing.FigureCanvasAgg(figure).get_renderer()
         figure.draw(renderer)
         below = [legend.get_window_extent(renderer) for legend in figure.legends]
         below += [text.get_window_extent(renderer) for text in figure.texts if text.get_text()]
@@ -284,7 +301,7 @@ def test_legends_and_small_print_cover_nothing(
         ("two\nlines\tand   blanks", "two lines and blanks"),
         ("token hf_abcdefghijklmnop", "token [secret]"),
         ("опыт 漢字", "опыт □□"),
-        (RUN_NAME, RUN_NAME),
+        (RUN_NAME, "SmolLM2-135M-Instruct.Q4_…hon-docs_20260105-120000"),
         ("<b>&amp;", "<b>&amp;"),
     ],
 )
@@ -303,6 +320,82 @@ def test_a_long_title_keeps_both_ends(letter: str, drawn: dict[str, Figure], tmp
     assert found[0].endswith(f"{letter}20260105-120000")
 
 
+def test_letters_are_six_points_high_in_a_column_of_a_paper(drawn: dict[str, Figure], tmp_path: Path) -> None:
+    lines = training_lines(40) + held_out_lines(20.0, 1.5, 1.4)
+    draw_plots(lines, VALIDATION, tmp_path, title="run", control=lines, details=DETAILS, cut=CUT)
+    assert set(drawn) == {*PICTURES, "layers"}
+    for name, figure in drawn.items():
+        shrunk = (80 / 25.4) / figure.get_figwidth()
+        sizes = {text.get_fontsize() for text in figure.findobj(Text) if text.get_visible() and text.get_text()}  # type: ignore[attr-defined]
+        assert min(sizes) * shrunk >= 6, name
+
+
+def test_the_control_is_in_the_curves_and_the_bars(drawn: dict[str, Figure], tmp_path: Path) -> None:
+    control = [*training_lines(6, hard_loss=3.5), *held_out_lines(2.4, 1.9)]
+    measured = {**VALIDATION, "control": {"bits_per_byte": 1.6}, "teacher_gain": {"bits_per_byte": 0.1567}}
+    draw_plots(training_lines(6) + held_out_lines(2.4, 1.5), measured, tmp_path, title="run", control=control)
+    untaught = next(line for line in drawn["loss"].axes[0].get_lines() if "no teacher" in str(line.get_label()))
+    assert list(np.asarray(untaught.get_ydata())) == [3.5] * 6
+    for name in ("loss", "score", "throughput"):
+        assert "no teacher" in as_metrics(drawn[name])
+    assert [bar.get_height() for bar in drawn["comparison"].axes[0].patches] == [2.4117, 1.6, 1.4433, 0.9812]
+    assert "the teacher's part 0.1567" in as_metrics(drawn["comparison"])
+
+
+def test_throughput_is_that_between_two_lines(drawn: dict[str, Figure], tmp_path: Path) -> None:
+    lines = [
+        {"step": 2, "tokens": 300, "seconds": 3.0},
+        {"step": 3, "eval_bits_per_byte": 1.0},
+        {"step": 4, "tokens": 900, "seconds": 5.0},
+        {"step": 6, "tokens": 900, "seconds": 6.0},  # nothing was trained
+        {"step": 8, "tokens": 1000, "seconds": 6.0},  # no time passed
+        {"step": 9, "tokens": None, "seconds": 7.0},
+        {"step": 10, "tokens": 1100, "seconds": 8.0},
+    ]
+    steps, speeds = throughput(lines)
+    assert (steps.tolist(), speeds.tolist()) == ([2, 4, 10], [100.0, 300.0, 50.0])
+    draw_plots(lines, None, tmp_path, title="run", control=[{"step": 2, "tokens": 500, "seconds": 1.0}])
+    assert {"student, median 100", "no teacher, median 500"} <= set(as_metrics(drawn["throughput"]).split("\n"))
+
+
+def test_gains_of_documents(drawn: dict[str, Figure], tmp_path: Path) -> None:
+    draw_plots([], None, tmp_path, title="run", details=DETAILS)
+    words = as_metrics(drawn["gains"]).split("\n")
+    # (300 - 200) / 100, (300 - 310) / 200, (100 - 20) / 50; the last document has no bytes.
+    assert {"better: 2", "not better: 1", "median: +1.0000"} <= set(words)
+    assert drawn["gains"].axes[0].get_yscale() == "linear"
+    odd = {
+        "document": [*range(9)],
+        "bytes": {"after": [10] * 9},
+        "bits": {"before": [500.0, *[2.0] * 8], "after": [1.0] * 8 + [3.0]},
+    }
+    draw_plots([], None, tmp_path, title="run", details={"documents": odd})
+    assert drawn["gains"].axes[0].get_yscale() == "symlog"
+    assert "log scale" in drawn["gains"].axes[0].get_ylabel()
+
+
+def test_a_first_value_that_dwarfs_the_rest(drawn: dict[str, Figure], tmp_path: Path) -> None:
+    assert dwarfs([100.0, 3.0, 2.0, 3.0])
+    assert not dwarfs([6.0, 3.0, 2.0, 3.0])
+    assert not dwarfs([100.0, 1.0])
+    assert not dwarfs([100.0, 0.0, 0.0, 0.0])
+    assert not is_logarithmic([np.array([100.0, 3.0, 2.0, 3.0]), np.array([0.0, 1.0])])
+    lines = training_lines(6)
+    draw_plots(lines, None, tmp_path, title="run")
+    assert drawn["loss"].axes[0].get_yscale() == "linear"
+    lines[0]["loss"] = lines[0]["hard_loss"] = 60.0
+    draw_plots([*lines, *held_out_lines(9.0, 1.3, 1.2, 1.1)], None, tmp_path, title="run")
+    for name in ("loss", "score"):
+        assert drawn[name].axes[0].get_yscale() == "log"
+        assert "log scale" in drawn[name].axes[0].get_ylabel()
+
+
+def test_the_terms_of_a_black_box(drawn: dict[str, Figure], tmp_path: Path) -> None:
+    draw_plots(training_lines(3), None, tmp_path, title="run", black_box=True)
+    assert "the teacher's texts" in as_metrics(drawn["loss"])
+    assert "soft" not in as_metrics(drawn["loss"])
+
+
 def test_ticks_are_readable(drawn: dict[str, Figure], tmp_path: Path) -> None:
     lines = training_lines(40)
     for line in lines:
@@ -317,8 +410,7 @@ def test_ticks_are_readable(drawn: dict[str, Figure], tmp_path: Path) -> None:
 
 
 def test_the_layers_of_a_cut_student(tmp_path: Path, drawn: dict[str, Figure]) -> None:
-    cut = {"way": "greedy", "kept": [0, 3], "layers": 4, "influence": [0.5, 0.01, None, 0.2]}
-    draw_plots([], None, tmp_path, title="run", cut=cut)
+    draw_plots([], None, tmp_path, title="run", cut=CUT)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["layers.png", "layers.svg"]
     (axes,) = drawn["layers"].axes
     bars = {round(bar.get_x() + bar.get_width() / 2): bar for bar in axes.patches}
@@ -326,12 +418,12 @@ def test_the_layers_of_a_cut_student(tmp_path: Path, drawn: dict[str, Figure]) -
     filled = {layer: bar.get_facecolor()[:3] for layer, bar in bars.items()}
     assert filled[0] == filled[3] != filled[1]
     assert "chosen by: greedy" in axes.get_xlabel()
-    assert "influence" in axes.get_ylabel()
+    assert "cosine" in axes.get_ylabel()
     assert "log" not in axes.get_ylabel()
     assert {text.get_text() for text in drawn["layers"].legends[0].get_texts()} == {"kept: 2", "left out: 1"}
     # The losses decided, so they are what is shown.
-    draw_plots([], None, tmp_path, title="run", cut={**cut, "losses_without": [9.0, 3.1, 3.0, 200.0]})
-    assert "loss without the layer" in drawn["layers"].axes[0].get_ylabel()
+    draw_plots([], None, tmp_path, title="run", cut={**CUT, "losses_without": [9.0, 3.1, 3.0, 200.0]})
+    assert "loss without it" in drawn["layers"].axes[0].get_ylabel()
     assert drawn["layers"].axes[0].get_yscale() == "log"
 
 

@@ -240,4 +240,4 @@ def test_the_table_for_people_shows_models_texts_and_what_differs() -> None:
     everything = shown.table_rows(everything=True)
     assert [name for name, _, _ in everything] == list(declared.fields())
     assert ("dataset", "wikitext", "not used, dataset_path wins") in everything
-    assert f"{len(everything) - len(rows)} more" in shown.defaults_words(rows)
+    assert shown.left_out(rows) == len(everything) - len(rows)

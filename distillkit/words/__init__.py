@@ -1,0 +1,76 @@
+"""What the terminal says of results, plans and samples, in English and in Russian; which of the two is spoken.
+
+The words of report.html are `reports.html.words`, those of the parameters `settings.help_texts`. What is recorded in a run, and
+what `--json` prints, is English in any language.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping
+
+LANGUAGES = ("en", "ru")
+LANGUAGE_VARIABLE = "DISTILLKIT_LANG"
+# As setlocale(3) looks for the language of messages: the first that is set decides.
+_LOCALE_VARIABLES = ("LC_ALL", "LC_MESSAGES", "LANG")
+
+
+def words(lang: str) -> Mapping[str, str]:
+    """Key to words; `lang` is one of `LANGUAGES`, KeyError for another."""
+    if lang == "en":
+        from distillkit.words.en import WORDS
+    elif lang == "ru":
+        from distillkit.words.ru import WORDS
+    else:
+        raise KeyError(lang)
+    return WORDS
+
+
+def say(lang: str, key: str, **parts: object) -> str:
+    """The words of a key, with the parts put in.
+
+    Raises:
+        KeyError: there are no such words, or a part is missing.
+    """
+    return words(lang)[key].format(**parts)
+
+
+def asked_language(environment: Mapping[str, str]) -> str | None:
+    """The language that DISTILLKIT_LANG asks for; None where it asks for none of `LANGUAGES`."""
+    asked = environment.get(LANGUAGE_VARIABLE)
+    return asked if asked in LANGUAGES else None
+
+
+def locale_language(environment: Mapping[str, str]) -> str:
+    """The language of LC_ALL, LC_MESSAGES or LANG if it is one of `LANGUAGES`, else English."""
+    value = next((value for name in _LOCALE_VARIABLES if (value := environment.get(name))), "")
+    found = re.split(r"[_.@]", value, maxsplit=1)[0].lower()
+    return found if found in LANGUAGES else LANGUAGES[0]
+
+
+def reworded(lang: str, text: str) -> str:
+    """What another module says in a plan in English (the keys `said.`), in another language; else as it is.
+
+    The reason for a decision is recorded in the run and in the object of --json as one English sentence: here it is found
+    again. What stands within it is said in the language too.
+    """
+    if lang == "en":
+        return text
+    for key, pattern in _said():
+        found = pattern.fullmatch(text)
+        if found is not None:
+            return say(lang, key, **{name: reworded(lang, part) for name, part in found.groupdict().items()})
+    return text
+
+
+@functools.cache
+def _said() -> list[tuple[str, re.Pattern[str]]]:
+    """The sentences of other modules as patterns, the longest first: what says more is looked for before what says less."""
+    said = sorted(
+        ((key, text) for key, text in words("en").items() if key.startswith("said.")),
+        key=lambda one: -len(re.sub(r"\{\w+\}", "", one[1])),
+    )
+    return [
+        (key, re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>.+)", re.escape(text)), re.DOTALL)) for key, text in said
+    ]

@@ -1,0 +1,112 @@
+"""Results, plans and samples in Russian: by --lang, by DISTILLKIT_LANG and by the locale; what scripts read stays English."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Run = Callable[..., Any]
+LANGUAGE_VARIABLES = ("LC_ALL", "LC_MESSAGES", "LANG", "DISTILLKIT_LANG")
+
+
+@pytest.fixture(scope="module")
+def run(distil: Callable[..., Any]) -> Path:
+    result = distil(skip_validation=False, skip_demo=False, control=True, save_plot=True, held_out_size=16)
+    return Path(result.run_directory)
+
+
+@pytest.fixture(autouse=True)
+def no_locale(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in LANGUAGE_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+
+def english_words(text: str) -> set[str]:
+    """Words of three letters or more that are no flag, path, file, number, unit, or name of a command, model or parameter."""
+    names = r"`[^`]*`|--[\w-]+|(\S*[/_=.][\w/.-]+)|\w+[-_]\w+|distillkit \w+( --\w+ \S+)*|(?i:[\d.,]+ ?[kmg]?b)"
+    return set(re.findall(r"\b[A-Za-z]{3,}\b", re.sub(names, " ", text)))
+
+
+def test_the_result_in_russian(command: Run, run: Path) -> None:
+    done = command("validate", "--run", run, "--lang", "ru")
+    for said in ("Результат", "бит на байт", "ученик до", "контроль (без учителя)", "95 %-й интервал", "ученик: "):
+        assert said in done.out
+    assert english_words(done.out) == set()
+    assert "уже выполнено" in done.err
+    english = command("validate", "--run", run)
+    assert "bits per byte" in english.out
+    # The same figures in either language.
+    assert re.findall(r"\d\.\d{4}", english.out) == re.findall(r"\d\.\d{4}", done.out)
+
+
+def test_the_plan_in_russian(command: Run, run: Path) -> None:
+    done = command("distill", "--run", run, "--dry-run", "--lang", "ru", "--epochs", "2")
+    assert "Что потребуется" in done.out
+    assert "параметров: " in done.out
+    table = done.out.split("Этапы")[1]
+    # Stages are named as their commands are.
+    assert english_words(table) <= {"distill", "control", "validate", "demo", "plot", "epochs", "cpu"}, table
+
+
+def test_samples_in_russian(command: Run, run: Path) -> None:
+    done = command("demo", "--run", run, "--prompt", "Once", "--new-tokens", "4", "--lang", "ru")
+    for said in ("начало", "учитель", "токенов/с", "Как они писали"):
+        assert said in done.out
+    assert "температура 0.7" in done.err
+
+
+def test_what_scripts_read_is_english(command: Run, run: Path) -> None:
+    for arguments in (["validate", "--run", run], ["distill", "--run", run, "--dry-run", "--epochs", "2"]):
+        given = [*arguments, "--json"]
+        english, russian = (command(*given, "--lang", lang).out for lang in ("en", "ru"))
+        # A plan has measured times and free memory.
+        letters = [re.sub(r"[\d.,:]+ ?[kMG]?B?|-?\d", "", text) for text in (english, russian)]
+        assert letters[0] == letters[1]
+        assert not re.search("[а-я]", russian)
+
+
+def test_the_report_follows_the_language(command: Run, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lang() -> str:
+        found = re.search('<html lang="(..)"', (run / "report.html").read_text(encoding="utf-8"))
+        assert found is not None
+        return found[1]
+
+    command("plot", "--run", run, "--lang", "en")
+    assert lang() == "en"
+    monkeypatch.setenv("LANG", "ru_RU.UTF-8")
+    command("plot", "--run", run)
+    assert lang() == "en"  # A locale does not change a page that is there.
+    command("plot", "--run", run, "--lang", "ru")
+    assert lang() == "ru"
+    monkeypatch.setenv("LANG", "C")
+    command("plot", "--run", run)
+    assert lang() == "ru"
+    monkeypatch.setenv("LANG", "ru_RU.UTF-8")
+    assert command("report", "--run", run, "--json").json["lang"] == "ru"
+    assert "Результат" in command("validate", "--run", run).out
+    monkeypatch.setenv("DISTILLKIT_LANG", "en")
+    assert "Result" in command("validate", "--run", run).out
+    assert "Результат" in command("validate", "--run", run, "--lang", "ru").out
+
+
+@pytest.mark.parametrize("arguments", [["validate", "--lang", "fr"], ["runs", "--lang", "ru"]])
+def test_a_language_that_is_not_spoken(command: Run, arguments: list[str]) -> None:
+    done = command(*arguments, code=2)
+    assert "--lang" in done.err
+    assert "Traceback" not in done.err
+
+
+def test_words_are_not_loaded_for_the_help() -> None:
+    program = (
+        "import sys\nfrom distillkit.cli.app import main\nmain(['demo', '--help', '--lang', 'ru'])\n"
+        "print([name for name in sys.modules if name.startswith('distillkit.words.')], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert json.loads(done.stderr.replace("'", '"')) == []
