@@ -201,7 +201,7 @@ def compare(
     out: Annotated[
         str | None,
         typer.Option(
-            "--out", metavar="DIR", help="where compare.html and compare.png go", show_default="where the runs are"
+            "--out", metavar="DIR", help="where compare.html and compare.png go", show_default="where the first run is"
         ),
     ] = None,
     lang: Annotated[str, typer.Option("--lang", help="en or ru", envvar="DISTILLKIT_LANG")] = "en",
