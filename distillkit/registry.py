@@ -15,11 +15,16 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import operator
+import re
 from collections.abc import Collection, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distillkit.errors import PreconditionError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,10 @@ class Added:
     package: str
 
 
+# "module:attribute", with the extras that an entry point may ask for.
+_PATH = re.compile(r"\s*([\w.]+)\s*:\s*([\w.]+)\s*(?:\[.*\]\s*)?")
+
+
 class Table(MutableMapping[str, str]):
     """Names and import paths: this package's own, and behind them those of other installed packages.
 
@@ -43,12 +52,13 @@ class Table(MutableMapping[str, str]):
     Args:
         group: of the entry points that add names.
         own: what this package has.
+        names: what a name that is added has to match as a whole; `auto` never is one.
     """
 
     _own_alone = False
 
-    def __init__(self, group: str, own: Mapping[str, str]) -> None:
-        self.group, self.own = group, dict(own)
+    def __init__(self, group: str, own: Mapping[str, str], *, names: str = r"[A-Za-z0-9][\w.+-]*") -> None:
+        self.group, self.own, self.names = group, dict(own), names
         self._found: dict[str, Added] | None = None
         self._conflicts: list[str] = []
 
@@ -98,11 +108,21 @@ class Table(MutableMapping[str, str]):
         from importlib import metadata
 
         claims: dict[str, dict[str, Added]] = {}
-        for point in metadata.entry_points(group=self.group):
-            package = f"{point.dist.name} {point.dist.version}" if point.dist is not None else "an unnamed package"
-            # A package that is found twice on the path is one.
-            claims.setdefault(point.name, {})[package] = Added(point.value, package)
         self._found, self._conflicts = {}, []
+        for point in metadata.entry_points(group=self.group):
+            package, path = _package(point), _PATH.fullmatch(point.value)
+            problem = None
+            if package is None:
+                problem = "the package that adds it has no readable METADATA"
+            elif point.name == "auto" or not re.fullmatch(self.names, point.name, re.ASCII):
+                problem = f"{package} cannot call it that, names match {self.names} and are not 'auto'"
+            elif path is None:
+                problem = f"{package} names no 'module:function' but {point.value!r}"
+            if problem is not None or package is None or path is None:
+                self._conflicts.append(f"{self.group}: {point.name!r} is left out: {problem}")
+                continue
+            # A package that is found twice on the path is one.
+            claims.setdefault(point.name, {})[package] = Added(":".join(path.groups()), package)
         for name, claim in sorted(claims.items()):
             packages = ", ".join(claim)
             if name in self.own:
@@ -111,6 +131,17 @@ class Table(MutableMapping[str, str]):
                 self._conflicts.append(f"{self.group}: {name!r} is left out: {packages} all claim it")
             else:
                 self._found[name] = next(iter(claim.values()))
+
+
+def _package(point: EntryPoint) -> str | None:
+    """Name and version of the package of an entry point; None where its metadata are damaged."""
+    try:
+        about = point.dist.metadata if point.dist is not None else {}
+        name, version = about["Name"], about["Version"]
+    # What damaged metadata raise differs between versions of Python.
+    except Exception:
+        return None
+    return f"{name} {version}" if name and version else None
 
 
 class AutoOr(Collection[str]):
@@ -185,6 +216,8 @@ DATA_FORMATS = Table(
         ".arrow": "distillkit.data.arrow_rows:read_arrow",
         ".feather": "distillkit.data.arrow_rows:read_arrow",
     },
+    # Suffixes of files are compared in lower case.
+    names=r"\.[a-z0-9_+-]+",
 )
 """`--dataset-path`: suffixes of files, each also read packed (`.gz`, `.zst` …), to functions of a `DataFile` to its rows."""
 
@@ -208,10 +241,12 @@ def resolve(table: Mapping[str, str], name: str) -> Any:
     if added is None:
         return getattr(importlib.import_module(module), attribute)
     try:
-        found = getattr(importlib.import_module(module), attribute)
-    # Code of others may raise anything while it is imported.
-    except Exception as error:
+        found = operator.attrgetter(attribute)(importlib.import_module(module))
+    # Code of others may raise anything while it is imported, and may even want to end the process.
+    except (Exception, SystemExit) as error:
         reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+        if isinstance(error, SystemExit):
+            reason = f"it ends the process ({reason})"
         raise PreconditionError(
             f"{name!r} of {added.package} ({added.path}) cannot be loaded: {reason}",
             hint=f"mend or update that package, or do without: pip uninstall {added.package.rpartition(' ')[0]}",

@@ -204,7 +204,7 @@ def compare(
     out: Annotated[
         str | None,
         typer.Option(
-            "--out", metavar="DIR", help="where compare.html and compare.png go", show_default="where the runs are"
+            "--out", metavar="DIR", help="where compare.html and compare.png go", show_default="where the first run is"
         ),
     ] = None,
     show: Annotated[bool, typer.Option("--open", help="show the page in a browser")] = False,

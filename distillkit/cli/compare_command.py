@@ -38,11 +38,12 @@ def run_compare(request: CompareRequest, console: Console) -> None:
     Raises:
         DistillkitError: as `distillkit.comparing.compare.compare`.
     """
-    from distillkit.comparing.compare import compare, write_comparison
+    from distillkit.comparing.compare import compare, comparison_folder, write_comparison
 
     check_surroundings(console)
     output_dir = user_path(request.output_dir, "--output-dir")
-    folder = output_dir if request.out is None else user_path(request.out, "--out")
+    out = None if request.out is None else user_path(request.out, "--out")
+    folder = comparison_folder(out, request.runs[0], output_dir)
     with graceful_signals(), weaknesses_reported(console.warn):
         found = compare(request.runs, output_dir, console, teachers=not request.students_only)
         page, plots = write_comparison(found, folder, console.lang)

@@ -51,6 +51,16 @@ class OpenedRun:
         return " ".join(["distillkit", stage, "--run", shlex.quote(str(self.run.path)), *more])
 
 
+def open_run(name: str, output_dir: Path) -> RunDirectory:
+    """A run by its folder or its name; `latest` is the newest.
+
+    Raises:
+        UsageError: there is none.
+        PreconditionError: it cannot be read.
+    """
+    return find_run(None if name == LATEST else name, output_dir, named_by="compare")
+
+
 def open_runs(named: Sequence[str], output_dir: Path) -> list[OpenedRun]:
     """Open runs that are to be compared, in the order given.
 
@@ -60,7 +70,7 @@ def open_runs(named: Sequence[str], output_dir: Path) -> list[OpenedRun]:
     """
     if len(named) < 2:
         raise UsageError("compare: one run alone cannot be compared", hint=_HINT)
-    found = [find_run(None if name == LATEST else name, output_dir, named_by="compare") for name in named]
+    found = [open_run(name, output_dir) for name in named]
     places = Counter(run.path.resolve() for run in found)
     if twice := [str(place) for place, times in places.items() if times > 1]:
         raise UsageError(f"compare: {twice[0]} is named twice", hint=_HINT)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from distillkit import registry
+from distillkit.errors import PreconditionError
 
 # Stands in for log p where the teacher rules a token out and log p itself is needed: e^-100 is below everything that a
 # float32 softmax can give, and -inf would make every student infinitely wrong.
@@ -38,6 +39,7 @@ class Divergence:
 
     Raises:
         ValueError: nothing is registered under the name.
+        PreconditionError: another package registers it, and its code cannot be loaded, or gives no divergences.
     """
 
     def __init__(self, name: str, **settings: float | None) -> None:
@@ -45,6 +47,7 @@ class Divergence:
             raise ValueError(f"no divergence is called {name!r}")
         self.name = name
         self.function: Callable[..., Tensor] = registry.resolve(registry.DIVERGENCES, name)
+        self._added = registry.DIVERGENCES.added.get(name)
         self._parameters = frozenset(list(inspect.signature(self.function).parameters)[2:])
         self.settings: Mapping[str, float] = {
             setting: value for setting, value in settings.items() if setting in self._parameters and value is not None
@@ -60,7 +63,16 @@ class Divergence:
             training_fraction: how much of the training is behind, 0 to 1; for a function that changes with it.
         """
         varying = {"training_fraction": training_fraction} if "training_fraction" in self._parameters else {}
-        return self.function(teacher_log_probs_NV, student_log_probs_NV, **self.settings, **varying)
+        found = self.function(teacher_log_probs_NV, student_log_probs_NV, **self.settings, **varying)
+        # A sum of all rows would be spread over them without a word, and train something else.
+        if self._added is not None and getattr(found, "shape", None) != teacher_log_probs_NV.shape[:1]:
+            shape = list(found.shape) if isinstance(found, Tensor) else f"of a {type(found).__name__}"
+            raise PreconditionError(
+                f"divergence {self.name!r} of {self._added.package} gives a shape {shape}, not one number for each of the "
+                f"{len(teacher_log_probs_NV)} rows",
+                hint="mend or update that package, or choose another --divergence",
+            )
+        return found
 
 
 def forward_kl(teacher_log_probs_NV: Tensor, student_log_probs_NV: Tensor) -> Tensor:

@@ -362,8 +362,14 @@ def find_run(run: str | None, output_dir: Path, *, named_by: str = "--run") -> R
     if not (direct / FILE_NAME).exists() and (output_dir / run / FILE_NAME).exists():
         direct = output_dir / run
     if not direct.exists():
-        raise UsageError(f"{named_by}: {run!r} does not exist", hint="see: distillkit runs")
+        raise UsageError(f"{named_by}: {run!r} does not exist", hint=f"see: {list_command(output_dir)}")
     return RunDirectory.open(direct)
+
+
+def list_command(output_dir: Path) -> str:
+    """The command that lists the runs of a folder."""
+    usual = output_dir == Path(declared.default("output_dir"))
+    return "distillkit runs" if usual else f"distillkit runs --output-dir {shlex.quote(str(output_dir))}"
 
 
 def point_latest(output_dir: Path, *, without: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,11 +16,12 @@ import filelock
 
 from distillkit.errors import PreconditionError, UsageError
 from distillkit.locks import Lock
-from distillkit.run.directory import LOCK, describe_holder, point_latest, unlock_hint
+from distillkit.run.directory import LOCK, describe_holder, list_command, point_latest, unlock_hint
 from distillkit.run.manifest import FILE_NAME
 from distillkit.settings.paths import user_path
 from distillkit.storage import TEMPORARY_PREFIX, explained_write_errors, remove_tree
 
+_NAME_KEPT = 150  # bytes
 _LEAVING_PREFIX = f"{TEMPORARY_PREFIX}removed-"
 
 
@@ -32,9 +34,9 @@ def run_folder(name: str, output_dir: Path) -> Path:
     Raises:
         UsageError: it is no run, lies elsewhere, or is a link.
     """
-    hint = f"name runs of {output_dir}; see: distillkit runs"
+    hint = f"name runs of {output_dir}; see: {list_command(output_dir)}"
     plain = name.rstrip("/")
-    folder = output_dir / plain
+    folder = user_path(str(output_dir / plain), "runs rm")
     if Path(plain).name != plain:
         folder = user_path(plain, "runs rm")
         if folder.parent.resolve() != output_dir.resolve():
@@ -87,7 +89,9 @@ def remove_run(folder: Path) -> None:
     with explained_write_errors(folder):
         # First, so that `latest` never names what is not there.
         point_latest(folder.parent, without=folder)
-        leaving = folder.with_name(f"{_LEAVING_PREFIX}{folder.name}")
+        # A name of the user's own may be as long as the system allows, so that nothing can be put before it.
+        short = os.fsencode(folder.name)[:_NAME_KEPT].decode("utf-8", "ignore")
+        leaving = folder.with_name(f"{_LEAVING_PREFIX}{short}")
         remove_tree(leaving)
         try:
             folder.rename(leaving)

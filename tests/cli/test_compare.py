@@ -175,12 +175,34 @@ def test_what_cannot_be_compared_is_refused_with_what_mends_it(
         ([made.a, older], 3, "schema version 0", "use the version of distillkit that made it"),
         ([made.a, textless], 3, "its test texts are needed", f"distillkit prepare-data --run {textless} --force"),
         ([made.a, made.b, "--lang", "fr"], 2, "--lang", "--lang en or --lang ru"),
+        ([made.a, made.b, "--out", older / "config.yaml" / "x"], 2, "config.yaml is a file", "--out DIR"),
     ):
-        done = command("compare", *given, "--out", tmp_path / "none", code=code)
+        done = command("compare", "--out", tmp_path / "none", *given, code=code)
         assert words in done.err
         assert hint in done.err
         assert done.out == ""
     assert not (tmp_path / "none").exists()
+
+
+def test_it_is_written_to_where_the_first_run_lies_and_a_place_that_fails_is_said(
+    command: Run, made: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = shutil.copytree(made.a, tmp_path / "away" / "a", ignore=shutil.ignore_patterns("checkpoints"))
+    monkeypatch.chdir(tmp_path)
+    assert command("compare", away, made.b, "--json").json["page"] == str(tmp_path / "away" / "compare.html")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["away"]
+    # Nobody waits for scores that cannot be written then.
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert (
+        "away is read-only\nhint: name a folder that can be written: --out DIR"
+        in command("compare", away, made.other, code=1).err
+    )
+    monkeypatch.undo()
+    (tmp_path / "page" / "compare.html").mkdir(parents=True)
+    failed = command("compare", away, made.b, "--out", tmp_path / "page", code=1).err
+    assert "compare.html" in failed
+    assert "--out DIR" in failed
+    assert "--output-dir" not in failed
 
 
 def test_a_student_that_is_gone_keeps_what_was_recorded(command: Run, made: SimpleNamespace, tmp_path: Path) -> None:
@@ -312,12 +334,19 @@ def test_one_run_is_shown(command: Run, runs: Path) -> None:
     assert "sample_size" in shown["settings"]
     assert "name one run" in command("runs", "show", "--output-dir", runs, code=2).err
     assert "runs show: 'none' does not exist" in command("runs", "show", "none", "--output-dir", runs, code=2).err
+    assert (
+        f"see: distillkit runs --output-dir {runs}" in command("runs", "show", "none", "--output-dir", runs, code=2).err
+    )
     assert "is not an action" in command("runs", "drop", "a", "--output-dir", runs, code=2).err
 
 
 def test_runs_are_removed_once_somebody_has_agreed(command: Run, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rm = ["runs", "rm", "--output-dir", runs]
     assert "name the runs to remove" in command(*rm, code=2).err
+    assert "File name too long" in command(*rm, "a" * 300, code=2).err
+    assert f"see: distillkit runs --output-dir {runs}" in command(*rm, "absent", code=2).err
+    shutil.copytree(runs / "a", runs / ("ö" * 125))  # 250 bytes: nothing can be put before such a name
+    assert len(command(*rm, "ö" * 125, "--yes", "--json").json["removed"]) == 1
     refused = command(*rm, "a", code=2)
     assert f"distillkit runs rm a --yes --output-dir {runs}" in refused.err
     monkeypatch.setattr(Console, "can_ask", True)

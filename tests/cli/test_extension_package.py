@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import distillkit
-from distillkit import PreconditionError
+from distillkit import PreconditionError, registry
 from distillkit.data.examples import load_examples
-from distillkit.registry import AutoOr, Table, resolve
+from distillkit.registry import DATA_FORMATS, AutoOr, Table, resolve
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "extension-example"
 OWN = {"forward-kl": "distillkit.losses.divergences:forward_kl"}
@@ -118,3 +119,49 @@ def test_names_that_are_taken_are_left_out_and_said(package: Callable[..., None]
     ]
     with pytest.raises(PreconditionError, match="is no function"):
         resolve(table, "number")
+
+
+def test_names_and_paths_that_cannot_be_used_are_left_out_and_said(
+    package: Callable[..., None], tmp_path: Path
+) -> None:
+    points = {"auto": "x:y", "re\x1bd": "x:y", "whole": "json", "extra": "nested_code:Of.mean [fast]"}
+    package("odd", "1.0", points, nested_code="class Of:\n    mean = staticmethod(max)\n")
+    package("nameless", "1.0", {"lost": "x:y"})
+    (tmp_path / "nameless-1.0" / "nameless-1.0.dist-info" / "METADATA").unlink()
+    table = Table("test.choices", OWN)
+    assert list(table) == ["forward-kl", "extra"]
+    assert resolve(table, "extra") is max
+    words = "\n".join(table.conflicts)
+    assert len(table.conflicts) == 4
+    assert "'auto' is left out: odd 1.0 cannot call it that" in words
+    assert r"'re\x1bd' is left out: odd 1.0 cannot" in words
+    assert "'whole' is left out: odd 1.0 names no 'module:function' but 'json'" in words
+    assert "'lost' is left out: the package that adds it has no readable METADATA" in words
+    # Whatever the suffix, no file would ever be read by these.
+    package("formats", "1.0", {"stanzas": "x:y", ".UP": "x:y", ".low": "x:y"})
+    assert set(Table("test.choices", {}, names=DATA_FORMATS.names)) == {".low"}
+
+
+def test_a_module_that_ends_the_process_is_said(package: Callable[..., None]) -> None:
+    package("ending", "1.0", {"end": "ending_code:f"}, ending_code="import sys\nsys.exit(0)\n")
+    with pytest.raises(PreconditionError, match=r"'end' of ending 1\.0 .* cannot be loaded: it ends the process \(0\)"):
+        resolve(Table("test.choices", OWN), "end")
+
+
+def test_a_divergence_that_does_not_give_one_number_a_row_is_refused(
+    package: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from distillkit.losses.divergences import Divergence
+
+    points = {"sum": "summing_code:total", "rows": "summing_code:rows", "no": "summing_code:no"}
+    code = "def total(t, s): return (t - s).sum()\ndef rows(t, s): return (t - s).sum(-1)\ndef no(t, s): return 3\n"
+    package("summing", "1.0", points, summing_code=code)
+    monkeypatch.setattr(registry, "DIVERGENCES", Table("test.choices", OWN))
+    rows = torch.randn(3, 5).log_softmax(-1)
+    assert Divergence("rows")(rows, rows).tolist() == [0, 0, 0]
+    with pytest.raises(
+        PreconditionError, match=r"'sum' of summing 1\.0 gives a shape \[\], not one number for each of the 3"
+    ):
+        Divergence("sum")(rows, rows)
+    with pytest.raises(PreconditionError, match="gives a shape of a int"):
+        Divergence("no")(rows, rows)
