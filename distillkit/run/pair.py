@@ -261,11 +261,13 @@ def locate_pair(config: Parameters, console: Console) -> ModelPair:
     """
     trust = config.trust_remote_code
     reference, teacher = parse_teacher_reference(config), None
+    wanted = parse_student_reference(config)
     if reference.served is None and reference.kind != "logprobs":
-        teacher = locate(reference, console, trust_remote_code=trust, role="teacher")
+        cut = wanted.kind == "pruned-teacher"
+        teacher = locate(reference, console, trust_remote_code=trust, role="teacher", cut=cut)
     adapted = config.adapter != "none"
     student = locate(
-        parse_student_reference(config),
+        wanted,
         console,
         trust_remote_code=trust,
         teacher=teacher,

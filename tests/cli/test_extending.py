@@ -69,9 +69,11 @@ def apply(block: Block, source: Path, folder: Path) -> None:
         assert block.text.count("\n") == 1, "a registration is one line"
         place = source / block.facts["in"]
         content = place.read_text(encoding="utf-8")
-        begin = re.search(rf"^{block.facts['table']}\b[^\n]*\{{$", content, flags=re.MULTILINE)
+        begin = re.search(rf"^{block.facts['table']}\b[^{{]*\{{$", content, flags=re.MULTILINE)
         assert begin is not None, f"{block.facts['in']} has no table {block.facts['table']}"
-        end = content.index("\n}", begin.end()) + 1
+        closing = re.compile(r"^ *\}", flags=re.MULTILINE).search(content, begin.end())
+        assert closing is not None
+        end = closing.start()
         place.write_text(content[:end] + block.text + content[end:], encoding="utf-8")
     else:
         assert "command" in block.facts, block.facts
