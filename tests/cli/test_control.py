@@ -134,7 +134,7 @@ def test_validation_card_pictures_and_result(made_run: Path, capfd: pytest.Captu
     told = json.loads(call(capfd, "validate", "--run", made_run, "--json").out)["result"]
     assert told["control"] == validation["control"]
     assert told["teacher_gain"] == gain
-    for picture, words in (("score", "control without teacher"), ("comparison", "no teacher")):
+    for picture, words in (("score", "no teacher -->"), ("comparison", "no -->")):
         assert f"<!-- {words}" in (made_run / "plots" / f"{picture}.svg").read_text(encoding="utf-8")
 
 
