@@ -50,7 +50,7 @@ PRELOADED = (
 )  # fmt: skip
 # Variables that nobody reads while these are imported. Every other one has to be as it is for the server.
 _READ_LATER = re.compile(
-    r"DISTILLKIT_\w+|PYTEST_\w+|NO_COLOR|FORCE_COLOR|TERM|COLUMNS|LINES|PWD|TMPDIR|NO_PROXY|no_proxy|HF_TOKEN"
+    r"DISTILLKIT_\w+|PYTEST_\w+|HF_XET_\w+|NO_COLOR|FORCE_COLOR|TERM|COLUMNS|LINES|PWD|TMPDIR|NO_PROXY|no_proxy|HF_TOKEN"
     r"|CUDA_VISIBLE_DEVICES|TOKENIZERS_PARALLELISM|TORCHINDUCTOR_CACHE_DIR|WORLD_SIZE|RANK|LOCAL_RANK|LOCAL_WORLD_SIZE|MASTER_ADDR|MASTER_PORT"
 )
 # Programs for which these differ get a server of their own, until `close`: see forked_cli.py.
