@@ -336,6 +336,12 @@ def _serve(wire: socket.socket) -> None:
     for name in PRELOADED:
         importlib.import_module(name)
     relocation = _Relocation()
+    # Of an interpreter without PYTHONPATH. Not the rest of this one's: `site` adds no folder that PYTHONPATH has.
+    bare = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    listed = subprocess.check_output(
+        [sys.executable, "-c", "import json, sys; print(json.dumps(sys.path[1:]))"], env=bare
+    )
+    own_path = json.loads(listed)
     # Or the first collection of every child would copy all of this memory.
     gc.collect()
     gc.freeze()
@@ -366,7 +372,7 @@ def _serve(wire: socket.socket) -> None:
         if pid == 0:
             for descriptor in (wire.detach(), woken, wake, *statuses.values(), descriptors.pop()):
                 os.close(descriptor)
-            _become(request, descriptors, relocation)
+            _become(request, descriptors, relocation, own_path)
         statuses[pid] = descriptors.pop()
         for descriptor in descriptors:
             os.close(descriptor)
@@ -388,11 +394,13 @@ def _ended() -> Iterator[tuple[int, int]]:
 # --- in the child ----------------------------------------------------------------------------------------------------
 
 
-def _become(request: Mapping[str, Any], streams: Sequence[int], relocation: _Relocation) -> None:
+def _become(
+    request: Mapping[str, Any], streams: Sequence[int], relocation: _Relocation, own_path: Sequence[str]
+) -> None:
     """Be an interpreter that was started with these words; does not return."""
     code = 1
     try:
-        _enter(request, streams, relocation)
+        _enter(request, streams, relocation, own_path)
         code = _exit_code(functools.partial(_execute, request["words"]))
     except BaseException:
         sys.excepthook(*sys.exc_info())
@@ -400,7 +408,9 @@ def _become(request: Mapping[str, Any], streams: Sequence[int], relocation: _Rel
         os._exit(code)
 
 
-def _enter(request: Mapping[str, Any], streams: Sequence[int], relocation: _Relocation) -> None:
+def _enter(
+    request: Mapping[str, Any], streams: Sequence[int], relocation: _Relocation, own_path: Sequence[str]
+) -> None:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -426,7 +436,7 @@ def _enter(request: Mapping[str, Any], streams: Sequence[int], relocation: _Relo
         numpy.random.seed()  # Or all children would draw the same.
     # As a new interpreter makes it, but for its first entry, see `_execute`.
     path = os.environ.get("PYTHONPATH", "")
-    sys.path[: len(before.split(os.pathsep))] = path.split(os.pathsep) if path else []
+    sys.path[:] = dict.fromkeys([*(path.split(os.pathsep) if path else []), *own_path])
     if path != before or Path(request["folder"], "distillkit").exists():
         for name in [name for name in sys.modules if name.partition(".")[0] == "distillkit"]:
             del sys.modules[name]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from typing import Any
 
 import pytest
 import warm_python
+
+import distillkit
 
 Environment = Callable[..., dict[str, str]]
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system that can fork")
@@ -89,6 +92,15 @@ def test_it_is_where_it_was_started_and_what_it_was_called(cli_env: Environment,
     forked, own = both(command, env=cli_env(DISTILLKIT_SEED="3", TMPDIR=str(tmp_path)), cwd=tmp_path, input="hello\n")
     assert forked.stderr == own.stderr == ""
     assert json.loads(forked.stdout) == json.loads(own.stdout)
+
+
+def test_another_pythonpath_takes_nothing_else_away(cli_env: Environment, tmp_path: Path) -> None:
+    shutil.copytree(Path(distillkit.__file__).parent, tmp_path / "distillkit")
+    program = "import distillkit, rich, sys; print(distillkit.__file__, rich.__file__, sys.path)"
+    forked, own = both([sys.executable, "-c", program], env=cli_env(PYTHONPATH=str(tmp_path)))
+    assert forked.stderr == own.stderr == ""
+    assert forked.stdout == own.stdout
+    assert str(tmp_path) in forked.stdout
 
 
 @pytest.mark.parametrize("how", ["module", "file"])
