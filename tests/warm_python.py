@@ -50,7 +50,7 @@ PRELOADED = (
 )  # fmt: skip
 # Variables that nobody reads while these are imported. Every other one has to be as it is for the server.
 _READ_LATER = re.compile(
-    r"DISTILLKIT_\w+|PYTEST_\w+|HF_XET_\w+|NO_COLOR|FORCE_COLOR|TERM|COLUMNS|LINES|PWD|TMPDIR|NO_PROXY|no_proxy|HF_TOKEN"
+    r"DISTILLKIT_\w+|PYTEST_\w+|_TORCHINDUCTOR_\w+|HF_XET_\w+|NO_COLOR|FORCE_COLOR|TERM|COLUMNS|LINES|PWD|TMPDIR|NO_PROXY|no_proxy|HF_TOKEN"
     r"|CUDA_VISIBLE_DEVICES|TOKENIZERS_PARALLELISM|TORCHINDUCTOR_CACHE_DIR|WORLD_SIZE|RANK|LOCAL_RANK|LOCAL_WORLD_SIZE|MASTER_ADDR|MASTER_PORT"
 )
 # Programs for which these differ get a server of their own, until `close`: see forked_cli.py.
@@ -342,6 +342,8 @@ def _serve(wire: socket.socket) -> None:
         [sys.executable, "-c", "import json, sys; print(json.dumps(sys.path[1:]))"], env=bare
     )
     own_path = json.loads(listed)
+    # The lock of progress bars is one of all forked processes: one that is killed while it has it would stop the others for good.
+    os.register_at_fork(after_in_child=lambda: sys.modules["tqdm"].tqdm.set_lock(threading.RLock()))
     # Or the first collection of every child would copy all of this memory.
     gc.collect()
     gc.freeze()

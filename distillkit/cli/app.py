@@ -491,10 +491,18 @@ def _run(arguments: Sequence[str]) -> int:
         if debug:
             traceback.print_exc()
         message = f"unexpected {type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
-        hint = "this is a defect; --debug shows the traceback for a report"
+        hint = f"this is a defect{_of_package(error)}; --debug shows the traceback for a report"
         return _report(
             DistillkitError(message, hint=hint), Console(), json_wanted, getattr(error, "next_command", None)
         )
+
+
+def _of_package(error: Exception) -> str:
+    """Whose the defect is, where it is not this program's."""
+    from distillkit.settings.extensions import raised_in
+
+    package = raised_in(error)
+    return "" if package is None else f" of {package}, which adds to distillkit"
 
 
 def _reader_gone() -> int:

@@ -17,6 +17,7 @@ from distillkit.reports.html.comparison.sentences import ComparisonWriter, about
 from distillkit.reports.html.elements import plain
 from distillkit.reports.run_names import short_names
 from distillkit.settings.paths import user_path
+from distillkit.words import say
 
 _SHORT = 20
 
@@ -60,51 +61,52 @@ def show_comparison(found: Mapping[str, Any], lang: str, console: Console) -> No
     """Tables of scores, differences, settings and costs, and what they say in sentences."""
     w = ComparisonWriter(ComparisonFacts(found, __version__), lang)
     runs, names = found["runs"], short_names(w.facts.names, _SHORT)
-    _show_names(w.facts.names, names, console)
+    _show_names(w.facts.names, names, lang, console)
     models = w.facts.measured
     rows = [
         [name, *(_score(run["scores"].get(model)) for model in models)] for name, run in zip(names, runs, strict=True)
     ]
     console.table(
-        "Bits per byte on the same texts, lower is better", ["run", *models], rows, numeric=range(1, 1 + len(models)),
-        to_stdout=True,
+        say(lang, "compare.scores"), [say(lang, "compare.run"), *(say(lang, f"short.{model}") for model in models)], rows,
+        numeric=range(1, 1 + len(models)), to_stdout=True,
     )  # fmt: skip
     rows = [
-        [name, f"{after['bits_per_byte']:+.4f}", _interval(after["ci95"]), after["verdict"]]
+        [name, f"{after['bits_per_byte']:+.4f}", _interval(after["ci95"], lang), say(lang, f"compare.{after['verdict']}")]
         for name, run in zip(names[1:], runs[1:], strict=True)
         for after in [run["against_first"]["after"]]
     ]
-    columns = ["run", "gain", "95 % interval", "verdict"]
-    console.table(f"Students, better than {names[0]} by", columns, rows, numeric=(1, 2), to_stdout=True)
+    columns = [say(lang, f"compare.{key}") for key in ("run", "gain", "interval", "verdict")]
+    console.table(say(lang, "compare.students", first=names[0]), columns, rows, numeric=(1, 2), to_stdout=True)
     if found["settings"]:
         rows = [[name, *_short_values(values)] for name, values in found["settings"].items()]
-        console.table("Settings that differ", ["parameter", *names], rows, to_stdout=True)
-    _show_costs(names, runs, console)
+        console.table(say(lang, "compare.settings"), [say(lang, "compare.parameter"), *names], rows, to_stdout=True)
+    _show_costs(names, runs, lang, console)
     sentences = [headline(w)] if len(runs) > 2 else []
     for sentence in (*sentences, *differences(w), *about_texts(w), *notes(w)):
         console.prose(plain(sentence))
 
 
-def _show_names(names: Sequence[str], short: Sequence[str], console: Console) -> None:
+def _show_names(names: Sequence[str], short: Sequence[str], lang: str, console: Console) -> None:
     """What the short names stand for, where they are short."""
     if list(names) != list(short):
-        console.table("Runs", ["called here", "run"], list(zip(short, names, strict=True)), to_stdout=True)
+        columns = [say(lang, "compare.called"), say(lang, "compare.run")]
+        console.table(say(lang, "compare.names"), columns, list(zip(short, names, strict=True)), to_stdout=True)
 
 
-def _show_costs(names: Sequence[str], runs: Sequence[Mapping[str, Any]], console: Console) -> None:
+def _show_costs(names: Sequence[str], runs: Sequence[Mapping[str, Any]], lang: str, console: Console) -> None:
     figures = [
         ("parameters", [run["parameters"] for run in runs]),
-        ("size in memory", [_or_dash(run["size_bytes"], format_bytes) for run in runs]),
-        ("tokens written a second", [run["generated_tokens_per_second"] for run in runs]),
-        ("time of all stages", [_or_dash(run["total_seconds"], format_duration) for run in runs]),
-        ("time of training", [_or_dash(run["seconds"].get("distill"), format_duration) for run in runs]),
-        ("tokens trained on", [run["train"]["tokens"] for run in runs]),
-        ("most memory in training", [_or_dash(run["train"]["peak_memory_bytes"], format_bytes) for run in runs]),
-        ("files of the run", [_or_dash(run["disk_bytes"], format_bytes) for run in runs]),
+        ("size", [_or_dash(run["size_bytes"], format_bytes) for run in runs]),
+        ("writes", [run["generated_tokens_per_second"] for run in runs]),
+        ("all", [_or_dash(run["total_seconds"], format_duration) for run in runs]),
+        ("training", [_or_dash(run["seconds"].get("distill"), format_duration) for run in runs]),
+        ("tokens", [run["train"]["tokens"] for run in runs]),
+        ("memory", [_or_dash(run["train"]["peak_memory_bytes"], format_bytes) for run in runs]),
+        ("disk", [_or_dash(run["disk_bytes"], format_bytes) for run in runs]),
     ]
-    rows = [[what, *values] for what, values in figures if any(value is not None for value in values)]
+    rows = [[say(lang, f"cost.{what}"), *values] for what, values in figures if any(value is not None for value in values)]
     numeric = range(1, 1 + len(runs))
-    console.table("Cost, size, speed", ["", *names], rows, numeric=numeric, to_stdout=True)
+    console.table(say(lang, "compare.costs"), ["", *names], rows, numeric=numeric, to_stdout=True)
 
 
 def _short_values(values: Sequence[Any]) -> list[Any]:
@@ -123,5 +125,5 @@ def _score(score: Mapping[str, Any] | None) -> str | None:
     return None if score is None else f"{score['bits_per_byte']:.4f}"
 
 
-def _interval(ends: Sequence[float] | None) -> str:
-    return "too few documents" if ends is None else f"[{ends[0]:+.4f}, {ends[1]:+.4f}]"
+def _interval(ends: Sequence[float] | None, lang: str) -> str:
+    return say(lang, "compare.few") if ends is None else f"[{ends[0]:+.4f}, {ends[1]:+.4f}]"

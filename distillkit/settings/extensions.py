@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,23 @@ def listed_extensions() -> list[str]:
 def conflicts() -> list[str]:
     """What installed packages want to add and cannot, and why."""
     return [words for table in TABLES.values() for words in table.conflicts]
+
+
+def raised_in(error: BaseException) -> str | None:
+    """The package, "pkg 1.0", in whose code an error was raised, or from which a library was called that raised it; None if it
+    was in distillkit's own.
+    """
+    modules = {
+        added.path.partition(":")[0].partition(".")[0]: added.package
+        for table in TABLES.values()
+        for added in table.added.values()
+    }
+    found = None
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        top = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        if top == "distillkit" or top in modules:
+            found = modules.get(top)
+    return found
 
 
 def load_chosen(config: Parameters) -> dict[str, str]:

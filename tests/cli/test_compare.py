@@ -236,20 +236,22 @@ def test_models_that_are_gone_leave_the_students(
     assert set(found["runs"][0]["scores"]) == {"control", "after"}
 
 
-def test_tables_in_a_narrow_place(command: Run, made: SimpleNamespace, tmp_path: Path) -> None:
+TABLES = {
+    "en": ("Bits per byte on the same texts", "95 % interval", "Settings that differ", "temperature", "Cost, size, speed", "time of training"),
+    "ru": ("Бит на байт на одних текстах", "95 %-й интервал", "Различия в настройках", "temperature", "Затраты, размер, скорость",
+           "время обучения", "Сравнение на"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("lang", TABLES)
+def test_tables_in_a_narrow_place(command: Run, made: SimpleNamespace, tmp_path: Path, lang: str) -> None:
     done = command(
-        "compare", made.a.name, made.b.name, "--output-dir", made.a.parent, "--out", tmp_path, "--lang", "ru"
+        "compare", made.a.name, made.b.name, "--output-dir", made.a.parent, "--out", tmp_path, "--lang", lang
     )
-    for part in (
-        "Bits per byte on the same texts",
-        "Settings that differ",
-        "temperature",
-        "Cost, size, speed",
-        "Сравнение на",
-    ):
+    for part in TABLES[lang]:
         assert part in done.out
     assert f"page: {tmp_path / 'compare.html'}" in done.out
-    assert '<html lang="ru">' in (tmp_path / "compare.html").read_text(encoding="utf-8")
+    assert f'<html lang="{lang}">' in (tmp_path / "compare.html").read_text(encoding="utf-8")
 
 
 # --- in a browser -----------------------------------------------------------------------------------------------------

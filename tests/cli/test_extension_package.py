@@ -16,8 +16,10 @@ import torch
 
 import distillkit
 from distillkit import PreconditionError, registry
+from distillkit.cli import app
 from distillkit.data.examples import load_examples
 from distillkit.registry import DATA_FORMATS, AutoOr, Table, resolve
+from distillkit.settings import extensions
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "extension-example"
 OWN = {"forward-kl": "distillkit.losses.divergences:forward_kl"}
@@ -105,6 +107,23 @@ def test_names_are_added_behind_the_own_ones_and_nothing_is_imported(package: Ca
         resolve(table, "neither")
     with Table.own_alone():
         assert list(table) == ["forward-kl"]
+
+
+def test_a_defect_of_a_package_is_told_from_one_of_the_program(
+    package: Callable[..., None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = "import distillkit.words as words, json\ndef own(p): return json.loads(p)\ndef theirs(p): return words.words(p)\n"
+    package("faulty", "3.0", {"own": "faulty_code:own", "theirs": "faulty_code:theirs"}, faulty_code=code)
+    table = Table("test.choices", OWN)
+    monkeypatch.setattr(extensions, "TABLES", {"divergence": table})
+    for name, said in (("own", "a defect of faulty 3.0, which adds to distillkit"), ("theirs", "a defect; --debug")):
+
+        def fails(*_: object, name: str = name, **__: object) -> None:
+            resolve(table, name)("xx")
+
+        monkeypatch.setattr(app, "app", fails)
+        assert app.main(["x"]) == 1
+        assert said in " ".join(capsys.readouterr().err.split())
 
 
 def test_names_that_are_taken_are_left_out_and_said(package: Callable[..., None]) -> None:

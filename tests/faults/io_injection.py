@@ -20,6 +20,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -263,10 +264,13 @@ def warm_up() -> None:
     for name in _LOADED:
         importlib.import_module(name)
     import torch
+    import tqdm
     from transformers import conversion_mapping
 
     conversion_mapping.get_checkpoint_conversion_mapping("gpt2")
     torch.set_num_threads(1)
+    # Its own lock is one of all forked processes: one that is killed while it has it would stop the others for good.
+    os.register_at_fork(after_in_child=lambda: tqdm.tqdm.set_lock(threading.RLock()))
     gc.collect()
     gc.freeze()
 
