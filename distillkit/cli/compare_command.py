@@ -71,7 +71,12 @@ def show_comparison(found: Mapping[str, Any], lang: str, console: Console) -> No
         numeric=range(1, 1 + len(models)), to_stdout=True,
     )  # fmt: skip
     rows = [
-        [name, f"{after['bits_per_byte']:+.4f}", _interval(after["ci95"], lang), say(lang, f"compare.{after['verdict']}")]
+        [
+            name,
+            f"{after['bits_per_byte']:+.4f}",
+            _interval(after["ci95"], lang),
+            say(lang, f"compare.{after['verdict']}"),
+        ]
         for name, run in zip(names[1:], runs[1:], strict=True)
         for after in [run["against_first"]["after"]]
     ]
@@ -104,7 +109,9 @@ def _show_costs(names: Sequence[str], runs: Sequence[Mapping[str, Any]], lang: s
         ("memory", [_or_dash(run["train"]["peak_memory_bytes"], format_bytes) for run in runs]),
         ("disk", [_or_dash(run["disk_bytes"], format_bytes) for run in runs]),
     ]
-    rows = [[say(lang, f"cost.{what}"), *values] for what, values in figures if any(value is not None for value in values)]
+    rows = [
+        [say(lang, f"cost.{what}"), *values] for what, values in figures if any(value is not None for value in values)
+    ]
     numeric = range(1, 1 + len(runs))
     console.table(say(lang, "compare.costs"), ["", *names], rows, numeric=numeric, to_stdout=True)
 

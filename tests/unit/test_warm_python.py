@@ -230,7 +230,9 @@ def test_another_distillkit_is_not_the_one_in_memory(cli_env: Environment, tmp_p
 
 def test_one_that_is_killed_keeps_nothing_from_the_others(cli_env: Environment) -> None:
     holding = "import time, tqdm; tqdm.tqdm.get_lock().acquire(); print('held', flush=True); time.sleep(100)"
-    with warm_python.Popen([sys.executable, "-c", holding], stdout=subprocess.PIPE, text=True, env=cli_env()) as process:
+    with warm_python.Popen(
+        [sys.executable, "-c", holding], stdout=subprocess.PIPE, text=True, env=cli_env()
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
         process.kill()
