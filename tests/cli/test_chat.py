@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import warm_python
+from json_objects import problems
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -30,6 +31,7 @@ def test_a_pipe_gets_one_object_for_each_line(run_cli: Run, trained: Path) -> No
     said = [json.loads(line) for line in done.stdout.splitlines()]
     assert [item["question"] for item in said] == ["Where?", "When?"]
     assert all(item["tokens"] <= 6 for item in said)
+    assert [problems(item) for item in said] == [[], []]
     assert "has no chat template" in done.stderr
 
 

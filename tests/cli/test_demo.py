@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from json_objects import problems
 
 from distillkit.console import Console
 
@@ -103,7 +104,9 @@ def test_lines_of_a_pipe_are_continued_one_by_one(command: Run, run: Path, monke
     for more, answers in (([], 2), (["--prompt", "First"], 3)):
         monkeypatch.setattr(sys, "stdin", io.StringIO("One\n\nTwo\n/quit\nThree\n"))
         done = command("demo", "--run", run, "--interactive", "--json", "--new-tokens", "3", *more)
-        said = [json.loads(line)["demo"]["texts"][0] for line in done.out.splitlines()]
+        objects = [json.loads(line) for line in done.out.splitlines()]
+        assert [problem for item in objects for problem in problems(item)] == []
+        said = [item["demo"]["texts"][0] for item in objects]
         assert [text["prompt"] for text in said] == ["First", "One", "Two"][-answers:]
         assert all({"teacher", "before", "after"} <= set(text) for text in said)
     assert (run / "demo.json").read_bytes() == before
