@@ -93,6 +93,17 @@ def hugging_face_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path
         yield folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The folder of this process, and so of programs that it starts, is none with a distillkit in it.
+
+    Python looks there first: in a checkout it would run that one instead of the one that is installed.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("folder"))
+        yield
+
+
 @pytest.fixture
 def cli_env(tmp_path: Path) -> Callable[..., dict[str, str]]:
     """`cli_env(HF_ENDPOINT=…, NAME=None)` -> the environment of a subprocess; None takes a variable away.

@@ -21,10 +21,12 @@ import contextlib
 import functools
 import gc
 import importlib
+import importlib.machinery
 import inspect
 import io
 import json
 import os
+import pkgutil
 import re
 import runpy
 import select
@@ -40,13 +42,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-# What the stages import, so that a child finds it in memory.
+# What the stages import, so that a child finds it in memory; all modules of distillkit are, too.
 PRELOADED = (
-    "datasets", "accelerate", "torch._dynamo", "distillkit.cli.app", "distillkit.cli.commands", "distillkit.selftests.runner", "distillkit.reports.plots",
-    "distillkit.stages.check_env", "distillkit.stages.prepare_data", "distillkit.stages.distill", "distillkit.stages.validate",
-    "distillkit.stages.demo", "distillkit.stages.plot", "transformers.models.gpt2.modeling_gpt2",
-    "transformers.models.auto.tokenization_auto", "transformers.convert_slow_tokenizer", "transformers.generation.utils",
-    "transformers.integrations.mistral", "matplotlib.style", "PIL.JpegImagePlugin",
+    "datasets", "accelerate", "torch._dynamo", "transformers.models.gpt2.modeling_gpt2", "transformers.models.auto.tokenization_auto",
+    "transformers.convert_slow_tokenizer", "transformers.generation.utils", "transformers.integrations.mistral", "matplotlib.style",
+    "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "PIL.JpegImagePlugin", "numpy.ctypeslib",
+    "pydantic.type_adapter", "torch.utils.serialization", "sentencepiece", "tokenizers.trainers",
+    "transformers.tokenization_utils_sentencepiece", "transformers.models.auto.modeling_auto", "encodings.idna", "encodings.utf_8_sig",
 )  # fmt: skip
 # Variables that nobody reads while these are imported. Every other one has to be as it is for the server.
 _READ_LATER = re.compile(
@@ -333,8 +335,7 @@ class _Relocation:
 
 
 def _serve(wire: socket.socket) -> None:
-    for name in PRELOADED:
-        importlib.import_module(name)
+    warm_up()
     relocation = _Relocation()
     # Of an interpreter without PYTHONPATH. Not the rest of this one's: `site` adds no folder that PYTHONPATH has.
     bare = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
@@ -381,6 +382,19 @@ def _serve(wire: socket.socket) -> None:
         wire.sendall(struct.pack("i", pid))
 
 
+def warm_up() -> None:
+    """Once here instead of once in every child: imports, and tables that transformers makes when they are first asked for."""
+    import distillkit
+
+    for name in PRELOADED:
+        importlib.import_module(name)
+    for module in pkgutil.walk_packages(distillkit.__path__, "distillkit."):
+        if not module.name.endswith(".__main__"):
+            importlib.import_module(module.name)
+    conversion_mapping = importlib.import_module("transformers.conversion_mapping")
+    conversion_mapping.get_checkpoint_conversion_mapping("gpt2")
+
+
 def _ended() -> Iterator[tuple[int, int]]:
     """Children that have ended since the last time, with their wait status."""
     while True:
@@ -424,7 +438,6 @@ def _enter(
         os.dup2(descriptor, number)
         os.close(descriptor)
     _open_streams()
-    before = os.environ["PYTHONPATH"]
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["folder"])
@@ -437,12 +450,23 @@ def _enter(
     if numpy is not None:
         numpy.random.seed()  # Or all children would draw the same.
     # As a new interpreter makes it, but for its first entry, see `_execute`.
-    path = os.environ.get("PYTHONPATH", "")
+    before, path = set(sys.path), os.environ.get("PYTHONPATH", "")
     sys.path[:] = dict.fromkeys([*(path.split(os.pathsep) if path else []), *own_path])
-    if path != before or Path(request["folder"], "distillkit").exists():
+    importlib.invalidate_caches()
+    # The server has no threads that this process could wait for.
+    vars(sys.modules["distillkit.process_state"])["_forked"] = False
+    # What another folder has, such as an extension of distillkit, may be looked up when distillkit is imported.
+    if set(sys.path) != before or not _finds_the_package_in_memory(request["words"][0]):
         for name in [name for name in sys.modules if name.partition(".")[0] == "distillkit"]:
             del sys.modules[name]
-    importlib.invalidate_caches()
+
+
+def _finds_the_package_in_memory(how: str) -> bool:
+    """Whether a program that begins like this would import the very distillkit that this process has."""
+    first = Path.cwd() if how in ("-m", "-c") else Path(how).resolve().parent
+    found = importlib.machinery.PathFinder.find_spec("distillkit", [str(first), *sys.path])
+    here = sys.modules["distillkit"].__file__
+    return found is not None and found.origin is not None and here is not None and Path(found.origin).samefile(here)
 
 
 def _moved(descriptor: int) -> int:

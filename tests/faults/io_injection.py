@@ -30,13 +30,6 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 KINDS = {"open": 1, "write": 2, "fsync": 4, "rename": 8, "mkdir": 16, "truncate": 32, "remove": 64, "touch": 128}
 MODES = {"once": 0, "persistent": 1, "kill": 2, "power cut": 3}
-_LOADED = (
-    "torch", "datasets", "accelerate", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "distillkit.cli.app",
-    "distillkit.cli.commands", "distillkit.stages.check_env", "distillkit.stages.prepare_data", "distillkit.stages.distill",
-    "distillkit.stages.validate", "distillkit.stages.demo", "distillkit.stages.plot", "distillkit.dry_run.plan",
-    "matplotlib.style", "sentencepiece", "tokenizers.trainers", "torch.utils.serialization", "transformers.convert_slow_tokenizer",
-    "transformers.tokenization_utils_sentencepiece", "transformers.models.gpt2.modeling_gpt2", "transformers.models.auto.modeling_auto", "transformers.generation.utils",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -260,14 +253,12 @@ def _wait(pid: int, task: dict[str, Any]) -> int:
 
 
 def warm_up() -> None:
-    """Once here instead of once in every child: imports, transformers' tables, and what there is for Python to collect."""
-    for name in _LOADED:
-        importlib.import_module(name)
+    """Once here instead of once in every child: what `warm_python` has in memory, and what there is for Python to collect."""
     import torch
     import tqdm
-    from transformers import conversion_mapping
+    import warm_python
 
-    conversion_mapping.get_checkpoint_conversion_mapping("gpt2")
+    warm_python.warm_up()
     torch.set_num_threads(1)
     # Its own lock is one of all forked processes: one that is killed while it has it would stop the others for good.
     os.register_at_fork(after_in_child=lambda: tqdm.tqdm.set_lock(threading.RLock()))

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import warm_python
 from small_runs import SETTINGS, make_models, student_digest
 
 from distillkit import distill_models, process_environment
@@ -146,9 +147,9 @@ def test_the_process_of_the_caller_is_left_as_it_was(runs: Runs, cli_env: Callab
     """After success, after a refusal and after a failure in the training; twice, in a thread, inside an event loop, forked
     and spawned; the students are the same everywhere. `caller.py` does all this in one process."""
     values = [runs.settings() for _ in range(6)]
-    done = subprocess.run(
+    done = warm_python.run(
         [sys.executable, str(Path(__file__).with_name("caller.py")), json.dumps(values)],
-        env=cli_env(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1"), capture_output=True, text=True, check=False, timeout=300,
+        env=cli_env(HF_HUB_OFFLINE="1"), capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
@@ -174,9 +175,9 @@ def test_a_forked_child_does_not_wait_for_threads_of_its_parent(
         "sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))\n"
     )
     values = runs.settings(quiet=False)
-    done = subprocess.run(
+    done = warm_python.run(
         [sys.executable, "-c", program, json.dumps(values)],
-        env=cli_env(HF_HUB_OFFLINE="1", OMP_NUM_THREADS=None), capture_output=True, text=True, check=False,
+        env=cli_env(HF_HUB_OFFLINE="1"), capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "one thread instead of 3: this process was forked" in done.stderr

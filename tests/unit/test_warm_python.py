@@ -215,6 +215,13 @@ def test_what_is_read_on_the_way_in_gets_an_interpreter_of_its_own(
         assert process.wait(60) == 7
 
 
+def test_the_one_in_memory_is_not_imported_again(cli_env: Environment) -> None:
+    """Or every child of the tests would take a second more."""
+    program = "import sys; print('distillkit.training.trainer' in sys.modules)"
+    done = warm_python.run([sys.executable, "-c", program], env=cli_env(), capture_output=True, text=True)
+    assert done.stdout == "True\n"
+
+
 def test_another_distillkit_is_not_the_one_in_memory(cli_env: Environment, tmp_path: Path) -> None:
     (tmp_path / "distillkit").mkdir()
     (tmp_path / "distillkit" / "__init__.py").write_text("print('another')")

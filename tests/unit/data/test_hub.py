@@ -11,7 +11,6 @@ import json
 import os
 import random
 import re
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -25,7 +24,9 @@ import pytest
 import warm_python
 from pyarrow import parquet
 
-ROOT = Path(__file__).parents[3]
+import distillkit
+
+PACKAGE = Path(distillkit.__file__).resolve().parents[1]
 LOAD = """
 import json, sys
 from distillkit.console import Console
@@ -136,7 +137,7 @@ class HubServer:
         """What `load_documents` gives or raises with these settings."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
         environment |= {"HF_ENDPOINT": url or self.url, "HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1"}
-        environment |= {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1" if offline else "0", "no_proxy": "127.0.0.1"}
+        environment |= {"PYTHONPATH": str(PACKAGE), "HF_HUB_OFFLINE": "1" if offline else "0", "no_proxy": "127.0.0.1"}
         self.requests.clear()
         command = [sys.executable, "-c", LOAD, json.dumps(settings)]
         done = warm_python.run(command, env=environment, cwd=home, capture_output=True, text=True, timeout=120)
@@ -316,14 +317,15 @@ def test_the_hub_may_fail_for_a_moment(hub: HubServer, tmp_path: Path) -> None:
 
 
 def test_what_other_programs_left_on_this_machine_is_found(hub: HubServer, tmp_path: Path) -> None:
-    environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    environment = os.environ | {"HF_ENDPOINT": hub.url}
     for name, program in {
         "downloaded": "from huggingface_hub import snapshot_download as get; get('o/lines', repo_type='dataset')",
         "prepared": "from datasets import load_dataset; load_dataset('o/lines')",
     }.items():
         home = tmp_path / name
         home.mkdir()
-        subprocess.run([sys.executable, "-c", program], env=environment | {"HF_HOME": str(home)}, check=True)
+        command = [sys.executable, "-c", program]
+        warm_python.run(command, env=environment | {"HF_HOME": str(home)}, check=True, capture_output=True)
         for cached in home.rglob("snapshots") if name == "prepared" else ():
             cached.rename(cached.with_name("gone"))
         found = hub.load(home, dataset="o/lines", offline=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from typing import Any, Literal
 
 import pytest
 import torch
+import warm_python
 from tiny_models import tiny_model
 
 from distillkit.models.empty_model import empty_model
@@ -54,7 +54,7 @@ print(json.dumps([sum(value.nbytes for value in model.parameters()), len(list(mo
 # Elsewhere RLIMIT_DATA is not enforced, or counts mapped files too, and the limit would prove nothing.
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on memory that counts what is private")
 def test_a_model_larger_than_the_limit_on_memory() -> None:
-    done = subprocess.run([sys.executable, "-c", _LIMITED], capture_output=True, text=True, check=False, timeout=300)
+    done = warm_python.run([sys.executable, "-c", _LIMITED], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     weights, buffers = json.loads(done.stdout)
     assert weights > 3e9

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import os
 import random
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+import warm_python
 from tiny_models import save_model_folder, tiny_model, tiny_tokenizer, write_texts
 from transformers import (
     MistralConfig,
@@ -376,15 +376,15 @@ print(json.dumps({"tokens": result.metrics["teacher_pass"]["tokens"], "teacher":
 def test_a_teacher_larger_than_memory(tmp_path: Path) -> None:
     tokenizer = tiny_tokenizer()
     size = len(tokenizer)
-    teacher = tiny_model("llama", size, layers=14, hidden=512, intermediate_size=2048, eos_token_id=0)
+    teacher = tiny_model("llama", size, layers=14, hidden=384, intermediate_size=1536, eos_token_id=0)
     save_model_folder(tmp_path / "teacher", teacher, tokenizer)
     save_model_folder(tmp_path / "student", tiny_model("gpt2", size, layers=1, hidden=16, eos_token_id=0), tokenizer)
     write_texts(tmp_path / "texts.txt", 120)
     weights = sum(value.numel() * 4 for value in teacher.parameters())
 
     command = [sys.executable, "-c", _LIMITED, str(tmp_path), str(weights // 2)]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=300)
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    done = warm_python.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     refused, found = (json.loads(line) for line in done.stdout.splitlines()[-2:])
     assert refused["code"] == 1
