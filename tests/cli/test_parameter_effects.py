@@ -618,7 +618,8 @@ def deep_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_model_folder(tmp_path_factory.mktemp("deep") / "teacher", made, tokenizer)
 
 
-def test_layer_choice(distil: Distil, deep_teacher: Path) -> None:
+def test_layer_choice(distil: Distil, deep_teacher: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distillkit.reports.drawing.DPI", 40)
     found = {}
     for way in ("greedy", "influence", "perplexity", "contiguous", "even"):
         result = distil(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 from pathlib import Path
 from typing import Any
@@ -40,13 +41,16 @@ def test_the_quickstart_names_it() -> None:
 
 
 def test_weights_and_tokenizer_are_those_of_the_file(
-    smollm2: tuple[Path, Any], capfd: pytest.CaptureFixture[str]
+    smollm2: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import gguf
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
     folder, tokenizer = smollm2
     path = gguf_file()
+    # transformers reads the file anew, vocabulary and all, for the configuration, the weights and the tokenizer.
+    monkeypatch.setattr(gguf, "GGUFReader", functools.cache(gguf.GGUFReader))
     logging.disable_progress_bar()
     try:
         direct: Any = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
