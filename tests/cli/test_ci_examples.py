@@ -15,6 +15,7 @@ import pytest
 import yaml
 from json_objects import problems
 from settings_file import settings_file
+from shell_programs import forked_program
 
 from distillkit.settings.resolve import resolve
 
@@ -61,7 +62,6 @@ def test_what_the_jobs_run(
     ).rename(tmp_path / "distil.yaml")
     (tmp_path / "distil.sh").write_bytes((CI / "distil.sh").read_bytes())
     programs = tmp_path / "programs"
-    put_on_path(programs, "distillkit", f'exec "{sys.executable}" -m distillkit "$@"\n')
     put_on_path(programs, "python3", f'exec "{sys.executable}" "$@"\n')
     put_on_path(programs, "pip", 'echo "$@" > installed\n')
     summary = tmp_path / "page.md"
@@ -69,7 +69,8 @@ def test_what_the_jobs_run(
         GITHUB_STEP_SUMMARY=str(summary), GITHUB_ACTIONS="true", DISTILLKIT="./distillkit", HF_HUB_OFFLINE="1"
     )
 
-    done = bash(github_steps(), tmp_path, environment, programs)
+    with forked_program(programs / "distillkit", ["-m", "distillkit"]):
+        done = bash(github_steps(), tmp_path, environment, programs)
     assert done.returncode == 0, done.stderr
     told = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
     assert problems(told, "distill") == []

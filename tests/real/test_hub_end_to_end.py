@@ -26,8 +26,6 @@ pytestmark = pytest.mark.real
 
 PICTURES_BYTES = 4_000_000
 POKEMON_ROWS = 130
-# What the first run has done is not done again by those that are about the training.
-TRAINING_ALONE = ("--no-control", "--skip-validation", "--skip-demo", "--no-save-plot")
 Environment = Callable[..., dict[str, str]]
 
 
@@ -221,7 +219,7 @@ def test_pokemon_in_python_without_its_pictures(
 import json, sys
 from distillkit import distill_models
 result = distill_models(dataset="pokemon", sample_size=100, max_length=64, epochs=1, control=False, batch_size=10, no_cuda=True,
-                        held_out_size=20, skip_demo=True, save_plot=False, folder_name="pokemon")
+                        save_plot=False, folder_name="pokemon")
 print(json.dumps(result.as_dict()))
 """
     done = finished([sys.executable, "-c", program], work, environment())
@@ -239,7 +237,7 @@ print(json.dumps(result.as_dict()))
 
 def test_afterwards_no_hub_is_needed(first: object, hub: HubServer, work: Path, environment: Environment) -> None:
     asked = len(hub.requests)
-    done = distill(work, environment(HF_HUB_OFFLINE="1"), "offline", *TRAINING_ALONE)
+    done = distill(work, environment(HF_HUB_OFFLINE="1"), "offline", "--skip-validation", "--no-save-plot")
     assert len(hub.requests) == asked
     assert "the copy in the cache is used" in done.stderr
     # The same models, texts and training, to the last bit.
@@ -252,8 +250,16 @@ def test_afterwards_no_hub_is_needed(first: object, hub: HubServer, work: Path, 
 
 
 def test_black_box_on_the_same_pair(first: object, work: Path, environment: Environment) -> None:
-    smaller = ["--sample-size", "20", "--allow-out-of-range", "--batch-size", "10"]
-    done = distill(work, environment(), "black", "--box-type", "black", *smaller, *TRAINING_ALONE)
+    smaller = [
+        "--sample-size",
+        "20",
+        "--allow-out-of-range",
+        "--batch-size",
+        "10",
+        "--skip-validation",
+        "--no-save-plot",
+    ]
+    done = distill(work, environment(), "black", "--box-type", "black", *smaller)
     run = work / "output" / "black"
     stats = read(run / "data" / "stats.json")
     assert stats["same_tokenizer"] is False

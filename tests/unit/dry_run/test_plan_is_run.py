@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import datasets
 import pytest
 from tiny_models import save_model_folder, teacher_of_letters, tiny_model, tiny_tokenizer, write_texts
 
@@ -20,7 +22,9 @@ from distillkit.device.precision import choose_compute
 from distillkit.dry_run.inputs import count_texts, find_models, teacher_facts, tuning_facts
 from distillkit.dry_run.plan import estimate_run, plan_decisions
 from distillkit.errors import DistillkitError
+from distillkit.models.located import LocatedModel
 from distillkit.pipeline import create_or_continue, run_pipeline
+from distillkit.run import pair
 from distillkit.run.context import TrainingContext
 from distillkit.run.directory import RunDirectory
 from distillkit.settings.parameters import Parameters
@@ -89,6 +93,26 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return state
 
 
+@pytest.fixture
+def read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokenizers, configurations and examples, of which none changes, are not read anew for every configuration of a grid."""
+
+    def kept(function: Callable[..., Any]) -> Callable[..., Any]:
+        found: dict[Any, Any] = {}
+
+        def of(located: LocatedModel, *given: Any, **options: Any) -> Any:
+            key = (located.folder, *given)
+            if key not in found:
+                found[key] = function(located, *given, **options)
+            return found[key]
+
+        return of
+
+    for name in ("load_tokenizer", "context_length"):
+        monkeypatch.setattr(pair, name, kept(getattr(pair, name)))
+    monkeypatch.setattr(datasets, "load_from_disk", functools.cache(datasets.load_from_disk))
+
+
 @dataclass(frozen=True)
 class Outcome:
     """A decision in words, or why there is none."""
@@ -144,7 +168,7 @@ def grid(box: str) -> Iterator[tuple[dict[str, Any], str, str]]:
 @pytest.mark.parametrize("box", ["white", "black"])
 @pytest.mark.parametrize("tokenizer", ["same", "other"])
 def test_plan_and_run_decide_alike(
-    models: Path, prepared: Path, machine: SimpleNamespace, tokenizer: str, box: str, begun: bool
+    models: Path, prepared: Path, machine: SimpleNamespace, read_once: None, tokenizer: str, box: str, begun: bool
 ) -> None:
     folder = prepared / f"{box}-{tokenizer}"
     remove_tree(prepared / FOLDER)
