@@ -36,6 +36,7 @@ from distillkit.teachers.cache_entries import FOLDER
 from distillkit.teachers.choices import TeacherFacts, TeacherMemory
 from distillkit.teachers.loader import TeacherLoader
 from distillkit.teachers.sparse_cache import bytes_per_token
+from distillkit.teachers.spread import room_for
 from distillkit.training.decisions import TuningFacts, tunes_teacher
 from distillkit.training.inputs import planned_loader
 from distillkit.training.teacher_tuning import TeacherTuning
@@ -218,6 +219,7 @@ def teacher_facts(
             weight_bytes=shape.parameters * itemsize,
             free_bytes=free_memory_bytes(compute.device),
             streaming_problem=streaming_problem(shape.config),
+            room=room_for(shape, compute),
         ),
         place=str(folder.parent),
         tokens=amounts.teacher_tokens,

@@ -91,6 +91,23 @@ CONFLICTS = (
         hint="use --precision auto, bf16 or fp32",
     ),
     Conflict(
+        lambda values: (
+            f"--parallel fsdp and --optimizer {values['optimizer']}"
+            if values["parallel"] == "fsdp" and values["optimizer"] != "adamw"
+            else None
+        ),
+        "it needs whole matrices, of which every process has some rows",
+        hint="use --optimizer adamw, or --parallel ddp",
+    ),
+    Conflict(
+        _always(
+            "--parallel fsdp and --precision fp16",
+            lambda values: values["parallel"] == "fsdp" and values["precision"] == "fp16",
+        ),
+        "the processes would have to agree on every step that fp16 skips",
+        hint="use --precision bf16 or fp32, or --parallel ddp",
+    ),
+    Conflict(
         _always(
             "--skip-validation and --quality-gate improved",
             lambda values: values["skip_validation"] and values["quality_gate"] == "improved",

@@ -118,6 +118,11 @@ def _check_tuning(tuning: TuningFacts, memory: TeacherMemory, streaming: Streami
         )
 
 
+def is_divided(config: Parameters, processes: int) -> bool:
+    """Whether the student is divided over the processes; alone with it, one has it all."""
+    return config.parallel == "fsdp" and processes > 1
+
+
 def uses_white_box_teacher(config: Parameters) -> bool:
     """Whether the student learns from the teacher's distributions."""
     return config.box_type == "white" and needs_teacher(config)

@@ -20,6 +20,7 @@ from forked_cli import Child, Done, ForkedCli, Signals, forked_cli
 from safetensors.torch import load_file
 from settings_file import settings_file
 from tiny_models import save_model_folder, teacher_of_letters, tiny_model, tiny_tokenizer, write_texts
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from distillkit.storage import files_below, read_json
 
@@ -57,6 +58,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_model_folder(folder / "student", tiny_model("llama", 384, seed=2, **tied), tokenizer)
     dropping = tiny_model("gpt2", 384, layers=1, hidden=16, seed=2, dropout=0.2)
     save_model_folder(folder / "dropping", dropping, tokenizer)
+    scaled = AutoConfig.for_model(
+        "granite", vocab_size=384, num_hidden_layers=1, hidden_size=16, intermediate_size=32, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=256, logits_scaling=4.0,
+    )  # fmt: skip
+    save_model_folder(folder / "scaled", AutoModelForCausalLM.from_config(scaled).eval(), tokenizer)
     save_model_folder(folder / "writer", teacher_of_letters(tokenizer, seed=4), tokenizer)
     write_texts(folder / "texts.txt", 120, sentences=2)
     return folder
@@ -206,6 +212,66 @@ def test_the_caches_are_those_of_one_process(alone: Path, runs: Runs) -> None:
     own, wanted = caches(runs.output / "pair"), caches(alone)
     assert own == wanted
     assert len(wanted) > 8
+
+
+# --- a student that is divided ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def divided(runs: Runs) -> Path:
+    done = runs.together(*runs.command("divided", parallel="fsdp"), "--json")
+    assert [one.code for one in done] == [0, 0]
+    assert json.loads(done[0].out)["status"] == "complete"
+    assert "4 examples × 1 in each, and the student is divided between them" in done[0].err
+    assert (done[1].out, done[1].err) == ("", "")
+    return runs.output / "divided"
+
+
+def test_a_divided_student_is_that_of_one_process(divided: Path, alone: Path) -> None:
+    """Its embedding is its head. That it is divided: tests/unit/training/test_divided.py."""
+    assert furthest(divided, alone) < 1e-6
+    for line, other in zip(lines(divided), lines(alone), strict=True):
+        assert {**line, **other} == pytest.approx(other, rel=1e-5), line
+    assert sorted(students(divided)) == sorted(students(alone))
+
+
+DIVIDED: dict[str, dict[str, Any]] = {
+    "an adapter, layers computed twice": {"adapter": "lora", "lora_rank": 2, "gradient_checkpointing": True, "epochs": 2},
+    "a head that is more than a layer": {"student": "scaled", "teacher_cache": "off", "sample_size": 25, "epochs": 1},
+    "exact, two tokenizers, taid, a control": KINDS["exact, two tokenizers, taid, a control"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", DIVIDED)
+def test_every_kind_of_divided_student(runs: Runs, kind: str, models: Path) -> None:
+    alone = runs.one(kind, **DIVIDED[kind])
+    run = runs.two(f"divided, {kind}", parallel="fsdp", **DIVIDED[kind])
+    assert furthest(run, alone) < 1e-6
+    if DIVIDED[kind].get("control"):
+        assert furthest(run / "control", alone / "control") < 1e-6
+
+
+def test_a_divided_student_goes_on_in_the_same_number_of_processes_to_the_same_bytes(runs: Runs, divided: Path) -> None:
+    asking = {1: Signals(TRAINING_STEP, call=11, numbers=(signal.SIGTERM,))}
+    done = runs.together(*runs.command("divided-stopped", parallel="fsdp"), "--quiet", signals=asking)
+    assert [one.code for one in done] == [143, 143]
+    assert "stopped after step 12 of 20" in done[0].err
+    done = runs.together("distill", "--run", runs.output / "divided-stopped", "--quiet")
+    assert [(one.code, one.err) for one in done] == [(0, "")] * 2
+    assert students(runs.output / "divided-stopped") == students(divided)
+    assert lines(runs.output / "divided-stopped") == lines(divided)
+
+
+def test_a_training_goes_on_divided_and_whole_again(runs: Runs, alone: Path) -> None:
+    """One process, then two that divide the student, then one."""
+    folder, name = runs.models / "output-in-turns", "in-turns"
+    stopping = Signals(TRAINING_STEP, call=11, numbers=(signal.SIGTERM,))
+    done = runs.children.run(*runs.command(name, folder), "--quiet", values=SHARDS, signals=stopping)
+    assert (done.code, "stopped after step 6 of 20" in done.err) == (143, True)
+    two = runs.together(*runs.command(name, folder, parallel="fsdp"), "--quiet", signals={0: stopping})
+    assert [one.code for one in two] == [143, 143]
+    assert furthest(runs.one(name, folder), alone) < 1e-6
+    assert len(lines(folder / name)) == len(lines(alone))
 
 
 # --- what happens when one fails --------------------------------------------------------------------------------------
