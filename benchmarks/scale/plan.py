@@ -3,6 +3,8 @@ below, from a format of the program's code, or from a measurement that is named.
 
     python benchmarks/scale/plan.py                      shows the tables
     python benchmarks/scale/plan.py --write docs/scale.md   puts them between the two comments there
+    python benchmarks/scale/plan.py --messages FOLDER    what the program would say on this machine, with made-up free disk and
+                                                         GPUs where that is named; two config.json are written to FOLDER
 """
 
 from __future__ import annotations
@@ -10,17 +12,24 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from distillkit.device.precision import choose_compute
+from distillkit.dry_run.inputs import count_texts, find_models, teacher_facts
 from distillkit.dry_run.time_model import ENCODING_RATE
+from distillkit.errors import DistillkitError
+from distillkit.models.placement import spread_blocks
 from distillkit.models.shape import ModelShape, model_shape
+from distillkit.settings.parameters import Parameters
 from distillkit.teachers import exact_cache
+from distillkit.teachers.choices import Room, choose_placement
 from distillkit.teachers.sparse_cache import TOKENS_PER_SHARD, bytes_per_token
+from distillkit.training.decisions import decide_teacher
 
 BEGIN, END = "<!-- benchmarks/scale/plan.py -->", "<!-- end -->"
-ROOT = Path(__file__).resolve().parents[2]
-YEAR_HOURS, DAY = 8766, 86_400
+DAY = 86_400
 
 # --- what is planned --------------------------------------------------------------------------------------------------
 TOKENS = 10_000_000_000
@@ -143,11 +152,15 @@ def cost(seconds: float) -> str:
 def memory(teacher: ModelShape, student: ModelShape) -> list[str]:
     """Of a GPU: what the models take, before activations."""
     layer = (student.parameters - student.outside) / student.layers
+    block = 2 * (teacher.parameters - teacher.outside) // teacher.layers
+    room = dict.fromkeys(range(GPUS_OF_MACHINE), int(GPU_MEMORY))
+    spread = spread_blocks(teacher.layers, block, 2 * teacher.outside, room)
+    assert spread is not None
     rows = [
         ["teacher, bf16, whole", amount(2 * teacher.parameters, "B"), "no"],
         [
             f"teacher over the {GPUS_OF_MACHINE} GPUs of a machine (`--teacher-devices`)",
-            amount(2 * (teacher.parameters - teacher.outside) / GPUS_OF_MACHINE + 2 * teacher.outside / GPUS_OF_MACHINE, "B"), "yes",
+            f"at most {amount(max(spread.bytes.values()), 'B')}", "yes",
         ],
         ["student, `ddp`: 20 bytes a parameter", amount(20 * student.parameters, "B"), "barely"],
         [
@@ -190,22 +203,57 @@ def with_plan(page: str) -> str:
     return "\n".join([before + BEGIN, *lines(), END]) + after
 
 
-def fake_models(folder: Path) -> None:
-    """Folders with the two configurations and no weights: enough for --dry-run."""
+def messages(folder: Path) -> list[str]:
+    """What the plan of the program says of such a run: of the decisions, which need no weights. Nothing is timed."""
     for name, config in (("teacher-70b", TEACHER), ("student-3b", STUDENT)):
         (folder / name).mkdir(parents=True, exist_ok=True)
         architecture = {"architectures": ["LlamaForCausalLM"], **config}
         (folder / name / "config.json").write_text(json.dumps(architecture), encoding="utf-8")
+    usual = Parameters(
+        teacher_model_path=str(folder / "teacher-70b"), student_model_path=str(folder / "student-3b"), precision="bf16",
+        sample_size=TOKENS // LENGTH, max_length=LENGTH, output_dir=str(folder), epochs=2, no_cuda=True,
+    )  # fmt: skip
+    run = folder / "run"
+    models, amounts = find_models(usual, run), count_texts(usual, run)
+    facts = teacher_facts(usual, choose_compute(usual), run, models, amounts)
+    assert facts is not None
+    teacher = shape(TEACHER)
+    block = 2 * (teacher.parameters - teacher.outside) // teacher.layers
+    gpus = {
+        count: Room(dict.fromkeys(range(count), int(GPU_MEMORY)), teacher.layers, block, 2 * teacher.outside)
+        for count in (1, GPUS_OF_MACHINE)
+    }
+    cases: list[tuple[str, dict[str, Any], int, Room | None]] = [
+        ("as it comes", {}, facts.free_disk, None),
+        ("8 H100, 4 TB of disk", {}, 4 * 10**12, gpus[GPUS_OF_MACHINE]),
+        ("8 H100, 4 TB of disk, --teacher-cache exact", {"teacher_cache": "exact"}, 4 * 10**12, gpus[GPUS_OF_MACHINE]),
+        ("8 H100, 400 TB of disk", {}, 400 * 10**12, gpus[GPUS_OF_MACHINE]),
+        ("one H100, 400 TB of disk, --teacher-devices 0", {"teacher_devices": "0"}, 400 * 10**12, gpus[1]),
+        ("one H100, 4 TB of disk", {}, 4 * 10**12, gpus[1]),
+    ]
+    found = []
+    for name, settings, disk, room in cases:
+        config = replace(usual, **settings)
+        free = facts.memory.free_bytes if room is None else int(GPU_MEMORY)
+        own = replace(facts, free_disk=disk, memory=replace(facts.memory, room=room, free_bytes=free))
+        try:
+            devices, decided = choose_placement(config, own.memory), decide_teacher(config, own)
+            said = f"cache {decided.cache.mode}: {decided.cache.why}; block by block {decided.streaming.on}: {decided.streaming.why}"
+            said += "" if devices.placement is None else f"; on GPUs {len(devices.placement.blocks)}: {devices.why}"
+        except DistillkitError as error:
+            said = f"error: {error.message}; hint: {error.hint}"
+        found.append(f"{name}: {said}")
+    return found
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", type=Path, help="a page with the two comments")
-    parser.add_argument("--models", type=Path, help="make two model folders here, for --dry-run")
+    parser.add_argument("--messages", type=Path, help="a folder for two model configurations")
     asked = parser.parse_args()
-    if asked.models is not None:
-        fake_models(asked.models)
-    if asked.write is None:
+    if asked.messages is not None:
+        print("\n".join(messages(asked.messages)))
+    elif asked.write is None:
         print("\n".join(lines()))
     else:
         asked.write.write_text(with_plan(asked.write.read_text(encoding="utf-8")), encoding="utf-8")

@@ -519,7 +519,7 @@ def test_parallel(distil: Distil, base: Any, capsys: pytest.CaptureFixture[str])
     assert "--parallel fsdp: there is one process" in " ".join(capsys.readouterr().err.split())
     assert equal_weights(alone, base)
     for other in ({"optimizer": "muon"}, {"precision": "fp16", "no_cuda": False}):
-        with pytest.raises(UsageError, match="--parallel fsdp and --.* exclude each other"):
+        with pytest.raises(UsageError, match=r"--parallel fsdp and --.* exclude each other"):
             distil(parallel="fsdp", **other)
 
 

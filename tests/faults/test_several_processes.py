@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 import signal
 import socket
 import sys
@@ -235,43 +236,42 @@ def test_a_divided_student_is_that_of_one_process(divided: Path, alone: Path) ->
     assert sorted(students(divided)) == sorted(students(alone))
 
 
-DIVIDED: dict[str, dict[str, Any]] = {
-    "an adapter, layers computed twice": {"adapter": "lora", "lora_rank": 2, "gradient_checkpointing": True, "epochs": 2},
-    "a head that is more than a layer": {"student": "scaled", "teacher_cache": "off", "sample_size": 25, "epochs": 1},
-    "exact, two tokenizers, taid, a control": KINDS["exact, two tokenizers, taid, a control"],
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", DIVIDED)
-def test_every_kind_of_divided_student(runs: Runs, kind: str, models: Path) -> None:
-    alone = runs.one(kind, **DIVIDED[kind])
-    run = runs.two(f"divided, {kind}", parallel="fsdp", **DIVIDED[kind])
+def test_a_divided_student_of_any_kind(runs: Runs) -> None:
+    """Its head is more than a layer, its layers are computed twice; TAID across two tokenizers, and a control."""
+    kind = KINDS["exact, two tokenizers, taid, a control"] | {"student": "scaled", "gradient_checkpointing": True}
+    alone, run = runs.one("scaled", **kind), runs.two("divided-scaled", parallel="fsdp", **kind)
     assert furthest(run, alone) < 1e-6
-    if DIVIDED[kind].get("control"):
-        assert furthest(run / "control", alone / "control") < 1e-6
+    assert furthest(run / "control", alone / "control") < 1e-6
 
 
-def test_a_divided_student_goes_on_in_the_same_number_of_processes_to_the_same_bytes(runs: Runs, divided: Path) -> None:
+def test_a_divided_training_goes_on_to_the_same_bytes_and_in_one_process_too(
+    runs: Runs, divided: Path, alone: Path, models: Path
+) -> None:
     asking = {1: Signals(TRAINING_STEP, call=11, numbers=(signal.SIGTERM,))}
-    done = runs.together(*runs.command("divided-stopped", parallel="fsdp"), "--quiet", signals=asking)
+    folder = models / "output-divided"
+    done = runs.together(*runs.command("stopped", folder, parallel="fsdp"), "--quiet", signals=asking)
     assert [one.code for one in done] == [143, 143]
     assert "stopped after step 12 of 20" in done[0].err
-    done = runs.together("distill", "--run", runs.output / "divided-stopped", "--quiet")
+    shutil.copytree(folder, models / "output-whole-again")
+    done = runs.together("distill", "--run", folder / "stopped", "--quiet")
     assert [(one.code, one.err) for one in done] == [(0, "")] * 2
-    assert students(runs.output / "divided-stopped") == students(divided)
-    assert lines(runs.output / "divided-stopped") == lines(divided)
+    assert students(folder / "stopped") == students(divided)
+    assert lines(folder / "stopped") == lines(divided)
+    assert furthest(runs.one("stopped", models / "output-whole-again"), alone) < 1e-6
 
 
-def test_a_training_goes_on_divided_and_whole_again(runs: Runs, alone: Path) -> None:
-    """One process, then two that divide the student, then one."""
-    folder, name = runs.models / "output-in-turns", "in-turns"
-    stopping = Signals(TRAINING_STEP, call=11, numbers=(signal.SIGTERM,))
-    done = runs.children.run(*runs.command(name, folder), "--quiet", values=SHARDS, signals=stopping)
-    assert (done.code, "stopped after step 6 of 20" in done.err) == (143, True)
-    two = runs.together(*runs.command(name, folder, parallel="fsdp"), "--quiet", signals={0: stopping})
-    assert [one.code for one in two] == [143, 143]
-    assert furthest(runs.one(name, folder), alone) < 1e-6
-    assert len(lines(folder / name)) == len(lines(alone))
+def test_a_training_of_an_adapter_goes_on_divided(runs: Runs, models: Path) -> None:
+    adapter = {"adapter": "lora", "lora_rank": 2, "epochs": 2}
+    alone = runs.one("adapter", **adapter)
+    folder = models / "output-then-divided"
+    stopping = Signals(TRAINING_STEP, call=9, numbers=(signal.SIGTERM,))
+    done = runs.children.run(*runs.command("adapter", folder, **adapter), "--quiet", values=SHARDS, signals=stopping)
+    assert (done.code, "stopped after step 5 of 8" in done.err) == (143, True)
+    run = folder / "adapter"
+    done = runs.together(*runs.command("adapter", folder, parallel="fsdp", **adapter), "--quiet")
+    assert [(one.code, one.err) for one in done] == [(0, "")] * 2
+    assert furthest(run, alone) < 1e-6
+    assert len(lines(run)) == len(lines(alone))
 
 
 # --- what happens when one fails --------------------------------------------------------------------------------------
