@@ -11,6 +11,7 @@ Files do not know of it: checkpoints and students are written from the whole mod
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,30 +21,9 @@ from torch.distributed import device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from distillkit.errors import PreconditionError, UsageError
+from distillkit.errors import UsageError
 from distillkit.models.pruning import decoder_blocks
 from distillkit.processes.group import Group
-
-
-def division_problem(model: nn.Module) -> str | None:
-    """Why a student cannot be divided; None if it can."""
-    if getattr(model, "is_quantized", False):
-        return "its weights are quantised, and rows of few bits cannot be dealt out"
-    return None
-
-
-def check_divisible(model: nn.Module, name: str) -> None:
-    """Refuse a student that cannot be divided.
-
-    Args:
-        name: of the student, for the message.
-
-    Raises:
-        PreconditionError: it cannot.
-    """
-    problem = division_problem(model)
-    if problem is not None:
-        raise PreconditionError(f"--parallel fsdp: {name}: {problem}", hint="use --parallel ddp")
 
 
 class DividedStudent:
@@ -53,10 +33,14 @@ class DividedStudent:
         model: whole, in the memory of the processor; `divide` changes it in place.
         device: where it computes.
         group: two processes or more.
+
+    Attributes:
+        blocks: what is gathered one after the other, the layers; [] where they cannot be told apart: then all is at once.
     """
 
     def __init__(self, model: nn.Module, device: torch.device, group: Group) -> None:
         self.model, self.device, self.group = model, device, group
+        self.blocks = _blocks(model)
         self._divided = False
         # To be filled again. Of the trainer's changes to the model it has none.
         self._empty = _twin(model, lambda weights: weights.to("meta")) if group.leads else None
@@ -66,7 +50,7 @@ class DividedStudent:
         if self._divided:
             return
         mesh = device_mesh.init_device_mesh(self.device.type, (self.group.size,))
-        for block in _blocks(self.model):
+        for block in self.blocks:
             fully_shard(block, mesh=mesh)
         fully_shard(self.model, mesh=mesh)
         for module in _divided_modules(self.model):
@@ -125,7 +109,6 @@ class DividedStudent:
 
 
 def _blocks(model: nn.Module) -> list[nn.Module]:
-    """What is gathered at one time each, besides what is left: the decoder's blocks, [] where they cannot be told apart."""
     try:
         return list(decoder_blocks(model)[2])
     except UsageError:
@@ -136,7 +119,7 @@ def _divided_modules(model: nn.Module) -> list[FSDPModule]:
     return [module for module in model.modules() if isinstance(module, FSDPModule)]
 
 
-def _twin(model: nn.Module, fill: Any) -> Any:
+def _twin(model: nn.Module, fill: Callable[[Tensor], Tensor]) -> nn.Module:
     """A copy of a model with other numbers, in which the same weights are shared.
 
     Args:

@@ -37,7 +37,6 @@ from distillkit.training.adapter_trainer import AdapterTrainer, adapt
 from distillkit.training.arguments import times_read, total_steps, training_arguments
 from distillkit.training.compiling import compile_loss
 from distillkit.training.decisions import TeacherChoice, is_divided
-from distillkit.training.divided import check_divisible
 from distillkit.training.early_stopping import EarlyStopping
 from distillkit.training.export import export_student
 from distillkit.training.metrics_log import MetricsLog
@@ -195,14 +194,16 @@ class Training:
         config, checkpoint = self.context.config, self.checkpoint
         set_seed(config.seed)
         adapt(student, config, self.context.pair.student.reference.text, console)
-        if is_divided(config, group.size):
-            check_divisible(student, self.context.pair.student.reference.text)
         tokens = int(self.rows.lengths("student_ids").sum())
         compiled = compile_loss(self.context, round(tokens * head_width(student) * times_read(config, len(self.rows))))
         if config.gradient_checkpointing:
             keep_inputs_only(student, self.context.pair.student.reference.text)
         with console.progress(self.label, total=self.steps, unit="steps", completed=self.resumed_step) as display:
             trainer = self.trainer(student, display, compiled, group)
+            if trainer.gathers_all:
+                console.info(
+                    "its layers cannot be told apart: each process gathers all of the student's weights at once"
+                )
             with silence_transformers():
                 if checkpoint and (trainer.stopping.ended(checkpoint) or config.max_steps == self.resumed_step):
                     trainer.take_over(checkpoint)

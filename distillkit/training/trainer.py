@@ -157,6 +157,11 @@ class DistillTrainer(Trainer):
         return self.state.global_step < self.state.max_steps and self.stopping.reached(self.state.log_history)
 
     @property
+    def gathers_all(self) -> bool:
+        """Whether the student is divided, and gathered as a whole where it computes."""
+        return self._divided is not None and not self._divided.blocks
+
+    @property
     def stopped_by_signal(self) -> bool:
         """Whether a signal ended it before its last step."""
         unfinished = self.state.global_step < self.state.max_steps and not self.stopped_early

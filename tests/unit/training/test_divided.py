@@ -5,6 +5,7 @@ What comes of it: tests/faults/test_several_processes.py.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,12 @@ from torch.distributed.tensor import DTensor
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from distillkit.errors import PreconditionError
+from distillkit.models.located import LocatedModel
+from distillkit.models.references import ModelReference
 from distillkit.processes.group import Group
-from distillkit.training.divided import DividedStudent, check_divisible
+from distillkit.settings.parameters import Parameters
+from distillkit.training.decisions import check_division
+from distillkit.training.divided import DividedStudent
 
 CPU = torch.device("cpu")
 
@@ -81,8 +86,22 @@ def test_the_whole_student_is_a_plain_model_in_process_0(group: Group) -> None:
     assert torch.equal(whole.model.rotary_emb.inv_freq, model.model.rotary_emb.inv_freq)
 
 
-def test_quantised_weights_are_refused() -> None:
-    model: Any = tiny_model("llama", 300, layers=1, hidden=16)
-    model.is_quantized = True
-    with pytest.raises(PreconditionError, match="--parallel fsdp: mine: its weights are quantised"):
-        check_divisible(model, "mine")
+def test_quantised_weights_are_refused(tmp_path: Path) -> None:
+    config = Parameters(parallel="fsdp")
+    quantised = {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", **quantised}), encoding="utf-8")
+    student = LocatedModel(ModelReference("folder", "mine", path=tmp_path), tmp_path)
+    check_division(config, student, 1)
+    with pytest.raises(PreconditionError, match=r"--parallel fsdp: mine is quantised \(bitsandbytes"):
+        check_division(config, student, 2)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}), encoding="utf-8")
+    check_division(config, student, 2)
+
+
+def test_a_student_whose_layers_are_not_found_is_divided_as_a_whole(group: Group) -> None:
+    model: Any = tiny_model("llama", 300, layers=2, hidden=16)
+    model.config.num_hidden_layers = 7
+    student = DividedStudent(model, CPU, group)
+    assert student.blocks == []
+    student.divide()
+    assert all(isinstance(value, DTensor) for value in model.parameters())
