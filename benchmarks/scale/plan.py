@@ -228,7 +228,6 @@ def messages(folder: Path) -> list[str]:
         ("8 H100, 4 TB of disk", {}, 4 * 10**12, gpus[GPUS_OF_MACHINE]),
         ("8 H100, 4 TB of disk, --teacher-cache exact", {"teacher_cache": "exact"}, 4 * 10**12, gpus[GPUS_OF_MACHINE]),
         ("8 H100, 400 TB of disk", {}, 400 * 10**12, gpus[GPUS_OF_MACHINE]),
-        ("one H100, 400 TB of disk, --teacher-devices 0", {"teacher_devices": "0"}, 400 * 10**12, gpus[1]),
         ("one H100, 4 TB of disk", {}, 4 * 10**12, gpus[1]),
     ]
     found = []

@@ -117,7 +117,7 @@ def _in_use(compute: Compute, teacher: ModelShape, training: int, work: Work, co
     if config.box_type == "black":  # The teacher has written everything before the student is loaded.
         return max(compute.generation.itemsize * teacher.parameters, training)
     itemsize = compute.teacher.itemsize
-    whole = itemsize * teacher.parameters
+    whole = itemsize * teacher.parameters // work.devices
     if work.cache == "off":
         return training + whole
     if work.streams:

@@ -153,6 +153,7 @@ def estimate_run(config: Parameters, folder: Path, stages: list[str]) -> dict[st
         streams=teacher is not None and teacher.streaming.on,
         teacher_share=_missing_share(facts, teacher),
         tunes=tuning is not None,
+        devices=len(decisions.devices.placement.blocks) if decisions.devices and decisions.devices.placement else 1,
         compiled=decisions.compile is not None and decisions.compile.on,
     )  # fmt: skip
     planned = PlannedTraining(

@@ -52,6 +52,7 @@ class Work:
         teacher_share: how much of the teacher pass is still to be done, 0 to 1.
         compiled: whether the loss is compiled.
         tunes: whether the teacher is still to be tuned.
+        devices: GPUs that the teacher is spread over.
     """
 
     amounts: Amounts
@@ -61,6 +62,7 @@ class Work:
     teacher_share: float = 1.0
     compiled: bool = False
     tunes: bool = False
+    devices: int = 1
 
 
 def phase_seconds(

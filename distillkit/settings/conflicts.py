@@ -168,6 +168,15 @@ CONFLICTS = (
         hint="use --teacher-cache exact or sparse, or leave it at auto",
     ),
     Conflict(
+        lambda values: (
+            f"--teacher-devices {values['teacher_devices']} and --teacher-streaming on"
+            if values["teacher_devices"] not in ("auto", "one") and values["teacher_streaming"] == "on"
+            else None
+        ),
+        "block by block a teacher needs one device",
+        hint="leave one of them out",
+    ),
+    Conflict(
         _always(
             "--tune-teacher and --teacher-streaming on",
             lambda values: (

@@ -126,18 +126,24 @@ def choose_placement(config: Parameters, memory: TeacherMemory) -> PlacementChoi
     asked, room = config.teacher_devices, memory.room
     numbers = device_numbers(asked)
     if room is None:
-        if numbers is not None and numbers != (0,):
+        if numbers is not None and len(numbers) > 1:
             raise UsageError(
                 f"--teacher-devices {asked}: there is one device, or the blocks of {memory.name} are not known",
                 hint="use --teacher-devices auto",
             )
         return PlacementChoice(None, "there is one device for it")
-    if asked == "one" or config.teacher_streaming == "on":
-        return PlacementChoice(None, f"as --teacher-{'devices' if asked == 'one' else 'streaming'} says")
+    if asked == "one" or (numbers is not None and len(numbers) == 1) or config.teacher_streaming == "on":
+        return PlacementChoice(None, "one device, as the settings say")
     missing = [number for number in numbers or () if number not in room.free]
     if missing:
         there = ", ".join(map(str, sorted(room.free)))
         raise UsageError(f"--teacher-devices {asked}: there is no GPU {missing[0]}", hint=f"there are: {there}")
+    own = next(iter(room.free))
+    if numbers is not None and own not in numbers:
+        raise UsageError(
+            f"--teacher-devices {asked}: GPU {own}, which computes, is not among them",
+            hint=f"add {own}, or choose the one that computes by CUDA_VISIBLE_DEVICES",
+        )
     if asked == "auto" and memory.fits:
         return PlacementChoice(None, "it fits on one GPU")
     if (processes := process_count()) > 1 and config.teacher_cache == "off" and config.box_type == "white":
@@ -147,7 +153,7 @@ def choose_placement(config: Parameters, memory: TeacherMemory) -> PlacementChoi
             f"--teacher-devices {asked}: {processes} processes have a teacher each with --teacher-cache off",
             hint="use --teacher-cache exact or sparse: then process 0 reads the texts with all GPUs",
         )
-    chosen = {number: room.free[number] for number in numbers or room.free}
+    chosen = {number: free for number, free in room.free.items() if numbers is None or number in numbers}
     usable = {number: int(USABLE_MEMORY * free) for number, free in chosen.items()}
     placement = spread_blocks(room.blocks, room.block_bytes, room.other_bytes, usable)
     if placement is not None:
@@ -156,10 +162,8 @@ def choose_placement(config: Parameters, memory: TeacherMemory) -> PlacementChoi
             for number, held in placement.bytes.items()
         )
         return PlacementChoice(placement, shares)
-    gpus = f"{len(chosen)} GPU{'s' * (len(chosen) > 1)}"
-    needed = (
-        f"its weights take {format_bytes(memory.weight_bytes)}, {format_bytes(sum(chosen.values()))} are free on {gpus}"
-    )
+    there = f"{format_bytes(sum(chosen.values()))} are free on {len(chosen)} GPUs"
+    needed = f"its weights take {format_bytes(memory.weight_bytes)}, {there}"
     if asked == "auto":
         return PlacementChoice(None, needed)
     raise PreconditionError(

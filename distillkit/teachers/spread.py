@@ -19,6 +19,7 @@ from distillkit.models.model_files import read_config, weight_files
 from distillkit.models.placement import device_map
 from distillkit.models.safetensors_reader import StoredWeights
 from distillkit.models.shape import ModelShape, model_shape
+from distillkit.processes.taking_part import leads
 from distillkit.run.pair import ModelPair
 from distillkit.settings.parameters import Parameters
 from distillkit.teachers.blocks import streaming_problem, transformers_config
@@ -30,13 +31,21 @@ def teacher_memory(pair: ModelPair, compute: Compute) -> TeacherMemory:
     config = read_config(pair.teacher.folder)
     shape = model_shape(config)
     numbers = shape.parameters if shape else StoredWeights(list(weight_files(pair.teacher.folder))).numbers
-    return TeacherMemory(
+    memory = TeacherMemory(
         name=pair.teacher.reference.text,
         weight_bytes=numbers * compute.teacher.itemsize,
         free_bytes=free_memory_bytes(compute.device),
         streaming_problem=streaming_problem(config),
-        room=room_for(shape, compute),
     )
+    return with_room(memory, pair.config, shape, compute)
+
+
+def with_room(memory: TeacherMemory, config: Parameters, shape: ModelShape | None, compute: Compute) -> TeacherMemory:
+    """With the room on all GPUs, where the teacher may be spread over them. To ask a GPU for its free memory takes some of it,
+    so this is not done where one is enough, nor by every process."""
+    if config.teacher_devices == "one" or (config.teacher_devices == "auto" and memory.fits) or not leads():
+        return memory
+    return dataclasses.replace(memory, room=room_for(shape, compute))
 
 
 def room_for(shape: ModelShape | None, compute: Compute) -> Room | None:
@@ -71,7 +80,9 @@ def place_teacher(
     Raises:
         PreconditionError, UsageError: as `ModelPair.load_teacher` and `choose_placement`.
     """
-    choice = choose_placement(pair.config, teacher_memory(pair, compute))
+    # Another process than the first only ever has a teacher of its own.
+    config = pair.config if leads() else on_one_device(pair.config)
+    choice = choose_placement(config, teacher_memory(pair, compute))
     if choice.placement is None:
         return pair.load_teacher(dtype, console, instead=instead).to(compute.device).eval()
     console.info(f"the teacher is spread over {len(choice.placement.blocks)} GPUs: {choice.why}")

@@ -30,7 +30,7 @@ def test_a_teacher_too_large_for_one_gpu_is_spread_over_those_there_are() -> Non
     assert chosen() == ([0, 1, 2, 3], False)
     why = choose_placement(Parameters(), MEMORY).why
     assert why.startswith("34.6 GB of 79.0 GB free on GPU 0, 35.7 GB of 79.0 GB free on GPU 1, ")
-    assert chosen(teacher_devices="2,0") == ([2, 0], False)
+    assert chosen(teacher_devices="2,0") == ([0, 2], False)
     assert chosen(teacher_devices="one") == (None, True)
     assert chosen(teacher_streaming="on") == (None, True)
     small = dataclasses.replace(MEMORY, weight_bytes=7 * GB)
@@ -51,7 +51,8 @@ def test_several_processes_have_a_teacher_each_only_without_a_cache(monkeypatch:
     ("settings", "kind", "words"),
     [
         ({"teacher_devices": "0,7"}, UsageError, "there is no GPU 7"),
-        ({"teacher_devices": "0"}, PreconditionError, "140 GB, 79.0 GB are free on 1 GPU"),
+        ({"teacher_devices": "1,2"}, UsageError, "GPU 0, which computes, is not among them"),
+        ({"teacher_devices": "0,1"}, PreconditionError, "200 GB, 158 GB are free on 2 GPUs"),
         ({"teacher_devices": "all", "teacher_cache": "off"}, UsageError, "4 processes have a teacher each"),
     ],
 )
@@ -59,7 +60,10 @@ def test_what_is_refused(
     settings: dict[str, Any], kind: type[DistillkitError], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(choices, "process_count", lambda: 4)
+    memory = dataclasses.replace(
+        MEMORY, weight_bytes=200 * GB, room=dataclasses.replace(MEMORY.room, block_bytes=24 * GB // 10)
+    )  # type: ignore[arg-type, type-var]
     with pytest.raises(kind, match=words):
-        choose_placement(Parameters(**settings), MEMORY)
+        choose_placement(Parameters(**settings), memory)
     with pytest.raises(UsageError, match="there is one device"):
-        choose_placement(Parameters(teacher_devices="1"), dataclasses.replace(MEMORY, room=None))
+        choose_placement(Parameters(teacher_devices="0,1"), dataclasses.replace(MEMORY, room=None))
