@@ -104,7 +104,8 @@ class DividedStudent:
         """A value of all processes as a whole, in process 0 in the memory of the processor."""
         if not isinstance(values, DTensor):
             return values
-        whole = values.detach().full_tensor()
+        rows: Any = values.detach()
+        whole = rows.full_tensor()
         return whole.cpu() if self.group.leads else None
 
 
