@@ -45,6 +45,7 @@ def distill_models(
     gradient_checkpointing: bool = False,
     max_steps: int | None = None,
     early_stopping_patience: int = 0,
+    parallel: Literal["ddp", "fsdp"] = "ddp",
     attn_implementation: Literal["auto", "eager", "sdpa"] = "auto",
     model_kwargs: dict[str, Any] = {},
     report_to: str = "none",
@@ -95,6 +96,7 @@ def distill_models(
     sparse_method: Literal["sampling", "top-k"] = "sampling",
     sparse_size: int = 64,
     teacher_streaming: Literal["auto", "on", "off"] = "auto",
+    teacher_devices: str = "auto",
     teacher_precision: Literal["same", "int8"] = "same",
     compile_loss: Literal["auto", "on", "off"] = "auto",
     threads: int | None = None,
@@ -150,6 +152,7 @@ def distill_models(
         gradient_checkpointing: whether the student's layers are computed a second time in the backward pass instead of kept
         max_steps: optimizer steps of the training, instead of `epochs`
         early_stopping_patience: held-out scores in a row without a new best one after which the training ends; 0: never
+        parallel: what each of several processes has of the student
         attn_implementation: the code that computes attention in both models
         model_kwargs: more arguments for `from_pretrained` of both models; in configuration files and Python only
         report_to: the trackers that are told how the training goes, with commas between them
@@ -200,6 +203,7 @@ def distill_models(
         sparse_method: what the sparse teacher cache keeps of a distribution
         sparse_size: the draws for each row of the sparse teacher cache, or with `top-k` the ids that are kept
         teacher_streaming: whether the teacher's blocks are in memory one at a time
+        teacher_devices: the GPUs of this machine that the teacher's blocks are spread over
         teacher_precision: whether the teacher computes in int8
         compile_loss: whether the element-wise part of the loss is compiled for this machine
         threads: threads that compute on the processor

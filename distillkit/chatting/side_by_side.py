@@ -23,7 +23,7 @@ from distillkit.run.directory import RunDirectory
 from distillkit.run.pair import ModelPair, open_pair
 from distillkit.settings.parameters import Parameters
 from distillkit.teachers.choices import USABLE_MEMORY
-from distillkit.teachers.loader import teacher_memory
+from distillkit.teachers.spread import teacher_memory
 
 _LONGEST_PROMPT = 20_000
 

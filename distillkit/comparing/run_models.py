@@ -30,7 +30,7 @@ from distillkit.settings import parameters as declared
 from distillkit.settings.parameters import Parameters, Precision
 from distillkit.storage import records_problem
 from distillkit.teachers.choices import choose_streaming
-from distillkit.teachers.loader import teacher_memory
+from distillkit.teachers.spread import on_one_device, teacher_memory
 
 
 def config_of(opened: OpenedRun) -> Parameters:
@@ -148,7 +148,7 @@ class TeacherModel:
         self.problem: str | None = None
         if pair.teacher.is_served:
             self.problem = "served"
-        elif choose_streaming(pair.config, teacher_memory(pair, compute)).on:
+        elif choose_streaming(on_one_device(pair.config), teacher_memory(pair, compute)).on:
             self.problem = "too large"
         if self.problem is not None:
             return

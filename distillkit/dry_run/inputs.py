@@ -36,6 +36,7 @@ from distillkit.teachers.cache_entries import FOLDER
 from distillkit.teachers.choices import TeacherFacts, TeacherMemory
 from distillkit.teachers.loader import TeacherLoader
 from distillkit.teachers.sparse_cache import bytes_per_token
+from distillkit.teachers.spread import with_room
 from distillkit.training.decisions import TuningFacts, tunes_teacher
 from distillkit.training.inputs import planned_loader
 from distillkit.training.teacher_tuning import TeacherTuning
@@ -212,13 +213,14 @@ def teacher_facts(
     itemsize = compute.teacher.itemsize
     vocabulary = models.student_shape.vocabulary if models.student_shape is not None else shape.vocabulary
     exact = amounts.teacher_tokens * shape.width * itemsize
+    memory = TeacherMemory(
+        name=config.teacher_model_path or config.teacher_model,
+        weight_bytes=shape.parameters * itemsize,
+        free_bytes=free_memory_bytes(compute.device),
+        streaming_problem=streaming_problem(shape.config),
+    )
     return TeacherFacts(
-        memory=TeacherMemory(
-            name=config.teacher_model_path or config.teacher_model,
-            weight_bytes=shape.parameters * itemsize,
-            free_bytes=free_memory_bytes(compute.device),
-            streaming_problem=streaming_problem(shape.config),
-        ),
+        memory=with_room(memory, config, shape, compute),
         place=str(folder.parent),
         tokens=amounts.teacher_tokens,
         free_disk=free_disk_bytes(folder.parent / FOLDER),

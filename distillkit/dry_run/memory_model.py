@@ -10,9 +10,10 @@ from distillkit.dry_run.time_model import Work
 from distillkit.evaluation.batched_forward import LOGITS_AT_ONCE, WIDE_AT_ONCE
 from distillkit.losses.chunked import rows_per_chunk
 from distillkit.models.shape import ModelShape
+from distillkit.processes.taking_part import process_count
 from distillkit.run.student_size import trained_numbers
 from distillkit.settings.parameters import Parameters, default
-from distillkit.training.decisions import TRAINING_BYTES
+from distillkit.training.decisions import TRAINING_BYTES, is_divided
 from distillkit.training.optimizers import remembered_bytes
 
 # What Python, torch and transformers take before anything is loaded.
@@ -41,28 +42,37 @@ def memory_bytes(
     in_use = _in_use(compute, teacher, training, work, config)
     if work.tunes:  # It is over before the student is loaded.
         own = replace(config, optimizer=default("optimizer"), adapter=default("adapter"))
-        in_use = max(in_use, _training(own, compute, teacher, replace(work, compiled=False)))
+        in_use = max(in_use, _training(own, compute, teacher, replace(work, compiled=False), processes=1))
     return _LIBRARIES_BYTES + round(_held(compute) * in_use)
 
 
 def _training(
-    config: Parameters, compute: Compute, student: ModelShape, work: Work, beside: ModelShape | None = None
+    config: Parameters,
+    compute: Compute,
+    student: ModelShape,
+    work: Work,
+    beside: ModelShape | None = None,
+    processes: int | None = None,
 ) -> int:
     """What training a model takes.
 
     Args:
         beside: the teacher whose distributions it learns from.
+        processes: that train it together; default: all.
     """
+    processes = processes or process_count()
     itemsize = compute.teacher.itemsize
+    # Of a step that no process shares, or of its share in one.
+    micro = min(config.batch_size, config.batch_size * config.gradient_accumulation // processes)
+    tokens = max(1, micro) * config.max_length
     rows = min(
-        config.batch_size * config.max_length,
+        tokens,
         rows_per_chunk(student.vocabulary, compute.device, compiled=work.compiled),
     )
     # In their own format; across tokenizers the teacher's probabilities are in fp32, and so is what they are mapped to.
     of_teacher = 0 if beside is None else (itemsize + 4) * beside.vocabulary + 4 * student.vocabulary
     chunk = rows * (itemsize * student.vocabulary + of_teacher)
     copies = 0 if compute.autocast is None else itemsize * student.parameters
-    tokens = config.batch_size * config.max_length
     activations = _ACTIVATION_BYTES * tokens * student.layers * student.inner_width
     if config.gradient_checkpointing:  # The input of every layer, and all of the one that is being computed again.
         activations = tokens * student.inner_width * (4 * student.layers + _ACTIVATION_BYTES)
@@ -70,14 +80,30 @@ def _training(
     scored = min(LOGITS_AT_ONCE, held_out_examples(config) * config.max_length * student.vocabulary)
     scoring = 4 * scored + 3 * 4 * min(scored, WIDE_AT_ONCE)
     # Freed memory is kept, so the one does not make room for the other.
-    if config.adapter == "none":
-        training = 8 * student.parameters + remembered_bytes(config.optimizer, student)
-    else:  # The student's weights; of the adapter its own, their gradients and two moments.
-        training = 4 * student.parameters + TRAINING_BYTES * trained_numbers(config, student)
+    training = _states(config, compute, student, processes)
     training += copies + chunk + activations + scoring
     if work.compiled:
         training += _COMPILER_BYTES
     return training
+
+
+def _states(config: Parameters, compute: Compute, student: ModelShape, processes: int) -> int:
+    """Weights, gradients and what the optimizer remembers, in one of the processes."""
+    if config.adapter == "none":
+        trained, states = student.parameters, 8 * student.parameters + remembered_bytes(config.optimizer, student)
+    else:  # The student's weights; of the adapter its own, their gradients and two moments.
+        trained = trained_numbers(config, student)
+        states = 4 * student.parameters + TRAINING_BYTES * trained
+    if processes == 1:
+        return states
+    if not is_divided(config, processes):
+        return states + 4 * trained  # DDP adds up copies of the gradients.
+    layer = (student.parameters - student.outside) // max(1, student.layers)
+    # Gathered: what no layer has, and two layers; each with its gradient.
+    gathered = 8 * (student.outside + 2 * layer)
+    if compute.device.type == "cpu":  # Elsewhere it is the memory of the machine, not of the device.
+        gathered = max(gathered, 4 * student.parameters + 8 * trained)  # By process 0, for a checkpoint.
+    return states // processes + gathered
 
 
 def _held(compute: Compute) -> float:
@@ -91,7 +117,7 @@ def _in_use(compute: Compute, teacher: ModelShape, training: int, work: Work, co
     if config.box_type == "black":  # The teacher has written everything before the student is loaded.
         return max(compute.generation.itemsize * teacher.parameters, training)
     itemsize = compute.teacher.itemsize
-    whole = itemsize * teacher.parameters
+    whole = itemsize * teacher.parameters // work.devices
     if work.cache == "off":
         return training + whole
     if work.streams:

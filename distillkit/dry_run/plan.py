@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from distillkit.console import Console
+from distillkit.data.step_shares import share_of_step
 from distillkit.device.malloc import freed_memory_kept
 from distillkit.device.memory import free_memory_bytes
 from distillkit.device.precision import Compute, choose_compute
@@ -34,13 +35,14 @@ from distillkit.errors import DistillkitError
 from distillkit.harness.tasks import tasks_words
 from distillkit.models.references import parse_student_reference
 from distillkit.models.shape import ModelShape
+from distillkit.processes.taking_part import process_count
 from distillkit.run.context import texts_per_example
 from distillkit.run.student_size import StudentSize
 from distillkit.settings.conditions import is_served
 from distillkit.settings.parameters import Parameters
 from distillkit.settings.resolve import ResolvedConfig
 from distillkit.storage import bytes_below, free_disk_bytes
-from distillkit.teachers.choices import TeacherFacts
+from distillkit.teachers.choices import PlacementChoice, TeacherFacts, choose_placement
 from distillkit.teachers.sources import remembered_choice
 from distillkit.training.arguments import times_read, total_steps
 from distillkit.training.compiling import CompileChoice, choose_compile
@@ -64,12 +66,14 @@ class PlannedDecisions:
 
     Attributes:
         teacher: how a white-box run has its teacher; None where it has none, or where its size is not known.
+        devices: over which GPUs that teacher is spread; None likewise.
         compile: whether the loss is compiled; None where the student's size is not known.
         disk_bytes: what the training needs on the disk, its control left out; None where a size is not known.
         refused: why the run would refuse to begin; None if it would not.
     """
 
     teacher: TeacherDecision | None = None
+    devices: PlacementChoice | None = None
     compile: CompileChoice | None = None
     disk_bytes: int | None = None
     refused: str | None = None
@@ -149,6 +153,7 @@ def estimate_run(config: Parameters, folder: Path, stages: list[str]) -> dict[st
         streams=teacher is not None and teacher.streaming.on,
         teacher_share=_missing_share(facts, teacher),
         tunes=tuning is not None,
+        devices=len(decisions.devices.placement.blocks) if decisions.devices and decisions.devices.placement else 1,
         compiled=decisions.compile is not None and decisions.compile.on,
     )  # fmt: skip
     planned = PlannedTraining(
@@ -162,6 +167,7 @@ def estimate_run(config: Parameters, folder: Path, stages: list[str]) -> dict[st
         disk += finished_disk_bytes(config, planned.size)
     return {
         "device": compute.description,
+        "processes": process_count(),
         "teacher_parameters": models.teacher_shape.parameters if models.teacher_shape else None,
         "student_parameters": models.student_shape.parameters if models.student_shape else None,
         "trained_parameters": planned.size.trained if planned.size and config.adapter != "none" else None,
@@ -170,6 +176,7 @@ def estimate_run(config: Parameters, folder: Path, stages: list[str]) -> dict[st
         "early_stopping": _patience_words(config.early_stopping_patience) if config.early_stopping_patience else None,
         "teacher_cache": _reason(teacher.cache.mode, teacher.cache.why) if teacher else None,
         "teacher_streaming": _reason("on" if teacher.streaming.on else "off", teacher.streaming.why) if teacher else None,
+        "teacher_devices": _spread_words(decisions.devices),
         "compiled_loss": _reason("on" if decisions.compile.on else "off", decisions.compile.why) if decisions.compile else None,
         "control": _reason("on" if control.on else "off", control.why) if control else None,
         **planned_requests(config, folder, amounts),
@@ -199,6 +206,13 @@ def _patience_words(patience: int) -> str:
     return f"after {patience} held-out evaluation(s) without a new best score"
 
 
+def _spread_words(devices: PlacementChoice | None) -> str | None:
+    """The GPUs and why; None where the teacher is on one device."""
+    if devices is None or devices.placement is None:
+        return None
+    return _reason(",".join(map(str, devices.placement.blocks)), devices.why)
+
+
 def _reason(choice: str, why: str) -> str:
     return f"{choice}: {why}"
 
@@ -213,14 +227,16 @@ def plan_decisions(
     tuning: TuningFacts | None = None,
 ) -> PlannedDecisions:
     """What the run would decide, asked of the functions that decide it there."""
-    teacher, compiled, disk = None, None, None
+    teacher, devices, compiled, disk = None, None, None, None
     student = models.student_shape
     try:
         if facts is not None:
+            devices = choose_placement(config, facts.memory)
             teacher = decide_teacher(config, facts, remembered_choice(folder / "teacher" / "cache.json"), tuning)
         if student is not None:
             settled = settled_control(config)
             control = settled is not None and settled.on
+            share_of_step(config.batch_size, config.gradient_accumulation, process_count())
             disk = disk_bytes(config, StudentSize.of(config, student), teacher)
             disk += 4 * student.parameters * makes_start(config, models, folder)
             free = free_disk_bytes(folder) + replaced_bytes(folder, teacher.tunes if teacher else 0)
@@ -232,8 +248,8 @@ def plan_decisions(
             check_optimizer(config)
             compiled = choose_compile(config, compute.device, logits)
     except DistillkitError as error:
-        return PlannedDecisions(teacher, compiled, disk, f"{error.message}; {error.hint}")
-    return PlannedDecisions(teacher, compiled, disk)
+        return PlannedDecisions(teacher, devices, compiled, disk, f"{error.message}; {error.hint}")
+    return PlannedDecisions(teacher, devices, compiled, disk)
 
 
 def _missing_share(facts: TeacherFacts | None, teacher: TeacherDecision | None) -> float:

@@ -15,6 +15,7 @@ _PART_OF_TIME = "  "
 _DECISIONS = (
     ("teacher_cache", "plan.reads", "plan.reads"),
     ("teacher_streaming", "plan.in_memory", "plan.in_memory"),
+    ("teacher_devices", "plan.lies_on", "plan.lies_on"),
     ("compiled_loss", "plan.compiled", "plan"),
     ("control", "plan.control", "plan"),
 )
@@ -69,7 +70,10 @@ class _Plan:
         answers = estimate.get("answers_of_each_model_at_most")
         if answers:
             rows.append((self.say("answers"), self.say("answers_each", count=f"{answers:,}")))
-        rows.append((self.say("memory"), self._of_free(estimate["memory_bytes"], estimate["memory_free_bytes"])))
+        memory = self._of_free(estimate["memory_bytes"], estimate["memory_free_bytes"])
+        if (processes := estimate.get("processes", 1)) > 1:
+            memory = self.say("each", amount=memory, processes=processes)
+        rows.append((self.say("memory"), memory))
         disk = self._of_free(estimate["disk_bytes"], estimate["disk_free_bytes"])
         kept = estimate["teacher_cache_bytes"]
         rows.append((self.say("disk"), self.say("kept", disk=disk, kept=format_bytes(kept)) if kept else disk))

@@ -30,7 +30,7 @@ from distillkit.training.decisions import tunes_teacher
 _QUIET_HASHING = 1.4e9
 _CHECK, _TOKENIZERS, _LOADING, _STEP, _PLOTTING = 0.15, 1.0, 0.5, 0.012, 0.9
 _GENERATING = 2.0  # transformers' own machinery around it.
-_ENCODING = 30_000  # Tokens per second, datasets and all.
+ENCODING_RATE = 30_000  # Tokens per second, datasets and all.
 _COMPILING = 25.0
 _COMPILED = 0.12  # Of the eager element-wise time.
 _READING = 10e9  # Bytes per second of memory, where one token at a time reads all weights.
@@ -52,6 +52,7 @@ class Work:
         teacher_share: how much of the teacher pass is still to be done, 0 to 1.
         compiled: whether the loss is compiled.
         tunes: whether the teacher is still to be tuned.
+        devices: GPUs that the teacher is spread over.
     """
 
     amounts: Amounts
@@ -61,6 +62,7 @@ class Work:
     teacher_share: float = 1.0
     compiled: bool = False
     tunes: bool = False
+    devices: int = 1
 
 
 def phase_seconds(
@@ -80,7 +82,7 @@ def phase_seconds(
     if "check-env" in stages:
         phases["check-env"] = pace * _CHECK
     if "prepare-data" in stages:
-        phases["prepare-data"] = pace * (2 * _TOKENIZERS + texts / _ENCODING) + 3 * both / hashing
+        phases["prepare-data"] = pace * (2 * _TOKENIZERS + texts / ENCODING_RATE) + 3 * both / hashing
         if parse_student_reference(config).kind == "pruned-teacher" and student.layers < teacher.layers:
             phases["prepare-data"] += _cutting(config, compute, teacher, student, amounts, hashing) + sum(
                 loading.values()

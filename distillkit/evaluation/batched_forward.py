@@ -36,13 +36,18 @@ def rows_at_once(columns: int) -> int:
 
 
 @contextlib.contextmanager
-def eval_mode(*models: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards every module is in its mode of before."""
+def eval_mode(*models: nn.Module, divided: bool = False) -> Iterator[None]:
+    """Evaluation mode without gradients; afterwards every module is in its mode of before.
+
+    Args:
+        divided: whether a model is divided over processes: what is gathered of it here is used again in training, which
+            tensors of inference mode cannot be.
+    """
     modes = [(module, module.training) for model in models for module in model.modules()]
     for model in models:
         model.eval()
     try:
-        with torch.inference_mode():
+        with torch.no_grad() if divided else torch.inference_mode():
             yield
     finally:
         for module, training in modes:

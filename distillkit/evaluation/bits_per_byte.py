@@ -126,6 +126,7 @@ def score(
     progress: ProgressHandle | None = None,
     interruptible: bool = True,
     group: Group = ALONE,
+    divided: bool = False,
 ) -> Scores:
     """Score texts. In fp32 the result does not depend on the batches (to a millionth); bf16 rounds by shape.
 
@@ -140,6 +141,7 @@ def score(
         progress: advanced by the number of texts scored.
         interruptible: whether a signal may end it between two batches.
         group: processes that have the same model and texts; each scores some of the batches, and all get the scores.
+        divided: whether the model is divided over the group, so that a forward pass is one of all of them.
 
     Raises:
         NotFiniteError: a text has no finite likelihood.
@@ -151,8 +153,9 @@ def score(
     by_token = no_tokens(len(texts))
     scored = [index for index, ids in enumerate(read) if len(ids)]
     batches = batches_by_length([len(read[index]) for index in scored], batch_tokens or default_batch_tokens(model))
-    with eval_mode(model):
-        for batch in group.part(batches):
+    own = group.part(batches)
+    with eval_mode(model, divided=divided):
+        for batch in own:
             if interruptible:
                 check_interrupted()
             members = [scored[index] for index in batch]
@@ -161,6 +164,9 @@ def score(
             check_finite(nll, texts, members)
             if progress is not None:
                 progress.advance(len(members))
+        if divided and group.rank >= len(batches) % group.size > 0:
+            # The others have one more.
+            batch_logits(model, [read[scored[index]] for index in batches[0]], device, autocast_dtype)
     if group.alone:
         return by_document(texts, nll, by_token)
     return by_document(texts, np.array(group.sums(nll.tolist())))

@@ -25,7 +25,7 @@ from distillkit.settings.harness_values import task_names
 from distillkit.settings.parameters import Parameters
 from distillkit.storage import fingerprint_of, read_json, with_checksum, without_checksum, write_json
 from distillkit.teachers.choices import choose_streaming
-from distillkit.teachers.loader import teacher_memory
+from distillkit.teachers.spread import place_teacher, teacher_memory
 
 # What has been measured so far, for a validation that was interrupted, and for one that measures a model more.
 KEPT = "lm_eval.json"
@@ -136,7 +136,7 @@ def _models(
     streaming = choose_streaming(config, teacher_memory(pair, compute))
     if streaming.on:
         return loaders, {"teacher": f"it is read from the disk block by block, for every pass: {streaming.why}"}
-    loaders["teacher"] = lambda: placed(pair.load_teacher(compute.teacher, console))
+    loaders["teacher"] = lambda: place_teacher(pair, compute.teacher, compute, console)
     return loaders, {}
 
 

@@ -33,13 +33,17 @@ class LinearHead:
     def __init__(self, layer: nn.Linear, *, directly: bool = False) -> None:
         self.layer = layer
         self.directly = directly
-        self.trained = tuple(value for value in layer.parameters() if value.requires_grad)
         self._buffers = Buffers()
         self._weight: Tensor = layer.weight
         self._bias: Tensor | None = layer.bias
         self._hidden: Tensor = layer.weight
         self._sums: dict[int, Tensor] = {}
         self._begun = False
+
+    @property
+    def trained(self) -> tuple[nn.Parameter, ...]:
+        """The parameters that are trained, as they are now (`models.backbone_and_head.SplitModel.parameters`)."""
+        return tuple(value for value in self.layer.parameters() if value.requires_grad)
 
     @staticmethod
     def is_plain(layer: object) -> bool:

@@ -19,16 +19,20 @@ class SplitModel:
     Attributes:
         hidden: {input_ids, attention_mask [B, T]} -> [B, T, D].
         head: [n, D] -> [n, V] logits.
-        parameters: the head's parameters that are trained.
         columns: V.
         apart: False where the model could not be taken apart: then the "hidden states" are its logits.
     """
 
     hidden: Callable[[Mapping[str, Tensor]], Tensor]
     head: Callable[[Tensor], Tensor]
-    parameters: tuple[Tensor, ...]
     columns: int
     apart: bool = True
+
+    @property
+    def parameters(self) -> tuple[Tensor, ...]:
+        """The head's parameters that are trained, as they are now: where a model is divided over processes, these are others
+        while it computes."""
+        return _trained(self.head) if isinstance(self.head, nn.Module) else ()
 
 
 def split_model(model: nn.Module) -> SplitModel:
@@ -46,7 +50,7 @@ def split_model(model: nn.Module) -> SplitModel:
                 input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
             ).last_hidden_state
 
-        split = SplitModel(hidden, layer, _trained(layer), layer.out_features)
+        split = SplitModel(hidden, layer, layer.out_features)
         if _is_the_same(model, split):
             return split
     return unsplit_model(model)
@@ -58,7 +62,7 @@ def unsplit_model(model: nn.Module) -> SplitModel:
     def logits(inputs: Mapping[str, Tensor]) -> Tensor:
         return model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False).logits
 
-    return SplitModel(logits, _unchanged, (), _width(model), apart=False)
+    return SplitModel(logits, _unchanged, _width(model), apart=False)
 
 
 def _unchanged(values: Tensor) -> Tensor:

@@ -61,12 +61,18 @@ def load_tokenizer(located: LocatedModel, *, trust_remote_code: bool = False, co
 
 
 def load_model(
-    located: LocatedModel, *, dtype: torch.dtype, trust_remote_code: bool = False, console: Console
+    located: LocatedModel,
+    *,
+    dtype: torch.dtype,
+    trust_remote_code: bool = False,
+    console: Console,
+    places: dict[str, Any] | None = None,
 ) -> nn.Module:
-    """A causal language model in evaluation mode, on the CPU.
+    """A causal language model in evaluation mode, on the CPU unless `places` says otherwise.
 
     Args:
         dtype: of the weights; never "auto", with which a bf16 checkpoint would train bf16 master weights.
+        places: the device of each part, as `placement.device_map` makes it.
 
     Raises:
         PreconditionError: weights are missing (they would be random) or damaged, or a library is missing.
@@ -79,7 +85,7 @@ def load_model(
         with silence_transformers(), plain_folder(located.folder) as folder:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 str(folder), dtype=dtype, trust_remote_code=trust_remote_code, local_files_only=True,
-                use_safetensors=True, output_loading_info=True, **located.options,
+                use_safetensors=True, output_loading_info=True, device_map=places, **located.options,
             )  # fmt: skip
     except ImportError as error:
         if located.options and not quantised_how(located.folder):

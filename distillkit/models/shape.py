@@ -49,6 +49,18 @@ class ModelShape:
     embedding: tuple[int, str] | None = None
     adapter_widths: int = 0
 
+    @property
+    def embedded(self) -> int:
+        """Numbers of the input embedding."""
+        rows = self.embedding[0] if self.embedding is not None else self.vocabulary
+        return min(self.parameters, rows * self.inner_width)
+
+    @property
+    def outside(self) -> int:
+        """Numbers of the input embedding, and of the head where that is no view of it: what no block has."""
+        tied = self.full_config.get("tie_word_embeddings", self.config.get("tie_word_embeddings", True))
+        return min(self.parameters, self.embedded + (0 if tied else self.vocabulary * self.width))
+
     def with_layers(self, layers: int | Sequence[int]) -> ModelShape | None:
         """The shape with only so many decoder blocks; None where one layer's size cannot be told."""
         names = [name for name in LAYER_COUNT_NAMES if isinstance(self.config.get(name), int)]

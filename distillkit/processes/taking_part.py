@@ -75,6 +75,12 @@ def process_count() -> int:
     return 1 if channel is None else channel.place.size
 
 
+def leads() -> bool:
+    """Whether this process leads the others, or is the only one."""
+    channel = current()
+    return channel is None or channel.place.leads
+
+
 def check_devices(kind: str) -> None:
     """Refuse more processes than this machine has GPUs.
 

@@ -189,11 +189,19 @@ class ModelPair:
             self.student_rows = missing.size
             console.info(missing.resized(met))
 
-    def load_teacher(self, dtype: torch.dtype, console: Console, *, instead: LocatedModel | None = None) -> nn.Module:
+    def load_teacher(
+        self,
+        dtype: torch.dtype,
+        console: Console,
+        *,
+        instead: LocatedModel | None = None,
+        places: dict[str, Any] | None = None,
+    ) -> nn.Module:
         """The teacher, frozen by the caller.
 
         Args:
             instead: what the teacher has become; default: the teacher as it came.
+            places: as for `load_model`.
 
         Raises:
             PreconditionError, UsageError: as `load_model`.
@@ -201,7 +209,7 @@ class ModelPair:
         located, trust = instead or self.teacher, self.config.trust_remote_code
         if located.is_served:
             raise AssertionError("a teacher without weights here cannot be loaded")
-        return load_model(located, dtype=dtype, trust_remote_code=trust, console=console)
+        return load_model(located, dtype=dtype, trust_remote_code=trust, console=console, places=places)
 
     def load_student(self, console: Console) -> nn.Module:
         """The student before training, master weights in fp32.

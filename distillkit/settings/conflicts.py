@@ -91,6 +91,23 @@ CONFLICTS = (
         hint="use --precision auto, bf16 or fp32",
     ),
     Conflict(
+        lambda values: (
+            f"--parallel fsdp and --optimizer {values['optimizer']}"
+            if values["parallel"] == "fsdp" and values["optimizer"] != "adamw"
+            else None
+        ),
+        "it needs whole matrices, of which every process has some rows",
+        hint="use --optimizer adamw, or --parallel ddp",
+    ),
+    Conflict(
+        _always(
+            "--parallel fsdp and --precision fp16",
+            lambda values: values["parallel"] == "fsdp" and values["precision"] == "fp16",
+        ),
+        "the processes would have to agree on every step that fp16 skips",
+        hint="use --precision bf16 or fp32, or --parallel ddp",
+    ),
+    Conflict(
         _always(
             "--skip-validation and --quality-gate improved",
             lambda values: values["skip_validation"] and values["quality_gate"] == "improved",
@@ -149,6 +166,15 @@ CONFLICTS = (
         ),
         "what a teacher block by block computes has to be kept",
         hint="use --teacher-cache exact or sparse, or leave it at auto",
+    ),
+    Conflict(
+        lambda values: (
+            f"--teacher-devices {values['teacher_devices']} and --teacher-streaming on"
+            if values["teacher_devices"] not in ("auto", "one") and values["teacher_streaming"] == "on"
+            else None
+        ),
+        "block by block a teacher needs one device",
+        hint="leave one of them out",
     ),
     Conflict(
         _always(

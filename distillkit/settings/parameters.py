@@ -318,6 +318,7 @@ class Parameters(TrainingParameters):
     teacher_streaming: TeacherStreaming = parameter(
         "auto", "advanced", topic="teacher", affects="distill", used_by=conditions.WHITE_BOX
     )
+    teacher_devices: str = parameter("auto", "advanced", topic="teacher", examples=("all", "0,1"))
     teacher_precision: TeacherPrecision = parameter(
         "same", "advanced", topic="teacher", affects="distill", used_by=conditions.WHITE_BOX
     )

@@ -23,6 +23,7 @@ from distillkit.settings import parameters as declared
 from distillkit.settings.answer_values import check_keep_answers
 from distillkit.settings.conflicts import check_conflicts
 from distillkit.settings.data_values import check_delimiter, check_encoding, check_mix
+from distillkit.settings.device_values import check_teacher_devices
 from distillkit.settings.harness_values import check_tasks_value
 from distillkit.settings.parameters import ENVIRONMENT_PREFIX, Parameters
 from distillkit.settings.paths import check_folder_name, user_path
@@ -303,6 +304,7 @@ _CHECKS = (
     ("mix", check_mix),
     ("keep_answers", check_keep_answers),
     ("report_to", check_trackers),
+    ("teacher_devices", check_teacher_devices),
     ("model_kwargs", check_model_kwargs),
     ("lm_eval", check_tasks_value),
 )

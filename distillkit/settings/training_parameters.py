@@ -12,6 +12,7 @@ from distillkit.settings.facts import NOT_NEGATIVE, PART_BELOW_ONE, POSITIVE, at
 OptimizerName = Literal["adamw", "adamw-8bit", "adafactor", "muon"]
 AdapterName = Literal["none", "lora"]
 AttentionImplementation = Literal["auto", "eager", "sdpa"]
+ParallelName = Literal["ddp", "fsdp"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +90,7 @@ class TrainingParameters(CoreParameters):
     early_stopping_patience: int = parameter(
         0, "advanced", topic="course", low=0, high=1000, possible=NOT_NEGATIVE, affects="distill", examples=("3",)
     )
+    parallel: ParallelName = parameter("ddp", "advanced", topic="machine")
     attn_implementation: AttentionImplementation = parameter("auto", "advanced", topic="machine", affects="distill")
     model_kwargs: dict[str, Any] = parameter(
         {}, "advanced", topic="machine", affects="prepare-data", on_command_line=False

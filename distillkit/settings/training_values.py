@@ -18,12 +18,13 @@ _SET_BY_THE_PROGRAM = {
     "dtype": "precision",
     "torch_dtype": "precision",
     "revision": "student_model",  # OWNER/NAME@REVISION
+    "device_map": "teacher_devices",
     **dict.fromkeys(
         (
             "pretrained_model_name_or_path", "config", "state_dict", "cache_dir", "force_download", "local_files_only",
             "use_safetensors", "weights_only", "output_loading_info", "ignore_mismatched_sizes", "from_tf", "from_flax",
             "gguf_file", "subfolder", "variant", "token", "use_auth_token", "proxies", "commit_hash", "code_revision",
-            "device", "device_map", "max_memory", "offload_folder", "offload_buffers", "offload_state_dict",
+            "device", "max_memory", "offload_folder", "offload_buffers", "offload_state_dict",
             "low_cpu_mem_usage", "tp_plan", "tp_size", "device_mesh", "quantization_config", "load_in_8bit", "load_in_4bit",
             "adapter_kwargs", "adapter_name", "key_mapping", "return_dict", "use_return_dict", "torchscript", "use_cache",
             "output_attentions", "output_hidden_states", "architectures", "model_type", "vocab_size", "tie_word_embeddings",

@@ -50,8 +50,8 @@ from distillkit.stages import StageResult
 from distillkit.storage import write_json
 from distillkit.teachers.blocks import BlockwiseTeacher
 from distillkit.teachers.choices import StreamingChoice, choose_streaming
-from distillkit.teachers.loader import teacher_memory
 from distillkit.teachers.served_score import served_scores
+from distillkit.teachers.spread import place_teacher, teacher_memory
 from distillkit.teachers.targets import OwnEnds, prefix_map_of
 from distillkit.training.decisions import tunes_teacher
 from distillkit.training.export import write_card
@@ -298,7 +298,7 @@ def _teacher(
 ) -> nn.Module:
     """The teacher, whole in memory or block by block from the disk."""
     if not streaming.on:
-        return pair.load_teacher(compute.teacher, console, instead=located).to(compute.device).eval()
+        return place_teacher(pair, compute.teacher, compute, console, instead=located)
     console.info(f"the teacher is read from the disk block by block, for every batch: {streaming.why}")
     return BlockwiseTeacher(located, compute.teacher, compute.device).whole_model()
 

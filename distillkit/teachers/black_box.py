@@ -30,6 +30,7 @@ from distillkit.teachers.generation_cache import GenerationCache
 from distillkit.teachers.judged_answers import judged_texts
 from distillkit.teachers.judged_file import JUDGED
 from distillkit.teachers.served_texts import served_continuations
+from distillkit.teachers.spread import place_teacher
 
 # A prompt is the first so many teacher tokens of a text, never more than half of it.
 SHORTEST_PROMPT, LONGEST_PROMPT = 32, 128
@@ -101,7 +102,7 @@ def _local_texts(context: TrainingContext, prompts: list[Prompt], room: list[int
     teacher, encoder = context.pair.teacher, context.encoders.teacher
     numerics = {"precision": str(compute.generation).removeprefix("torch."), "device": compute.device.type}
     return generate_continuations(
-        lambda: context.pair.load_teacher(compute.generation, console).to(compute.device), encoder.tokenizer, prompts,
+        lambda: place_teacher(context.pair, compute.generation, compute, console), encoder.tokenizer, prompts,
         room, _sampling(config), output=context.run.teacher / WRITTEN, device=compute.device, console=console,
         model_fingerprint=teacher.fingerprint(), cache=_cache(context, numerics), parse=encoder.parse, table=encoder.table,
         judge=_filter(context),

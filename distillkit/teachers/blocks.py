@@ -73,7 +73,7 @@ class BlockwiseTeacher:
             )
         self.name, self.dtype, self.device = located.reference.text, dtype, device
         self.stored = StoredWeights(list(weight_files(located.folder)))
-        self.model = empty_model(_config(located), dtype)
+        self.model = empty_model(transformers_config(located), dtype)
         _, _, self.blocks = decoder_blocks(self.model)
         self._prepare_block = prepare_block
         self._names = {module: name for name, module in self.model.named_modules()}
@@ -259,7 +259,8 @@ class BlockwiseTeacher:
         return self._any.get_output_embeddings()
 
 
-def _config(located: LocatedModel) -> Any:
+def transformers_config(located: LocatedModel) -> Any:
+    """The configuration of a model as transformers reads it, with what was asked to be changed in it."""
     from transformers import AutoConfig
 
     with silence_transformers(), plain_folder(located.folder) as folder:

@@ -10,7 +10,10 @@ from dataclasses import dataclass
 
 from distillkit.console import format_bytes
 from distillkit.errors import DistillkitError, PreconditionError, UsageError
+from distillkit.models.placement import Placement, spread_blocks
+from distillkit.processes.taking_part import process_count
 from distillkit.settings.conditions import sparse_problem
+from distillkit.settings.device_values import device_numbers
 from distillkit.settings.parameters import Parameters
 
 # What else the run writes besides the cache, at least.
@@ -18,6 +21,22 @@ RESERVE_BYTES = 1 << 30
 # Of the free memory; the rest is for what is not weights.
 USABLE_MEMORY = 0.9
 _NOT_PLAIN = "its head is more than a linear layer on its last hidden states"
+
+
+@dataclass(frozen=True)
+class Room:
+    """The GPUs that a teacher may be spread over, and its parts.
+
+    Attributes:
+        free: number of a GPU to its free bytes, the one that computes first.
+        blocks: how many it has.
+        block_bytes, other_bytes: of the weights of a block, and of all that is no block.
+    """
+
+    free: Mapping[int, int]
+    blocks: int
+    block_bytes: int
+    other_bytes: int
 
 
 @dataclass(frozen=True)
@@ -29,12 +48,19 @@ class TeacherMemory:
         weight_bytes: in the format in which it computes.
         free_bytes: of memory.
         streaming_problem: why it cannot run block by block; None: it can.
+        room: of all GPUs; None where there is one device, or the parts of the teacher are not known.
     """
 
     name: str
     weight_bytes: int
     free_bytes: int
     streaming_problem: str | None
+    room: Room | None = None
+
+    @property
+    def fits(self) -> bool:
+        """Whether the device that computes has room for it all."""
+        return self.weight_bytes <= USABLE_MEMORY * self.free_bytes
 
 
 @dataclass(frozen=True)
@@ -82,6 +108,69 @@ class CacheChoice:
     why: str
 
 
+@dataclass(frozen=True)
+class PlacementChoice:
+    """Over which GPUs a teacher is spread, and why; `placement` None: it lies on one device."""
+
+    placement: Placement | None
+    why: str
+
+
+def choose_placement(config: Parameters, memory: TeacherMemory) -> PlacementChoice:
+    """What `config.teacher_devices` comes to.
+
+    Raises:
+        UsageError: it names GPUs that are not there, or several where each process has a teacher of its own.
+        PreconditionError: the teacher does not fit on those that it names.
+    """
+    asked, room = config.teacher_devices, memory.room
+    numbers = device_numbers(asked)
+    if room is None:
+        if numbers is not None and len(numbers) > 1:
+            raise UsageError(
+                f"--teacher-devices {asked}: there is one device, or the blocks of {memory.name} are not known",
+                hint="use --teacher-devices auto",
+            )
+        return PlacementChoice(None, "there is one device for it")
+    if asked == "one" or (numbers is not None and len(numbers) == 1) or config.teacher_streaming == "on":
+        return PlacementChoice(None, "one device, as the settings say")
+    missing = [number for number in numbers or () if number not in room.free]
+    if missing:
+        there = ", ".join(map(str, sorted(room.free)))
+        raise UsageError(f"--teacher-devices {asked}: there is no GPU {missing[0]}", hint=f"there are: {there}")
+    own = next(iter(room.free))
+    if numbers is not None and own not in numbers:
+        raise UsageError(
+            f"--teacher-devices {asked}: GPU {own}, which computes, is not among them",
+            hint=f"add {own}, or choose the one that computes by CUDA_VISIBLE_DEVICES",
+        )
+    if asked == "auto" and memory.fits:
+        return PlacementChoice(None, "it fits on one GPU")
+    if (processes := process_count()) > 1 and config.teacher_cache == "off" and config.box_type == "white":
+        if asked == "auto":
+            return PlacementChoice(None, "each process has a teacher of its own")
+        raise UsageError(
+            f"--teacher-devices {asked}: {processes} processes have a teacher each with --teacher-cache off",
+            hint="use --teacher-cache exact or sparse: then process 0 reads the texts with all GPUs",
+        )
+    chosen = {number: free for number, free in room.free.items() if numbers is None or number in numbers}
+    usable = {number: int(USABLE_MEMORY * free) for number, free in chosen.items()}
+    placement = spread_blocks(room.blocks, room.block_bytes, room.other_bytes, usable)
+    if placement is not None:
+        shares = ", ".join(
+            f"{format_bytes(held)} of {format_bytes(chosen[number])} free on GPU {number}"
+            for number, held in placement.bytes.items()
+        )
+        return PlacementChoice(placement, shares)
+    there = f"{format_bytes(sum(chosen.values()))} are free on {len(chosen)} GPUs"
+    needed = f"its weights take {format_bytes(memory.weight_bytes)}, {there}"
+    if asked == "auto":
+        return PlacementChoice(None, needed)
+    raise PreconditionError(
+        f"--teacher-devices {asked}: {memory.name} does not fit: {needed}", hint="use --teacher-streaming on"
+    )
+
+
 def choose_streaming(config: Parameters, memory: TeacherMemory) -> StreamingChoice:
     """What `config.teacher_streaming` comes to.
 
@@ -99,10 +188,11 @@ def choose_streaming(config: Parameters, memory: TeacherMemory) -> StreamingChoi
                 hint="use --teacher-streaming off",
             )
         return StreamingChoice(True, "as --teacher-streaming says")
+    if choose_placement(config, memory).placement is not None:
+        return StreamingChoice(False, "it is spread over several GPUs")
     why = f"its weights take {format_bytes(memory.weight_bytes)}, {format_bytes(memory.free_bytes)} of memory are free"
-    fits = memory.weight_bytes <= USABLE_MEMORY * memory.free_bytes
     possible = memory.streaming_problem is None and config.teacher_cache != "off"
-    return StreamingChoice(not fits and possible, why)
+    return StreamingChoice(not memory.fits and possible, why)
 
 
 def disk_problem(facts: TeacherFacts, streaming: StreamingChoice) -> str | None:
@@ -152,7 +242,8 @@ def choose_cache(
 
 
 def _automatic(config: Parameters, facts: TeacherFacts, streaming: StreamingChoice) -> CacheChoice:
-    if config.epochs == 1 and config.max_steps is None and not facts.begun and not streaming.on:
+    spread = choose_placement(config, facts.memory).placement is not None
+    if config.epochs == 1 and config.max_steps is None and not facts.begun and not streaming.on and not spread:
         return CacheChoice("off", "with one epoch every text is read once")
     if not facts.head_is_plain:
         return CacheChoice("off", _NOT_PLAIN)

@@ -32,7 +32,7 @@ from distillkit.run.pair import ModelPair
 from distillkit.settings.parameters import Parameters
 from distillkit.teachers.blocks import BlockwiseTeacher
 from distillkit.teachers.choices import choose_streaming
-from distillkit.teachers.loader import teacher_memory
+from distillkit.teachers.spread import on_one_device, teacher_memory
 
 _LONGEST, _LONGEST_TRIAL = 128, 96  # Tokens of a text that are read.
 INFLUENCE_TOKENS, TRIAL_TOKENS, FIT_TOKENS = 2048, 768, 16384
@@ -169,7 +169,7 @@ def begin_cut_student(
     drawn = CutTexts.drawn(texts, config.seed)
     fitting = config.student_start == "fitted"
     losses: dict[str, float | None] = {"teacher": None, "cut": None, "fitted": None}
-    streams = choose_streaming(config, teacher_memory(pair, compute))
+    streams = choose_streaming(on_one_device(config), teacher_memory(pair, compute))
     if streams.on:
         console.info(f"the teacher is measured block by block: {streams.why}")
     opened = _block_by_block(pair, compute, console) if streams.on else _whole(pair, compute, console)

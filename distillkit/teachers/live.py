@@ -13,6 +13,7 @@ from distillkit.device.buffers import Buffers, linear_rows
 from distillkit.device.precision import Compute
 from distillkit.losses.linear_head import LinearHead
 from distillkit.models.backbone_and_head import split_model
+from distillkit.models.placement import is_spread
 
 
 class LiveTeacher:
@@ -20,7 +21,7 @@ class LiveTeacher:
 
     Args:
         model: the teacher, already in the format of `compute.teacher`.
-        compute: where it runs.
+        compute: where it runs; of one that is spread over several devices, the first.
 
     Attributes:
         tokens, seconds: what its forward passes have processed and taken so far, padding not counted; the head is
@@ -28,7 +29,8 @@ class LiveTeacher:
     """
 
     def __init__(self, model: nn.Module, compute: Compute) -> None:
-        self.model = model.to(compute.device).eval().requires_grad_(False)
+        placed = model if is_spread(model) else model.to(compute.device)
+        self.model = placed.eval().requires_grad_(False)
         self.parts = split_model(self.model)
         self.device = compute.device
         self._buffers = Buffers()

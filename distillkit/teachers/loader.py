@@ -11,43 +11,27 @@ from distillkit.data.stored_rows import Rows
 from distillkit.data.training_rows import teacher_token_ids
 from distillkit.device.int8 import quantise_layers
 from distillkit.device.malloc import trim_heap
-from distillkit.device.memory import free_memory_bytes
-from distillkit.device.precision import Compute
 from distillkit.errors import PreconditionError
 from distillkit.models.located import LocatedModel
-from distillkit.models.model_files import read_config, weight_files
+from distillkit.models.model_files import read_config
 from distillkit.models.pruning import decoder_blocks
-from distillkit.models.safetensors_reader import StoredWeights
 from distillkit.models.shape import ModelShape, model_shape
-from distillkit.processes.taking_part import Share, together
+from distillkit.processes.taking_part import Share, together, unshared
 from distillkit.run.context import TrainingContext
-from distillkit.run.pair import ModelPair
 from distillkit.storage import fingerprint_of, free_disk_bytes, make_folder, remove_tree, write_json
-from distillkit.teachers.blocks import BlockwiseTeacher, streaming_problem
+from distillkit.teachers.blocks import BlockwiseTeacher
 from distillkit.teachers.cache_entries import FOLDER
-from distillkit.teachers.choices import StreamingChoice, TeacherFacts, TeacherMemory
+from distillkit.teachers.choices import StreamingChoice, TeacherFacts, choose_placement
 from distillkit.teachers.exact_cache import CacheKey, TeacherCache, known_width
 from distillkit.teachers.live import LiveTeacher
 from distillkit.teachers.precompute import CachedTeacher, PassFigures, fill_cache, fill_shards, head_is_whole
 from distillkit.teachers.protocol import Teacher
 from distillkit.teachers.sparse_cache import missing_sparse_bytes, sparse_key
+from distillkit.teachers.spread import place_teacher, teacher_memory
 from distillkit.teachers.streaming import activation_bytes, activations_left, fill_cache_blockwise
 
 # Marks an exact cache that nobody asked for: sparse targets are made from it, then it goes.
 _TEMPORARY = "temporary.json"
-
-
-def teacher_memory(pair: ModelPair, compute: Compute) -> TeacherMemory:
-    """What decides whether the teacher of a run fits into memory, as it is now."""
-    config = read_config(pair.teacher.folder)
-    shape = model_shape(config)
-    numbers = shape.parameters if shape else StoredWeights(list(weight_files(pair.teacher.folder))).numbers
-    return TeacherMemory(
-        name=pair.teacher.reference.text,
-        weight_bytes=numbers * compute.teacher.itemsize,
-        free_bytes=free_memory_bytes(compute.device),
-        streaming_problem=streaming_problem(config),
-    )
 
 
 class TeacherLoader:
@@ -137,8 +121,8 @@ class TeacherLoader:
     def load(self) -> LiveTeacher:
         """The whole teacher."""
         if self._loaded is None:
-            pair, dtype = self.context.pair, self.context.compute.teacher
-            model = pair.load_teacher(dtype, self.context.console, instead=self.teacher)
+            pair, compute = self.context.pair, self.context.compute
+            model = place_teacher(pair, compute.teacher, compute, self.context.console, instead=self.teacher)
             if self.int8:
                 quantise_layers(decoder_blocks(model)[2])
             self._loaded = LiveTeacher(model, self.context.compute)
@@ -180,8 +164,11 @@ class TeacherLoader:
         fill_shards(cache, parts, self.token_ids, self.load(), self.context.console)
 
     def share(self, mode: str) -> Share:
-        """Brings all processes together for the shards of a cache of this kind, "exact" or "sparse"."""
+        """Brings all processes together for the shards of a cache of this kind, "exact" or "sparse"; a teacher that takes
+        several GPUs is run by this process alone."""
         context = self.context
+        if choose_placement(context.config, teacher_memory(context.pair, context.compute)).placement is not None:
+            return unshared
 
         def values(numbers: list[int]) -> dict[str, Any]:
             teacher = {"cache": mode, "why": "", "fingerprint": context.pair.teacher.fingerprint()}

@@ -38,10 +38,8 @@ def adapt(student: nn.Module, config: Parameters, name: str, console: Console) -
 class AdapterTrainer(DistillTrainer):
     """A trainer whose checkpoints hold only what is trained, beside the optimizer's states of it."""
 
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        folder = Path(output_dir or str(self.args.output_dir))
-        model = self.accelerator.unwrap_model(self.model)
-        held = {name: value.detach().cpu().contiguous() for name, value in trained_parameters(model).items()}
+    def _save_student(self, folder: Path, student: nn.Module) -> None:
+        held = {name: value.detach().cpu().contiguous() for name, value in trained_parameters(student).items()}
         save_file(held, folder / TRAINED)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:

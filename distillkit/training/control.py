@@ -30,7 +30,7 @@ from distillkit.training.disk import student_disk_bytes
 TEACHERS_PART = (
     "temperature", "alpha", "beta", "tune_teacher", "temperature_schedule", "alpha_schedule", "alignment", "prefix_map",
     "divergence", "divergence_mix", "ab_alpha", "ab_beta", "teacher_cache", "sparse_method", "sparse_size",
-    "teacher_streaming", "teacher_precision", "answers", "teacher_temperature", "teacher_top_p", "refusals", "cut_answers",
+    "teacher_streaming", "teacher_devices", "teacher_precision", "answers", "teacher_temperature", "teacher_top_p", "refusals", "cut_answers",
     "keep_answers",
 )  # fmt: skip
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from distillkit.console import format_bytes
 from distillkit.errors import PreconditionError
+from distillkit.models.located import LocatedModel
+from distillkit.models.model_files import quantised_how
 from distillkit.run.context import needs_teacher
 from distillkit.run.student_size import StudentSize
 from distillkit.settings.parameters import Parameters
@@ -115,6 +117,25 @@ def _check_tuning(tuning: TuningFacts, memory: TeacherMemory, streaming: Streami
             f"the teacher {memory.name} does not fit into memory to be tuned: {format_bytes(needed)} are needed for its "
             f"weights, gradients and moments alone, {format_bytes(memory.free_bytes)} are free",
             hint="leave --tune-teacher out, or name a smaller teacher",
+        )
+
+
+def is_divided(config: Parameters, processes: int) -> bool:
+    """Whether the student is divided over the processes; alone with it, one has it all."""
+    return config.parallel == "fsdp" and processes > 1
+
+
+def check_division(config: Parameters, student: LocatedModel, processes: int) -> None:
+    """Refuse to divide a student that cannot be divided.
+
+    Raises:
+        PreconditionError: its weights are quantised.
+    """
+    how = quantised_how(student.folder)
+    if is_divided(config, processes) and how is not None:
+        raise PreconditionError(
+            f"--parallel fsdp: {student.reference.text} is quantised ({how}): such weights cannot be divided by rows",
+            hint="use --parallel ddp",
         )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from distillkit.data.examples import load_examples
 from distillkit.data.stored_rows import JoinedRows, Rows, StoredRows
 from distillkit.data.training_rows import true_rows, white_box_rows
+from distillkit.processes.taking_part import process_count
 from distillkit.run.context import TrainingContext, needs_teacher, needs_true_texts
 from distillkit.run.student_size import student_size
 from distillkit.storage import bytes_below, free_disk_bytes
@@ -23,6 +24,7 @@ from distillkit.training.decisions import (
     TeacherChoice,
     TeacherDecision,
     TuningFacts,
+    check_division,
     decide_disk,
     decide_teacher,
     tunes_teacher,
@@ -57,6 +59,7 @@ def decide(context: TrainingContext) -> Decided:
         PreconditionError, UsageError: what was asked for is not possible with this teacher.
     """
     config = context.config
+    check_division(config, context.pair.student, process_count())
     if uses_white_box_teacher(config) and context.pair.teacher.is_served:
         _check_disk(context, None)
         return Decided(white_box_texts(context))

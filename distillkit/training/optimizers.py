@@ -57,23 +57,15 @@ def remembered_bytes(optimizer: str, shape: ModelShape) -> int:
     Args:
         shape: of the model that is trained.
     """
-    rows = shape.embedding[0] if shape.embedding is not None else shape.vocabulary
-    embedding = min(shape.parameters, rows * shape.inner_width)
+    embedding = shape.embedded
     matrices = shape.parameters - embedding
     if optimizer == "adafactor":  # A sum for each row and each column.
         return 2 * _MOMENT * (shape.parameters // max(1, shape.inner_width))
     if optimizer == "adamw-8bit":  # Two bytes, and a factor for each 256 numbers of both; embeddings in fp32.
         return 2 * _MOMENT * embedding + round(matrices * (2 + 2 * _MOMENT / 256))
     if optimizer == "muon":
-        outside = min(shape.parameters, embedding + _own_head(shape))
-        return _MOMENT * (shape.parameters + outside)
+        return _MOMENT * (shape.parameters + shape.outside)
     return 2 * _MOMENT * shape.parameters
-
-
-def _own_head(shape: ModelShape) -> int:
-    """Numbers of a head that is no view of the embedding."""
-    tied = shape.full_config.get("tie_word_embeddings", shape.config.get("tie_word_embeddings", True))
-    return 0 if tied else shape.vocabulary * shape.width
 
 
 # --- Muon, and AdamW beside it ----------------------------------------------------------------------------------------

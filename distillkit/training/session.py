@@ -36,7 +36,7 @@ from distillkit.training.activation_memory import keep_inputs_only
 from distillkit.training.adapter_trainer import AdapterTrainer, adapt
 from distillkit.training.arguments import times_read, total_steps, training_arguments
 from distillkit.training.compiling import compile_loss
-from distillkit.training.decisions import TeacherChoice
+from distillkit.training.decisions import TeacherChoice, is_divided
 from distillkit.training.early_stopping import EarlyStopping
 from distillkit.training.export import export_student
 from distillkit.training.metrics_log import MetricsLog
@@ -182,6 +182,7 @@ class Training:
             muon=config.optimizer == "muon",
             stopping=EarlyStopping(config.early_stopping_patience),
             group=group,
+            divided=is_divided(config, group.size),
         )
 
     def run(self, student: nn.Module, console: Console, group: Group) -> DistillTrainer:
@@ -199,11 +200,17 @@ class Training:
             keep_inputs_only(student, self.context.pair.student.reference.text)
         with console.progress(self.label, total=self.steps, unit="steps", completed=self.resumed_step) as display:
             trainer = self.trainer(student, display, compiled, group)
+            if trainer.gathers_all:
+                console.info(
+                    "its layers cannot be told apart: each process gathers all of the student's weights at once"
+                )
             with silence_transformers():
                 if checkpoint and (trainer.stopping.ended(checkpoint) or config.max_steps == self.resumed_step):
                     trainer.take_over(checkpoint)
                 else:
                     self._train(trainer, group)
+        if not trainer.stopped_by_signal:
+            trainer.gather()
         return trainer
 
     def _train(self, trainer: DistillTrainer, group: Group) -> None:
@@ -256,9 +263,13 @@ def train_student(training: Training, student: nn.Module) -> dict[str, Any]:
         console.info(f"continuing from step {training.resumed_step} of {training.steps}")
     if (processes := process_count()) > 1:
         share = share_of_step(config.batch_size, config.gradient_accumulation, processes)
+        divided = ", and the student is divided between them" if is_divided(config, processes) else ""
         console.info(
-            f"{processes} processes train together: of every step {share.batch_size} examples × {share.accumulation} in each"
+            f"{processes} processes train together: of every step {share.batch_size} examples × {share.accumulation} in "
+            f"each{divided}"
         )
+    elif config.parallel == "fsdp":
+        console.info("--parallel fsdp: there is one process, so the student is not divided (docs/scale.md)")
     with together("train", training.for_others) as group:
         trainer = training.run(student, console, group)
     raise_if_stopped(trainer)
@@ -276,7 +287,7 @@ def raise_if_stopped(trainer: DistillTrainer) -> None:
         Interrupted: it did, before the last step.
     """
     number, state = trainer.signal_received(), trainer.state
-    if number is not None and not trainer.stopped_early and state.global_step < state.max_steps:
+    if number is not None and trainer.stopped_by_signal:
         raise Interrupted(number, f"stopped after step {state.global_step} of {state.max_steps}; it is saved")
 
 
@@ -302,8 +313,9 @@ def _held_out_score(context: TrainingContext, group: Group) -> Callable[[nn.Modu
 
     def held_out(model: nn.Module) -> float:
         value = score(
-            model, texts, device=compute.device, autocast_dtype=compute.autocast, interruptible=False, group=group
-        ).bits_per_byte
+            model, texts, device=compute.device, autocast_dtype=compute.autocast, interruptible=False, group=group,
+            divided=is_divided(context.config, group.size),
+        ).bits_per_byte  # fmt: skip
         if not math.isfinite(value):
             raise DistillkitError(f"the held-out score became {value}", hint="lower --learning-rate")
         return value

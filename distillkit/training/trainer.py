@@ -12,9 +12,11 @@ from typing import Any, cast
 import torch
 from accelerate.data_loader import prepare_data_loader
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from transformers.trainer_callback import ExportableState, TrainerControl, TrainerState
 
 from distillkit.console import ProgressHandle
@@ -30,6 +32,7 @@ from distillkit.processes.group import ALONE, Group
 from distillkit.storage import write_folder
 from distillkit.teachers.protocol import TeacherSource
 from distillkit.training import checkpoints
+from distillkit.training.divided import DividedStudent
 from distillkit.training.early_stopping import NEVER, EarlyStopping, StopEarly
 from distillkit.training.metrics_log import MetricsLog
 from distillkit.training.objectives import Objective, Weights
@@ -78,6 +81,7 @@ class DistillTrainer(Trainer):
         muon: whether the optimizer is Muon with AdamW beside it, whatever `args.optim` says.
         stopping: when it ends before its last step.
         group: the processes that train together, each with the same arguments. Process 0 alone writes and shows anything.
+        divided: whether the student is divided over these processes, of which there are several; else each has all of it.
     """
 
     def __init__(
@@ -104,10 +108,12 @@ class DistillTrainer(Trainer):
         muon: bool = False,
         stopping: EarlyStopping = NEVER,
         group: Group = ALONE,
+        divided: bool = False,
         **kwargs: Any,
     ) -> None:
         # Every GPU gets its own process; without a launcher the Trainer would fall back to nn.DataParallel.
         args._n_gpu = min(args.n_gpu, 1)
+        self._divided = DividedStudent(model, args.device, group) if divided else None
         super().__init__(model=model, args=args, **kwargs)
         self.objective = objective
         self.alpha, self.beta = alpha, beta
@@ -149,6 +155,34 @@ class DistillTrainer(Trainer):
     def stopped_early(self) -> bool:
         """Whether it ended before its last step because it got no better."""
         return self.state.global_step < self.state.max_steps and self.stopping.reached(self.state.log_history)
+
+    @property
+    def gathers_all(self) -> bool:
+        """Whether the student is divided, and gathered as a whole where it computes."""
+        return self._divided is not None and not self._divided.blocks
+
+    @property
+    def stopped_by_signal(self) -> bool:
+        """Whether a signal ended it before its last step."""
+        unfinished = self.state.global_step < self.state.max_steps and not self.stopped_early
+        return unfinished and self.signal_received() is not None
+
+    def student(self) -> nn.Module:
+        """The model, whole and as it is now. Where it is divided all processes call this, and process 0 alone gets it."""
+        return self._own_model() if self._divided is None else self._divided.whole()
+
+    def gather(self) -> None:
+        """After a training: the model of process 0 is whole, in the memory of the processor if it was divided. All call it."""
+        if self._divided is not None:
+            self.model = self.student()
+
+    def _own_model(self) -> nn.Module:
+        """What this process has of the model, without what it is wrapped in."""
+        return self.accelerator.unwrap_model(self.model)
+
+    def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
+        if self._divided is None:  # Else its parts are moved when it is divided: all of it may not fit there.
+            super()._move_model_to_device(model, device)
 
     def take_over(self, checkpoint: Path) -> None:
         """Become what a training was at its end, without a step: in the middle of an epoch the Trainer would go on."""
@@ -195,7 +229,9 @@ class DistillTrainer(Trainer):
     # --- optimizer and schedule ---
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """The one that `args.optim` names, or Muon."""
+        """The one that `args.optim` names, or Muon. The weights of a checkpoint are loaded by now, and no others will be."""
+        if self._divided is not None:
+            self._divided.divide()
         if self.muon and self.optimizer is None:
             trained: Any = self.model if model is None else model
             decayed = self.get_decay_parameter_names(trained)
@@ -215,7 +251,12 @@ class DistillTrainer(Trainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """The checkpoint's rate is that of its own number of steps: after epochs were added the next step would get it
         still (0 at the end of a linear schedule), and only the one after that the rate of the new schedule."""
-        super()._load_optimizer_and_scheduler(checkpoint)
+        if self._divided is None or checkpoint is None:
+            super()._load_optimizer_and_scheduler(checkpoint)
+        else:
+            optimizer, schedule = cast("Any", self.optimizer), cast("Any", self.lr_scheduler)
+            self._divided.load_optimizer(optimizer, Path(checkpoint) / OPTIMIZER_NAME)
+            schedule.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
         scheduler: Any = self.lr_scheduler
         if checkpoint is None or not isinstance(scheduler, LambdaLR):
             return
@@ -306,6 +347,8 @@ class DistillTrainer(Trainer):
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        if isinstance(norm, DTensor):
+            norm = norm.full_tensor()
         finite = norm is None or math.isfinite(float(norm))
         self._skipped = 0 if finite else self._skipped + 1
         # With fp16 the scaler meets infinite gradients on purpose, skips the step and halves its factor: for a while.
@@ -342,7 +385,7 @@ class DistillTrainer(Trainer):
             DistillkitError: there is no finite score; this comes before a checkpoint of the step.
         """
         try:
-            value = self.held_out_score(self.accelerator.unwrap_model(self.model))
+            value = self.held_out_score(self._own_model())
         except DistillkitError as error:
             where = f"after step {self.state.global_step} (learning rate {self._get_learning_rate():.3g})"
             raise DistillkitError(f"{where}: {error.message}", hint=error.hint, exit_code=error.exit_code) from error
@@ -367,7 +410,8 @@ class DistillTrainer(Trainer):
         if is_best:
             self.state.best_global_step = self.state.global_step
             if (keep := self.on_best) is not None:
-                self.progress.best = self.group.by_leader(lambda: keep(self.accelerator.unwrap_model(self.model)))
+                student = self.student()
+                self.progress.best = self.group.by_leader(lambda: keep(student))
         return is_best
 
     # --- checkpoints ---
@@ -380,7 +424,9 @@ class DistillTrainer(Trainer):
         self.figures.bring_up_to_date()
         self.figures.collect_counts()
         states = [] if self.group.alone else self.group.gather(random_states())
-        self.group.by_leader(lambda: self._write_checkpoint(model, root, step, states))
+        student, optimizer = self.student(), cast("Any", self.optimizer)
+        remembered = None if self._divided is None else self._divided.optimizer_state(optimizer)
+        self.group.by_leader(lambda: self._write_checkpoint(student, root, step, states, remembered))
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if self.group.alone or checkpoint is None:
@@ -388,14 +434,23 @@ class DistillTrainer(Trainer):
         else:
             restore_random_states(Path(checkpoint), self.group.rank, self.args.seed + self.state.global_step)
 
-    def _write_checkpoint(self, model: nn.Module, root: Path, step: int, states_of_all: list[bytes]) -> None:
+    def _write_checkpoint(
+        self,
+        student: nn.Module,
+        root: Path,
+        step: int,
+        states_of_all: list[bytes],
+        remembered: dict[str, Any] | None = None,
+    ) -> None:
         """Commit a checkpoint.
 
         Args:
+            student: of all its parts.
             states_of_all: the random states of several processes, by rank.
+            remembered: the optimizer's state, of all its parts; default: as this process has it.
         """
         # A step may overflow though its loss and its gradient were numbers; nothing could be resumed from that.
-        trained = [weights for weights in model.parameters() if weights.requires_grad]
+        trained = [weights for weights in student.parameters() if weights.requires_grad]
         if not all(bool(torch.isfinite(weights).all()) for weights in trained):
             raise DistillkitError(
                 f"the {self.role}'s weights are not numbers any more after step {step} (learning rate "
@@ -405,8 +460,12 @@ class DistillTrainer(Trainer):
 
         def fill(folder: Path) -> None:
             with plain_save_errors(folder):
-                self.save_model(str(folder), _internal_call=True)
-                self._save_optimizer_and_scheduler(str(folder))
+                self._save_student(folder, student)
+                if remembered is None:
+                    self._save_optimizer_and_scheduler(str(folder))
+                else:
+                    torch.save(remembered, folder / OPTIMIZER_NAME)
+                    torch.save(cast("Any", self.lr_scheduler).state_dict(), folder / SCHEDULER_NAME)
                 self._save_scaler(str(folder))
                 if self.group.alone:
                     self._save_rng_state(str(folder))
@@ -424,6 +483,13 @@ class DistillTrainer(Trainer):
         # The weights and the optimizer's two moments of each, in fp32.
         write_folder(final, fill, 3 * 4 * sum(weights.numel() for weights in trained))
         checkpoints.prune(root)
+
+    def _save_student(self, folder: Path, student: nn.Module) -> None:
+        """Write what a checkpoint has of the student's weights."""
+        if self._divided is None:
+            self.save_model(str(folder), _internal_call=True)
+        else:
+            cast("Any", student).save_pretrained(str(folder))
 
     def _exportable(self) -> Iterator[ExportableState]:
         for candidate in [*self.callback_handler.callbacks, self.control]:

@@ -513,6 +513,16 @@ def test_early_stopping_patience(distil: Distil, capsys: pytest.CaptureFixture[s
     assert control["steps"] < 8
 
 
+def test_parallel(distil: Distil, base: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """In one process nothing but a line; in two: tests/faults/test_several_processes.py."""
+    alone = distil(parallel="fsdp", quiet=False)
+    assert "--parallel fsdp: there is one process" in " ".join(capsys.readouterr().err.split())
+    assert equal_weights(alone, base)
+    for other in ({"optimizer": "muon"}, {"precision": "fp16", "no_cuda": False}):
+        with pytest.raises(UsageError, match=r"--parallel fsdp and --.* exclude each other"):
+            distil(parallel="fsdp", **other)
+
+
 def test_attn_implementation(distil: Distil, base: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers.integrations import sdpa_attention
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -1133,6 +1143,38 @@ def test_sparse_size(distil: Distil, tmp_path: Path) -> None:
     runs = [distil(output_dir=tmp_path, teacher_cache="sparse", sparse_size=size) for size in (8, 128)]
     small, large = (run.metrics["teacher_pass"]["cache_bytes"] for run in runs)
     assert 0 < small < large
+
+
+def test_teacher_devices(
+    distil: Distil, base: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two GPUs that are said to be there, and are the processor."""
+    from distillkit.models.placement import device_map
+    from distillkit.teachers import spread
+    from distillkit.teachers.choices import Room
+
+    places: list[dict[str, int]] = []
+
+    def on_the_processor(*given: Any) -> dict[str, str]:
+        places.append(device_map(*given))
+        return dict.fromkeys(places[-1], "cpu")
+
+    monkeypatch.setattr(spread, "room_for", lambda *_: Room({0: 10**6, 1: 10**6}, 2, 10**5, 10**5))
+    monkeypatch.setattr(spread, "device_map", on_the_processor)
+    settings = {"quiet": False, "skip_validation": False, "quality_gate": "off"}
+    several = distil(teacher_devices="all", output_dir=tmp_path, **settings)
+    told = " ".join(capsys.readouterr().err.split())
+    assert "the teacher is spread over 2 GPUs: 200 kB of 1.0 MB free on GPU 0, 100 kB of 1.0 MB free on GPU 1" in told
+    assert equal_weights(several, base)
+    assert len(places) == 2  # For the training, and to be measured.
+    assert {name: place for name, place in places[0].items() if place} == {"transformer.h.1": 1}
+    assert several.metrics["decisions"]["teacher_cache"] == "exact"  # It is read once.
+    distil(teacher_devices="one", quiet=False)
+    assert "spread" not in capsys.readouterr().err
+    with pytest.raises(UsageError, match="there is no GPU 2"):
+        distil(teacher_devices="0,2")
+    with pytest.raises(UsageError, match="teacher_devices: 'both' is none of auto, one, all"):
+        distil(teacher_devices="both")
 
 
 def test_teacher_streaming(distil: Distil, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -262,7 +262,7 @@ def test_a_cut_student_starts_from_the_teacher_as_it_came(distil: Distil, monkey
 def test_a_teacher_that_does_not_fit_is_refused_before_anything_is_tuned(
     distil: Distil, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("distillkit.teachers.loader.free_memory_bytes", lambda device: 300_000)
+    monkeypatch.setattr("distillkit.teachers.spread.free_memory_bytes", lambda device: 300_000)
     with pytest.raises(PreconditionError, match=r"does not fit into memory to be tuned: .* are needed"):
         distil(**TUNED, output_dir=tmp_path, folder_name="run")
     assert not (tmp_path / "run" / "teacher").exists()

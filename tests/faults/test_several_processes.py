@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 import signal
 import socket
 import sys
@@ -20,6 +21,7 @@ from forked_cli import Child, Done, ForkedCli, Signals, forked_cli
 from safetensors.torch import load_file
 from settings_file import settings_file
 from tiny_models import save_model_folder, teacher_of_letters, tiny_model, tiny_tokenizer, write_texts
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from distillkit.storage import files_below, read_json
 
@@ -57,6 +59,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_model_folder(folder / "student", tiny_model("llama", 384, seed=2, **tied), tokenizer)
     dropping = tiny_model("gpt2", 384, layers=1, hidden=16, seed=2, dropout=0.2)
     save_model_folder(folder / "dropping", dropping, tokenizer)
+    scaled = AutoConfig.for_model(
+        "granite", vocab_size=384, num_hidden_layers=1, hidden_size=16, intermediate_size=32, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=256, logits_scaling=4.0,
+    )  # fmt: skip
+    save_model_folder(folder / "scaled", AutoModelForCausalLM.from_config(scaled).eval(), tokenizer)
     save_model_folder(folder / "writer", teacher_of_letters(tokenizer, seed=4), tokenizer)
     write_texts(folder / "texts.txt", 120, sentences=2)
     return folder
@@ -206,6 +213,65 @@ def test_the_caches_are_those_of_one_process(alone: Path, runs: Runs) -> None:
     own, wanted = caches(runs.output / "pair"), caches(alone)
     assert own == wanted
     assert len(wanted) > 8
+
+
+# --- a student that is divided ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def divided(runs: Runs) -> Path:
+    done = runs.together(*runs.command("divided", parallel="fsdp"), "--json")
+    assert [one.code for one in done] == [0, 0]
+    assert json.loads(done[0].out)["status"] == "complete"
+    assert "4 examples × 1 in each, and the student is divided between them" in done[0].err
+    assert (done[1].out, done[1].err) == ("", "")
+    return runs.output / "divided"
+
+
+def test_a_divided_student_is_that_of_one_process(divided: Path, alone: Path) -> None:
+    """Its embedding is its head. That it is divided: tests/unit/training/test_divided.py."""
+    assert furthest(divided, alone) < 1e-6
+    for line, other in zip(lines(divided), lines(alone), strict=True):
+        assert {**line, **other} == pytest.approx(other, rel=1e-5), line
+    assert sorted(students(divided)) == sorted(students(alone))
+
+
+def test_a_divided_student_of_any_kind(runs: Runs) -> None:
+    """Its head is more than a layer, its layers are computed twice; TAID across two tokenizers, and a control."""
+    kind = KINDS["exact, two tokenizers, taid, a control"] | {"student": "scaled", "gradient_checkpointing": True}
+    alone, run = runs.one("scaled", **kind), runs.two("divided-scaled", parallel="fsdp", **kind)
+    assert furthest(run, alone) < 1e-6
+    assert furthest(run / "control", alone / "control") < 1e-6
+
+
+def test_a_divided_training_goes_on_to_the_same_bytes_and_in_one_process_too(
+    runs: Runs, divided: Path, alone: Path, models: Path
+) -> None:
+    asking = {1: Signals(TRAINING_STEP, call=11, numbers=(signal.SIGTERM,))}
+    folder = models / "output-divided"
+    done = runs.together(*runs.command("stopped", folder, parallel="fsdp"), "--quiet", signals=asking)
+    assert [one.code for one in done] == [143, 143]
+    assert "stopped after step 12 of 20" in done[0].err
+    shutil.copytree(folder, models / "output-whole-again")
+    done = runs.together("distill", "--run", folder / "stopped", "--quiet")
+    assert [(one.code, one.err) for one in done] == [(0, "")] * 2
+    assert students(folder / "stopped") == students(divided)
+    assert lines(folder / "stopped") == lines(divided)
+    assert furthest(runs.one("stopped", models / "output-whole-again"), alone) < 1e-6
+
+
+def test_a_training_of_an_adapter_goes_on_divided(runs: Runs, models: Path) -> None:
+    adapter = {"adapter": "lora", "lora_rank": 2, "epochs": 2}
+    alone = runs.one("adapter", **adapter)
+    folder = models / "output-then-divided"
+    stopping = Signals(TRAINING_STEP, call=9, numbers=(signal.SIGTERM,))
+    done = runs.children.run(*runs.command("adapter", folder, **adapter), "--quiet", values=SHARDS, signals=stopping)
+    assert (done.code, "stopped after step 5 of 8" in done.err) == (143, True)
+    run = folder / "adapter"
+    done = runs.together(*runs.command("adapter", folder, parallel="fsdp", **adapter), "--quiet")
+    assert [(one.code, one.err) for one in done] == [(0, "")] * 2
+    assert furthest(run, alone) < 1e-6
+    assert len(lines(run)) == len(lines(alone))
 
 
 # --- what happens when one fails --------------------------------------------------------------------------------------

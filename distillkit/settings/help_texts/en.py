@@ -258,6 +258,12 @@ TEXTS = {
         choose="3 to 5, with a `checkpoint_interval` that scores at least ten times in a training.",
         example="distillkit distill --epochs 10 --early-stopping-patience 3",
     ),
+    "parallel": HelpText(
+        what="what each of several processes has of the student",
+        effect="`ddp`: all of it, with its gradient and what the optimizer remembers, 16 bytes a parameter, and 4 more for sums over the processes. `fsdp`: these are divided over the processes (torch's FSDP2); the weights of one layer at a time are gathered where they are needed, which costs time, and embedding and head while a batch is computed. The student is the same apart from rounding, and a run that has begun can go on with the other, or with one process. Process 0 writes checkpoints and student in one piece, for which its machine needs 12 bytes a parameter of memory. With AdamW and not in fp16. One process has it all either way.",
+        choose="`ddp` as long as the student fits, which is faster; `fsdp` where it does not. `--dry-run` under the same launcher says what a process needs (docs/scale.md).",
+        example="distillkit distill --parallel fsdp --batch-size 8",
+    ),
     "attn_implementation": HelpText(
         what="the code that computes attention in both models",
         effect="`auto` leaves it to transformers, which takes `sdpa` where a model has it. `eager` is plain torch, `sdpa` torch's fused attention. The results differ in their last digits.",
@@ -557,6 +563,12 @@ TEXTS = {
         effect="`on`: the teacher reads all texts block by block: the weights of a block are read from disk once, all texts go through it, and what comes out lies on the disk until the next block has read it. Memory holds one block, so the teacher may be larger than memory; the numbers are the same. It takes twice the space of the exact cache while it runs, and it needs the teacher cache. `auto`: if the teacher's weights take more than nine tenths of the free memory. For GPT-2, GPT-NeoX, Llama (SmolLM2 too), Mistral, OPT, Qwen2 and Qwen3.",
         choose="`auto`; `on` where other programs need the memory.",
         example="distillkit distill --teacher-streaming on",
+    ),
+    "teacher_devices": HelpText(
+        what="the GPUs of this machine that the teacher's blocks are spread over",
+        effect="`auto`: one, where the weights take at most nine tenths of its free memory; else all, where they fit on all together; else the teacher runs block by block (`teacher_streaming`). `all`, or numbers such as `0,1` (as `CUDA_VISIBLE_DEVICES` leaves them, the first one that computes among them): these, also where one would do. `one`: never several. The GPUs compute one after the other, so what is won is memory, not time; the numbers are the same. Embedding and head lie on the first. With several processes, process 0 reads the texts with all GPUs, for a cache. It serves the teacher pass, black-box writing and `validate`. Tested with two places on a CPU, not on several GPUs.",
+        choose="`auto`; `one` where other programs use the other GPUs.",
+        example="distillkit distill --teacher-model Qwen/Qwen2.5-72B --student-model Qwen/Qwen2.5-1.5B --teacher-devices all",
     ),
     "teacher_precision": HelpText(
         what="whether the teacher computes in int8",

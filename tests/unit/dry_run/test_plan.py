@@ -241,3 +241,22 @@ def test_the_plan_follows_the_knobs_of_the_training(models: Path, tmp_path: Path
     assert short["optimizer_steps_at_most"] == 10
     assert short["training_tokens_at_most"] == usual["training_tokens_at_most"] * 10 // usual["optimizer_steps_at_most"]
     assert short["phases"]["training"] < usual["phases"]["training"]
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_the_plan_says_what_one_of_several_processes_takes(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def planned(**changes: Any) -> dict[str, Any]:
+        return estimate_run(settings(models, **changes), tmp_path, ["distill"])
+
+    alone = planned()
+    assert alone["processes"] == 1
+    for module in ("plan", "memory_model"):
+        monkeypatch.setattr(f"distillkit.dry_run.{module}.process_count", lambda: 4)
+    each = {name: planned(parallel=name, batch_size=32) for name in ("ddp", "fsdp")}
+    assert each["ddp"]["processes"] == 4
+    # 20 bytes a parameter; a quarter of 16, and 12 in which process 0 gathers a checkpoint. A process holds a quarter more.
+    saved = each["ddp"]["memory_bytes"] - each["fsdp"]["memory_bytes"]
+    assert saved == pytest.approx(1.25 * (20 - 4 - 12) * alone["student_parameters"], rel=1e-3)
+    assert "4 processes cannot divide a step of 9 examples" in planned(batch_size=9)["refused"]

@@ -88,7 +88,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         return usage(path)._replace(free=state.disk)
 
     monkeypatch.setattr(shutil, "disk_usage", of)
-    for module in ("teachers.loader", "dry_run.inputs"):
+    for module in ("teachers.spread", "dry_run.inputs"):
         monkeypatch.setattr(f"distillkit.{module}.free_memory_bytes", lambda device: state.memory)
     return state
 
