@@ -45,6 +45,7 @@ def another_value(name: str) -> Any:
         "mix",
         "keep_answers",
         "report_to",
+        "teacher_weights",
     ):  # Not every text is one.
         return declared.facts(name).examples[0]
     return "something" if kind is str else {"mine": {"id": "owner/texts"}}
