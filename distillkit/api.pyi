@@ -55,6 +55,8 @@ def distill_models(
     layer_choice: Literal["greedy", "influence", "perplexity", "contiguous", "even"] = "greedy",
     student_start: Literal["fitted", "cut"] = "fitted",
     target_parameters: int | None = None,
+    extra_teachers: str | None = None,
+    teacher_weights: str | None = None,
     tune_teacher: int = 0,
     temperature_schedule: Literal["constant", "anneal"] = "constant",
     alpha_schedule: Literal["constant", "decay", "tempered"] = "tempered",
@@ -162,6 +164,8 @@ def distill_models(
         layer_choice: how the layers that a student `teacher:N` keeps are chosen
         student_start: whether what a cut student keeps is fitted to the teacher before the training
         target_parameters: how many parameters the student `teacher:auto` may have at most
+        extra_teachers: more teachers besides `teacher_model`, with commas between them
+        teacher_weights: what each of several teachers counts, with commas between: `teacher_model` first
         tune_teacher: for how many steps the teacher is trained on the texts before it teaches
         temperature_schedule: how the temperature changes over the training
         alpha_schedule: how the weight of the teacher changes over the training

@@ -17,6 +17,7 @@ from distillkit.data.document import Document, DocumentSet
 from distillkit.data.mixture import Mixture
 from distillkit.data.notes import ReadingNotes
 from distillkit.run.directory import RunDirectory
+from distillkit.run.further_teachers import locate_further
 from distillkit.run.pair import locate_pair
 from distillkit.settings.resolve import resolve
 from distillkit.stages import distill
@@ -69,6 +70,7 @@ def prepared(tmp_path: Path, models: SimpleNamespace, student: str, **settings: 
     config = resolved.parameters
     run = RunDirectory.create(tmp_path / "run", resolved)
     pair = locate_pair(config, QUIET)
+    pair.further = locate_further(config, QUIET)
     prepare(Mixture.of(conversations()), pair, pair.text_encoders(config), config, run, QUIET)
     stats = json.loads((run.data / "stats.json").read_text())
     return SimpleNamespace(run=run, config=config, stats=stats)

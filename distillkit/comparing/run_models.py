@@ -27,6 +27,7 @@ from distillkit.models.references import parse_reference
 from distillkit.models.usable_ids import MissingRows
 from distillkit.run.pair import ModelPair, open_pair
 from distillkit.settings import parameters as declared
+from distillkit.settings.conditions import has_several_teachers
 from distillkit.settings.parameters import Parameters, Precision
 from distillkit.storage import records_problem
 from distillkit.teachers.choices import choose_streaming
@@ -140,7 +141,7 @@ class TeacherModel:
     Attributes:
         key: equal for teachers that score the same texts alike.
         reader: how it reads.
-        problem: why it cannot be scored, "served" or "too large"; None where it can.
+        problem: why it cannot be scored, "served", "several" (their mixture is no model) or "too large"; None where it can.
     """
 
     def __init__(self, opened: OpenedRun, pair: ModelPair, compute: Compute, console: Console) -> None:
@@ -148,6 +149,8 @@ class TeacherModel:
         self.problem: str | None = None
         if pair.teacher.is_served:
             self.problem = "served"
+        elif has_several_teachers(vars(pair.config)):
+            self.problem = "several"
         elif choose_streaming(on_one_device(pair.config), teacher_memory(pair, compute)).on:
             self.problem = "too large"
         if self.problem is not None:

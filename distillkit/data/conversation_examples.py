@@ -137,6 +137,20 @@ class ConversationExampleBuilder:
                 if built == wanted:
                     return
 
+    def read_again(self, number: int, turns: Sequence[Turn], *, cut: bool) -> Example | None:
+        """The example of turns of which one has been made before, for another teacher; None where it cannot read them, or they
+        are too long for it.
+
+        Args:
+            number: of the conversation.
+            cut: the last turn has no end.
+        """
+        try:
+            pair = self._pair(turns)
+        except TemplateRefusalError:
+            return None
+        return self._example(number, pair, cut=cut) if pair is not None and self._fits(pair, cut=cut) else None
+
     # --- reading ---
 
     def _pieces(self, conversation: Conversation | None) -> list[_Piece]:

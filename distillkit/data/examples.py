@@ -231,21 +231,36 @@ class ExampleBuilder:
                 last = len(again) - 1
                 yield from self._encode([(document, part, ends and index == last) for index, part in enumerate(again)])
                 continue
-            yield self._example(document, text, ends, student, teacher)
+            yield self.example(document, text, ends, student, teacher)
 
-    def _example(self, document: int, text: str, ends: bool, student: Encoding, teacher: Encoding) -> Example:
-        rows = None
+    def example(
+        self,
+        document: int,
+        text: str,
+        ends: bool,
+        student: Encoding,
+        teacher: Encoding,
+        *,
+        teacher_ends: bool | None = None,
+    ) -> Example:
+        """The example of a text that both have read.
+
+        Args:
+            ends: whether the text really ends there.
+            teacher_ends: whether that of the teacher does; default: like the student's.
+        """
+        rows, teacher_ends = None, ends if teacher_ends is None else teacher_ends
         if self.align:
             rows = aligned_rows(
                 student, teacher, text.encode("utf-8"),
                 student_start=self.student.start_id is not None, teacher_start=self.around.start_id is not None,
                 student_has_eos=self.student.adds_end(student.ids, ends),
-                teacher_has_eos=self.around.adds_end(teacher.ids, ends),
+                teacher_has_eos=self.around.adds_end(teacher.ids, teacher_ends),
             )  # fmt: skip
         return Example(
             document=document, text=text, bytes=len(text.encode("utf-8")), ends_text=ends,
             student_ids=self.student.with_specials(student.ids, ends),
-            teacher_ids=self.around.with_specials(teacher.ids, ends),
+            teacher_ids=self.around.with_specials(teacher.ids, teacher_ends),
             student_tokens=len(student.ids), teacher_tokens=len(teacher.ids), rows=rows,
         )  # fmt: skip
 

@@ -101,6 +101,24 @@ def choose_templates(encoders: TextEncoders, given: str | None) -> TemplatePair:
     return TemplatePair(template("student", encoders.student), template("teacher", encoders.teacher))
 
 
+def further_template(encoder: TextEncoder, given: str | None, whose: str) -> ChatTemplate:
+    """That of a further teacher: its own, else the given one, else the plain one.
+
+    Args:
+        given: the content of --chat-template.
+        whose: "teacher 2", for messages.
+
+    Raises:
+        PreconditionError: it cannot be used with this tokenizer.
+    """
+    own = own_template(encoder.tokenizer)
+    if own is not None:
+        return ChatTemplate.of(encoder, own, "model", whose)
+    if given:
+        return ChatTemplate.of(encoder, given, "file", whose)
+    return ChatTemplate.of(encoder, PLAIN, "plain", whose)
+
+
 def read_template(path: str) -> str:
     """The content of --chat-template.
 

@@ -88,8 +88,8 @@ def find_models(config: Parameters, folder: Path) -> PlannedModels:
         folder: the run directory, which need not be there; in it may lie the start of a student that is cut from the teacher.
     """
     teacher_reference, student_reference = parse_teacher_reference(config), parse_student_reference(config)
-    teacher = _find(teacher_reference, config, "teacher")
-    teacher_shape = _shape(teacher)
+    teacher = find_model(teacher_reference, config, "teacher")
+    teacher_shape = shape_of(teacher)
     student_reference = _settled(student_reference, folder / "data" / "models.json")
     if student_reference.kind == "pruned-teacher":
         options = load_options(config, "student")
@@ -98,8 +98,8 @@ def find_models(config: Parameters, folder: Path) -> PlannedModels:
         if shape is None and teacher_shape is not None:
             shape = cut_shape(teacher_shape.config, student_reference)
         return PlannedModels(teacher, student, teacher_shape, shape)
-    student = _find(student_reference, config, "student")
-    return PlannedModels(teacher, student, teacher_shape, _shape(student))
+    student = find_model(student_reference, config, "student")
+    return PlannedModels(teacher, student, teacher_shape, shape_of(student))
 
 
 def _settled(reference: ModelReference, record: Path) -> ModelReference:
@@ -109,7 +109,8 @@ def _settled(reference: ModelReference, record: Path) -> ModelReference:
     return reference
 
 
-def _shape(located: LocatedModel | None) -> ModelShape | None:
+def shape_of(located: LocatedModel | None) -> ModelShape | None:
+    """The size of a model; None where it is not known."""
     return None if located is None else _shape_in(located.folder)
 
 
@@ -120,7 +121,8 @@ def _shape_in(folder: Path) -> ModelShape | None:
     return None
 
 
-def _find(reference: ModelReference, config: Parameters, role: str) -> LocatedModel | None:
+def find_model(reference: ModelReference, config: Parameters, role: str) -> LocatedModel | None:
+    """A model, from where it costs next to nothing; None where it is not on this machine."""
     folder: Path | None = None
     if reference.kind == "folder":
         folder = reference.path
@@ -130,7 +132,7 @@ def _find(reference: ModelReference, config: Parameters, role: str) -> LocatedMo
         folder = _hub_config(reference.repo_id, reference.revision)
     elif reference.kind == "adapter" and reference.path is not None:
         # Of the size of the model that it is for; added to it, it may not be there yet.
-        base = _find(read_adapter(reference.path).base, config, role)
+        base = find_model(read_adapter(reference.path).base, config, role)
         folder = None if base is None else base.folder
     return LocatedModel(reference, folder, options=load_options(config, role)) if folder is not None else None
 
@@ -208,7 +210,7 @@ def teacher_facts(
     shape = models.teacher_shape
     if shape is None:
         return None
-    if amounts.exact and (context := _context(config, compute, folder, models)) is not None:
+    if amounts.exact and (context := planned_context(config, compute, folder, models)) is not None:
         return _planned_loader(context, folder)[0].facts()
     itemsize = compute.teacher.itemsize
     vocabulary = models.student_shape.vocabulary if models.student_shape is not None else shape.vocabulary
@@ -241,12 +243,14 @@ def tuning_facts(
     shape = models.teacher_shape
     if shape is None or not tunes_teacher(config):
         return None
-    if amounts.exact and (context := _context(config, compute, folder, models)) is not None:
+    if amounts.exact and (context := planned_context(config, compute, folder, models)) is not None:
         return _planned_loader(context, folder)[1]
     return TuningFacts(shape.parameters, quantisation(shape.config, StoredWeights([])))
 
 
-def _context(config: Parameters, compute: Compute, folder: Path, models: PlannedModels) -> TrainingContext | None:
+def planned_context(
+    config: Parameters, compute: Compute, folder: Path, models: PlannedModels
+) -> TrainingContext | None:
     """The run's own context, if everything that it reads is here."""
     if models.teacher is None or models.student is None:
         return None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from distillkit.data.splitting import held_out_examples
 from distillkit.device.precision import Compute
-from distillkit.dry_run.time_model import Work
+from distillkit.dry_run.time_model import TaughtBy, Work
 from distillkit.evaluation.batched_forward import LOGITS_AT_ONCE, WIDE_AT_ONCE
 from distillkit.losses.chunked import rows_per_chunk
 from distillkit.models.shape import ModelShape
@@ -28,7 +29,12 @@ _HELD_PER_BYTE = 1.25
 
 
 def memory_bytes(
-    config: Parameters, compute: Compute, teacher: ModelShape | None, student: ModelShape | None, work: Work
+    config: Parameters,
+    compute: Compute,
+    teacher: ModelShape | None,
+    student: ModelShape | None,
+    work: Work,
+    others: Sequence[TaughtBy] = (),
 ) -> int | None:
     """The peak; None where a size is not known.
 
@@ -39,7 +45,7 @@ def memory_bytes(
     if teacher is None or student is None:
         return None
     training = _training(config, compute, student, work, beside=teacher if config.alpha > 0 else None)
-    in_use = _in_use(compute, teacher, training, work, config)
+    in_use = _in_use(compute, [TaughtBy(teacher, work), *others], training, config)
     if work.tunes:  # It is over before the student is loaded.
         own = replace(config, optimizer=default("optimizer"), adapter=default("adapter"))
         in_use = max(in_use, _training(own, compute, teacher, replace(work, compiled=False), processes=1))
@@ -110,18 +116,24 @@ def _held(compute: Compute) -> float:
     return _HELD_PER_BYTE if compute.device.type == "cpu" else 1.0
 
 
-def _in_use(compute: Compute, teacher: ModelShape, training: int, work: Work, config: Parameters) -> int:
-    """The larger of what the teacher's part and the training take, or both where they run side by side."""
+def _in_use(compute: Compute, teachers: Sequence[TaughtBy], training: int, config: Parameters) -> int:
+    """The larger of what the teachers' part and the training take, or both where they run side by side."""
     if config.alpha == 0:
         return training
     if config.box_type == "black":  # The teacher has written everything before the student is loaded.
-        return max(compute.generation.itemsize * teacher.parameters, training)
-    itemsize = compute.teacher.itemsize
-    whole = itemsize * teacher.parameters // work.devices
+        return max(compute.generation.itemsize * teachers[0].shape.parameters, training)
+    alone, beside = zip(*(_teacher_bytes(compute, teacher) for teacher in teachers), strict=True)
+    # One after the other fills its cache.
+    return max(*alone, training + sum(beside))
+
+
+def _teacher_bytes(compute: Compute, teacher: TaughtBy) -> tuple[int, int]:
+    """What a white-box teacher takes while its cache is filled, and beside the training."""
+    shape, work, itemsize = teacher.shape, teacher.work, compute.teacher.itemsize
+    whole = itemsize * shape.parameters // work.devices
     if work.cache == "off":
-        return training + whole
+        return 0, whole
     if work.streams:
-        frame = teacher.parameters - teacher.vocabulary * teacher.width
-        whole = itemsize * (frame // max(1, teacher.layers) + 2 * teacher.vocabulary * teacher.width)
-    head = 0 if work.cache == "sparse" else itemsize * teacher.vocabulary * teacher.width
-    return max(whole, training + head)
+        frame = shape.parameters - shape.vocabulary * shape.width
+        whole = itemsize * (frame // max(1, shape.layers) + 2 * shape.vocabulary * shape.width)
+    return whole, 0 if work.cache == "sparse" else itemsize * shape.vocabulary * shape.width

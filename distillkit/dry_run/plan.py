@@ -7,7 +7,7 @@ the models' configurations, times from what a layer or two of them take on this 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from distillkit.device.memory import free_memory_bytes
 from distillkit.device.precision import Compute, choose_compute
 from distillkit.device.processors import choose_threads, with_threads
 from distillkit.dry_run.control import COMPARED, PHASE, PlannedTraining, planned_control
+from distillkit.dry_run.further_teachers import PlannedTeacher, all_facts, planned_teachers
 from distillkit.dry_run.inputs import (
     Amounts,
     PlannedModels,
@@ -30,7 +31,7 @@ from distillkit.dry_run.inputs import (
 from distillkit.dry_run.memory_model import memory_bytes
 from distillkit.dry_run.plan_words import plan_rows
 from distillkit.dry_run.served import planned_cache_bytes, planned_requests
-from distillkit.dry_run.time_model import Work, phase_seconds
+from distillkit.dry_run.time_model import TaughtBy, Work, add_teacher, phase_seconds
 from distillkit.errors import DistillkitError
 from distillkit.harness.tasks import tasks_words
 from distillkit.models.references import parse_student_reference
@@ -41,6 +42,7 @@ from distillkit.run.student_size import StudentSize
 from distillkit.settings.conditions import is_served
 from distillkit.settings.parameters import Parameters
 from distillkit.settings.resolve import ResolvedConfig
+from distillkit.settings.teacher_values import teacher_weights
 from distillkit.storage import bytes_below, free_disk_bytes
 from distillkit.teachers.choices import PlacementChoice, TeacherFacts, choose_placement
 from distillkit.teachers.sources import remembered_choice
@@ -51,11 +53,13 @@ from distillkit.training.decisions import (
     TeacherDecision,
     TuningFacts,
     decide_disk,
-    decide_teacher,
+    decide_teachers,
     disk_bytes,
+    together,
     uses_white_box_teacher,
 )
 from distillkit.training.disk import finished_disk_bytes, replaced_bytes
+from distillkit.training.mixed_teachers import cache_note
 from distillkit.training.optimizers import check_optimizer
 from distillkit.words import reworded
 
@@ -67,6 +71,7 @@ class PlannedDecisions:
     Attributes:
         teacher: how a white-box run has its teacher; None where it has none, or where its size is not known.
         devices: over which GPUs that teacher is spread; None likewise.
+        further: how it has the others.
         compile: whether the loss is compiled; None where the student's size is not known.
         disk_bytes: what the training needs on the disk, its control left out; None where a size is not known.
         refused: why the run would refuse to begin; None if it would not.
@@ -74,6 +79,7 @@ class PlannedDecisions:
 
     teacher: TeacherDecision | None = None
     devices: PlacementChoice | None = None
+    further: Sequence[TeacherDecision] = ()
     compile: CompileChoice | None = None
     disk_bytes: int | None = None
     refused: str | None = None
@@ -138,10 +144,12 @@ def estimate_run(config: Parameters, folder: Path, stages: list[str]) -> dict[st
     amounts = count_texts(config, folder)
     facts = teacher_facts(config, compute, folder, models, amounts) if uses_white_box_teacher(config) else None
     tuning = tuning_facts(config, compute, folder, models, amounts)
-    decisions = plan_decisions(config, compute, folder, models, amounts, facts, tuning)
+    further = planned_teachers(config, compute, folder, models, amounts)
+    decisions = plan_decisions(config, compute, folder, models, amounts, facts, tuning, further)
     teacher, cache = decisions.teacher, None if facts is None else 0
     if facts is not None and teacher is not None:
-        cache = {"exact": facts.exact_bytes, "sparse": facts.sparse_missing_bytes}.get(teacher.cache.mode, 0)
+        decided = zip(all_facts(facts, further) or [facts], [teacher, *decisions.further], strict=True)
+        cache = sum(kept_bytes(its_facts, its) for its_facts, its in decided)
     elif is_served(vars(config)) and models.student_shape is not None:
         cache = planned_cache_bytes(config, amounts, models.student_shape.vocabulary)
     elif not uses_white_box_teacher(config):
@@ -159,9 +167,14 @@ def estimate_run(config: Parameters, folder: Path, stages: list[str]) -> dict[st
     planned = PlannedTraining(
         folder, stages, total_steps(config, amounts.examples),
         StudentSize.of(config, models.student_shape) if models.student_shape else None,
-        teacher.cache_bytes if teacher else 0,
+        together([teacher, *decisions.further]).cache_bytes if teacher else 0,
     )  # fmt: skip
-    control, times = _times(config, compute, models, work, planned)
+    others = [
+        TaughtBy(one.shape, _work_of(work, one, decision))
+        for one, decision in zip(further, decisions.further, strict=False)
+        if one.shape is not None
+    ]
+    control, times = _times(config, compute, models, work, planned, others)
     disk = decisions.disk_bytes
     if disk is not None and planned.size is not None and control is not None and control.on:
         disk += finished_disk_bytes(config, planned.size)
@@ -182,14 +195,20 @@ def estimate_run(config: Parameters, folder: Path, stages: list[str]) -> dict[st
         **planned_requests(config, folder, amounts),
         **({"answers_of_each_model_at_most": amounts.questions} if amounts.questions and "validate" in stages else {}),
         **({"lm_eval": tasks_words(config)} if config.lm_eval is not None and "validate" in stages else {}),
+        **_teachers(config, models, further, decisions),
         "refused": decisions.refused,
         "disk_bytes": disk,
         "teacher_cache_bytes": cache,
         "disk_free_bytes": free_disk_bytes(folder),
-        "memory_bytes": memory_bytes(*_computed_here(config, models, compute), models.student_shape, work),
+        "memory_bytes": memory_bytes(*_computed_here(config, models, compute), models.student_shape, work, others),
         "memory_free_bytes": free_memory_bytes(compute.device),
         **times,
     }  # fmt: skip
+
+
+def kept_bytes(facts: TeacherFacts, teacher: TeacherDecision) -> int:
+    """What the cache of a teacher takes."""
+    return {"exact": facts.exact_bytes, "sparse": facts.sparse_missing_bytes}.get(teacher.cache.mode, 0)
 
 
 def _computed_here(
@@ -225,31 +244,68 @@ def plan_decisions(
     amounts: Amounts,
     facts: TeacherFacts | None,
     tuning: TuningFacts | None = None,
+    further: Sequence[PlannedTeacher] = (),
 ) -> PlannedDecisions:
     """What the run would decide, asked of the functions that decide it there."""
     teacher, devices, compiled, disk = None, None, None, None
+    others: list[TeacherDecision] = []
     student = models.student_shape
     try:
-        if facts is not None:
-            devices = choose_placement(config, facts.memory)
-            teacher = decide_teacher(config, facts, remembered_choice(folder / "teacher" / "cache.json"), tuning)
+        known = all_facts(facts, further)
+        if known is not None:
+            devices = choose_placement(config, known[0].memory)
+            notes = [remembered_choice(cache_note(folder / "teacher", number)) for number in range(1, len(known) + 1)]
+            teacher, *others = decide_teachers(config, known, notes, tuning)
+        whole = None if teacher is None else together([teacher, *others])
         if student is not None:
             settled = settled_control(config)
             control = settled is not None and settled.on
             share_of_step(config.batch_size, config.gradient_accumulation, process_count())
-            disk = disk_bytes(config, StudentSize.of(config, student), teacher)
+            disk = disk_bytes(config, StudentSize.of(config, student), whole)
             disk += 4 * student.parameters * makes_start(config, models, folder)
             free = free_disk_bytes(folder) + replaced_bytes(folder, teacher.tunes if teacher else 0)
             free += bytes_below(folder / "control") if control else 0
-            decide_disk(config, folder, free, StudentSize.of(config, student), teacher, control=control)
+            decide_disk(config, folder, free, StudentSize.of(config, student), whole, control=control)
             texts = texts_per_example(config)
             inputs = amounts.student_inputs * texts * times_read(config, amounts.examples * texts)
             logits = round(inputs * student.vocabulary)
             check_optimizer(config)
             compiled = choose_compile(config, compute.device, logits)
     except DistillkitError as error:
-        return PlannedDecisions(teacher, devices, compiled, disk, f"{error.message}; {error.hint}")
-    return PlannedDecisions(teacher, devices, compiled, disk)
+        return PlannedDecisions(teacher, devices, others, compiled, disk, f"{error.message}; {error.hint}")
+    return PlannedDecisions(teacher, devices, others, compiled, disk)
+
+
+def _teachers(
+    config: Parameters, models: PlannedModels, further: Sequence[PlannedTeacher], decisions: PlannedDecisions
+) -> dict[str, Any]:
+    """Of several teachers each one; {} of one."""
+    if not further:
+        return {}
+    weights = teacher_weights(config)
+    names = [config.teacher_model_path or config.teacher_model, *(one.name for one in further)]
+    shapes = [models.teacher_shape, *(one.shape for one in further)]
+    decided = [decisions.teacher, *decisions.further] if decisions.further else [None] * len(names)
+    return {
+        "teachers": [
+            {
+                "name": name,
+                "weight": weight,
+                "parameters": shape.parameters if shape else None,
+                "teacher_cache": _reason(its.cache.mode, its.cache.why) if its else None,
+                "teacher_streaming": _reason("on" if its.streaming.on else "off", its.streaming.why) if its else None,
+            }
+            for name, weight, shape, its in zip(names, weights, shapes, decided, strict=True)
+        ]
+    }
+
+
+def _work_of(work: Work, teacher: PlannedTeacher, decision: TeacherDecision) -> Work:
+    """The work of a run with a further teacher in the place of the first."""
+    return replace(
+        work, amounts=teacher.amounts, cache=decision.cache.mode, streams=decision.streaming.on,
+        teacher_share=_missing_share(teacher.facts, decision), tunes=False,
+    )  # fmt: skip
 
 
 def _missing_share(facts: TeacherFacts | None, teacher: TeacherDecision | None) -> float:
@@ -260,7 +316,12 @@ def _missing_share(facts: TeacherFacts | None, teacher: TeacherDecision | None) 
 
 
 def _times(
-    config: Parameters, compute: Compute, models: PlannedModels, work: Work, planned: PlannedTraining
+    config: Parameters,
+    compute: Compute,
+    models: PlannedModels,
+    work: Work,
+    planned: PlannedTraining,
+    others: Sequence[TaughtBy] = (),
 ) -> tuple[ControlChoice | None, dict[str, Any]]:
     """Whether there is a control, and seconds of each phase and of all together; None where the models are not here yet."""
     stages = planned.stages
@@ -274,6 +335,8 @@ def _times(
     threads = choose_threads(config.threads, computes_here=compute.device.type == "cpu")  # As the run will do it.
     with freed_memory_kept(), with_threads(threads.count):
         phases = phase_seconds(own, compute, teacher, models.student_shape, work, timed)
+        for other in others:
+            add_teacher(phases, own, compute, other)
     control = planned_control(config, planned, phases)
     left_out = {phase for stage, compared in COMPARED.items() if stage not in stages for phase in compared}
     if control is None or not control.on:

@@ -56,8 +56,9 @@ class _Plan:
         rows.append((self.say("device"), str(estimate["device"])))
         served = "server_requests_at_most" in estimate
         if not served or estimate["teacher_parameters"] is not None:
-            words = self._model(teacher, estimate["teacher_parameters"], self.say("unknown"))
-            rows.append((self.say("teacher"), words))
+            rows += self._teachers() or [
+                (self.say("teacher"), self._model(teacher, estimate["teacher_parameters"], self.say("unknown")))
+            ]
         rows.append((self.say("student"), self._model(student, estimate["student_parameters"], self._unknown())))
         if estimate.get("trained_parameters") is not None:
             adapter = self.say("adapter", count=f"{estimate['trained_parameters']:,}")
@@ -78,6 +79,20 @@ class _Plan:
         kept = estimate["teacher_cache_bytes"]
         rows.append((self.say("disk"), self.say("kept", disk=disk, kept=format_bytes(kept)) if kept else disk))
         return rows + self._times()
+
+    def _teachers(self) -> list[tuple[str, str]]:
+        """Of several teachers each one, what it counts and how it is read; [] of one."""
+        rows: list[tuple[str, str]] = []
+        for number, one in enumerate(self.estimate.get("teachers") or (), 1):
+            words = self._model(one["name"], one["parameters"], self.say("unknown"))
+            words += self.say("weight", weight=f"{one['weight']:.3g}")
+            if number > 1 and one["teacher_cache"] is not None:
+                choice, _, why = str(one["teacher_cache"]).partition(": ")
+                key = f"plan.reads.{choice}"
+                told = say(self.lang, key) if key in known_words(self.lang) else choice
+                words += f"; {self.say('reads_it')} {told}: {reworded(self.lang, why)}"
+            rows.append((self.say("one_teacher", number=number), words))
+        return rows
 
     def _unknown(self) -> str:
         return self.unknown or self.say("unknown")

@@ -65,6 +65,19 @@ class Work:
     devices: int = 1
 
 
+@dataclass(frozen=True)
+class TaughtBy:
+    """A further teacher, and its part of the work.
+
+    Attributes:
+        shape: its size.
+        work: as if it were the only teacher.
+    """
+
+    shape: ModelShape
+    work: Work
+
+
 def phase_seconds(
     config: Parameters, compute: Compute, teacher: ModelShape, student: ModelShape, work: Work, stages: list[str]
 ) -> dict[str, float]:
@@ -112,6 +125,24 @@ def phase_seconds(
     if "plot" in stages:
         phases["plot"] = pace * _PLOTTING
     return phases
+
+
+def add_teacher(phases: dict[str, float], config: Parameters, compute: Compute, teacher: TaughtBy) -> None:
+    """Add what a further teacher takes to the phases that it has a part in."""
+    shape, work = teacher.shape, teacher.work
+    hashing = microbenchmarks.hashing_rate()
+    loading = _QUIET_HASHING / hashing * _LOADING + shape.parameters * compute.teacher.itemsize / hashing
+    if "prepare-data" in phases:
+        texts = work.amounts.student_tokens + work.amounts.held_out_tokens
+        phases["prepare-data"] += _QUIET_HASHING / hashing * (_TOKENIZERS + texts / ENCODING_RATE)
+    if "teacher pass" in phases:
+        phases["teacher pass"] += _teacher_pass(config, compute, shape, work, hashing) + loading
+    if "training" in phases and work.cache != "sparse":
+        tokens = work.amounts.student_tokens * times_read(config, work.amounts.examples)
+        head = microbenchmarks.head_seconds(shape.vocabulary, shape.width, compute.teacher, compute.device)
+        phases["training"] += tokens * head
+    if "validate" in phases:
+        phases["validate"] += _scoring(compute, shape, work.amounts) + loading
 
 
 def _cutting(

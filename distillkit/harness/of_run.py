@@ -21,6 +21,7 @@ from distillkit.models.located import LocatedModel
 from distillkit.models.references import parse_reference
 from distillkit.run.directory import RunDirectory
 from distillkit.run.pair import ModelPair
+from distillkit.settings.conditions import has_several_teachers
 from distillkit.settings.harness_values import task_names
 from distillkit.settings.parameters import Parameters
 from distillkit.storage import fingerprint_of, read_json, with_checksum, without_checksum, write_json
@@ -133,6 +134,8 @@ def _models(
         loaders["control"] = lambda: placed(pair.load_trained_student(control, console))
     if pair.teacher.is_served:
         return loaders, {"teacher": "its weights are not here"}
+    if has_several_teachers(vars(config)):
+        return loaders, {"teacher": "there are several, and their mixture is no model that can be asked"}
     streaming = choose_streaming(config, teacher_memory(pair, compute))
     if streaming.on:
         return loaders, {"teacher": f"it is read from the disk block by block, for every pass: {streaming.why}"}

@@ -84,6 +84,15 @@ class PlainTargets(SoftTargets, Protocol):
         ...
 
 
+@runtime_checkable
+class StudentsTargets(SoftTargets, Protocol):
+    """Targets that depend on what the student itself says at these rows, as a constant."""
+
+    def beside(self, student_logits_nV: Tensor) -> None:
+        """Take note of the student's logits at the rows that are asked for next, [end - begin, V]."""
+        ...
+
+
 @dataclass(frozen=True)
 class ChunkedLoss:
     """The result of a pass over all rows.
@@ -250,6 +259,8 @@ class _Pass:
             entropies = self._sparse(self.soft_targets, logits_nV, soft_begin, targets, scaled, sums)
         else:
             soft_end = soft_begin + len(rows)
+            if isinstance(self.soft_targets, StudentsTargets):
+                self.soft_targets.beside(logits_nV)
             if isinstance(self.soft, SoftLoss) and self.soft.is_forward_kl:
                 if isinstance(self.soft_targets, PlainTargets):
                     target, plain = self.soft_targets.target(soft_begin, soft_end, self.columns), True

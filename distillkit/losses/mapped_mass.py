@@ -32,6 +32,13 @@ class MappedMass:
         if len(self._pending) > _MOST_PENDING:
             self._settle()
 
+    def take(self, other: MappedMass) -> None:
+        """Add what another sum has, which begins anew."""
+        self._mapped += other._mapped
+        self._pending += other._pending
+        self.rows += other.rows
+        other.restore(0.0, 0)
+
     @property
     def mapped(self) -> float:
         """The sum so far; reading it waits for the device."""

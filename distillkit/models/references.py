@@ -128,12 +128,12 @@ def parse_reference(text: str, *, path: str | None = None, role: str = "model") 
 
     Args:
         path: a local path that wins over `text`.
-        role: "teacher" or "student", for messages.
+        role: "teacher", "student" or "extra" (a further teacher), for messages.
 
     Raises:
         UsageError: it is malformed, or a local path that does not exist.
     """
-    flag = f"--{role}-model" if role != "model" else "the model"
+    flag = {"model": "the model", "extra": "--extra-teachers"}.get(role, f"--{role}-model")
     if path is not None:
         return _local(path, f"{flag}-path")
     if "\0" in text or not text.strip():

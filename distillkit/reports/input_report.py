@@ -35,10 +35,47 @@ def input_report(stats: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("special tokens", _special_tokens(stats.get("special_tokens"))),
         ("changed", _normalised(stats.get("normalised"))),
         ("tokenizers", _tokenizers(stats)),
+        *_further_teachers(stats),
         # Of a conversation the first row says the same, as people read it.
         ("first text", "" if reading.get("first_conversation") else first_text(stats)),
     ]
     return [(what, found) for what, found in lines if found]
+
+
+def _further_teachers(stats: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """A line for each teacher besides the first, and what all of them guide together."""
+    lines = [
+        (f"teacher {number}", _further_teacher(told))
+        for number, told in enumerate(stats.get("extra_teachers") or [], 2)
+    ]
+    if not lines:
+        return []
+    guided = stats["guided"]
+    if guided["all"] == 1:
+        return [*lines, ("teachers", "all of them guide every token of the student")]
+    together = (
+        f"of the student's tokens {100 * guided['any']:.1f} % are guided by one teacher at least, "
+        f"{100 * guided['all']:.1f} % by all; where some say nothing, the weights of the others are normalised again"
+    )
+    return [*lines, ("teachers", together)]
+
+
+def _further_teacher(told: Mapping[str, Any]) -> str:
+    parts = [told["name"]]
+    alignment = told.get("alignment")
+    if alignment is None:
+        parts.append("it reads the student's tokens")
+    else:
+        other = "other chat template" if (told.get("conversations") or {}).get("one_tokenizer") else "other tokenizer"
+        parts.append(
+            f"{other}: it guides {100 * alignment['positions_aligned']:.1f} % of the student's tokens "
+            f"({100 * alignment['bytes_aligned']:.1f} % of the bytes)"
+        )
+    if unread := told["unread"]["train"]:
+        parts.append(f"{unread:,} training texts it cannot read")
+    if shortened := told["shortened"]:
+        parts.append(f"of {shortened:,} only the beginning fits into its context")
+    return "; ".join(parts)
 
 
 def _mix(sources: Sequence[Mapping[str, Any]]) -> str:

@@ -39,6 +39,10 @@ _BLACK_BOX = (
     "(weight beta); the teacher's probabilities were not used."
 )
 _FINE_TUNING = "Fine-tuning on the true tokens only: alpha is 0, so the teacher had no part in the training."
+_MIXED = (
+    "with several teachers, whose distributions were mixed: the weighted mean of their probabilities in the student's tokens, at "
+    "each token over those that say something there."
+)
 _HARD_TARGETS = "every true token was learned as well (hard targets)."
 # White box: the end of a sentence that begins with "White box …:". An alignment that is not here is described by the code
 # that computes it.
@@ -80,6 +84,9 @@ class CardFacts:
         chat: how it reads conversations, None where it was trained on texts.
         adapter_base: of a student that is kept as an adapter, the model that it is for, or its folder in that of the student;
             None for a whole model.
+        further_teachers: of several teachers all but the first, as `LocatedModel.describe` gives them, with `licence` and
+            `same_tokenizer`.
+        weights: of all teachers, the first one first; they add up to 1.
     """
 
     version: str
@@ -104,6 +111,8 @@ class CardFacts:
     one_tokenizer: bool = False
     chat: ChatFacts | None = None
     adapter_base: str | None = None
+    further_teachers: Sequence[Mapping[str, Any]] = ()
+    weights: Sequence[float] = (1.0,)
 
 
 @dataclass(frozen=True)
@@ -232,15 +241,26 @@ def _eval_results(facts: CardFacts) -> list[EvalResult]:
 
 
 def _origin(facts: CardFacts) -> str:
-    teacher_licence = "" if facts.teacher_licence is None else f", licence {_code(facts.teacher_licence)}"
+    teachers = _teachers(facts)
     licence = "" if facts.licence is None else f", licence {_code(facts.licence_name or facts.licence)}"
     lines = [
-        f"- Teacher: {_model(facts.teacher)}{teacher_licence}",
+        *teachers,
         f"- Student before distillation: {_model(facts.student)}{licence}",
         *([] if facts.cut is None else [f"- Layers of the teacher that it has: {_layers(facts.cut)}"]),
         f"- Data set: {_code(_data_set(facts.dataset))}",
     ]
     return "\n".join(lines)
+
+
+def _teachers(facts: CardFacts) -> list[str]:
+    """A line for each teacher."""
+    teachers = [{**facts.teacher, "licence": facts.teacher_licence}, *facts.further_teachers]
+    lines: list[str] = []
+    for number, (told, weight) in enumerate(zip(teachers, facts.weights, strict=True), 1):
+        which = "Teacher" if len(teachers) == 1 else f"Teacher {number} of {len(teachers)}, weight {weight:.4g}"
+        licence = "" if told["licence"] is None else f", licence {_code(told['licence'])}"
+        lines.append(f"- {which}: {_model(told)}{licence}")
+    return lines
 
 
 def _model(described: Mapping[str, Any]) -> str:
@@ -311,7 +331,16 @@ def _method_paragraph(facts: CardFacts) -> str:
         targets = " ".join(word for word in (f"the alignment {_code(facts.alignment)}.", summary) if word)
     how = "with one tokenizer" if facts.same_tokenizer or facts.one_tokenizer else "across tokenizers"
     how += " and two chat templates" if facts.one_tokenizer and not facts.same_tokenizer else ""
+    if facts.further_teachers:
+        return f"White box {_MIXED} {_tokenizers(facts)}: {targets}"
     return f"White box {how}: {targets}"
+
+
+def _tokenizers(facts: CardFacts) -> str:
+    same = [facts.same_tokenizer, *(told["same_tokenizer"] for told in facts.further_teachers)]
+    if all(same):
+        return "All teachers read the student's tokens"
+    return f"{sum(same)} of {len(same)} teachers read the student's tokens, the others were carried over to them"
 
 
 def _measured(validation: Mapping[str, Any] | None) -> list[str]:
@@ -319,9 +348,15 @@ def _measured(validation: Mapping[str, Any] | None) -> list[str]:
         return ["This student was not measured on held-out texts: nothing is known about its quality."]
     # There need not be a control.
     measured_models = [(name, figures) for model, name in _MODELS if (figures := validation.get(model)) is not None]
+    if validation.get("teachers"):
+        measured_models = [("teachers together" if name == "teacher" else name, one) for name, one in measured_models]
     rows = [
         (name, _figure(figures.get("bits_per_byte"), ".4f"), _figure(figures.get("perplexity"), ".2f"))
         for name, figures in measured_models
+    ]
+    rows += [
+        (f"teacher {number} alone", _figure(one.get("bits_per_byte"), ".4f"), _figure(one.get("perplexity"), ".2f"))
+        for number, one in enumerate(validation.get("teachers") or (), 1)
     ]
     documents, size = _count(validation.get("documents"), "document"), _count(validation.get("bytes"), "byte")
     measured = validation.get("teacher") is not None  # One behind a server need not be.

@@ -56,6 +56,7 @@ class ModelPair:
         layers: of a student cut from the teacher, which it keeps, known once the data are prepared; None where that was not
             recorded: as its reference says, evenly spaced.
         start: the folder of such a student's own weights, where they are no longer the teacher's.
+        further: the teachers besides the first, while the data are prepared for them (`run.further_teachers`).
     """
 
     config: Parameters
@@ -68,6 +69,7 @@ class ModelPair:
     conversations: dict[str, Any] | None = None
     layers: list[int] | None = None
     start: Path | None = None
+    further: list[LocatedModel] = field(default_factory=list)
 
     def record(self) -> dict[str, Any]:
         """For the manifest and data/models.json."""
@@ -75,8 +77,9 @@ class ModelPair:
         if self.layers is not None:
             made |= {"layers": self.layers, "start": START if self.start is not None else None}
         return {
-            "teacher": {**self.teacher.describe(), "fingerprint": self.teacher.fingerprint()},
+            "teacher": described(self.teacher),
             "student": {**self.student.describe(), "fingerprint": self.student.fingerprint(), **made},
+            **({"extra_teachers": [described(model) for model in self.further]} if self.further else {}),
         }
 
     def take_record(self, recorded: dict[str, Any], data: Path) -> None:
@@ -241,6 +244,11 @@ class ModelPair:
             replace(located, options=options), dtype=torch.float32, trust_remote_code=trust,
             console=console,
         )  # fmt: skip
+
+
+def described(model: LocatedModel) -> dict[str, Any]:
+    """A model for the manifest and data/models.json."""
+    return {**model.describe(), "fingerprint": model.fingerprint()}
 
 
 def _without(met: dict[int, str], ids: frozenset[int]) -> dict[int, str]:

@@ -22,6 +22,7 @@ class DistillResult:
         run_directory: everything that the run wrote.
         student_path: the distilled student, for `AutoModelForCausalLM.from_pretrained`; None before training.
         teacher, before, after: measured figures (`bits_per_byte`, `perplexity`, …); None where not measured.
+        teachers: of several teachers the figures of each, with `name` and `weight`; `teacher` is then their mixture. () of one.
         tuned_teacher: the same of the teacher that taught, where it was tuned (`tune_teacher`).
         gap_closed: (before - after) / (before - teacher) in bits per byte; None where undefined or not measured.
         gain: `bits_per_byte` gained over the held-out documents and its 95 % interval `ci95`.
@@ -50,6 +51,7 @@ class DistillResult:
     advice: str = ""
     next_steps: tuple[str, ...] = ()
     lm_eval: dict[str, Any] | None = None
+    teachers: tuple[dict[str, Any], ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: paths as text."""
@@ -57,6 +59,7 @@ class DistillResult:
             "run_directory": str(self.run_directory),
             "student_path": str(self.student_path) if self.student_path else None,
             "teacher": self.teacher,
+            "teachers": list(self.teachers),
             "before": self.before,
             "after": self.after,
             "tuned_teacher": self.tuned_teacher,
@@ -128,6 +131,7 @@ def read_result(run: RunDirectory) -> DistillResult:
         run_directory=run.path,
         student_path=run.best_student if trained else None,
         teacher=validation.get("teacher"),
+        teachers=tuple(validation.get("teachers") or ()),
         before=validation.get("before"),
         after=validation.get("after"),
         tuned_teacher=validation.get("tuned_teacher"),
@@ -164,10 +168,16 @@ def result_table(result: DistillResult, lang: str = "en") -> tuple[list[str], li
         "before": result.before, "control": result.control, "after": result.after, "teacher": result.teacher,
         "tuned_teacher": result.tuned_teacher,
     }  # fmt: skip
+    named = {name: say(lang, f"model.{name}") for name in measured}
+    if result.teachers:
+        named["teacher"] = say(lang, "model.mixture")
+    for number, figures in enumerate(result.teachers, 1):
+        named[f"teacher {number}"] = say(lang, "model.one_of_several", number=number, weight=f"{figures['weight']:.3g}")
+        measured[f"teacher {number}"] = figures
     asked = any(figures and figures.get("answers") for figures in measured.values())
     rows = [
         [
-            say(lang, f"model.{name}"),
+            named[name],
             f"{figures['bits_per_byte']:.4f}",
             figures["perplexity"],
             figures.get("parameters"),

@@ -21,6 +21,7 @@ from distillkit.settings.data_values import mix_sources
 from distillkit.settings.harness_values import is_task_file, task_names
 from distillkit.settings.parameters import Parameters
 from distillkit.settings.resolve import ResolvedConfig
+from distillkit.settings.teacher_values import extra_names
 
 THIS_RUN = "this run"
 # Parameter -> what it is the place of.
@@ -47,6 +48,8 @@ def with_full_paths(resolved: ResolvedConfig) -> ResolvedConfig:
             full[name] = path
     if config.mix is not None and resolved.sources["mix"] != THIS_RUN:
         full["mix"] = _mix_with_full_paths(config)
+    if config.extra_teachers is not None and resolved.sources["extra_teachers"] != THIS_RUN:
+        full["extra_teachers"] = ",".join(_full_teacher(name) for name in extra_names(config.extra_teachers))
     if config.teacher_model_path is None and config.teacher_model.startswith(IMPORTED):
         folder = _full_path(config.teacher_model.removeprefix(IMPORTED), "teacher_model")
         if folder is not None and resolved.sources["teacher_model"] != THIS_RUN:
@@ -57,6 +60,14 @@ def with_full_paths(resolved: ResolvedConfig) -> ResolvedConfig:
             for name in task_names(config.lm_eval)
         )
     return dataclasses.replace(resolved, parameters=dataclasses.replace(config, **full)) if full else resolved
+
+
+def _full_teacher(name: str) -> str:
+    """A further teacher with its full path, where it is a place on this machine."""
+    with contextlib.suppress(UsageError):
+        if parse_reference(name, role="extra").kind in (*_LOCAL_KINDS, "adapter"):
+            return _full_path(name, "teacher_model_path") or name
+    return name
 
 
 def _mix_with_full_paths(config: Parameters) -> str:
@@ -156,6 +167,8 @@ def same_source(name: str, config: Parameters, run: RunDirectory) -> bool:
         name: a parameter whose value differs from the recorded one.
         config: the new configuration.
     """
+    if name == "extra_teachers":
+        return _same_teachers(config, run)
     role = _ROLES.get(name)
     if role is None:
         return False
@@ -178,4 +191,18 @@ def same_source(name: str, config: Parameters, run: RunDirectory) -> bool:
         located = locate(reference, Console(quiet=True), trust_remote_code=config.trust_remote_code)
         return located.fingerprint() == recorded_model.get("fingerprint")
     except (DistillkitError, OSError):
+        return False
+
+
+def _same_teachers(config: Parameters, run: RunDirectory) -> bool:
+    """Whether the further teachers are, file by file, those that the data were prepared for."""
+    from distillkit.run.further_teachers import KEY, locate_further
+
+    recorded: Any = run.manifest.models.get(KEY) or []
+    try:
+        found = locate_further(config, Console(quiet=True))
+        return bool(recorded) and [model.fingerprint() for model in found] == [
+            model["fingerprint"] for model in recorded
+        ]
+    except (DistillkitError, OSError, KeyError, TypeError):
         return False

@@ -164,3 +164,19 @@ def has_adapter(values: Values) -> bool:
 
 
 LORA = Use("--adapter lora", has_adapter)
+
+
+# --- several teachers ---------------------------------------------------------------------------------------------------
+
+
+def has_several_teachers(values: Values) -> bool:
+    """Whether more than one teacher is named, in white box, where their distributions are mixed."""
+    return is_white_box(values) and values["extra_teachers"] is not None
+
+
+def has_own_loss(values: Values) -> bool:
+    """Whether the alignment brings a loss of its own instead of distributions."""
+    return values["alignment"] in _OWN_LOSS
+
+
+SEVERAL_TEACHERS = Use("white box with alpha above 0 and --extra-teachers", has_several_teachers)

@@ -12,6 +12,8 @@ from distillkit.settings.conditions import (
     SERVED,
     TEACHER_IN_WHITE_BOX,
     anneals,
+    has_own_loss,
+    has_several_teachers,
     is_automatic,
     is_behind_server,
     is_cut,
@@ -22,6 +24,7 @@ from distillkit.settings.conditions import (
     sparse_problem,
     teacher_writes,
 )
+from distillkit.settings.teacher_values import check_counts
 
 
 @dataclass(frozen=True)
@@ -231,6 +234,33 @@ CONFLICTS = (
         "log-probabilities write no texts",
         hint="use --box-type white",
     ),
+    Conflict(
+        _always(
+            "--extra-teachers and --box-type black",
+            lambda values: teacher_writes(values) and values["extra_teachers"] is not None,
+        ),
+        "several teachers are one by their probabilities; texts that they write are not mixed",
+        hint="use --box-type white, or one teacher",
+    ),
+    Conflict(
+        lambda values: (
+            f"--extra-teachers and alignment {values['alignment']}" if has_several_teachers(values) and has_own_loss(values) else None
+        ),
+        "that alignment gives no distributions that could be mixed",
+        hint="use alignment auto, bpm or strict, or one teacher",
+    ),
+    Conflict(
+        _always(
+            "--extra-teachers and --tune-teacher",
+            lambda values: has_several_teachers(values) and values["tune_teacher"] > 0,
+        ),
+        "only a teacher that teaches alone is tuned",
+        hint="tune each in a run of its own and name its teacher/tuned folder, or leave --tune-teacher out",
+    ),
+    _served(
+        "--extra-teachers", lambda values: values["extra_teachers"] is not None,
+        hint="name a local teacher, or leave --extra-teachers out",
+    ),
 )  # fmt: skip
 
 
@@ -250,6 +280,7 @@ def check_conflicts(values: Mapping[str, Any]) -> None:
             f"--teacher-model {values['teacher_model'][:200]} is behind a server, and no address is given",
             hint="add it: --teacher-url http://127.0.0.1:8000/v1",
         )
+    check_counts(values)
     for conflict in CONFLICTS:
         settings = conflict.settings(values)
         if settings is not None:

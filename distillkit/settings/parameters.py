@@ -87,6 +87,22 @@ class Parameters(TrainingParameters):
         is_large=True,
         examples=("60M", "1.5B"),
     )
+    extra_teachers: str | None = parameter(
+        None,
+        "advanced",
+        topic="teacher",
+        affects="prepare-data",
+        used_by=conditions.TEACHER_IN_WHITE_BOX,
+        examples=("gpt2-medium", "./other-teacher,gpt2-large"),
+    )
+    teacher_weights: str | None = parameter(
+        None,
+        "advanced",
+        topic="teacher",
+        affects="distill",
+        used_by=conditions.SEVERAL_TEACHERS,
+        examples=("0.7,0.3", "2,1,1"),
+    )
     tune_teacher: int = parameter(
         0,
         "advanced",

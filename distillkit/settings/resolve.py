@@ -30,6 +30,7 @@ from distillkit.settings.paths import check_folder_name, user_path
 from distillkit.settings.presets import read_preset
 from distillkit.settings.server_values import check_server_url
 from distillkit.settings.strict_yaml import read_yaml_mapping
+from distillkit.settings.teacher_values import check_extra_teachers, check_teacher_weights
 from distillkit.settings.training_values import check_model_kwargs, check_trackers
 
 # Variables with the prefix that are not parameters.
@@ -306,6 +307,8 @@ _CHECKS = (
     ("report_to", check_trackers),
     ("teacher_devices", check_teacher_devices),
     ("model_kwargs", check_model_kwargs),
+    ("extra_teachers", check_extra_teachers),
+    ("teacher_weights", check_teacher_weights),
     ("lm_eval", check_tasks_value),
 )
 

@@ -25,6 +25,7 @@ from distillkit.teachers.served_texts import served_cost
 from distillkit.training import checkpoints
 from distillkit.training.decisions import TeacherChoice, tunes_teacher
 from distillkit.training.inputs import decide, teacher_part
+from distillkit.training.mixed_teachers import choices_of
 from distillkit.training.readiness import provide_for_training
 from distillkit.training.session import Training, TrainingPlace, train_student, without_cards
 from distillkit.training.teacher_tuning import FORMAT
@@ -55,13 +56,18 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
         choice = None
         if decided.teacher is not None:
             cache = decided.teacher.cache
-            choice = TeacherChoice(cache.mode, cache.why, context.pair.teacher.fingerprint())
+            choice = TeacherChoice(
+                cache.mode, cache.why, context.pair.teacher.fingerprint(), choices_of(decided.others)
+            )
         training = Training(context, source, rows, TrainingPlace(run.path), checkpoint, fingerprint, choice)
         figures = train_student(training, student)
     if decided.teacher is not None:
         streaming, cache = decided.teacher.streaming, decided.teacher.cache
         figures["decisions"]["teacher_cache"] = cache.mode
         figures["decisions"]["teacher_streaming"] = "on" if streaming.on else "off"
+        for number, (_, other) in enumerate(decided.others, 2):
+            figures["decisions"][f"teacher_{number}_cache"] = other.cache.mode
+            figures["decisions"][f"teacher_{number}_streaming"] = "on" if other.streaming.on else "off"
 
     if decided.tuning is not None and (tuned := decided.tuning.done()) is not None:
         figures["teacher_tuning"] = tuned.figures

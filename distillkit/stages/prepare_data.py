@@ -41,6 +41,7 @@ from distillkit.models.save_errors import plain_save_errors
 from distillkit.models.student_files import save_student
 from distillkit.reports.input_report import input_report
 from distillkit.run.directory import RunDirectory
+from distillkit.run.further_teachers import TEACHERS, further_teachers, locate_further, prepare_further, shortest
 from distillkit.run.pair import START, ModelPair, locate_pair
 from distillkit.settings.parameters import Parameters
 from distillkit.stages import StageResult
@@ -78,6 +79,7 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
         with explained_write_errors(run.shapes):
             remove_tree(run.shapes)
     pair = locate_pair(config, console)
+    pair.further = locate_further(config, console)
     encoders = pair.text_encoders(config, console)
     pair.check_rows_around(encoders, console)
     marks = end_marks(e.tokenizer.eos_token for e in (encoders.student, encoders.teacher))
@@ -141,6 +143,8 @@ def _prepare(
     white = config.box_type == "white"
     encoders = encoders.reading(parse=special.parse, exact=white and not same)
     student = encoders.for_shared_examples() if same else encoders.student
+    others = further_teachers(pair, config, special, templates, console)
+    student = shortest(student, others)
     builder: ExampleBuilder | ConversationExampleBuilder = ExampleBuilder(
         student, None if same else encoders.teacher, align=white and not same, seed=config.seed, around=encoders.teacher
     )
@@ -196,6 +200,7 @@ def _prepare(
             **builder.notes.record(),
             **templates.record(),
         }
+    stats |= prepare_further(others, examples, student, config, drafts, console, first_is_paired=white and not same)
     if white and not same:
         stats["alignment"] = examples["train"].alignment(encoders.student, encoders.teacher)
         _warn_of_low_coverage(stats["alignment"], console)
@@ -209,6 +214,8 @@ def _prepare(
     def fill(folder: Path) -> None:
         for part, built in examples.items():
             built.folder.rename(folder / part)
+        if others:
+            (drafts / TEACHERS).rename(folder / TEACHERS)
         write_json(folder / "stats.json", stats)
         write_json(folder / "models.json", pair.record())
         if cut is not None:

@@ -39,20 +39,20 @@ from distillkit.harness.tasks import provide_harness, tasks_fingerprint
 from distillkit.losses.target_rows import restrict_columns
 from distillkit.losses.tempered import temper
 from distillkit.models.answering import answer_endings
-from distillkit.models.located import LocatedModel
 from distillkit.reports.early_stop import early_remark
 from distillkit.reports.teacher_share import share_sentence, teacher_verdict
 from distillkit.run.directory import RunDirectory
 from distillkit.run.pair import ModelPair, open_pair
-from distillkit.settings.conditions import needs_control
+from distillkit.settings.conditions import has_several_teachers, needs_control
 from distillkit.settings.parameters import Parameters
 from distillkit.stages import StageResult
 from distillkit.storage import write_json
-from distillkit.teachers.blocks import BlockwiseTeacher
-from distillkit.teachers.choices import StreamingChoice, choose_streaming
+from distillkit.teachers.choices import choose_streaming
 from distillkit.teachers.served_score import served_scores
-from distillkit.teachers.spread import place_teacher, teacher_memory
+from distillkit.teachers.several_scores import several_scores
+from distillkit.teachers.spread import teacher_memory
 from distillkit.teachers.targets import OwnEnds, prefix_map_of
+from distillkit.teachers.whole_model import whole_teacher
 from distillkit.training.decisions import tunes_teacher
 from distillkit.training.export import write_card
 from distillkit.training.tuned_teacher import tuned_model
@@ -87,10 +87,12 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
     pair = open_pair(config, run, console)
     test = stored_rows(load_examples(run.data / "test"))
     scores, figures = _measurements(run, pair, test, compute, console)
+    several = _several_teachers(config, run, pair, scores, figures, test, compute, console)
     for name, of_model in scores.items():
         figures[name]["bits_per_byte_ci95"] = _ends(bootstrap(of_model, seed=config.seed))
     validation = {
         **figures,
+        **several,
         **_tuned_teacher(config, run, pair, test, compute, console),
         **_comparison(scores, config.seed),
         "documents": len({example["document"] for example in test}),
@@ -138,7 +140,7 @@ def _measurements(
     streams = False
     if not pair.teacher.is_served:
         streaming = choose_streaming(pair.config, teacher_memory(pair, compute))
-        models["teacher"], streams = _teacher(pair, compute, streaming, console, pair.teacher), streaming.on
+        models["teacher"], streams = whole_teacher(pair, compute, streaming, console, pair.teacher), streaming.on
     models["before"] = pair.load_student(console)
     models |= {name: pair.load_trained_student(folder, console) for name, folder in trained.items()}
     for name in {"before", *trained}:
@@ -264,10 +266,42 @@ def _tuned_teacher(
     located = tuned_model(pair, run) if tunes_teacher(config) else None
     if located is None:
         return {}
-    model = _teacher(pair, compute, choose_streaming(config, teacher_memory(pair, compute)), console, located)
+    model = whole_teacher(pair, compute, choose_streaming(config, teacher_memory(pair, compute)), console, located)
     with console.progress("validating the tuned teacher", total=len(test), unit="texts") as progress:
         scores = _score(model, test, pair.text_encoders(config), "teacher", compute, progress)
     return {"tuned_teacher": _figures(scores, model)}
+
+
+def _several_teachers(
+    config: Parameters,
+    run: RunDirectory,
+    pair: ModelPair,
+    scores: dict[str, Scores],
+    figures: dict[str, dict[str, Any]],
+    test: StoredRows,
+    compute: Compute,
+    console: Console,
+) -> dict[str, Any]:
+    """Figures of each of several teachers; {} of one. In `scores` and `figures` the teacher becomes their mixture: that is what the
+    student was trained to follow. How closely it does is not measured: that would take all of them in memory."""
+    if not has_several_teachers(vars(config)):
+        return {}
+    found = several_scores(config, run, pair, scores["teacher"], test, compute, console)
+    if found.left_out:
+        console.warn(f"{found.left_out:,} test texts are read by no teacher: the mixture is measured on the others")
+    teachers: list[dict[str, Any]] = []
+    for (name, weight, of_one), further in zip(found.teachers, [figures["teacher"], *found.further], strict=True):
+        ends = _ends(bootstrap(of_one, seed=config.seed))
+        teachers.append(
+            {"name": name, "weight": weight, **further, **_score_figures(of_one), "bits_per_byte_ci95": ends}
+        )
+    scores["teacher"] = found.mixture
+    sizes = {key: sum(one[key] for one in teachers) for key in ("parameters", "size_bytes")}
+    figures["teacher"] = {**_score_figures(found.mixture), **sizes, "generated_tokens_per_second": None}
+    for of_student in figures.values():
+        of_student.pop("teacher_agreement", None)
+        of_student.pop("teacher_kl", None)
+    return {"teachers": teachers}
 
 
 def _comparison(scores: dict[str, Scores], seed: int) -> dict[str, Any]:
@@ -291,16 +325,6 @@ def _gain(interval: Interval) -> dict[str, Any]:
 
 def _ends(interval: Interval) -> list[float] | None:
     return None if interval.low is None or interval.high is None else [interval.low, interval.high]
-
-
-def _teacher(
-    pair: ModelPair, compute: Compute, streaming: StreamingChoice, console: Console, located: LocatedModel
-) -> nn.Module:
-    """The teacher, whole in memory or block by block from the disk."""
-    if not streaming.on:
-        return place_teacher(pair, compute.teacher, compute, console, instead=located)
-    console.info(f"the teacher is read from the disk block by block, for every batch: {streaming.why}")
-    return BlockwiseTeacher(located, compute.teacher, compute.device).whole_model()
 
 
 def _gate_failure(config: Parameters, decision: str, teacher_gain: Mapping[str, Any] | None) -> str | None:

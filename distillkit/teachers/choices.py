@@ -78,6 +78,7 @@ class TeacherFacts:
         exact_missing_bytes: what is still to be written of it.
         streaming_bytes: what a pass block by block still has to write, activations included.
         sparse_missing_bytes: what is still to be written of the sparse targets.
+        beside_bytes: of several teachers the weights of all others, which are in memory too where none is cached.
     """
 
     memory: TeacherMemory
@@ -90,6 +91,7 @@ class TeacherFacts:
     exact_missing_bytes: int
     streaming_bytes: int
     sparse_missing_bytes: int
+    beside_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -243,14 +245,19 @@ def choose_cache(
 
 def _automatic(config: Parameters, facts: TeacherFacts, streaming: StreamingChoice) -> CacheChoice:
     spread = choose_placement(config, facts.memory).placement is not None
-    if config.epochs == 1 and config.max_steps is None and not facts.begun and not streaming.on and not spread:
+    once = config.epochs == 1 and config.max_steps is None and not facts.begun
+    together = facts.memory.weight_bytes + facts.beside_bytes <= USABLE_MEMORY * facts.memory.free_bytes
+    if once and not streaming.on and not spread and (together or not facts.beside_bytes):
         return CacheChoice("off", "with one epoch every text is read once")
     if not facts.head_is_plain:
         return CacheChoice("off", _NOT_PLAIN)
     problem = disk_problem(facts, streaming)
     if problem is None:
         size = f"{format_bytes(facts.exact_bytes)} for {facts.tokens:,} tokens"
-        return CacheChoice("exact", f"{size}, {'begun by an earlier run' if facts.begun else 'read in every epoch'}")
+        why = "begun by an earlier run" if facts.begun else "read in every epoch"
+        if once and facts.beside_bytes and not streaming.on:
+            why = "the teachers do not fit into memory together"
+        return CacheChoice("exact", f"{size}, {why}")
     if streaming.on:
         raise DistillkitError(
             f"the teacher cannot run block by block: {problem}", hint="free some space, or choose another --output-dir"

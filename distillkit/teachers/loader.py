@@ -45,6 +45,7 @@ class TeacherLoader:
     Attributes:
         streaming: whether the teacher runs block by block; whoever decides (`training.decisions`) sets it.
         streamed_seconds: what `states` took to run the teacher block by block.
+        number: of the teacher, where a run has several.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class TeacherLoader:
         self.key = CacheKey.of(self.teacher.reference.text, fingerprint, context.compute.teacher, self.token_ids)
         self.streaming = StreamingChoice(False, "not decided yet")
         self.streamed_seconds = 0.0
+        self.number = 1
         self._loaded: LiveTeacher | None = None
 
     @cached_property
@@ -173,7 +175,8 @@ class TeacherLoader:
         def values(numbers: list[int]) -> dict[str, Any]:
             teacher = {"cache": mode, "why": "", "fingerprint": context.pair.teacher.fingerprint()}
             return {
-                "config": asdict(context.config), "run": str(context.run.path), "teacher": teacher, "shards": numbers
+                "config": asdict(context.config), "run": str(context.run.path), "teacher": teacher, "shards": numbers,
+                "number": self.number,
             }  # fmt: skip
 
         return lambda numbers: together("teacher pass", lambda: values(numbers))

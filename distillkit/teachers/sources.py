@@ -136,10 +136,14 @@ def remembered_choice(note: Path) -> CacheChoice | None:
         raise PreconditionError(f"{note} is damaged: {error}", hint="start anew with --force") from error
 
 
-def remember_choice(note: Path, choice: CacheChoice, console: Console) -> None:
-    """Note what `auto` chose, so that a run that resumes does not choose otherwise."""
+def remember_choice(note: Path, choice: CacheChoice, console: Console, what: str = "teacher cache") -> None:
+    """Note what `auto` chose, so that a run that resumes does not choose otherwise.
+
+    Args:
+        what: of which teacher it is, for people.
+    """
     if note.exists():
         return
     make_folder(note.parent)
     write_json(note, with_checksum({"mode": choice.mode, "why": choice.why}))
-    console.info(f"teacher cache: {choice.mode}: {choice.why}")
+    console.info(f"{what}: {choice.mode}: {choice.why}")

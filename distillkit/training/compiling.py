@@ -62,7 +62,7 @@ def compile_loss(context: TrainingContext, logits: int) -> bool:
     with console.progress("compiling the loss", unit="s"):
         failure = compile_failure(
             forward_kl_rows if soft else None, compute.device, compute.autocast or torch.float32,
-            tempered=loss.tempered, plain=context.pairs_rows,
+            tempered=loss.tempered, plain=context.pairs_rows and config.extra_teachers is None,
         )  # fmt: skip
     if failure is None:
         return True

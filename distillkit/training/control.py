@@ -28,8 +28,8 @@ from distillkit.training.disk import student_disk_bytes
 # The parameters of the training that only say what is learned from the teacher, and how it is had: another value of one of
 # them makes another student, but the same control.
 TEACHERS_PART = (
-    "temperature", "alpha", "beta", "tune_teacher", "temperature_schedule", "alpha_schedule", "alignment", "prefix_map",
-    "divergence", "divergence_mix", "ab_alpha", "ab_beta", "teacher_cache", "sparse_method", "sparse_size",
+    "teacher_weights", "temperature", "alpha", "beta", "tune_teacher", "temperature_schedule", "alpha_schedule", "alignment",
+    "prefix_map", "divergence", "divergence_mix", "ab_alpha", "ab_beta", "teacher_cache", "sparse_method", "sparse_size",
     "teacher_streaming", "teacher_devices", "teacher_precision", "answers", "teacher_temperature", "teacher_top_p", "refusals", "cut_answers",
     "keep_answers",
 )  # fmt: skip

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from distillkit.console import format_bytes
@@ -70,11 +71,13 @@ class TeacherChoice:
     Attributes:
         cache, why: of `CacheChoice`.
         fingerprint: of the teacher as it came, which takes reading it all.
+        others: the same of further teachers, by name of the attribute.
     """
 
     cache: str
     why: str
     fingerprint: str
+    others: Sequence[Mapping[str, str]] = ()
 
 
 def decide_teacher(
@@ -98,6 +101,37 @@ def decide_teacher(
         _check_tuning(tuning, facts.memory, streaming)
     cache = choose_cache(config, facts, streaming, remembered)
     return TeacherDecision(cache, streaming, cache_bytes(cache, facts, streaming), tuning.parameters if tuning else 0)
+
+
+def decide_teachers(
+    config: Parameters,
+    facts: Sequence[TeacherFacts],
+    remembered: Sequence[CacheChoice | None],
+    tuning: TuningFacts | None = None,
+) -> list[TeacherDecision]:
+    """How each of one or several teachers is had; what one writes the next no longer has.
+
+    Args:
+        facts: of each, the first one first.
+        remembered: of each, what `auto` came to when this run began.
+        tuning: of the first, if it is still to be tuned.
+
+    Raises:
+        DistillkitError, PreconditionError, UsageError: as `decide_teacher`.
+    """
+    weights, spent = sum(fact.memory.weight_bytes for fact in facts), 0
+    decisions: list[TeacherDecision] = []
+    for number, (fact, before) in enumerate(zip(facts, remembered, strict=True)):
+        beside = weights - fact.memory.weight_bytes
+        own = replace(fact, beside_bytes=beside, free_disk=max(0, fact.free_disk - spent))
+        decisions.append(decide_teacher(config, own, before, tuning if number == 0 else None))
+        spent += decisions[-1].cache_bytes
+    return decisions
+
+
+def together(decisions: Sequence[TeacherDecision]) -> TeacherDecision:
+    """The first of several teachers with the bytes of the caches of all."""
+    return replace(decisions[0], cache_bytes=sum(decision.cache_bytes for decision in decisions))
 
 
 def _check_tuning(tuning: TuningFacts, memory: TeacherMemory, streaming: StreamingChoice) -> None:

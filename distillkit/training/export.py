@@ -27,9 +27,11 @@ from distillkit.models.student_files import save_student
 from distillkit.reports.model_card import CardFacts, ChatFacts, model_card
 from distillkit.run.context import needs_teacher
 from distillkit.run.directory import RunDirectory
+from distillkit.run.further_teachers import KEY
 from distillkit.run.pair import ModelPair
-from distillkit.settings.conditions import SOFTENED, anneals, has_divergence, is_tempered
+from distillkit.settings.conditions import SOFTENED, anneals, has_divergence, has_several_teachers, is_tempered
 from distillkit.settings.parameters import Parameters, default
+from distillkit.settings.teacher_values import teacher_weights
 from distillkit.storage import write_bytes, write_folder
 from distillkit.teachers.sources import remembered_choice
 from distillkit.training.decisions import tunes_teacher
@@ -126,7 +128,24 @@ def card_facts(pair: ModelPair, config: Parameters, run: RunDirectory, validatio
         cut=run.read_output("prepare-data", "data/cut.json") or None,
         chat=None if pair.conversations is None else _chat_facts(pair.conversations["student"]),
         adapter_base=adapter_base(pair) if keeps_adapter(config) else None,
+        further_teachers=_further_teachers(config, run),
+        weights=teacher_weights(config),
     )
+
+
+def _further_teachers(config: Parameters, run: RunDirectory) -> list[dict[str, Any]]:
+    """The teachers besides the first, as they were found when the data were prepared.
+
+    Raises:
+        PreconditionError: data/stats.json or data/models.json is damaged.
+    """
+    if not has_several_teachers(vars(config)):
+        return []
+    models, stats = (run.read_output("prepare-data", f"data/{name}.json")[KEY] for name in ("models", "stats"))
+    return [
+        {**model, "licence": told["licence"], "same_tokenizer": told["same_tokenizer"]}
+        for model, told in zip(models, stats, strict=True)
+    ]
 
 
 def _chat_facts(template: Mapping[str, Any]) -> ChatFacts:

@@ -16,6 +16,7 @@ from distillkit.teachers.open_sparse import fill_sparse_part
 from distillkit.teachers.protocol import TeacherSource
 from distillkit.training.decisions import TeacherChoice
 from distillkit.training.inputs import decided_before, teacher_part, teaching_loader, true_texts
+from distillkit.training.mixed_teachers import OneOfSeveral, further_loader
 from distillkit.training.session import Training, TrainingPlace
 
 
@@ -48,15 +49,23 @@ def teacher_pass(values: dict[str, Any], group: Group, console: Console) -> None
     Args:
         values: of `TeacherLoader.share`.
     """
-    context, choice = _context(values, console), TeacherChoice(**values["teacher"])
-    decided = decided_before(context, choice)
-    loader, shards = teaching_loader(context, decided), group.part(values["shards"])
+    first, choice = _context(values, console), TeacherChoice(**values["teacher"])
+    teacher = _teacher(first, choice, values["number"])
+    loader, shards = teacher.loader, group.part(values["shards"])
     if choice.cache == "exact" and shards:
         loader.fill_part(shards)
     elif shards:
-        fill_sparse_part(context, loader, decided.rows, shards)
+        fill_sparse_part(teacher.context, loader, teacher.rows, shards)
     group.meet()
     loader.forget()
+
+
+def _teacher(context: TrainingContext, choice: TeacherChoice, number: int) -> OneOfSeveral:
+    """A teacher of the run, from 1."""
+    if number > 1:
+        return further_loader(context, number, choice.fingerprint)
+    decided = decided_before(context, choice)
+    return OneOfSeveral(context, decided.rows, teaching_loader(context, decided))
 
 
 def _context(values: dict[str, Any], console: Console) -> TrainingContext:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from distillkit.data.examples import load_examples
 from distillkit.data.stored_rows import JoinedRows, Rows, StoredRows
@@ -26,11 +26,13 @@ from distillkit.training.decisions import (
     TuningFacts,
     check_division,
     decide_disk,
-    decide_teacher,
+    decide_teachers,
+    together,
     tunes_teacher,
     uses_white_box_teacher,
 )
 from distillkit.training.disk import replaced_bytes
+from distillkit.training.mixed_teachers import OneOfSeveral, cache_note, further_loaders, open_mixture
 from distillkit.training.teacher_tuning import TeacherTuning
 
 
@@ -43,12 +45,14 @@ class Decided:
         loader: of a white-box teacher; None where the teacher's distributions have no part.
         teacher: how that teacher is had; None likewise.
         tuning: of that teacher, done or not; None where it teaches as it came.
+        others: the teachers besides that one, and how they are had.
     """
 
     rows: Rows
     loader: TeacherLoader | None = None
     teacher: TeacherDecision | None = None
     tuning: TeacherTuning | None = None
+    others: Sequence[tuple[OneOfSeveral, TeacherDecision]] = ()
 
 
 def decide(context: TrainingContext) -> Decided:
@@ -67,10 +71,14 @@ def decide(context: TrainingContext) -> Decided:
         rows = white_box_texts(context)
         tuning = TeacherTuning(context, rows) if tunes_teacher(config) else None
         loader, still = planned_loader(context, rows, tuning)
-        decision = decide_teacher(config, loader.facts(), remembered_choice(_cache_note(context)), still)
-        loader.streaming = decision.streaming
-        _check_disk(context, decision)
-        return Decided(rows, loader, decision, tuning)
+        others = further_loaders(context)
+        loaders = [loader, *(other.loader for other in others)]
+        notes = [remembered_choice(cache_note(context.run.teacher, one.number)) for one in loaders]
+        decision, *rest = decisions = decide_teachers(config, [one.facts() for one in loaders], notes, still)
+        for one, its in zip(loaders, decisions, strict=True):
+            one.streaming = its.streaming
+        _check_disk(context, together(decisions))
+        return Decided(rows, loader, decision, tuning, list(zip(others, rest, strict=True)))
     _check_disk(context, None)
     if config.box_type == "black" and not needs_true_texts(config):
         return Decided(JoinedRows([]))
@@ -93,11 +101,15 @@ def decided_before(context: TrainingContext, choice: TeacherChoice | None) -> De
     rows = white_box_texts(context)
     tuning = TeacherTuning(context, rows, choice.fingerprint) if tunes_teacher(config) else None
     loader, _ = planned_loader(context, rows, tuning, choice.fingerprint, prove=False)
+    decision = _decision_before(choice.cache, choice.why)
+    others = further_loaders(context, [other["fingerprint"] for other in choice.others]) if choice.others else []
+    rest = [_decision_before(other["cache"], other["why"]) for other in choice.others]
+    return Decided(rows, loader, decision, tuning, list(zip(others, rest, strict=True)))
+
+
+def _decision_before(cache: str, why: str) -> TeacherDecision:
     # Nothing is missing of its cache, so that nothing will run block by block.
-    decision = TeacherDecision(
-        CacheChoice(choice.cache, choice.why), StreamingChoice(False, "the cache is complete"), 0
-    )
-    return Decided(rows, loader, decision, tuning)
+    return TeacherDecision(CacheChoice(cache, why), StreamingChoice(False, "the cache is complete"), 0)
 
 
 def true_texts(context: TrainingContext) -> StoredRows:
@@ -145,17 +157,16 @@ def planned_loader(
     return TeacherLoader(context, rows, tuned.fingerprint, tuned.located), None
 
 
-def _cache_note(context: TrainingContext) -> Path:
-    """Where `auto` notes which cache it chose, so that a run that resumes does not choose otherwise."""
-    return context.run.teacher / "cache.json"
-
-
 def teacher_part(context: TrainingContext, decided: Decided) -> tuple[Rows, TeacherSource | None]:
     """The rows to train on, and in white box the source of the teacher's targets."""
     config, console = context.config, context.console
+    if decided.loader is not None and decided.teacher is not None and decided.others:
+        first = OneOfSeveral(context, decided.rows, teaching_loader(context, decided))
+        choices = [decided.teacher.cache, *(decision.cache for _, decision in decided.others)]
+        return decided.rows, open_mixture(context, [first, *(other for other, _ in decided.others)], choices)
     if decided.loader is not None and decided.teacher is not None:
         if config.teacher_cache == "auto":
-            remember_choice(_cache_note(context), decided.teacher.cache, console)
+            remember_choice(cache_note(context.run.teacher, 1), decided.teacher.cache, console)
         return decided.rows, open_source(context, teaching_loader(context, decided), decided.teacher.cache)
     if uses_white_box_teacher(config):
         opened = open_imported if context.pair.teacher.is_imported else open_served

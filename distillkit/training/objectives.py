@@ -138,11 +138,20 @@ class SoftSettings:
     loss: SoftLoss | UniversalLogitLoss
     anneals: bool = False
 
+    def temperature_at(self, training_fraction: float) -> float:
+        """The temperature when this much of the training is behind."""
+        begun = self.loss.temperature
+        return annealed(begun, training_fraction) if self.anneals else begun
+
     def at(self, training_fraction: float) -> RowLoss:
         """The soft loss when this much of the training is behind."""
-        begun = self.loss.temperature
-        loss = replace(self.loss, temperature=annealed(begun, training_fraction) if self.anneals else begun)
+        loss = replace(self.loss, temperature=self.temperature_at(training_fraction))
         return replace(loss, training_fraction=training_fraction) if isinstance(loss, SoftLoss) else loss
+
+
+def soft_settings(config: Parameters) -> SoftSettings:
+    """The soft loss of a configuration, at any time of its training."""
+    return SoftSettings(soft_loss(config), anneals(vars(config)))
 
 
 class SoftObjective:
@@ -189,4 +198,4 @@ def objective_of(signal: Any, config: Parameters) -> Objective:
     """The objective of what a `TeacherSource` or an alignment gives: targets get the soft loss of the configuration."""
     if not isinstance(signal, TargetMaker):
         return signal
-    return SoftObjective(signal, SoftSettings(soft_loss(config), anneals(vars(config))))
+    return SoftObjective(signal, soft_settings(config))

@@ -358,7 +358,7 @@ class ShapeRace:
 
 
 def race_config(config: Parameters) -> Parameters:
-    """The configuration that the trials of a race have: one epoch, and the teacher as it came. A black-box teacher has not
-    written anything yet: there they train on the true texts alone."""
+    """The configuration that the trials of a race have: one epoch, and the teacher as it came; of several the first one, which
+    the student is cut from. A black-box teacher has not written anything yet: there they train on the true texts alone."""
     weights = {"alpha": 0.0, "beta": 1.0} if config.box_type == "black" else {}
-    return dataclasses.replace(config, epochs=1, tune_teacher=0, **weights)
+    return dataclasses.replace(config, epochs=1, tune_teacher=0, extra_teachers=None, teacher_weights=None, **weights)

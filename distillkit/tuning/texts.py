@@ -26,6 +26,10 @@ def open_trials(context: TrainingContext, folder: Path) -> Trials:
         Interrupted: a signal arrived during the teacher's part; what is done stays.
         DistillkitError: the disk is full, or the teacher gives no numbers.
     """
+    if uses_white_box_teacher(context.config) and context.config.extra_teachers is not None:
+        # From exact caches, as with one teacher; where one cannot be cached the error says so.
+        exact = dataclasses.replace(context, config=dataclasses.replace(context.config, teacher_cache="exact"))
+        return Trials(context, *teacher_part(exact, decide(exact)), folder)
     if uses_white_box_teacher(context.config) and not context.pair.teacher.is_served:
         return Trials(context, *_with_teacher(context), folder)
     config = context.config

@@ -1218,6 +1218,26 @@ def test_teacher_precision(distil: Distil, base: Any, tmp_path: Path, monkeypatc
         distil(teacher_precision="int8")
 
 
+def test_extra_teachers(distil: Distil, base: Any, pair: SimpleNamespace) -> None:
+    both = distil(extra_teachers=str(pair.other_teacher))
+    alone = distil(teacher_model_path=pair.other_teacher)
+    softs = [first(result)["soft_loss"] for result in (base, alone, both)]
+    # Before the first step: a divergence is convex, so the mixture is nearer than the teachers on average.
+    assert softs[2] < (softs[0] + softs[1]) / 2
+    assert [told["name"] for told in stats(both)["extra_teachers"]] == [str(pair.other_teacher)]
+    models = manifest(both)["models"]
+    assert models["extra_teachers"][0]["fingerprint"] == manifest(alone)["models"]["teacher"]["fingerprint"]
+
+
+def test_teacher_weights(distil: Distil, base: Any, pair: SimpleNamespace) -> None:
+    first_teacher, other = (
+        first(distil(extra_teachers=str(pair.other_teacher), teacher_weights=weights))["soft_loss"]
+        for weights in ("1000000,1", "1,1000000")
+    )
+    assert first_teacher == pytest.approx(first(base)["soft_loss"], rel=1e-4)
+    assert other != pytest.approx(first_teacher, rel=1e-3)
+
+
 def test_tune_teacher(distil: Distil, base: Any) -> None:
     tuned = distil(tune_teacher=8, teacher_cache="off", skip_validation=False)
     assert first(tuned)["hard_loss"] == pytest.approx(first(base)["hard_loss"], rel=1e-6)

@@ -81,6 +81,7 @@ class Runs:
         values = {
             "teacher_model_path": self.models / changes.pop("teacher", "teacher"),
             "student_model_path": self.models / changes.pop("student", "student"),
+            **({"extra_teachers": self.models / changes.pop("extra")} if "extra" in changes else {}),
             "dataset_path": self.models / "texts.txt", "output_dir": output or self.output, "folder_name": name, **SETTINGS, **changes,
         }  # fmt: skip
         folder = self.models / f"settings-{next(self.numbers)}"
@@ -187,6 +188,7 @@ KINDS: dict[str, dict[str, Any]] = {
     # The last step of an epoch has one example: one process has none.
     "live, a spare batch": {"teacher_cache": "off", "sample_size": 25, "epochs": 1},
     "sparse, two tokenizers": {"teacher_cache": "sparse", "teacher": "other", "epochs": 1},
+    "several teachers": {"teacher_cache": "exact", "teacher": "other", "extra": "teacher", "epochs": 1, "sample_size": 16},
     "black box": {"box_type": "black", "teacher": "writer", "epochs": 1, "teacher_cache": "off"},
     "exact, two tokenizers, taid, a control": {
         "control": True, "divergence": "taid", "alpha_schedule": "decay", "epochs": 1, "sample_size": 16, "teacher": "other",

@@ -318,6 +318,18 @@ TEXTS = {
         choose="What fits where the student will run: a parameter takes two bytes in bf16.",
         example="distillkit distill --student-model teacher:auto --target-parameters 60M",
     ),
+    "extra_teachers": HelpText(
+        what="more teachers besides `teacher_model`, with commas between them",
+        effect="The student learns the weighted mean of all teachers' probabilities, each brought to the student's tokens by itself and softened by `temperature` first. Teachers with the student's tokenizer and with others can be mixed; where one says nothing about a token, the others teach it alone. Each has a cache of its own, which other runs use too; they run one after the other, so that one at a time is in memory (`--teacher-cache off`: all of them). `validate` measures each and the mixture; the mixture is \"the teacher\" in the gap.",
+        choose="Take teachers that are good at different things, such as one that knows your texts and one that knows the language. A teacher that is much worse than the others makes the mixture worse. A name is anything that `teacher_model` takes whose weights are here; a folder with a comma in its name needs another one. White box only.",
+        example="distillkit distill --teacher-model gpt2-medium --extra-teachers ./tuned-gpt2,gpt2-large --teacher-weights 2,1,1",
+    ),
+    "teacher_weights": HelpText(
+        what="what each of several teachers counts, with commas between: `teacher_model` first",
+        effect="A teacher with twice the weight counts twice in the mean of the probabilities. Only the ratio matters: they are divided by their sum. Other weights make another student from the same caches; nothing is computed again but the training.",
+        choose="Without it all count the same: begin so. Then give more weight to the teacher with the fewest bits per byte on your texts, which `validate` shows.",
+        example="distillkit distill --teacher-model gpt2-medium --extra-teachers gpt2-large --teacher-weights 0.3,0.7",
+    ),
     "tune_teacher": HelpText(
         what="for how many steps the teacher is trained on the texts before it teaches",
         effect="The teacher gets to know the kind of text, so that its distributions are better there (teacher correction: Sreenivas et al. 2024, arXiv 2408.11796). Only training texts are used, never held-out ones. It takes the memory of training the teacher. `validate` still measures the teacher as it came.",

@@ -46,6 +46,7 @@ def another_value(name: str) -> Any:
         "keep_answers",
         "report_to",
         "teacher_devices",
+        "teacher_weights",
     ):  # Not every text is one.
         return declared.facts(name).examples[0]
     return "something" if kind is str else {"mine": {"id": "owner/texts"}}

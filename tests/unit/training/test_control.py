@@ -37,7 +37,7 @@ ITS_OWN = {
     "early_stopping_patience", "attn_implementation", "adapter", "lora_rank", "lora_alpha", "lora_dropout", "keep_adapter",
 }  # fmt: skip
 OTHER_VALUES: dict[str, Any] = {
-    "temperature": 3.0, "alpha": 0.4, "beta": 0.6, "tune_teacher": 5, "temperature_schedule": "anneal",
+    "teacher_weights": "2,1", "temperature": 3.0, "alpha": 0.4, "beta": 0.6, "tune_teacher": 5, "temperature_schedule": "anneal",
     "alpha_schedule": "decay", "alignment": "strict", "prefix_map": "canonical", "divergence": "jsd", "divergence_mix": 0.2,
     "ab_alpha": 0.3, "ab_beta": 0.3, "teacher_cache": "exact", "sparse_method": "top-k", "sparse_size": 8,
     "teacher_streaming": "on", "teacher_precision": "int8", "answers": 2, "teacher_temperature": 0.5, "teacher_top_p": 0.5,

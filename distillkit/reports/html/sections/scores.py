@@ -5,6 +5,7 @@ from __future__ import annotations
 from distillkit.reports.html.charts import DotRow, dot_chart
 from distillkit.reports.html.drawing import picture
 from distillkit.reports.html.elements import Child, Markup, element
+from distillkit.reports.html.sections.teachers import teachers
 from distillkit.reports.html.sections.verdict import HERE
 from distillkit.reports.html.writer import Form, Writer, finite, looked_up
 
@@ -29,7 +30,7 @@ def scores(w: Writer) -> Markup:
     )
     return w.section(
         "scores", element("p", counts), _chart(w, measured), _table(w, measured), element("p", _gains(w)),
-        element("p", w("scores.words"), class_="note"),
+        teachers(w), element("p", w("scores.words"), class_="note"),
     )  # fmt: skip
 
 
