@@ -6,11 +6,13 @@ from dataclasses import replace
 
 from distillkit.data.splitting import held_out_examples
 from distillkit.device.precision import Compute
+from distillkit.dry_run.on_policy import state_bytes
 from distillkit.dry_run.time_model import Work
 from distillkit.evaluation.batched_forward import LOGITS_AT_ONCE, WIDE_AT_ONCE
 from distillkit.losses.chunked import rows_per_chunk
 from distillkit.models.shape import ModelShape
 from distillkit.run.student_size import trained_numbers
+from distillkit.settings.conditions import is_on_policy
 from distillkit.settings.parameters import Parameters, default
 from distillkit.training.decisions import TRAINING_BYTES
 from distillkit.training.optimizers import remembered_bytes
@@ -74,7 +76,7 @@ def _training(
         training = 8 * student.parameters + remembered_bytes(config.optimizer, student)
     else:  # The student's weights; of the adapter its own, their gradients and two moments.
         training = 4 * student.parameters + TRAINING_BYTES * trained_numbers(config, student)
-    training += copies + chunk + activations + scoring
+    training += copies + chunk + activations + scoring + state_bytes(config, student, itemsize)
     if work.compiled:
         training += _COMPILER_BYTES
     return training
@@ -92,6 +94,9 @@ def _in_use(compute: Compute, teacher: ModelShape, training: int, work: Work, co
         return max(compute.generation.itemsize * teacher.parameters, training)
     itemsize = compute.teacher.itemsize
     whole = itemsize * teacher.parameters
+    if is_on_policy(vars(config)):  # The teacher itself is there in any case.
+        cached = 0 if work.cache in ("off", "sparse") else itemsize * teacher.vocabulary * teacher.width
+        return training + whole + cached
     if work.cache == "off":
         return training + whole
     if work.streams:

@@ -16,6 +16,7 @@ from distillkit.reports.drawing import (
     INK,
     MOST_RAW_POINTS,
     NAMES,
+    OLIVE,
     ORANGE,
     PURPLE,
     Points,
@@ -48,6 +49,7 @@ def loss_plot(metrics: Lines, control: Lines, heading: str, *, black_box: bool) 
     # Plain fine-tuning (alpha 0) has no soft term: its column is nothing but zeros.
     if np.any(soft[1]):
         drawn.insert(1, (names[0], soft, GREEN, "-.", "^"))
+    drawn.append(("soft: the student's own texts", series(metrics, "on_policy_loss"), OLIVE, ":", "v"))
     if not any(len(points[0]) for _, points, *_ in drawn):
         return None
     drawn.append(("no teacher: true tokens", series(control, "hard_loss"), PURPLE, CONTROL_DASHES, "D"))

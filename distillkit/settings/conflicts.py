@@ -22,6 +22,7 @@ from distillkit.settings.conditions import (
     sparse_problem,
     teacher_writes,
 )
+from distillkit.settings.on_policy_conflicts import on_policy_refusal
 
 
 @dataclass(frozen=True)
@@ -224,6 +225,9 @@ def check_conflicts(values: Mapping[str, Any]) -> None:
             f"--teacher-model {values['teacher_model'][:200]} is behind a server, and no address is given",
             hint="add it: --teacher-url http://127.0.0.1:8000/v1",
         )
+    if (refusal := on_policy_refusal(values)) is not None:
+        settings, why, hint = refusal
+        raise UsageError(f"{settings} exclude each other: {why}", hint=hint)
     for conflict in CONFLICTS:
         settings = conflict.settings(values)
         if settings is not None:

@@ -152,6 +152,8 @@ def choose_cache(
 
 
 def _automatic(config: Parameters, facts: TeacherFacts, streaming: StreamingChoice) -> CacheChoice:
+    if config.on_policy_fraction == 1:
+        return CacheChoice("off", "every batch is on-policy")
     if config.epochs == 1 and config.max_steps is None and not facts.begun and not streaming.on:
         return CacheChoice("off", "with one epoch every text is read once")
     if not facts.head_is_plain:

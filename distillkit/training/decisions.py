@@ -9,6 +9,7 @@ from distillkit.console import format_bytes
 from distillkit.errors import PreconditionError
 from distillkit.run.context import needs_teacher
 from distillkit.run.student_size import StudentSize
+from distillkit.settings.conditions import is_on_policy
 from distillkit.settings.parameters import Parameters
 from distillkit.teachers.choices import (
     CacheChoice,
@@ -92,6 +93,8 @@ def decide_teacher(
         PreconditionError, UsageError: it is not possible with this teacher.
     """
     streaming = choose_streaming(config, facts.memory)
+    if is_on_policy(vars(config)):
+        _check_whole(facts.memory, streaming)
     if tuning is not None:
         _check_tuning(tuning, facts.memory, streaming)
     cache = choose_cache(config, facts, streaming, remembered)
@@ -115,6 +118,19 @@ def _check_tuning(tuning: TuningFacts, memory: TeacherMemory, streaming: Streami
             f"the teacher {memory.name} does not fit into memory to be tuned: {format_bytes(needed)} are needed for its "
             f"weights, gradients and moments alone, {format_bytes(memory.free_bytes)} are free",
             hint="leave --tune-teacher out, or name a smaller teacher",
+        )
+
+
+def _check_whole(memory: TeacherMemory, streaming: StreamingChoice) -> None:
+    """Refuse on-policy steps whose teacher cannot be in memory as a whole.
+
+    Raises:
+        PreconditionError: it does not fit.
+    """
+    if streaming.on:
+        raise PreconditionError(
+            f"the teacher {memory.name} does not fit into memory as a whole, as on-policy steps need it: {streaming.why}",
+            hint="leave --on-policy-fraction out, or name a smaller teacher",
         )
 
 

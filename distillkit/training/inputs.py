@@ -10,14 +10,16 @@ from distillkit.data.stored_rows import JoinedRows, Rows, StoredRows
 from distillkit.data.training_rows import true_rows, white_box_rows
 from distillkit.run.context import TrainingContext, needs_teacher, needs_true_texts
 from distillkit.run.student_size import student_size
+from distillkit.settings.conditions import is_on_policy
 from distillkit.storage import bytes_below, free_disk_bytes
 from distillkit.teachers.black_box import generated_rows
 from distillkit.teachers.choices import CacheChoice, StreamingChoice
 from distillkit.teachers.imported_targets import open_imported
+from distillkit.teachers.live import LiveTeacher
 from distillkit.teachers.loader import TeacherLoader
 from distillkit.teachers.protocol import TeacherSource
 from distillkit.teachers.served_targets import open_served
-from distillkit.teachers.sources import open_source, remember_choice, remembered_choice
+from distillkit.teachers.sources import LiveSource, open_source, remember_choice, remembered_choice
 from distillkit.training.control import settled_control
 from distillkit.training.decisions import (
     TeacherChoice,
@@ -29,6 +31,7 @@ from distillkit.training.decisions import (
     uses_white_box_teacher,
 )
 from distillkit.training.disk import replaced_bytes
+from distillkit.training.on_policy import SourceBesideTeacher
 from distillkit.training.teacher_tuning import TeacherTuning
 
 
@@ -153,7 +156,12 @@ def teacher_part(context: TrainingContext, decided: Decided) -> tuple[Rows, Teac
     if decided.loader is not None and decided.teacher is not None:
         if config.teacher_cache == "auto":
             remember_choice(_cache_note(context), decided.teacher.cache, console)
-        return decided.rows, open_source(context, teaching_loader(context, decided), decided.teacher.cache)
+        loader = teaching_loader(context, decided)
+        source = open_source(context, loader, decided.teacher.cache)
+        if is_on_policy(vars(config)):
+            # Beside it the teacher itself, with counts of its own.
+            source = SourceBesideTeacher(source, LiveSource(LiveTeacher(loader.load().model, context.compute)))
+        return decided.rows, source
     if uses_white_box_teacher(config):
         opened = open_imported if context.pair.teacher.is_imported else open_served
         return decided.rows, opened(context, decided.rows)

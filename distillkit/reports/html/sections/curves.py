@@ -36,6 +36,7 @@ def _loss(w: Writer) -> Markup | None:
     # Plain fine-tuning has no soft term: its column is nothing but zeros.
     if any(value for _, value in points_of(lines, "soft_loss")):
         series.insert(1, ("soft", "soft_loss"))
+    series.append(("sampled", "on_policy_loss"))
     found = [Curve(name, points) for name, column in series if (points := points_of(lines, column))]
     if not found:
         return None
