@@ -87,7 +87,8 @@ def own_text(context: TrainingContext, student: Any, teacher: Any) -> dict[str, 
     """What both models say to the student's own continuations of test texts, a token on the average in nats."""
     encoder, device = context.encoders.student, context.compute.device
     table, end = encoder.table, encoder.end_id
-    assert table is not None and end is not None
+    assert table is not None
+    assert end is not None
     allowed = torch.from_numpy(table.lengths > 0)
     allowed[end] = True
     prompts = [
