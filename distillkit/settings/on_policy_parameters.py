@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from distillkit.settings.conditions import ON_POLICY, REPLAYED, WHITE_BOX
+from distillkit.settings.conditions import ON_POLICY, REPLAYED
 from distillkit.settings.facts import NOT_NEGATIVE, PART, POSITIVE, SHARE, at_least, parameter
 from distillkit.settings.training_parameters import TrainingParameters
 
@@ -21,7 +21,6 @@ class OnPolicyParameters(TrainingParameters):
         high=1.0,
         possible=SHARE,
         affects="distill",
-        used_by=WHITE_BOX,
         examples=("0.25", "0.5"),
     )
     on_policy_max_new_tokens: int = parameter(

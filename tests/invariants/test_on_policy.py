@@ -4,6 +4,7 @@ such steps that are interrupted or computed in other micro-batches."""
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import signal
 from collections.abc import Iterator
@@ -20,7 +21,13 @@ from conversation_runs import prepared as prepared_conversations
 from plain_objective import combine, same_vocabulary_terms
 from safetensors.torch import load_file
 from settings_file import settings_file
-from tiny_models import save_model_folder, tiny_model, tiny_tokenizer, write_texts
+from tiny_models import (
+    save_model_folder,
+    tiny_model,
+    tiny_sentencepiece_tokenizer,
+    tiny_tokenizer,
+    write_texts,
+)
 
 from distillkit.alignment.rows import LEAD
 from distillkit.alignment.token_bytes import common_ids
@@ -69,6 +76,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # Dropout draws from the random states of the training, which writing must not touch.
     student = tiny_model("gpt2", 384, layers=1, hidden=16, seed=2, dropout=0.1)
     save_model_folder(folder / "student", student, tokenizer)
+    pieces = tiny_sentencepiece_tokenizer(folder / "pieces")
+    llama = tiny_model("llama", len(pieces), layers=1, hidden=16, seed=5)
+    save_model_folder(folder / "sentencepiece", llama, pieces)
     write_texts(folder / "texts.txt", 60, sentences=2)
     return folder
 
@@ -177,44 +187,73 @@ def samples(made: SimpleNamespace, step: int = 1, size: int = 6) -> list[Sample]
     return made.own._written(step, [list(range(size))], made.student)
 
 
-def test_texts_across_tokenizers(models: Path) -> None:
-    made = opened_run(prepared(models, "across", teacher_model_path=models / "other"))
+def true_sample(made: SimpleNamespace, text: int) -> Sample:
+    """As if the student had written what stands in the data set, and ended it where that ends."""
+    reader, row = made.own.reader, made.rows[text]
+    prompt, ids = reader.prompt(text, random.Random(text)), row["student_ids"]
+    ended = ids[-1] == reader.end
+    assert tuple(ids[: len(prompt)]) == prompt
+    return Sample(text, prompt, tuple(ids[len(prompt) : len(ids) - ended]), ended)
+
+
+def check_true_row(made: SimpleNamespace, text: int) -> None:
+    """Whoever writes what stands in the data set gets the rows of the data set, those of the beginning left out."""
+    sample, given = true_sample(made, text), made.rows[text]
+    row, begin = made.own.reader.row(sample), len(sample.prompt)
+    assert row["student_ids"] == given["student_ids"]
+    assert row["teacher_ids"] == given["teacher_ids"]
+    assert row["target_spans"] == [(begin, len(given["student_ids"]))]
+    kept = [place for place, found in enumerate(given["student_rows"]) if found + 1 >= begin]
+    if made.context.pairs_rows:
+        assert len(kept) > 2
+        for name in ROW_COLUMNS:
+            assert row[name] == [given[name][place] for place in kept]
+
+
+@pytest.mark.parametrize("student", ["student", "sentencepiece"])
+def test_texts_across_tokenizers(models: Path, student: str) -> None:
+    changes = {"student_model_path": models / student, "teacher_model_path": models / "other", "max_length": 160}
+    made = opened_run(prepared(models, f"across-{student}", **changes))
     texts = [item["text"] for item in load_examples(made.context.run.data / "train")]
-    teacher, student = token_tables(made.context.encoders)
+    teacher, own = token_tables(made.context.encoders)
     found = samples(made)
+    read = 0
     for sample in found:
         row = made.own.reader.row(sample)
         check_rows(made, sample, row)
         if not row["target_spans"]:
             continue
-        ours = b"".join(student.pieces[index] or b"" for index in row["student_ids"])
+        read += 1
+        ours = b"".join(own.pieces[index] or b"" for index in row["student_ids"])
         theirs = b"".join(teacher.pieces[index] or b"" for index in row["teacher_ids"])
-        assert ours == theirs
-        start = b"".join(student.pieces[index] or b"" for index in sample.prompt)
-        assert texts[sample.text].encode().startswith(start)
+        # SentencePiece begins with a space that is not in the text.
+        assert ours == b" " * own.leading_space + theirs
+        start = b"".join(own.pieces[index] or b"" for index in sample.prompt)[own.leading_space :]
         assert start
-    # Random weights write bytes that are no characters: those are cut off, with what follows.
-    piece = student.ids_by_bytes[b"\xc3"]
-    whole = found[0]
-    cut = made.own.reader.row(replace(whole, written=(*whole.written[:1], piece, *whole.written[:2]), ended=True))
-    kept = cut["target_spans"][0] if cut["target_spans"] else (len(whole.prompt), len(whole.prompt))
-    assert kept[1] - kept[0] <= 1
-    # What the teacher cannot read at all teaches nothing.
-    nothing = made.own.reader.row(replace(whole, written=(piece,), ended=False))
+        assert texts[sample.text].encode().startswith(start)
+    assert read
+    for text in range(8):
+        check_true_row(made, text)
+    assert {true_sample(made, text).ended for text in range(8)} == {False, True}
+    # Bytes that are no characters are cut off, with what follows; where nothing else is left, nothing is taught.
+    whole, piece = true_sample(made, 0), own.ids_by_bytes[b"\xc3"]
+    cut = made.own.reader.row(replace(whole, written=(*whole.written[:2], piece, *whole.written[2:])))
+    assert cut["student_ids"] == [*whole.prompt, *whole.written[:2]]
+    nothing = made.own.reader.row(replace(whole, written=(piece,)))
     assert nothing["target_spans"] == []
     assert nothing["student_rows"] == []
 
 
 def test_a_text_that_is_too_long_for_the_teacher_is_cut(models: Path) -> None:
     made = opened_run(prepared(models, "short", teacher_model_path=models / "other"))
-    (sample,) = samples(made, size=1)
-    reader = made.own.reader
+    sample, reader = true_sample(made, 0), made.own.reader
     full = reader.row(sample)
-    reader.teacher = replace(reader.teacher, limit=len(full["teacher_ids"]) - 5)
+    reader.teacher = replace(reader.teacher, limit=len(full["teacher_ids"]) - 7)
     row = reader.row(sample)
-    assert len(row["teacher_ids"]) <= reader.teacher.limit + 1 < len(full["teacher_ids"])
+    assert len(row["teacher_ids"]) <= reader.teacher.limit + 1
+    assert row["student_ids"] == full["student_ids"][: len(row["student_ids"])]
+    assert len(sample.prompt) < len(row["student_ids"]) < len(full["student_ids"]) - 1
     check_rows(made, sample, row)
-    assert len(row["student_ids"]) < len(full["student_ids"])
 
 
 @pytest.mark.parametrize("student", ["same", "llama3", "base"])
@@ -222,23 +261,32 @@ def test_conversations(tmp_path: Path, student: str) -> None:
     settings = {"on_policy_fraction": 0.5, "on_policy_max_new_tokens": NEW, "skip_validation": True}
     run = prepared_conversations(tmp_path, chat_models(tmp_path / "models"), student, **settings)
     made = opened(run.config, run.run)
-    student_reader, teacher_reader = made.context.pair.templates(made.context.encoders).readers(made.context.encoders)
-    ended = 0
+    reader = made.context.pair.templates(made.context.encoders).readers(made.context.encoders)[0]
     for sample in samples(made):
-        asked = made.own.reader.asked(sample.text)
-        assert list(sample.prompt) == student_reader.prompt_ids(asked)
-        # Whatever chance has it: an ended answer, whose end is a target of both.
-        for one in (sample, replace(sample, ended=True)):
-            row = made.own.reader.row(one)
-            check_rows(made, one, row)
-            if one.ended and row["target_spans"]:
-                assert row["student_ids"][-1] == student_reader.template.end_id
-                assert teacher_reader.template.end_id in row["teacher_ids"][-3:]
-                ended += 1
-    assert ended
-    figures = metrics_of(run)
-    assert figures["on_policy"]["steps"] == 1
-    assert figures["on_policy"]["sampled_tokens"] > 0
+        assert list(sample.prompt) == reader.prompt_ids(made.own.reader.asked(sample.text))
+        check_rows(made, sample, made.own.reader.row(sample))
+    for text in range(4):
+        check_true_answer(made, text)
+    figures = metrics_of(run)["on_policy"]
+    assert figures["steps"] == 1
+    assert figures["sampled_tokens"] > 0
+
+
+def check_true_answer(made: SimpleNamespace, text: int) -> None:
+    """As `check_true_row`; some templates write more behind the end of turn, which nobody answers."""
+    reader, given = made.own.reader, made.rows[text]
+    prompt, (begin, end) = reader.prompt(text, random.Random(0)), given["target_spans"][-1]
+    assert prompt == tuple(given["student_ids"][:begin])
+    assert given["student_ids"][end - 1] == reader.end
+    row = reader.row(Sample(text, prompt, tuple(given["student_ids"][begin : end - 1]), True))
+    assert row["student_ids"] == given["student_ids"][:end]
+    assert row["target_spans"] == [(begin, end)]
+    assert row["teacher_ids"] == given["teacher_ids"][: len(row["teacher_ids"])]
+    if made.context.pairs_rows:
+        kept = [place for place, found in enumerate(given["student_rows"]) if found + 1 >= begin]
+        assert len(kept) > 2
+        for name in ROW_COLUMNS:
+            assert row[name] == [given[name][place] for place in kept]
 
 
 def metrics_of(made: SimpleNamespace) -> dict[str, Any]:
@@ -286,25 +334,25 @@ def replayed(models: Path) -> Path:
     """Across tokenizers, from a cache, with a replay buffer: prepared."""
     return prepared(
         models, "replayed", teacher_model_path=models / "other", teacher_cache="exact", on_policy_fraction=0.75,
-        replay_buffer=9, epochs=3,
+        replay_buffer=9,
     )  # fmt: skip
 
 
 def test_an_interrupted_training_with_a_replay_buffer(replayed: Path) -> None:
-    """Stopped before, at and after on-policy steps; the buffer and the counts go on."""
+    """Stopped at on-policy steps, before and after the buffer is used; it and the counts go on."""
     reference, run = (Path(shutil.copytree(replayed, replayed.parent / name)) for name in ("left alone", "stopped"))
     assert distill(reference) == 0
-    for step in (2, 5, 6, 11):
+    for step in (3, 6):
         assert stop_at(run, step) == 143
     assert distill(run) == 0
     assert lines(run) == lines(reference)
     assert own_figures(run) == own_figures(reference)
     figures = own_figures(reference)
-    assert (figures["steps"], figures["replayed_steps"], figures["texts"]) == (9, 4, 20)
+    assert (figures["steps"], figures["replayed_steps"], figures["texts"]) == (6, 3, 12)
     names = [path.relative_to(run) for path in files_below(run / "student") if path.name != "README.md"]
     assert [name for name in names if (run / name).read_bytes() != (reference / name).read_bytes()] == []
     on_policy = [line["step"] for line in lines(reference) if "on_policy_loss" in line]
-    assert on_policy == [2, 3, 4, 6, 7, 8, 10, 11, 12]
+    assert on_policy == [2, 3, 4, 6, 7, 8]
     for line in lines(reference):
         if "loss" in line:
             assert ("hard_loss" in line) is ("soft_loss" in line) is (line["step"] not in on_policy)
@@ -321,15 +369,15 @@ def test_the_split_of_a_step_changes_nothing(models: Path, kind: str) -> None:
     )
     data = prepared(models, f"split-{kind}", student_model_path=plain, **changes)
     updates, counted = [], []
-    for batch, accumulation in ((4, 1), (2, 2), (1, 4)):
+    for batch, accumulation in ((4, 1), (2, 2)):
         run = Path(shutil.copytree(data, data.parent / f"{kind}-{batch}"))
         assert distill(run, "--batch-size", str(batch), "--gradient-accumulation", str(accumulation)) == 0
         before, after = (load_file(folder / "model.safetensors") for folder in (plain, run / "student" / "final"))
         updates.append(torch.cat([(after[name] - before[name]).flatten() for name in sorted(before)]))
-        counted.append((own_figures(run), [line["tokens"] for line in lines(run) if "loss" in line]))
-    for update, counts in zip(updates[1:], counted[1:], strict=True):
-        assert counts == counted[0]
-        assert float((update - updates[0]).norm() / updates[0].norm()) < 1e-4
+        figures = {name: value for name, value in own_figures(run).items() if name != "mass_mapped"}
+        counted.append((figures, [line["tokens"] for line in lines(run) if "loss" in line]))
+    assert counted[0] == counted[1]
+    assert float((updates[1] - updates[0]).norm() / updates[0].norm()) < 1e-4
 
 
 def test_the_student_is_the_one_of_before_the_step(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -340,7 +388,7 @@ def test_the_student_is_the_one_of_before_the_step(models: Path, monkeypatch: py
 
     def noted(self: OnPolicy, step: int, given: Any, student: Any) -> Any:
         state = torch.random.get_rng_state()
-        weights = float(sum(value.double().abs().sum() for value in student.parameters()))
+        weights = float(sum(value.detach().double().abs().sum() for value in student.parameters()))
         seen.append((step, weights))
         assert student.training
         made = batches(self, step, given, student)
@@ -356,7 +404,7 @@ def test_the_student_is_the_one_of_before_the_step(models: Path, monkeypatch: py
 
 
 def test_every_step_on_policy_needs_no_cache(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = prepared(models, "all", on_policy_fraction=1.0)
+    run = prepared(models, "all", on_policy_fraction=1.0, epochs=1)
     assert distill(run) == 0
     figures = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     assert figures["decisions"]["teacher_cache"] == "off"

@@ -292,7 +292,7 @@ TEXTS = {
     "on_policy_temperature": HelpText(
         what="the temperature at which the student draws these texts",
         effect="At 1 they are drawn from the student's own distribution, which is what the method is about; lower, they are more like what it will write at that temperature, and less varied. It has nothing to do with `temperature`, which softens the distributions in the loss.",
-        choose="`1`.",
+        choose="`1`; less only for a student that writes nonsense at 1.",
         example="distillkit distill --on-policy-fraction 0.25 --on-policy-temperature 0.8",
     ),
     "replay_buffer": HelpText(
@@ -304,7 +304,7 @@ TEXTS = {
     "replay_fraction": HelpText(
         what="the share of the on-policy steps that take their texts from the replay buffer",
         effect="The higher, the less is written, and the older are the texts: they are the student's of some steps ago. While the buffer has too few texts for a step, new ones are written.",
-        choose="`0.5`.",
+        choose="`0.5`; more where writing takes too long.",
         example="distillkit distill --on-policy-fraction 0.5 --replay-buffer 500 --replay-fraction 0.75",
     ),
     "allow_out_of_range": HelpText(
