@@ -29,6 +29,7 @@ from distillkit.reports.drawing import (
     put_legend,
     series,
 )
+from distillkit.reports.step_lines import totals
 
 Lines = Sequence[Mapping[str, Any]]
 
@@ -40,7 +41,8 @@ def loss_plot(metrics: Lines, control: Lines, heading: str, *, black_box: bool) 
         metrics, control: lines of metrics.jsonl.
         black_box: the soft term is of texts that the teacher wrote.
     """
-    total, soft, hard = (series(metrics, name) for name in ("loss", "soft_loss", "hard_loss"))
+    total = series(totals(metrics), "loss")
+    soft, hard = (series(metrics, name) for name in ("soft_loss", "hard_loss"))
     names = ("the teacher's texts", "the true texts") if black_box else ("soft: the teacher", "hard: true tokens")
     drawn: list[tuple[str, Points, str, Any, str]] = [
         ("total", total, BLUE, "-", "o"),

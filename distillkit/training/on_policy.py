@@ -15,6 +15,7 @@ What a step is and draws follows from the seed and its number; the buffer and th
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import random
 import time
@@ -202,24 +203,26 @@ class OnPolicy:
             DistillkitError: the student's logits are no numbers.
         """
         began = time.monotonic()
-        hosts: list[HostColumns] = [batch["host"] for batch in given]
-        sizes = [len(host.cache_index) for host in hosts]
-        number = self.counts.steps
+        places = [batch["host"].cache_index for batch in given]
+        count, number = sum(map(len, places)), self.counts.steps
         self.counts.steps += 1
-        if self.replays.has(number) and 0 < sum(sizes) <= len(self.buffer):
-            drawn = self.buffer.draw(sum(sizes), _seed(self.config.seed, step, "replay"))
+        replays = self.replays.has(number) and 0 < count <= len(self.buffer)
+        if replays:
+            drawn = self.buffer.draw(count, _seed(self.config.seed, step, "replay"))
             self.counts.replayed += 1
         else:
-            drawn = self._written(step, [host.cache_index for host in hosts], student)
-            self.buffer.add(sample for sample in drawn if sample.prompt)
+            drawn = self._written(step, places, student)
+        rows = [self.reader.row(sample) for sample in drawn]
+        taught = [bool(row["target_spans"]) for row in rows]
+        self.counts.unread += count - sum(taught)
+        if not replays:
+            self.buffer.add(itertools.compress(drawn, taught))
         made = []
-        for size in sizes:
-            rows = [self.reader.row(sample) for sample in drawn[:size]]
-            drawn = drawn[size:]
-            self.counts.unread += sum(not row["target_spans"] for row in rows)
-            batch = self.collator(rows)
+        for place in places:
+            batch = self.collator(rows[: len(place)])
             batch["host"] = replace(batch["host"], sampled=True)
             made.append(batch)
+            rows = rows[len(place) :]
         self.counts.seconds += time.monotonic() - began
         return made
 

@@ -93,6 +93,8 @@ class StepFigures:
             means["soft_loss"], means["hard_loss"] = (
                 total / (steps - own) for total in (progress.soft_sum, progress.hard_sum)
             )
+        else:
+            changing = {name: value for name, value in changing.items() if name != "alpha"}  # no step had it
         if own:
             means["on_policy_loss"] = progress.sampled_sum / own
         progress.soft_sum = progress.hard_sum = progress.loss_sum = progress.sampled_sum = 0.0

@@ -9,6 +9,7 @@ import torch
 from tiny_models import tiny_model
 
 from distillkit.data.samples import Sample
+from distillkit.reports.step_lines import totals
 from distillkit.training.on_policy_schedule import EvenShare
 from distillkit.training.replay_buffer import ReplayBuffer
 from distillkit.training.student_writing import Draws, write_texts
@@ -99,3 +100,10 @@ def test_texts_are_drawn_from_the_student_at_the_temperature() -> None:
         with torch.no_grad():
             assert token == int(model(torch.tensor([text])).logits[0, -1].argmax())
         text.append(token)
+
+
+def test_a_curve_is_of_one_loss() -> None:
+    """The total of an on-policy step is another one; in lines over several steps, which have both, it is all there is."""
+    lines = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 9.0, "on_policy_loss": 9.0}, {"step": 2, "eval": 1.0}]
+    assert totals(lines) == [lines[0], lines[2]]
+    assert totals(lines[1:]) == lines[1:]
