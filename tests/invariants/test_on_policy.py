@@ -35,6 +35,7 @@ from distillkit.cli import app as cli
 from distillkit.console import Console
 from distillkit.data.batching import DistillationCollator
 from distillkit.data.examples import ROW_COLUMNS, load_examples
+from distillkit.data.sampled_texts import PairedTexts
 from distillkit.data.samples import Sample
 from distillkit.losses.chunked import StudentOutput
 from distillkit.models.backbone_and_head import split_model
@@ -348,7 +349,10 @@ def test_an_interrupted_training_with_a_replay_buffer(replayed: Path) -> None:
     assert lines(run) == lines(reference)
     assert own_figures(run) == own_figures(reference)
     figures = own_figures(reference)
-    assert (figures["steps"], figures["replayed_steps"], figures["texts"]) == (6, 3, 12)
+    # What taught nothing is not kept, so the buffer may fill later.
+    assert figures["steps"] == 6
+    assert 1 <= figures["replayed_steps"] <= 3
+    assert figures["texts"] == 4 * (6 - figures["replayed_steps"])
     names = [path.relative_to(run) for path in files_below(run / "student") if path.name != "README.md"]
     assert [name for name in names if (run / name).read_bytes() != (reference / name).read_bytes()] == []
     on_policy = [line["step"] for line in lines(reference) if "on_policy_loss" in line]
@@ -411,6 +415,22 @@ def test_every_step_on_policy_needs_no_cache(models: Path, capsys: pytest.Captur
     assert figures["teacher_pass"]["tokens"] == 0 < figures["on_policy"]["teacher_tokens"]
     assert figures["on_policy"]["share"] == 1
     assert all("on_policy_loss" in line for line in lines(run) if "loss" in line)
+
+
+@pytest.mark.parametrize("alignment", ["auto", "alm"])
+def test_a_step_that_teaches_nothing(models: Path, monkeypatch: pytest.MonkeyPatch, alignment: str) -> None:
+    """Where the teacher cannot read any of the texts there is no target, and no step away from the student."""
+    run = prepared(
+        models, f"nothing-{alignment}", teacher_model_path=models / "other", on_policy_fraction=1.0, epochs=1
+    )
+    monkeypatch.setattr(PairedTexts, "read", lambda self, sample: None)
+    settings = settings_file(models, alignment=alignment, replay_buffer=4)
+    assert distill(run, "--config", str(settings)) == 0
+    figures = own_figures(run)
+    assert (figures["unread"], figures["texts"], figures["replayed_steps"]) == (16, 16, 0)
+    assert [line["on_policy_loss"] for line in lines(run) if "loss" in line] == [0, 0, 0, 0]
+    before, after = (load_file(at / "model.safetensors") for at in (models / "student", run / "student" / "final"))
+    assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_several_processes_are_refused(
