@@ -95,12 +95,22 @@ class SampleReader(ABC):
 
 
 def table_of(encoder: TextEncoder) -> TokenBytes:
+    """The bytes of its tokens.
+
+    Raises:
+        ValueError: they are not known; prepare-data refuses such a model in white box.
+    """
     if encoder.table is None:
         raise ValueError("white box needs token bytes")
     return encoder.table
 
 
 def spelling_table(encoder: TextEncoder) -> TokenBytes:
+    """The same of a student whose text is compared with another tokenizer's reading.
+
+    Raises:
+        PreconditionError: its tokens do not spell a text.
+    """
     table = table_of(encoder)
     if table.by_offsets:
         raise PreconditionError(
@@ -112,6 +122,7 @@ def spelling_table(encoder: TextEncoder) -> TokenBytes:
 
 
 def spelled(table: TokenBytes, ids: Sequence[int]) -> bytes:
+    """What ordinary tokens spell."""
     return b"".join(table.pieces[index] or b"" for index in ids)
 
 
@@ -143,6 +154,7 @@ def fitting(table: TokenBytes, ids: Sequence[int], size: int) -> int:
 
 
 def beginning_of(whole: Encoding, kept: int) -> Encoding:
+    """The first `kept` tokens of an encoding."""
     return replace(
         whole, ids=whole.ids[:kept], ends=whole.ends[:kept],
         unlike=None if whole.unlike is None else whole.unlike[:kept],
@@ -166,12 +178,18 @@ def continued(before: Encoding, table: TokenBytes, written: Sequence[int]) -> En
 
 
 def shared_row(ids: list[int], teacher_ids: list[int], begin: int, encoders: TextEncoders, paired: bool) -> Row:
+    """A sample that both models read as the same tokens; those from `begin` on are targets."""
     spans = [(begin, len(ids))]
     row: Row = {"student_ids": ids, "teacher_ids": teacher_ids, "target_spans": spans}
     return row | (identical_rows(len(ids), len(teacher_ids), encoders.start_shift, spans) if paired else {})
 
 
 def paired_row(ids: list[int], teacher_ids: list[int], begin: int, rows: AlignedRows) -> Row:
+    """A sample that each model reads in its way; the student's tokens from `begin` on are targets.
+
+    Args:
+        rows: of the whole text.
+    """
     # Row r predicts token r + 1; what stood there before the student wrote is no target.
     keep = rows.student_rows + 1 >= begin
     columns = {name: getattr(rows, name)[keep].tolist() for name in ROW_COLUMNS}
