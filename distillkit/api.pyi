@@ -49,6 +49,11 @@ def distill_models(
     attn_implementation: Literal["auto", "eager", "sdpa"] = "auto",
     model_kwargs: dict[str, Any] = {},
     report_to: str = "none",
+    on_policy_fraction: float = 0.0,
+    on_policy_max_new_tokens: int = 64,
+    on_policy_temperature: float = 1.0,
+    replay_buffer: int = 0,
+    replay_fraction: float = 0.5,
     allow_out_of_range: bool = False,
     trust_remote_code: bool = False,
     control: bool | None = None,
@@ -158,6 +163,11 @@ def distill_models(
         attn_implementation: the code that computes attention in both models
         model_kwargs: more arguments for `from_pretrained` of both models; in configuration files and Python only
         report_to: the trackers that are told how the training goes, with commas between them
+        on_policy_fraction: the share of the steps in which the student learns from texts that it writes itself; 0: none
+        on_policy_max_new_tokens: how many tokens the student writes at most for each text of an on-policy step
+        on_policy_temperature: the temperature at which the student draws these texts
+        replay_buffer: how many texts of the student's are kept to be learnt from again; 0: none
+        replay_fraction: the share of the on-policy steps that take their texts from the replay buffer
         allow_out_of_range: accept values outside the documented ranges
         trust_remote_code: run the Python code that a model's repository brings along
         control: whether the same student is also trained without the teacher, to see what the teacher was worth

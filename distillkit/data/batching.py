@@ -128,6 +128,7 @@ class HostColumns:
         cache_index: each text's place in the teacher cache; empty in black box.
         teacher_lengths: tokens that the teacher reads of each text; empty in black box.
         rows: where rows are paired.
+        sampled: whether the student wrote the texts itself (`training.on_policy`).
     """
 
     example_ids: list[int]
@@ -135,6 +136,7 @@ class HostColumns:
     cache_index: list[int]
     teacher_lengths: list[int]
     rows: AlignedBatch | None = None
+    sampled: bool = False
 
 
 class DistillationCollator:

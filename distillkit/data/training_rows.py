@@ -30,7 +30,7 @@ def white_box_rows(stored: Any, *, first_target: int, identical: bool, start_shi
         without_missing(row)
         row["cache_index"] = index
         if identical:
-            row |= _identical_rows(
+            row |= identical_rows(
                 len(row["student_ids"]), len(row["teacher_ids"]), start_shift, row.get("target_spans")
             )
 
@@ -104,7 +104,7 @@ def without_missing(row: Row, index: int = 0) -> None:
             del row[name]
 
 
-def _identical_rows(
+def identical_rows(
     student_inputs: int, teacher_inputs: int, start_shift: int, target_spans: Spans | None
 ) -> dict[str, list[int]]:
     """Every row that predicts a target is the teacher's too, and both go on to the next."""

@@ -15,7 +15,7 @@ from distillkit.training.disk import finished_disk_bytes, student_disk_bytes
 
 PHASE = "control"
 # What the cost of a control is measured against, as the run measures it: stages and their phases.
-COMPARED = {"prepare-data": ("prepare-data",), "distill": ("teacher pass", "training")}
+COMPARED = {"prepare-data": ("prepare-data",), "distill": ("teacher pass", "student writing", "training")}
 
 
 @dataclass(frozen=True)

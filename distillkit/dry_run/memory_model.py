@@ -7,12 +7,14 @@ from dataclasses import replace
 
 from distillkit.data.splitting import held_out_examples
 from distillkit.device.precision import Compute
+from distillkit.dry_run.on_policy import state_bytes
 from distillkit.dry_run.time_model import TaughtBy, Work
 from distillkit.evaluation.batched_forward import LOGITS_AT_ONCE, WIDE_AT_ONCE
 from distillkit.losses.chunked import rows_per_chunk
 from distillkit.models.shape import ModelShape
 from distillkit.processes.taking_part import process_count
 from distillkit.run.student_size import trained_numbers
+from distillkit.settings.conditions import is_on_policy
 from distillkit.settings.parameters import Parameters, default
 from distillkit.training.decisions import TRAINING_BYTES, is_divided
 from distillkit.training.optimizers import remembered_bytes
@@ -87,7 +89,7 @@ def _training(
     scoring = 4 * scored + 3 * 4 * min(scored, WIDE_AT_ONCE)
     # Freed memory is kept, so the one does not make room for the other.
     training = _states(config, compute, student, processes)
-    training += copies + chunk + activations + scoring
+    training += copies + chunk + activations + scoring + state_bytes(config, student, itemsize)
     if work.compiled:
         training += _COMPILER_BYTES
     return training
@@ -122,18 +124,24 @@ def _in_use(compute: Compute, teachers: Sequence[TaughtBy], training: int, confi
         return training
     if config.box_type == "black":  # The teacher has written everything before the student is loaded.
         return max(compute.generation.itemsize * teachers[0].shape.parameters, training)
-    alone, beside = zip(*(_teacher_bytes(compute, teacher) for teacher in teachers), strict=True)
+    stays = is_on_policy(vars(config))
+    alone, beside = zip(*(_teacher_bytes(compute, teacher, stays) for teacher in teachers), strict=True)
     # One after the other fills its cache.
     return max(*alone, training + sum(beside))
 
 
-def _teacher_bytes(compute: Compute, teacher: TaughtBy) -> tuple[int, int]:
-    """What a white-box teacher takes while its cache is filled, and beside the training."""
+def _teacher_bytes(compute: Compute, teacher: TaughtBy, stays: bool) -> tuple[int, int]:
+    """What a white-box teacher takes while its cache is filled, and beside the training.
+
+    Args:
+        stays: whether the teacher itself is in memory in any case.
+    """
     shape, work, itemsize = teacher.shape, teacher.work, compute.teacher.itemsize
     whole = itemsize * shape.parameters // work.devices
-    if work.cache == "off":
-        return 0, whole
+    head = 0 if work.cache in ("off", "sparse") else itemsize * shape.vocabulary * shape.width
+    if stays or work.cache == "off":
+        return 0, whole + head
     if work.streams:
         frame = shape.parameters - shape.vocabulary * shape.width
         whole = itemsize * (frame // max(1, shape.layers) + 2 * shape.vocabulary * shape.width)
-    return whole, 0 if work.cache == "sparse" else itemsize * shape.vocabulary * shape.width
+    return whole, head

@@ -29,6 +29,7 @@ from distillkit.dry_run.inputs import (
     tuning_facts,
 )
 from distillkit.dry_run.memory_model import memory_bytes
+from distillkit.dry_run.on_policy import PlannedSamples
 from distillkit.dry_run.plan_words import plan_rows
 from distillkit.dry_run.served import planned_cache_bytes, planned_requests
 from distillkit.dry_run.time_model import TaughtBy, Work, add_teacher, phase_seconds
@@ -155,6 +156,7 @@ def estimate_run(config: Parameters, folder: Path, stages: list[str]) -> dict[st
     elif not uses_white_box_teacher(config):
         cache = 0
     steps = total_steps(config, amounts.examples * texts_per_example(config))
+    samples = PlannedSamples.of(config, steps)
     work = Work(
         amounts, steps,
         cache=teacher.cache.mode if teacher else "off",
@@ -184,7 +186,9 @@ def estimate_run(config: Parameters, folder: Path, stages: list[str]) -> dict[st
         "teacher_parameters": models.teacher_shape.parameters if models.teacher_shape else None,
         "student_parameters": models.student_shape.parameters if models.student_shape else None,
         "trained_parameters": planned.size.trained if planned.size and config.adapter != "none" else None,
-        "training_tokens_at_most": round(amounts.student_tokens * times_read(config, amounts.examples)),
+        "training_tokens_at_most": round(
+            amounts.student_tokens * times_read(config, amounts.examples) * (1 - samples.share) + samples.targets
+        ),
         "optimizer_steps_at_most": steps,
         "early_stopping": _patience_words(config.early_stopping_patience) if config.early_stopping_patience else None,
         "teacher_cache": _reason(teacher.cache.mode, teacher.cache.why) if teacher else None,
@@ -193,6 +197,7 @@ def estimate_run(config: Parameters, folder: Path, stages: list[str]) -> dict[st
         "compiled_loss": _reason("on" if decisions.compile.on else "off", decisions.compile.why) if decisions.compile else None,
         "control": _reason("on" if control.on else "off", control.why) if control else None,
         **planned_requests(config, folder, amounts),
+        **samples.figures(),
         **({"answers_of_each_model_at_most": amounts.questions} if amounts.questions and "validate" in stages else {}),
         **({"lm_eval": tasks_words(config)} if config.lm_eval is not None and "validate" in stages else {}),
         **_teachers(config, models, further, decisions),

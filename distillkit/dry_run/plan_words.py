@@ -67,6 +67,10 @@ class _Plan:
         rows.append((self.say("training"), self.say("amount", steps=f"{steps:,}", tokens=f"{tokens:,}")))
         if estimate.get("early_stopping"):
             rows.append((self.say("sooner"), reworded(self.lang, str(estimate["early_stopping"]))))
+        own = estimate.get("on_policy_steps")
+        if own:
+            sampled = f"{estimate['sampled_tokens_at_most']:,}"
+            rows.append((self.say("on_policy"), self.say("on_policy_words", steps=f"{own:,}", tokens=sampled)))
         rows += [*self._decided(), *self._asked()]
         answers = estimate.get("answers_of_each_model_at_most")
         if answers:

@@ -14,6 +14,7 @@ import torch
 from distillkit.device.precision import Compute
 from distillkit.dry_run import microbenchmarks
 from distillkit.dry_run.inputs import Amounts
+from distillkit.dry_run.on_policy import PlannedSamples, reading_seconds, writing_seconds
 from distillkit.evaluation.stopping import ANSWERING_SECONDS, LONGEST_ANSWER
 from distillkit.models.layer_scores import CANDIDATES
 from distillkit.models.references import parse_student_reference
@@ -81,7 +82,8 @@ class TaughtBy:
 def phase_seconds(
     config: Parameters, compute: Compute, teacher: ModelShape, student: ModelShape, work: Work, stages: list[str]
 ) -> dict[str, float]:
-    """Seconds for each phase of the stages: "check-env", "prepare-data", "teacher pass", "training", "validate", …"""
+    """Seconds for each phase of the stages: "check-env", "prepare-data", "teacher pass", "student writing", "training",
+    "validate", …"""
     hashing = microbenchmarks.hashing_rate()
     pace = _QUIET_HASHING / hashing
     amounts = work.amounts
@@ -105,6 +107,9 @@ def phase_seconds(
     if "distill" in stages:
         if work.tunes:
             phases["teacher tuning"] = _tuning(config, compute, teacher, work, pace, hashing) + loading["teacher"]
+        samples = PlannedSamples.of(config, work.steps)
+        if samples.steps:
+            phases["student writing"] = writing_seconds(config, compute, student, samples)
         phases["training"] = _training(config, compute, teacher, student, work, pace, hashing) + loading["student"]
         if config.alpha > 0:
             phases["training"] += loading["teacher"]
@@ -183,13 +188,15 @@ def _teacher_pass(config: Parameters, compute: Compute, teacher: ModelShape, wor
         teacher, compute.teacher, compute, amounts.length, None if cached else config.batch_size,
         int8=config.teacher_precision == "int8",
     )  # fmt: skip
+    samples = PlannedSamples.of(config, work.steps)
+    own = reading_seconds(config, compute, teacher, samples) if samples.steps else 0.0
     if not cached:
-        return each * amounts.teacher_tokens * times_read(config, amounts.examples)
+        return own + each * amounts.teacher_tokens * times_read(config, amounts.examples) * (1 - samples.share)
     seconds = each * amounts.teacher_tokens
     if work.streams:
         moved = 4 * amounts.teacher_tokens * teacher.width * compute.teacher.itemsize * teacher.layers
         seconds += teacher.parameters * compute.teacher.itemsize / _STREAMING_READ + moved / hashing
-    return seconds * work.teacher_share
+    return own + seconds * work.teacher_share
 
 
 def _tuning(
@@ -214,7 +221,8 @@ def _training(
 ) -> float:
     amounts = work.amounts
     texts = texts_per_example(config)
-    tokens = amounts.student_tokens * texts * times_read(config, amounts.examples * texts)
+    samples = PlannedSamples.of(config, work.steps)
+    tokens = amounts.student_tokens * texts * times_read(config, amounts.examples * texts) * (1 - samples.share)
     # Of three passes, forward, for the inputs and for the weights, an adapter leaves out the last, of layers and head.
     passes, trained = 3 if config.adapter == "none" else 2, trained_numbers(config, student)
     once = microbenchmarks.training_per_token(student, compute, amounts.length, config.batch_size) / 3
@@ -225,9 +233,10 @@ def _training(
     )
     products *= passes / 3
     head = 0.0
-    if config.box_type == "white" and config.alpha > 0 and work.cache != "sparse":
+    if config.box_type == "white" and config.alpha > 0 and (work.cache != "sparse" or samples.steps):
         head = microbenchmarks.head_seconds(teacher.vocabulary, teacher.width, compute.teacher, compute.device)
-    row = products + element_wise * (_COMPILED if work.compiled else 1) + head
+    row = products + element_wise * (_COMPILED if work.compiled else 1)
+    loss = tokens * (row + (head if work.cache != "sparse" else 0.0)) + samples.targets * (row + head)
     steps = work.steps * (microbenchmarks.optimizer_seconds(trained, compute.device) + pace * _STEP)
     # The whole validation part is scored at the beginning and whenever a checkpoint is written.
     checkpoints = math.ceil(work.steps / config.checkpoint_interval)
@@ -236,7 +245,7 @@ def _training(
         12 * trained + (4 * student.parameters if config.save_best_model else 0)
     ) * 2 / hashing + pace * _TOKENIZERS
     return (
-        tokens * (layers + row) + steps + (1 + checkpoints) * scored + checkpoints * written
+        (tokens + samples.read) * layers + loss + steps + (1 + checkpoints) * scored + checkpoints * written
         + pace * (2 * _TOKENIZERS + (_COMPILING if work.compiled else 0.0)) + 8 * student.parameters / hashing
     )  # fmt: skip
 

@@ -16,6 +16,7 @@ from distillkit.reports.drawing import (
     INK,
     MOST_RAW_POINTS,
     NAMES,
+    OLIVE,
     ORANGE,
     PURPLE,
     Points,
@@ -28,6 +29,7 @@ from distillkit.reports.drawing import (
     put_legend,
     series,
 )
+from distillkit.reports.step_lines import totals
 
 Lines = Sequence[Mapping[str, Any]]
 
@@ -39,7 +41,8 @@ def loss_plot(metrics: Lines, control: Lines, heading: str, *, black_box: bool) 
         metrics, control: lines of metrics.jsonl.
         black_box: the soft term is of texts that the teacher wrote.
     """
-    total, soft, hard = (series(metrics, name) for name in ("loss", "soft_loss", "hard_loss"))
+    total = series(totals(metrics), "loss")
+    soft, hard = (series(metrics, name) for name in ("soft_loss", "hard_loss"))
     names = ("the teacher's texts", "the true texts") if black_box else ("soft: the teacher", "hard: true tokens")
     drawn: list[tuple[str, Points, str, Any, str]] = [
         ("total", total, BLUE, "-", "o"),
@@ -48,6 +51,7 @@ def loss_plot(metrics: Lines, control: Lines, heading: str, *, black_box: bool) 
     # Plain fine-tuning (alpha 0) has no soft term: its column is nothing but zeros.
     if np.any(soft[1]):
         drawn.insert(1, (names[0], soft, GREEN, "-.", "^"))
+    drawn.append(("soft: the student's own texts", series(metrics, "on_policy_loss"), OLIVE, ":", "v"))
     if not any(len(points[0]) for _, points, *_ in drawn):
         return None
     drawn.append(("no teacher: true tokens", series(control, "hard_loss"), PURPLE, CONTROL_DASHES, "D"))

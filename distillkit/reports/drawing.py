@@ -34,7 +34,7 @@ INK = "#1a1a1a"
 FAINT_INK = "#595959"
 GRID = "#e3e3e3"
 GREY = "#9c9c9c"
-BLUE, ORANGE, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#8f4a7a"
+BLUE, ORANGE, GREEN, PURPLE, OLIVE = "#0072b2", "#d55e00", "#009e73", "#8f4a7a", "#75700f"
 # Of a training without the teacher, in every picture.
 CONTROL_DASHES = (0, (4, 1.5))
 

@@ -180,3 +180,15 @@ def has_own_loss(values: Values) -> bool:
 
 
 SEVERAL_TEACHERS = Use("white box with alpha above 0 and --extra-teachers", has_several_teachers)
+
+
+# --- on-policy batches --------------------------------------------------------------------------------------------------
+
+
+def is_on_policy(values: Values) -> bool:
+    """Whether some batches continue from what the student writes itself."""
+    return is_white_box(values) and values["alpha"] > 0 and values["on_policy_fraction"] > 0
+
+
+ON_POLICY = Use("--on-policy-fraction above 0", is_on_policy)
+REPLAYED = Use("--replay-buffer above 0", lambda values: is_on_policy(values) and values["replay_buffer"] > 0)

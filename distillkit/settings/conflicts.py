@@ -24,6 +24,7 @@ from distillkit.settings.conditions import (
     sparse_problem,
     teacher_writes,
 )
+from distillkit.settings.on_policy_conflicts import on_policy_refusal
 from distillkit.settings.teacher_values import check_counts
 
 
@@ -281,6 +282,9 @@ def check_conflicts(values: Mapping[str, Any]) -> None:
             hint="add it: --teacher-url http://127.0.0.1:8000/v1",
         )
     check_counts(values)
+    if (refusal := on_policy_refusal(values)) is not None:
+        settings, why, hint = refusal
+        raise UsageError(f"{settings} exclude each other: {why}", hint=hint)
     for conflict in CONFLICTS:
         settings = conflict.settings(values)
         if settings is not None:

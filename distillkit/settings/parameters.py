@@ -3,7 +3,7 @@
 The Python signature, the command line options, the environment variables, the preset and configuration keys, the
 checks of values, the tables and the reference pages are all derived from the fields of `Parameters`;
 `tests/unit/settings/test_parameters_agree.py` proves that they agree. To add a parameter, write its field here (the promised
-ones are in `core_parameters.py`, the knobs of the training in `training_parameters.py`) and its texts in `help_texts/`, then have the reference pages and the signature for editors written again:
+ones are in `core_parameters.py`, the knobs of the training in `training_parameters.py`, those of on-policy batches in `on_policy_parameters.py`) and its texts in `help_texts/`, then have the reference pages and the signature for editors written again:
 `python -m distillkit.cli.parameter_pages --write docs` and `python -m distillkit.api_stub --write`.
 """
 
@@ -31,7 +31,7 @@ from distillkit.settings.facts import (
     at_least,
     parameter,
 )
-from distillkit.settings.training_parameters import TrainingParameters
+from distillkit.settings.on_policy_parameters import OnPolicyParameters
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 LearningRateSchedule = Literal["linear", "cosine", "constant"]
@@ -58,12 +58,13 @@ ENVIRONMENT_PREFIX = "DISTILLKIT_"
 GROUPS = ("models", "data", "distillation", "training", "output", "extras", "advanced")
 # What the advanced ones are about: the headings under which they are listed.
 TOPICS = (
-    "student", "teacher", "server", "answers", "chat", "texts", "loss", "course", "measuring", "machine", "limits",
+    "student", "teacher", "server", "answers", "chat", "texts", "loss", "course", "sampling", "measuring",
+    "machine", "limits",
 )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parameters(TrainingParameters):
+class Parameters(OnPolicyParameters):
     """The configuration of one run: the core parameters of `distill_models()`, then the advanced ones."""
 
     allow_out_of_range: bool = parameter(False, "advanced", topic="limits")

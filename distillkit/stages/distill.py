@@ -26,6 +26,7 @@ from distillkit.training import checkpoints
 from distillkit.training.decisions import TeacherChoice, tunes_teacher
 from distillkit.training.inputs import decide, teacher_part
 from distillkit.training.mixed_teachers import choices_of
+from distillkit.training.on_policy import check_processes
 from distillkit.training.readiness import provide_for_training
 from distillkit.training.session import Training, TrainingPlace, train_student, without_cards
 from distillkit.training.teacher_tuning import FORMAT
@@ -47,6 +48,7 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
     fingerprint = checkpoint_fingerprint(config, run)
     checkpoint = checkpoints.continue_from(run.checkpoints, fingerprint, console)
 
+    check_processes(config)
     provide_for_training(config, console)
     context = TrainingContext.open(config, run, console)
     with explained_memory_errors():
@@ -87,6 +89,11 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
         "summary.distill", steps=f"{train['steps']:,}", tokens=f"{train['tokens']:,}", time=format_duration(train["seconds"]),
         speed=f"{train['tokens_per_second']:,.0f}", best=f"{best['bits_per_byte']:.4f}", at=best["step"],
     ) + early_remark(train, console.lang)  # fmt: skip
+    if (own := figures.get("on_policy")) is not None:
+        summary += console.say(
+            "summary.on_policy", steps=f"{own['steps']:,}", tokens=f"{own['sampled_tokens']:,}",
+            time=format_duration(own["seconds"]),
+        )  # fmt: skip
     if (cost := figures.get("teacher_server")) is not None:
         summary += console.say(
             "summary.server", read=f"{cost['prompt_tokens']:,}", written=f"{cost['completion_tokens']:,}",

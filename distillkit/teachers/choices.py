@@ -244,6 +244,8 @@ def choose_cache(
 
 
 def _automatic(config: Parameters, facts: TeacherFacts, streaming: StreamingChoice) -> CacheChoice:
+    if config.on_policy_fraction == 1:
+        return CacheChoice("off", "every batch is on-policy")
     spread = choose_placement(config, facts.memory).placement is not None
     once = config.epochs == 1 and config.max_steps is None and not facts.begun
     together = facts.memory.weight_bytes + facts.beside_bytes <= USABLE_MEMORY * facts.memory.free_bytes

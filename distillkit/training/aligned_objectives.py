@@ -133,7 +133,8 @@ def stretches(aligned: AlignedBatch) -> tuple[tuple[np.ndarray, np.ndarray], np.
     begins = np.flatnonzero(aligned.skips == 0)
     student: list[np.ndarray] = []
     teacher: list[np.ndarray] = []
-    for begin, following in zip(begins.tolist(), [*begins[1:].tolist(), len(aligned.skips)], strict=True):
+    following_ones = [*begins.tolist(), len(aligned.skips)][1:]  # None where no row is at a boundary.
+    for begin, following in zip(begins.tolist(), following_ones, strict=True):
         rows = aligned.student_rows[begin:following]
         # Within one text and gapless, or the two sides would not cover the same bytes.
         whole = bool((np.diff(rows) == 1).all()) and aligned.end_skips[following - 1] == 0

@@ -31,7 +31,8 @@ TEACHERS_PART = (
     "teacher_weights", "temperature", "alpha", "beta", "tune_teacher", "temperature_schedule", "alpha_schedule", "alignment",
     "prefix_map", "divergence", "divergence_mix", "ab_alpha", "ab_beta", "teacher_cache", "sparse_method", "sparse_size",
     "teacher_streaming", "teacher_devices", "teacher_precision", "answers", "teacher_temperature", "teacher_top_p", "refusals", "cut_answers",
-    "keep_answers",
+    "keep_answers", "on_policy_fraction", "on_policy_max_new_tokens", "on_policy_temperature", "replay_buffer",
+    "replay_fraction",
 )  # fmt: skip
 
 
@@ -134,8 +135,11 @@ def measured_cost(config: Parameters, run: RunDirectory, steps: int, student: St
     train = trained["train"]
     live = trained.get("decisions", {}).get("teacher_cache") == "off"
     teacher = trained["teacher_pass"]["seconds"] if live else 0.0
+    own = trained.get("on_policy", {})
+    teacher += own.get("seconds", 0.0) + own.get("teacher_seconds", 0.0)
     return ControlCost(
-        # Without the teacher's passes between the steps; black box has other texts, and with them another number of steps.
+        # Without the teacher's passes between the steps, and the texts that the student writes. Black box has other texts, and
+        # with them another number of steps.
         seconds=max(0.0, train["seconds"] - teacher) * steps / max(1, train["steps"]),
         # The stage counts its last attempt, the training all of them.
         others=prepared.get("seconds", 0.0) + max(trained.get("seconds", 0.0), train["seconds"]),

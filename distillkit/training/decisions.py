@@ -12,6 +12,7 @@ from distillkit.models.located import LocatedModel
 from distillkit.models.model_files import quantised_how
 from distillkit.run.context import needs_teacher
 from distillkit.run.student_size import StudentSize
+from distillkit.settings.conditions import is_on_policy
 from distillkit.settings.parameters import Parameters
 from distillkit.teachers.choices import (
     CacheChoice,
@@ -97,6 +98,8 @@ def decide_teacher(
         PreconditionError, UsageError: it is not possible with this teacher.
     """
     streaming = choose_streaming(config, facts.memory)
+    if is_on_policy(vars(config)):
+        _check_whole(facts.memory, streaming)
     if tuning is not None:
         _check_tuning(tuning, facts.memory, streaming)
     cache = choose_cache(config, facts, streaming, remembered)
@@ -170,6 +173,19 @@ def check_division(config: Parameters, student: LocatedModel, processes: int) ->
         raise PreconditionError(
             f"--parallel fsdp: {student.reference.text} is quantised ({how}): such weights cannot be divided by rows",
             hint="use --parallel ddp",
+        )
+
+
+def _check_whole(memory: TeacherMemory, streaming: StreamingChoice) -> None:
+    """Refuse on-policy steps whose teacher cannot be in memory as a whole.
+
+    Raises:
+        PreconditionError: it does not fit.
+    """
+    if streaming.on:
+        raise PreconditionError(
+            f"the teacher {memory.name} does not fit into memory as a whole, as on-policy steps need it: {streaming.why}",
+            hint="leave --on-policy-fraction out, or name a smaller teacher",
         )
 
 

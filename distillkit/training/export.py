@@ -29,7 +29,14 @@ from distillkit.run.context import needs_teacher
 from distillkit.run.directory import RunDirectory
 from distillkit.run.further_teachers import KEY
 from distillkit.run.pair import ModelPair
-from distillkit.settings.conditions import SOFTENED, anneals, has_divergence, has_several_teachers, is_tempered
+from distillkit.settings.conditions import (
+    SOFTENED,
+    anneals,
+    has_divergence,
+    has_several_teachers,
+    is_on_policy,
+    is_tempered,
+)
 from distillkit.settings.parameters import Parameters, default
 from distillkit.settings.teacher_values import teacher_weights
 from distillkit.storage import write_bytes, write_folder
@@ -200,9 +207,20 @@ def _settings(pair: ModelPair, config: Parameters, run: RunDirectory) -> dict[st
         settings["First tokens of the student"] = config.prefix_map
     if tunes_teacher(config) and tuned_model(pair, run) is not None:
         settings["Teacher tuned first on the training texts"] = f"{config.tune_teacher} steps"
+    if is_on_policy(vars(config)):
+        settings["Steps on texts that the student wrote itself"] = _own_texts(config)
     if config.teacher_precision != default("teacher_precision"):
         settings["Weights of the teacher"] = config.teacher_precision
     return settings
+
+
+def _own_texts(config: Parameters) -> str:
+    words = f"{config.on_policy_fraction:.0%}, up to {config.on_policy_max_new_tokens} tokens each"
+    if config.on_policy_temperature != default("on_policy_temperature"):
+        words += f", drawn at temperature {config.on_policy_temperature:g}"
+    if config.replay_buffer:
+        words += f"; {config.replay_fraction:.0%} of these on texts of earlier steps"
+    return words
 
 
 # What the card calls the knobs of the training that change the student.

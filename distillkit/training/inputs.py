@@ -11,14 +11,16 @@ from distillkit.data.training_rows import true_rows, white_box_rows
 from distillkit.processes.taking_part import process_count
 from distillkit.run.context import TrainingContext, needs_teacher, needs_true_texts
 from distillkit.run.student_size import student_size
+from distillkit.settings.conditions import is_on_policy
 from distillkit.storage import bytes_below, free_disk_bytes
 from distillkit.teachers.black_box import generated_rows
 from distillkit.teachers.choices import CacheChoice, StreamingChoice
 from distillkit.teachers.imported_targets import open_imported
+from distillkit.teachers.live import LiveTeacher
 from distillkit.teachers.loader import TeacherLoader
 from distillkit.teachers.protocol import TeacherSource
 from distillkit.teachers.served_targets import open_served
-from distillkit.teachers.sources import open_source, remember_choice, remembered_choice
+from distillkit.teachers.sources import LiveSource, open_source, remember_choice, remembered_choice
 from distillkit.training.control import settled_control
 from distillkit.training.decisions import (
     TeacherChoice,
@@ -33,6 +35,7 @@ from distillkit.training.decisions import (
 )
 from distillkit.training.disk import replaced_bytes
 from distillkit.training.mixed_teachers import OneOfSeveral, cache_note, further_loaders, open_mixture
+from distillkit.training.on_policy import SourceBesideTeacher
 from distillkit.training.teacher_tuning import TeacherTuning
 
 
@@ -167,7 +170,12 @@ def teacher_part(context: TrainingContext, decided: Decided) -> tuple[Rows, Teac
     if decided.loader is not None and decided.teacher is not None:
         if config.teacher_cache == "auto":
             remember_choice(cache_note(context.run.teacher, 1), decided.teacher.cache, console)
-        return decided.rows, open_source(context, teaching_loader(context, decided), decided.teacher.cache)
+        loader = teaching_loader(context, decided)
+        source = open_source(context, loader, decided.teacher.cache)
+        if is_on_policy(vars(config)):
+            # Beside it the teacher itself, with counts of its own.
+            source = SourceBesideTeacher(source, LiveSource(LiveTeacher(loader.load().model, context.compute)))
+        return decided.rows, source
     if uses_white_box_teacher(config):
         opened = open_imported if context.pair.teacher.is_imported else open_served
         return decided.rows, opened(context, decided.rows)

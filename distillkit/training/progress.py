@@ -20,6 +20,7 @@ class Progress:
         seconds: wall time of training so far.
         teacher_tokens, teacher_seconds: the same for the teacher's forward passes.
         soft_sum, hard_sum: the loss terms summed over the steps since the last line of metrics.jsonl.
+        sampled_sum: the same of the soft term of on-policy steps, which is in neither of the two.
         loss_sum: the same of α·soft + β·hard, with the weights that each step had.
         logged_step: the step of that line.
         mapped, rows: the sums of `MappedMass`.
@@ -33,6 +34,7 @@ class Progress:
     soft_sum: float = 0.0
     hard_sum: float = 0.0
     loss_sum: float = 0.0
+    sampled_sum: float = 0.0
     logged_step: int = 0
     mapped: float = 0.0
     rows: int = 0

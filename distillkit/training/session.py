@@ -41,6 +41,7 @@ from distillkit.training.early_stopping import EarlyStopping
 from distillkit.training.export import export_student
 from distillkit.training.metrics_log import MetricsLog
 from distillkit.training.objectives import training_objective
+from distillkit.training.on_policy import OnPolicy
 from distillkit.training.progress import Progress
 from distillkit.training.schedules import Course
 from distillkit.training.trackers import reporting
@@ -143,6 +144,11 @@ class Training:
         context, source, checkpoint = self.context, self.source, self.checkpoint
         config, compute = context.config, context.compute
         objective = training_objective(context, source)
+        on_policy = OnPolicy.of(context, source, self.rows)
+        if on_policy is not None:
+            objective = on_policy.beside(objective)
+            if checkpoint is not None:
+                on_policy.restore(checkpoint)
         saves = config.save_metrics and group.leads
         arguments = training_arguments(
             config,
@@ -181,6 +187,7 @@ class Training:
             course=Course.of(config),
             muon=config.optimizer == "muon",
             stopping=EarlyStopping(config.early_stopping_patience),
+            on_policy=on_policy,
             group=group,
             divided=is_divided(config, group.size),
         )
@@ -375,6 +382,8 @@ def _figures(trainer: DistillTrainer, source: TeacherSource | None) -> dict[str,
         figures["train"]["stopped_early"] = {"patience": trainer.stopping.patience, "of_steps": trainer.state.max_steps}
     if source is not None:
         figures["teacher_pass"] = source.figures()
+    if trainer.on_policy is not None:
+        figures["on_policy"] = trainer.on_policy.figures(trainer.state.global_step)
     mass = trainer.objective.mass
     if mass.rows:
         figures["alignment"] = {"mass_mapped": mass.mapped / mass.rows, "rows": mass.rows}

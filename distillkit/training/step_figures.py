@@ -13,9 +13,10 @@ from distillkit.processes.group import Group
 from distillkit.teachers.protocol import TeacherSource
 from distillkit.training.metrics_log import MetricsLog
 from distillkit.training.objectives import Objective
+from distillkit.training.on_policy_schedule import NO_SHARE, EvenShare
 from distillkit.training.progress import Progress
 
-_IN_A_LINE = ("loss", "soft_loss", "hard_loss", "learning_rate", "grad_norm")
+_IN_A_LINE = ("loss", "soft_loss", "hard_loss", "on_policy_loss", "learning_rate", "grad_norm")
 
 
 class StepFigures:
@@ -26,6 +27,7 @@ class StepFigures:
         metrics_log, display: where figures go.
         objective: what counts the teacher's probability that the student has tokens for.
         teacher: what counts the teacher's tokens and time; None where there is none.
+        on_policy: which steps are on-policy.
         group: the processes that train together. Those other than 0 hold what they have added themselves.
     """
 
@@ -37,7 +39,9 @@ class StepFigures:
         objective: Objective,
         teacher: TeacherSource | None,
         group: Group,
+        on_policy: EvenShare = NO_SHARE,
     ) -> None:
+        self.on_policy = on_policy
         self.progress, self.metrics_log, self.display = progress, metrics_log, display
         self.objective, self.teacher, self.group = objective, teacher, group
         self._seconds_before = progress.seconds
@@ -55,11 +59,18 @@ class StepFigures:
         """Wall time of training, attempts that were interrupted included up to their last checkpoint."""
         return self._seconds_before + time.monotonic() - self._began
 
-    def add(self, *, soft: float, hard: float, loss: float, targets: int) -> None:
-        """Add a micro-batch's share of the means over its step, and its target tokens."""
+    def add(self, *, soft: float, hard: float, loss: float, targets: int, sampled: bool = False) -> None:
+        """Add a micro-batch's share of the means over its step, and its target tokens.
+
+        Args:
+            sampled: the student wrote it: what it says to its own tokens is no hard loss.
+        """
         own = self._own
-        own.soft_sum += soft
-        own.hard_sum += hard
+        if sampled:
+            own.sampled_sum += soft
+        else:
+            own.soft_sum += soft
+            own.hard_sum += hard
         own.loss_sum += loss
         own.tokens += targets
 
@@ -76,12 +87,21 @@ class StepFigures:
         self.bring_up_to_date()
         progress = self.progress
         steps = max(1, step - progress.logged_step)
-        means = [total / steps for total in (progress.loss_sum, progress.soft_sum, progress.hard_sum)]
-        progress.soft_sum = progress.hard_sum = progress.loss_sum = 0.0
+        own = self.on_policy.count(step) - self.on_policy.count(progress.logged_step)
+        means = {"loss": progress.loss_sum / steps}
+        if steps > own:
+            means["soft_loss"], means["hard_loss"] = (
+                total / (steps - own) for total in (progress.soft_sum, progress.hard_sum)
+            )
+        else:
+            changing = {name: value for name, value in changing.items() if name != "alpha"}  # no step had it
+        if own:
+            means["on_policy_loss"] = progress.sampled_sum / own
+        progress.soft_sum = progress.hard_sum = progress.loss_sum = progress.sampled_sum = 0.0
         progress.logged_step = step
-        found = {**logs, **dict(zip(("loss", "soft_loss", "hard_loss"), means, strict=True))}
+        found = {**logs, **means}
         if changing.get("alpha") == 0:
-            del found["soft_loss"]  # a term that has lost its weight is not computed
+            found.pop("soft_loss", None)  # a term that has lost its weight is not computed
         if not math.isfinite(found.get("grad_norm", 0.0)):
             del found["grad_norm"]  # fp16: the scaler skips this step; JSON has no infinity
         seconds = self.seconds_so_far()
@@ -99,7 +119,8 @@ class StepFigures:
             **{
                 "loss": found["loss"],
                 "soft loss": found.get("soft_loss") if soft else None,
-                "hard loss": found["hard_loss"],
+                "hard loss": found.get("hard_loss"),
+                "on-policy loss": found.get("on_policy_loss"),
                 "speed": f"{progress.tokens / max(seconds, 1e-9):,.0f} tokens/s",
                 "memory": format_bytes(peak_memory_bytes()),
             }

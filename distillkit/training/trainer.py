@@ -36,6 +36,8 @@ from distillkit.training.divided import DividedStudent
 from distillkit.training.early_stopping import NEVER, EarlyStopping, StopEarly
 from distillkit.training.metrics_log import MetricsLog
 from distillkit.training.objectives import Objective, Weights
+from distillkit.training.on_policy import OnPolicy
+from distillkit.training.on_policy_schedule import NO_SHARE
 from distillkit.training.optimizers import muon_and_adamw
 from distillkit.training.progress import Progress
 from distillkit.training.schedules import CONSTANT, Course, schedule_factor, training_fraction
@@ -80,6 +82,7 @@ class DistillTrainer(Trainer):
         course: how the weights, and the temperature of the objective, go over the training.
         muon: whether the optimizer is Muon with AdamW beside it, whatever `args.optim` says.
         stopping: when it ends before its last step.
+        on_policy: the steps in which the student learns from what it writes; None where there are none.
         group: the processes that train together, each with the same arguments. Process 0 alone writes and shows anything.
         divided: whether the student is divided over these processes, of which there are several; else each has all of it.
     """
@@ -107,6 +110,7 @@ class DistillTrainer(Trainer):
         course: Course = CONSTANT,
         muon: bool = False,
         stopping: EarlyStopping = NEVER,
+        on_policy: OnPolicy | None = None,
         group: Group = ALONE,
         divided: bool = False,
         **kwargs: Any,
@@ -130,7 +134,9 @@ class DistillTrainer(Trainer):
         self.loss_is_scaled_for_ga = True
         self.group = group
         self.teacher = teacher
-        self.figures = StepFigures(progress, metrics_log, display, objective, teacher, group)
+        self.on_policy = on_policy
+        on_policy_steps = NO_SHARE if on_policy is None else on_policy.steps
+        self.figures = StepFigures(progress, metrics_log, display, objective, teacher, group, on_policy_steps)
         self._agreed_signal: int | None = None
         self._parts = split_model(model)
         plain: Any = self._parts.head
@@ -213,6 +219,16 @@ class DistillTrainer(Trainer):
             loader, self.accelerator.device, num_processes=1, process_index=0, put_on_device=True
         )
 
+    def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
+        """The micro-batches of a step, and how many targets they have. Loaders fetch ahead of the steps: so it is here that the
+        student, as it is now, writes those of an on-policy step."""
+        batches, targets = super().get_batch_samples(epoch_iterator, num_batches, device)
+        step = self.state.global_step
+        if self.on_policy is None or not batches or not self.on_policy.has(step):
+            return batches, targets
+        own = self.on_policy.batches(step, batches, self.accelerator.unwrap_model(self.model))
+        return own, self._get_num_items_in_batch(own, device)
+
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
         hosts: list[HostColumns] = [batch["host"] for batch in batch_samples]
         targets = sum(host.targets for host in hosts)
@@ -286,7 +302,10 @@ class DistillTrainer(Trainer):
         count = torch.as_tensor(num_items_in_batch if num_items_in_batch is not None else host.targets)
         divisor = count.to(inputs["input_ids"].device).clamp(min=1)
         fraction = training_fraction(self.state.global_step, self.state.max_steps)
-        alpha, beta = self.course.weights(self.alpha, self.beta, fraction)
+        if host.sampled:  # There are no true tokens: the whole weight is the teacher's.
+            alpha, beta = self.alpha + self.beta, 0.0
+        else:
+            alpha, beta = self.course.weights(self.alpha, self.beta, fraction)
         weights = Weights(alpha, beta, divisor, fraction, self.compile_kernels)
         if self.group.alone:
             loss, soft_sum, hard_sum = self._terms(model, inputs, weights)
@@ -298,7 +317,9 @@ class DistillTrainer(Trainer):
         self._example_ids = host.example_ids
         if not math.isfinite(value):
             raise self._not_finite("loss", value, inputs)
-        self.figures.add(soft=soft, hard=hard, loss=alpha * soft + beta * hard, targets=host.targets)
+        self.figures.add(
+            soft=soft, hard=hard, loss=alpha * soft + beta * hard, targets=host.targets, sampled=host.sampled
+        )
         return (loss, {}) if return_outputs else loss
 
     def _terms(
@@ -476,6 +497,8 @@ class DistillTrainer(Trainer):
                 states[type(exportable).__name__] = exportable.state()
             self.state.save_to_json(str(folder / "trainer_state.json"))
             self.figures.settled().save(folder)
+            if self.on_policy is not None:
+                self.on_policy.save(folder)
             checkpoints.commit(folder, step, self.fingerprint)
 
         final = checkpoints.checkpoint_folder(root, step)

@@ -83,6 +83,7 @@ WORDS = {
     "summary.distill": (
         "{steps} steps, {tokens} tokens in {time} ({speed} tokens/s); best held-out score {best} bits per byte at step {at}"
     ),
+    "summary.on_policy": "; {steps} steps on its own texts, {tokens} tokens written in {time}",
     "summary.server": "; the server read {read} tokens and wrote {written} in {requests} requests",
     "summary.control": "{steps} steps without the teacher in {time}; best held-out score {best} bits per byte at step {at}",
     "summary.not_made": "not made: {why}",
@@ -192,6 +193,8 @@ WORDS = {
     "plan.requests": "at most {requests} requests, {tokens} tokens sent",
     "plan.written": ", {tokens} written",
     "plan.server_time": "time of the server",
+    "plan.on_policy": "texts of its own",
+    "plan.on_policy_words": "in {steps} steps the student writes up to {tokens} tokens; the teacher is in memory beside it",
     "plan.answers": "answers that are measured",
     "plan.answers_each": "at most {count} of each model",
     "plan.memory": "memory",
@@ -207,6 +210,7 @@ WORDS = {
     "plan.phase.control": "also without the teacher",
     "plan.phase.teacher tuning": "teacher tuning",
     "plan.phase.training": "training",
+    "plan.phase.student writing": "the student writes",
     "duration.none": "less than 1 s",
     "duration.seconds": "about {seconds} s",
     "duration.minutes": "about {minutes} min",

@@ -83,6 +83,7 @@ WORDS = {
         "шагов: {steps}, токенов: {tokens}, за {time} ({speed} токенов/с); лучшая отложенная оценка {best} бит на байт, "
         "на шаге {at}"
     ),
+    "summary.on_policy": "; шагов на собственных текстах: {steps}, написано токенов: {tokens}, за {time}",
     "summary.server": "; сервер прочёл {read} и написал {written} токенов, запросов: {requests}",
     "summary.control": "шагов без учителя: {steps}, за {time}; лучшая отложенная оценка {best} бит на байт, на шаге {at}",
     "summary.not_made": "не сделан: {why}",
@@ -191,6 +192,8 @@ WORDS = {
     "plan.requests": "не больше {requests} запросов, отправлено токенов: {tokens}",
     "plan.written": ", написано: {tokens}",
     "plan.server_time": "время сервера",
+    "plan.on_policy": "собственные тексты",
+    "plan.on_policy_words": "шагов: {steps}, ученик пишет токенов не больше: {tokens}; учитель в памяти рядом с ним",
     "plan.answers": "измеряемые ответы",
     "plan.answers_each": "не больше {count} у каждой модели",
     "plan.memory": "память",
@@ -206,6 +209,7 @@ WORDS = {
     "plan.phase.control": "ещё раз без учителя",
     "plan.phase.teacher tuning": "настройка учителя",
     "plan.phase.training": "обучение",
+    "plan.phase.student writing": "ученик пишет",
     "duration.none": "меньше 1 с",
     "duration.seconds": "около {seconds} с",
     "duration.minutes": "около {minutes} мин",

@@ -576,6 +576,59 @@ def test_report_to(distil: Distil, base: Any) -> None:
     assert equal_weights(result, base)
 
 
+# --- texts that the student writes itself -----------------------------------------------------------------------------
+
+OWN = {"on_policy_fraction": 0.5, "on_policy_max_new_tokens": 8}
+
+
+@pytest.fixture(scope="module")
+def own(distil: Distil) -> Any:
+    return distil(**OWN)
+
+
+def test_on_policy_fraction(distil: Distil, base: Any, own: Any) -> None:
+    """Steps 2 and 4 of 4, and step 4; the first step is that of the texts, as without."""
+    for share, result, steps in ((0.5, own, [2, 4]), (0.25, distil(**OWN | {"on_policy_fraction": 0.25}), [4])):
+        assert [line["step"] for line in lines(result, "on_policy_loss")] == steps
+        assert [line["step"] for line in lines(result, "hard_loss")] == [
+            step for step in (1, 2, 3, 4) if step not in steps
+        ]
+        assert result.metrics["on_policy"]["share"] == share
+        assert first(result)["loss"] == first(base)["loss"]
+        assert not equal_weights(result, base)
+    assert "on_policy" not in base.metrics
+    with pytest.raises(UsageError, match="--on-policy-fraction and --box-type black exclude each other"):
+        distil(box_type="black", **OWN)
+
+
+def test_on_policy_max_new_tokens(distil: Distil, own: Any) -> None:
+    longer = distil(**OWN | {"on_policy_max_new_tokens": 16})
+    for result, tokens in ((own, 8), (longer, 16)):
+        figures = result.metrics["on_policy"]
+        assert figures["texts"] * tokens >= figures["sampled_tokens"] > figures["texts"] * tokens * 0.8
+    with pytest.raises(UsageError, match="--on-policy-max-new-tokens of --max-length or more exclude each other"):
+        distil(**OWN | {"on_policy_max_new_tokens": 64})
+
+
+def test_on_policy_temperature(distil: Distil, own: Any) -> None:
+    assert not equal_weights(own, distil(on_policy_temperature=0.2, **OWN))
+
+
+def test_replay_buffer(distil: Distil, own: Any) -> None:
+    """The second on-policy step takes what was written for the first."""
+    replayed = distil(replay_buffer=4, **OWN)
+    assert (replayed.metrics["on_policy"]["replayed_steps"], replayed.metrics["on_policy"]["texts"]) == (1, 4)
+    assert (own.metrics["on_policy"]["replayed_steps"], own.metrics["on_policy"]["texts"]) == (0, 8)
+    with pytest.raises(UsageError, match="--replay-buffer 3 exclude each other: it holds fewer texts than a step"):
+        distil(replay_buffer=3, **OWN)
+
+
+def test_replay_fraction(distil: Distil) -> None:
+    often = distil(replay_buffer=4, replay_fraction=0.75, epochs=2, **OWN)
+    assert often.metrics["on_policy"]["steps"] == 4
+    assert often.metrics["on_policy"]["replayed_steps"] == 3
+
+
 # --- advanced --------------------------------------------------------------------------------------------------------
 
 

@@ -190,6 +190,7 @@ def test_the_light_modules_are_light(name: str) -> None:
                 "settings.core_parameters",
                 "settings.facts",
                 "settings.training_parameters",
+                "settings.on_policy_parameters",
             },
         ),
     ],

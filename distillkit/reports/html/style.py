@@ -99,8 +99,8 @@ svg text.value{fill:var(--ink);font-size:13.5px}
 .join{stroke:var(--rule);stroke-width:4}
 .whisker{stroke-width:9;stroke-opacity:.28}
 .s-after,.s-total{stroke:var(--accent)}
-.s-before{stroke:var(--mark)}
-.line.s-before{stroke-dasharray:1 4}
+.s-before,.s-sampled{stroke:var(--mark)}
+.line.s-before,.line.s-sampled{stroke-dasharray:1 4}
 .s-control,.s-hard{stroke:var(--ink)}
 .line.s-control,.line.s-hard{stroke-dasharray:6 4}
 .s-teacher,.s-soft,.s-tuned_teacher{stroke:var(--soft)}

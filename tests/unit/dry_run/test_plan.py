@@ -260,3 +260,36 @@ def test_the_plan_says_what_one_of_several_processes_takes(
     saved = each["ddp"]["memory_bytes"] - each["fsdp"]["memory_bytes"]
     assert saved == pytest.approx(1.25 * (20 - 4 - 12) * alone["student_parameters"], rel=1e-3)
     assert "4 processes cannot divide a step of 9 examples" in planned(batch_size=9)["refused"]
+
+
+# --- on-policy steps --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_times_of_on_policy_steps() -> None:
+    """100 of 200 steps of 8 texts: a beginning of 50 tokens, 30 new ones, each of which takes a call of the student."""
+    plain = {"teacher_cache": "off", "batch_size": 8, "epochs": 1, "max_length": 100}
+    own = {**plain, "on_policy_fraction": 0.5, "on_policy_max_new_tokens": 30}
+    usual, found = phases(**plain), phases(**own)
+    assert "student writing" not in usual
+    # Weights are read once for the 8 texts; the other seven cost their arithmetic, and each its row of the head.
+    assert found["student writing"] == pytest.approx(100 * (30 * (1e-3 + 8e-5 + 7e-3) + 8 * 50 * 1e-3))
+    assert found["teacher pass"] == pytest.approx(usual["teacher pass"] / 2 + 100 * 8 * 80 * 1e-3)
+    # Without the texts of these steps, with those that the student writes; of them only what is new has rows.
+    row = 3e-5 + 3e-5 + 1e-5
+    more = 100 * 8 * (80 * 3e-3 + 30 * row) - 50_000 * (3e-3 + row)
+    assert found["training"] - usual["training"] == pytest.approx(more)
+    half = phases(**own, replay_buffer=100)
+    assert half["student writing"] == pytest.approx(found["student writing"] / 2)
+    assert half["training"] == pytest.approx(found["training"])
+
+
+def test_the_plan_has_the_teacher_beside_its_cache(models: Path, tmp_path: Path) -> None:
+    plain = settings(models, teacher_cache="exact")
+    own = dataclasses.replace(plain, on_policy_fraction=0.25, on_policy_max_new_tokens=16)
+    before, found = (estimate_run(config, tmp_path / "run", []) for config in (plain, own))
+    assert found["memory_bytes"] > before["memory_bytes"]
+    steps = found["optimizer_steps_at_most"]
+    assert found["on_policy_steps"] == steps // 4
+    assert found["sampled_tokens_at_most"] == steps // 4 * 8 * 16
+    assert "on_policy_steps" not in before

@@ -46,6 +46,8 @@ OTHER_VALUES: dict[str, Any] = {
     "lr_schedule": "cosine", "warmup_fraction": 0.2, "compile_loss": "off", "optimizer": "muon", "weight_decay": 0.1,
     "max_grad_norm": 0.5, "early_stopping_patience": 2, "attn_implementation": "eager",
     "adapter": "lora", "lora_rank": 3, "lora_alpha": 3.0, "lora_dropout": 0.1, "keep_adapter": True,
+    "on_policy_fraction": 0.5, "on_policy_max_new_tokens": 8, "on_policy_temperature": 0.5, "replay_buffer": 64,
+    "replay_fraction": 0.25,
 }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from distillkit.reports.html.drawing import legend, picture
 from distillkit.reports.html.elements import Markup, element
 from distillkit.reports.html.sections.verdict import HERE
 from distillkit.reports.html.writer import Writer, finite
+from distillkit.reports.step_lines import totals
 
 
 def points_of(lines: Sequence[Mapping[str, Any]], name: str) -> Points:
@@ -36,7 +37,11 @@ def _loss(w: Writer) -> Markup | None:
     # Plain fine-tuning has no soft term: its column is nothing but zeros.
     if any(value for _, value in points_of(lines, "soft_loss")):
         series.insert(1, ("soft", "soft_loss"))
-    found = [Curve(name, points) for name, column in series if (points := points_of(lines, column))]
+    series.append(("sampled", "on_policy_loss"))
+    sources = {"loss": totals(lines)}
+    found = [
+        Curve(name, points) for name, column in series if (points := points_of(sources.get(column, lines), column))
+    ]
     if not found:
         return None
     size = max(averaged(curve.points)[1] for curve in found)

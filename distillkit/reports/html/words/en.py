@@ -161,6 +161,7 @@ WORDS = {
     "curve.total": "total",
     "curve.soft": "soft: what the teacher says",
     "curve.hard": "hard: the true tokens",
+    "curve.sampled": "soft: the student’s own texts",
     "curve.black.total": "total",
     "curve.black.soft": "the teacher’s texts",
     "curve.black.hard": "the true texts",

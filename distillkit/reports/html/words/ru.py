@@ -161,6 +161,7 @@ WORDS = {
     "curve.total": "сумма",
     "curve.soft": "мягкие: что говорит учитель",
     "curve.hard": "жёсткие: истинные токены",
+    "curve.sampled": "мягкие: собственные тексты ученика",
     "curve.black.total": "сумма",
     "curve.black.soft": "тексты учителя",
     "curve.black.hard": "истинные тексты",
