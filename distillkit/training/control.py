@@ -30,7 +30,7 @@ from distillkit.training.disk import student_disk_bytes
 TEACHERS_PART = (
     "teacher_weights", "temperature", "alpha", "beta", "tune_teacher", "temperature_schedule", "alpha_schedule", "alignment",
     "prefix_map", "divergence", "divergence_mix", "ab_alpha", "ab_beta", "teacher_cache", "sparse_method", "sparse_size",
-    "teacher_streaming", "teacher_devices", "teacher_precision", "answers", "teacher_temperature", "teacher_top_p", "refusals", "cut_answers",
+    "teacher_streaming", "teacher_precision", "answers", "teacher_temperature", "teacher_top_p", "refusals", "cut_answers",
     "keep_answers", "on_policy_fraction", "on_policy_max_new_tokens", "on_policy_temperature", "replay_buffer",
     "replay_fraction",
 )  # fmt: skip
