@@ -244,6 +244,7 @@ WORDS = {
     "said.is_spread": "it is spread over several GPUs",
     "said.weights": "its weights take {needed}, {free} of memory are free",
     "said.one_epoch": "with one epoch every text is read once",
+    "said.all_on_policy": "every batch is on-policy",
     "said.head": "its head is more than a linear layer on its last hidden states",
     "said.begun": "{size} for {tokens} tokens, begun by an earlier run",
     "said.every_epoch": "{size} for {tokens} tokens, read in every epoch",

@@ -147,8 +147,8 @@ def distill(
 ) -> subprocess.CompletedProcess[str]:
     """`distillkit distill --preset weak-pc`, smaller only to save time."""
     command = [sys.executable, "-m", "distillkit", "distill", "--preset", "weak-pc", "--folder-name", folder_name]
-    smaller = ["--sample-size", "100", "--epochs", "1", "--max-length", "64", "--held-out-size", "20"]
-    smaller += ["--batch-size", "5", "--learning-rate", "4e-4"]
+    smaller = ["--sample-size", "60", "--epochs", "1", "--max-length", "64", "--held-out-size", "20"]
+    smaller += ["--batch-size", "5", "--learning-rate", "6e-4", "--allow-out-of-range"]
     return finished([*command, *smaller, *options], work, environment, run)
 
 
@@ -176,7 +176,7 @@ def test_the_default_pair_on_wikitext(first: subprocess.CompletedProcess[str], w
     assert stats["alignment"]["positions_aligned"] >= 0.8
     assert stats["alignment"]["bytes_aligned"] >= 0.8
     assert stats["alignment"]["mass_mapped"] > 0.99
-    assert stats["splits"]["train"]["examples"] == 100
+    assert stats["splits"]["train"]["examples"] == 60
     assert "Traceback" not in first.stderr
 
     student = run / "student" / "best"
@@ -218,7 +218,7 @@ def test_pokemon_in_python_without_its_pictures(
     program = """
 import json, sys
 from distillkit import distill_models
-result = distill_models(dataset="pokemon", sample_size=100, max_length=64, epochs=1, control=False, batch_size=10, no_cuda=True,
+result = distill_models(dataset="pokemon", sample_size=100, max_length=64, held_out_size=20, epochs=1, control=False, batch_size=10, no_cuda=True,
                         save_plot=False, folder_name="pokemon")
 print(json.dumps(result.as_dict()))
 """
@@ -237,7 +237,9 @@ print(json.dumps(result.as_dict()))
 
 def test_afterwards_no_hub_is_needed(first: object, hub: HubServer, work: Path, environment: Environment) -> None:
     asked = len(hub.requests)
-    done = distill(work, environment(HF_HUB_OFFLINE="1"), "offline", "--skip-validation", "--no-save-plot")
+    done = distill(
+        work, environment(HF_HUB_OFFLINE="1"), "offline", "--skip-validation", "--no-save-plot", "--no-control"
+    )
     assert len(hub.requests) == asked
     assert "the copy in the cache is used" in done.stderr
     # The same models, texts and training, to the last bit.
