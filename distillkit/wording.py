@@ -16,6 +16,11 @@ _CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u20
 # An address comes first: where a token is its user, the password behind it is a secret too.
 _SECRETS = re.compile(r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)|\b(hf_[A-Za-z0-9]{8,}|sk-[A-Za-z0-9_-]{16,})\b")
 
+# A command of this program in a sentence: its words, and options with a value each.
+_COMMAND = re.compile(r"\bdistillkit [a-z][a-z-]*(?: --[a-z][a-z-]*(?: (?:'[^']*'|[^\s,;)]+))?)*")
+# Stands for a blank at which no line is broken; what is sanitized has none.
+_KEPT_BLANK = "\x00"
+
 
 def sanitize(text: str) -> str:
     """`text` without terminal control sequences and access tokens; tabs and line feeds are kept."""
@@ -57,8 +62,10 @@ def format_value(value: Any) -> str:
 
 
 def wrapped(line: str, width: int) -> str:
-    """A line broken between words, each part indented like the whole; paths and commands stay whole."""
+    """A line broken between words, each part indented like the whole; paths and commands stay whole, to be copied."""
     indent = line[: len(line) - len(line.lstrip())]
-    return textwrap.fill(
-        line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, replace_whitespace=False
+    kept = _COMMAND.sub(lambda command: command.group().replace(" ", _KEPT_BLANK), line)
+    filled = textwrap.fill(
+        kept, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, replace_whitespace=False
     )
+    return filled.replace(_KEPT_BLANK, " ")

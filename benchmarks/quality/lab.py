@@ -166,8 +166,10 @@ def train(
     recipe: Recipe,
     teacher: SharedTeacher | None,
     watch: Callable[[int, Any], None] | None = None,
+    skipped_steps: int = 0,
 ) -> dict[str, Any]:
-    """Train in place; `teacher` None: on the true texts alone. Returns seconds and tokens."""
+    """Train in place; `teacher` None: on the true texts alone; the texts of the first `skipped_steps` steps are passed over.
+    Returns seconds and tokens."""
     config = Parameters(**{**recipe.options})
     objective: Objective = HardOnly()
     alpha, beta = 0.0, 1.0
@@ -183,7 +185,8 @@ def train(
     optimizer = torch.optim.AdamW(student.parameters(), lr=recipe.learning_rate, weight_decay=0.0, fused=True)
     collator = DistillationCollator(white_box=teacher is not None, aligned=False, prepare=objective.prepare)
     tokens, began, watching = 0, time.monotonic(), 0.0
-    for step, rows in enumerate(corpus.batches(recipe.batch_size, recipe.steps)):
+    batches = corpus.batches(recipe.batch_size, skipped_steps + recipe.steps)
+    for step, rows in enumerate(batches[skipped_steps:]):
         batch = collator(rows)
         targets = torch.tensor(batch["host"].targets)
         tokens += int(targets)

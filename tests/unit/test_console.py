@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from distillkit import console as console_module
 from distillkit.console import Console, format_bytes, format_duration, format_value, sanitize
 from distillkit.errors import UsageError
+from distillkit.wording import wrapped
 
 ESCAPES = [
     "\x1b[31m",
@@ -452,3 +453,22 @@ def test_durations_and_sizes() -> None:
         "1:01:40",
     ]
     assert [format_bytes(count) for count in (0, 999, 1500, 123456, 2.5e9, 3e13)] == ["0 B", "999 B", "1.5 kB", "123 kB", "2.5 GB", "30.0 TB"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "distillkit distill --run output/a-long-name --epochs 2",
+        "distillkit tune --run '/my runs/first one'",
+        "distillkit tune --run output/a-long-name",
+    ],
+)
+def test_a_command_in_a_sentence_can_be_copied(command: str) -> None:
+    """A line break in it would run its beginning alone."""
+    lines = wrapped(
+        f"- it was still getting better: go on with {command} (or more text), that brings it nearer", 40
+    ).split("\n")
+    assert any(command in line for line in lines)
+    assert all(len(line) <= 40 for line in lines if "distillkit" not in line)
+    assert lines[0] == "- it was still getting better: go on"
+    assert len(lines) > 3
