@@ -147,7 +147,7 @@ def command(capsys: pytest.CaptureFixture[str], offline: None) -> Callable[..., 
 
     from command_result import Done
 
-    from distillkit.cli import app as cli
+    from distillkit.cli import main as cli
 
     def run(*arguments: object, code: int | None = 0) -> Any:
         capsys.readouterr()

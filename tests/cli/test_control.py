@@ -13,7 +13,7 @@ import pytest
 from safetensors.torch import load_file
 
 from distillkit import DistillkitError, PreconditionError, distill_models
-from distillkit.cli import app as cli
+from distillkit.cli import main as cli
 from distillkit.console import Console
 from distillkit.data.examples import load_examples
 from distillkit.pipeline import run_pipeline

@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 from tiny_models import save_model_folder, tiny_model, tiny_tokenizer
 
-from distillkit.cli import app as cli
+from distillkit.cli import main as cli
 from distillkit.console import Console, sanitize
 from distillkit.data.cleaning import clean_text, text_digest
 from distillkit.data.document import Document

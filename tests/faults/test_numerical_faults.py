@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from settings_file import settings_file
 from tiny_models import save_model_folder, tiny_model, tiny_sentencepiece_tokenizer, tiny_tokenizer, write_texts
 
-from distillkit.cli import app as cli
+from distillkit.cli import main as cli
 from distillkit.data.stored_rows import StoredRows
 from distillkit.storage import files_below
 from distillkit.training import checkpoints, number_watch, trainer

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from settings_file import settings_file
 from tiny_models import save_model_folder, teacher_of_letters, tiny_model, tiny_tokenizer, write_texts
 
-from distillkit.cli import app as cli
+from distillkit.cli import main as cli
 from distillkit.data import batching
 from distillkit.storage import read_json
 

@@ -31,7 +31,7 @@ from tiny_models import (
 
 from distillkit.alignment.rows import LEAD
 from distillkit.alignment.token_bytes import common_ids
-from distillkit.cli import app as cli
+from distillkit.cli import main as cli
 from distillkit.console import Console
 from distillkit.data.batching import DistillationCollator
 from distillkit.data.examples import ROW_COLUMNS, load_examples

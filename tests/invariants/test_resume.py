@@ -19,7 +19,7 @@ import warm_python
 from settings_file import settings_file
 from tiny_models import save_model_folder, tiny_model, tiny_tokenizer, write_texts
 
-from distillkit.cli import app as cli
+from distillkit.cli import main as cli
 from distillkit.errors import DistillkitError
 from distillkit.installing import is_satisfied
 from distillkit.settings.parameters import flag

@@ -22,7 +22,7 @@ from torch import nn
 from torch.utils.data import SequentialSampler
 
 from distillkit import distill_models
-from distillkit.cli import app as cli
+from distillkit.cli import main as cli
 from distillkit.console import Console
 from distillkit.data.batching import IGNORED, DistillationCollator
 from distillkit.data.document import Document

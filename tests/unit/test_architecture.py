@@ -75,7 +75,7 @@ def statements(tree: ast.Module, *, deferred: bool) -> list[ast.Import | ast.Imp
 
 
 def imported(name: str, source: str, known: frozenset[str], *, deferred: bool) -> set[str]:
-    """Full names of what a module imports: `from distillkit import cli` is the module distillkit.cli.app."""
+    """Full names of what a module imports: `from distillkit import cli` is the module distillkit.cli.main."""
     names: set[str] = set()
     for statement in statements(ast.parse(source), deferred=deferred):
         if isinstance(statement, ast.Import):
@@ -168,7 +168,7 @@ def test_only_what_draws_imports_rich() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["errors", "settings.parameters", "settings.resolve", "console", "cli.app", "cli.options", "api", "run.directory"],
+    ["errors", "settings.parameters", "settings.resolve", "console", "cli.main", "cli.options", "api", "run.directory"],
 )
 def test_the_light_modules_are_light(name: str) -> None:
     brought = {item.split(".")[0] for item in reached(f"distillkit.{name}", deferred=False)}

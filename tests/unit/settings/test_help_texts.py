@@ -15,8 +15,9 @@ import pytest
 import typer
 import yaml
 
-from distillkit.cli import app as cli
+from distillkit.cli import main as cli
 from distillkit.cli import parameter_pages
+from distillkit.cli.app import app
 from distillkit.data.standard_sets import parse_entry
 from distillkit.settings import parameters as declared
 from distillkit.settings.help_texts import LANGUAGES, group_title, help_text, help_texts
@@ -35,7 +36,7 @@ def squeezed(text: str) -> str:
 
 def options_by_command() -> dict[str, dict[str, list[str]]]:
     """Command -> parameter -> its flags, as the command line really has them."""
-    group = typer.main.get_command(cli.app)
+    group = typer.main.get_command(app)
     commands: dict[str, typer.core.TyperCommand] = group.commands  # pyright: ignore[reportAttributeAccessIssue]
     return {
         name: {str(option.name): [*option.opts, *option.secondary_opts] for option in command.params}
