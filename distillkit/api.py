@@ -18,7 +18,7 @@ from distillkit.process_environment import neutral_environment
 from distillkit.process_state import left_as_found
 from distillkit.registry import Table
 from distillkit.run.results import DistillResult, read_result
-from distillkit.settings import parameters as declared
+from distillkit.settings import declared
 from distillkit.settings.help_texts import help_text
 from distillkit.settings.resolve import check_known_name
 from distillkit.words import LANGUAGES, asked_language

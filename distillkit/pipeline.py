@@ -19,7 +19,7 @@ from distillkit.interrupts import check_interrupted, graceful_signals
 from distillkit.run.directory import LATEST, RESULT_OF, RunDirectory, find_run
 from distillkit.run.run_threads import RunThreads
 from distillkit.run.source_paths import THIS_RUN, same_source
-from distillkit.settings import parameters as declared
+from distillkit.settings import declared
 from distillkit.settings.parameters import Parameters
 from distillkit.settings.paths import check_folder_name, new_folder_name, user_path
 from distillkit.settings.resolve import Layer, ResolvedConfig

@@ -20,7 +20,7 @@ from distillkit.processes.channel import current
 from distillkit.run.directory import LATEST, RunDirectory, list_runs
 from distillkit.run.results import harness_table, next_steps_of, read_result, result_table
 from distillkit.run.source_paths import explaining_moved_sources, with_full_paths
-from distillkit.settings import parameters as declared
+from distillkit.settings import declared
 from distillkit.settings.parameters import Parameters
 from distillkit.settings.paths import user_path
 from distillkit.settings.resolve import Layer, ResolvedConfig, resolve, value_in_layers

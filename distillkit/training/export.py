@@ -37,7 +37,8 @@ from distillkit.settings.conditions import (
     is_on_policy,
     is_tempered,
 )
-from distillkit.settings.parameters import Parameters, default
+from distillkit.settings.declared import default
+from distillkit.settings.parameters import Parameters
 from distillkit.settings.teacher_values import teacher_weights
 from distillkit.storage import write_bytes, write_folder
 from distillkit.teachers.sources import remembered_choice

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from distillkit.cli.main import main
-from distillkit.settings import parameters as declared
+from distillkit.settings import declared
 from distillkit.settings.help_texts import group_title
 
 Shown = Callable[..., str]

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from distillkit import PreconditionError, QualityGateError, UsageError, installing
 from distillkit.installing import is_satisfied
 from distillkit.losses.kernels import compiler_available
-from distillkit.settings import parameters as declared
+from distillkit.settings import declared
 from distillkit.training.optimizers import BITSANDBYTES
 
 Distil = Callable[..., Any]

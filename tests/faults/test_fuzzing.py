@@ -50,7 +50,8 @@ from distillkit.models.usable_ids import embedding_rows
 from distillkit.run.directory import RunDirectory, find_run, list_runs
 from distillkit.run.manifest import save_manifest
 from distillkit.run.results import read_result
-from distillkit.settings.parameters import Parameters, fields
+from distillkit.settings.declared import fields
+from distillkit.settings.parameters import Parameters
 from distillkit.settings.paths import check_folder_name
 from distillkit.settings.resolve import Layer, resolve
 from distillkit.teachers import cache_entries, shards

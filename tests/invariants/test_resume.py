@@ -22,7 +22,7 @@ from tiny_models import save_model_folder, tiny_model, tiny_tokenizer, write_tex
 from distillkit.cli import main as cli
 from distillkit.errors import DistillkitError
 from distillkit.installing import is_satisfied
-from distillkit.settings.parameters import flag
+from distillkit.settings.declared import flag
 from distillkit.storage import files_below
 from distillkit.training import arguments, checkpoints, session
 from distillkit.training.optimizers import BITSANDBYTES

@@ -34,7 +34,8 @@ from distillkit.losses.chunked import StudentOutput
 from distillkit.models.backbone_and_head import split_model
 from distillkit.models.loading import load_model
 from distillkit.run.pair import ModelPair
-from distillkit.settings.parameters import Parameters, flag
+from distillkit.settings.declared import flag
+from distillkit.settings.parameters import Parameters
 from distillkit.storage import files_below
 from distillkit.teachers.live import LiveTeacher
 from distillkit.teachers.targets import teacher_signal

@@ -168,7 +168,7 @@ def test_only_what_draws_imports_rich() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["errors", "settings.parameters", "settings.resolve", "console", "cli.main", "cli.options", "api", "run.directory"],
+    ["errors", "settings.declared", "settings.resolve", "console", "cli.main", "cli.options", "api", "run.directory"],
 )
 def test_the_light_modules_are_light(name: str) -> None:
     brought = {item.split(".")[0] for item in reached(f"distillkit.{name}", deferred=False)}

@@ -19,7 +19,8 @@ from distillkit.cli import main as cli
 from distillkit.cli import parameter_pages
 from distillkit.cli.app import app
 from distillkit.data.standard_sets import parse_entry
-from distillkit.settings import parameters as declared
+from distillkit.settings import declared
+from distillkit.settings.facts import parameter
 from distillkit.settings.help_texts import LANGUAGES, group_title, help_text, help_texts
 from distillkit.settings.resolve import resolve
 
@@ -54,7 +55,7 @@ def child(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def other_temperature(monkeypatch: pytest.MonkeyPatch) -> None:
     """A declaration in which the temperature has another default and another range."""
-    field = declared.parameter(6.5, "distillation", low=4.25, high=8.75, examples=("7.125",))
+    field = parameter(6.5, "distillation", low=4.25, high=8.75, examples=("7.125",))
     field.name, field.type = "temperature", "float"
     changed = {**declared.fields(), "temperature": field}
     monkeypatch.setattr(declared, "fields", lambda: changed)
