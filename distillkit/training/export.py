@@ -24,7 +24,8 @@ from distillkit.models.lora import is_adapted, merged, trained_parameters
 from distillkit.models.references import KNOWN_WHEELS
 from distillkit.models.save_errors import plain_save_errors
 from distillkit.models.student_files import save_student
-from distillkit.reports.model_card import CardFacts, ChatFacts, model_card
+from distillkit.reports.card.facts import CardFacts, ChatFacts
+from distillkit.reports.card.page import model_card
 from distillkit.run.context import needs_teacher
 from distillkit.run.directory import RunDirectory
 from distillkit.run.further_teachers import KEY
