@@ -10,11 +10,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distillkit import pipeline
 from distillkit.console import Console
 from distillkit.durability import weaknesses_reported
 from distillkit.errors import PreconditionError, QualityGateError, UsageError
 from distillkit.interrupts import check_interrupted, graceful_signals
+from distillkit.pipeline.due import planned_stages
+from distillkit.pipeline.opening import (
+    continue_command,
+    create_or_continue,
+    open_run,
+    target_folder,
+    untouched_if_refused,
+)
+from distillkit.pipeline.running import Outcome, run_pipeline, show_stage
 from distillkit.process_environment import check_one_process, set_aside
 from distillkit.processes.channel import current
 from distillkit.run.directory import LATEST, RunDirectory, list_runs
@@ -96,7 +104,7 @@ def continuing(run: RunDirectory, stage: str | None = None) -> Iterator[None]:
     except Exception as error:
         error.run = run.path  # type: ignore[attr-defined]
         if getattr(error, "exit_code", 1) != 2 and getattr(error, "next_command", None) is None:
-            error.next_command = pipeline.continue_command(run, stage)  # type: ignore[attr-defined]
+            error.next_command = continue_command(run, stage)  # type: ignore[attr-defined]
         raise
 
 
@@ -119,7 +127,7 @@ def check_surroundings(console: Console) -> None:
         console.info(line)
 
 
-def _report(command: str, outcome: pipeline.Outcome, console: Console, **more: Any) -> None:
+def _report(command: str, outcome: Outcome, console: Console, **more: Any) -> None:
     """The object of --json, with `more` of a command's own; raises GateReportedError where the gate failed."""
     records = outcome.run.manifest.stages
     console.json(
@@ -145,7 +153,7 @@ def execute(
     *,
     whole: bool = False,
     options: Mapping[str, Mapping[str, Any]] | None = None,
-) -> pipeline.Outcome | None:
+) -> Outcome | None:
     """Resolve, open or create the run, and run `stages` (None: all that a `distill` runs). None after a dry run.
 
     Args:
@@ -158,20 +166,20 @@ def execute(
                 "--run and --folder-name are both given",
                 hint="--run continues an existing run, --folder-name names a new one",
             )
-        run, resolved = pipeline.open_run(request.resolve, request.run, request.output_dir)
+        run, resolved = open_run(request.resolve, request.run, request.output_dir)
     else:
         resolved, run = request.resolve(), None
     if run is not None or resolved.parameters.folder_name is not None:
         with explaining_moved_sources(resolved, run):
-            _check_apart(resolved.parameters, run.path if run else pipeline.target_folder(resolved))
+            _check_apart(resolved.parameters, run.path if run else target_folder(resolved))
     wanted = stages or wanted_stages(resolved.parameters)
     if request.dry_run:
         from distillkit.dry_run.plan import show_plan
 
-        folder = run.path if run else pipeline.target_folder(resolved)
+        folder = run.path if run else target_folder(resolved)
         if run is None and (folder / "manifest.json").exists():
             run = RunDirectory.open(folder)
-        planned = pipeline.planned_stages(wanted, resolved.parameters, run, request.force)
+        planned = planned_stages(wanted, resolved.parameters, run, request.force)
         show_plan(resolved, folder, planned, console, everything=request.show_all)
         return None
     # From here on: a signal while the run directory is made is answered once it is there.
@@ -189,22 +197,22 @@ def _execute(
     *,
     whole: bool,
     options: Mapping[str, Mapping[str, Any]] | None,
-) -> pipeline.Outcome:
+) -> Outcome:
     with explaining_moved_sources(resolved, run):
         _check_paths_exist(resolved)
     show_parameters(resolved, console, everything=request.show_all)
     if run is None:
-        folder = pipeline.target_folder(resolved)
+        folder = target_folder(resolved)
         if stages == ["distill"] and not folder.exists():
             raise PreconditionError(
                 f"--only needs prepared data, and there is no run {folder}",
                 hint="leave --only out, or prepare them first: distillkit prepare-data",
             )
-        run = pipeline.create_or_continue(resolved, folder)
+        run = create_or_continue(resolved, folder)
     console.info(console.say("start.run", path=run.path))
     single = wanted[-1] if stages else None  # What comes before it is there for its sake.
-    with continuing(run, single if single != "distill" else None), pipeline.untouched_if_refused(run):
-        return pipeline.run_pipeline(
+    with continuing(run, single if single != "distill" else None), untouched_if_refused(run):
+        return run_pipeline(
             resolved, run, wanted, console, force=request.force, may_change_config=whole, options=options
         )
 
@@ -263,7 +271,7 @@ def run_prepare_data(request: Request, console: Console) -> None:
         kept = [declared.flag(name) for name in request.given if name not in stage_parameters("prepare-data")]
         if kept:
             console.info(f"kept for the later stages of the run: {', '.join(kept)}")
-        console.info(f"next: {pipeline.continue_command(outcome.run)}")
+        console.info(f"next: {continue_command(outcome.run)}")
         _report("prepare-data", outcome, console)
 
 
@@ -282,7 +290,7 @@ def run_tune(request: Request, console: Console, options: Mapping[str, Any]) -> 
     if request.run is None:
         resolved = request.resolve()
     else:
-        existing, resolved = pipeline.open_run(request.resolve, request.run, request.output_dir)
+        existing, resolved = open_run(request.resolve, request.run, request.output_dir)
         record = existing.record("prepare-data")
         # --force begins the search anew, and leaves the data that it searches on alone.
         stages = ["tune"] if record is not None and record.status == "complete" else stages
@@ -338,7 +346,7 @@ def run_later_stage(
     """
     check_surroundings(console)
     request = Request({**STAGES[stage].sets, **(given or {})}, environment={})
-    directory, resolved = pipeline.open_run(request.resolve, run, output_dir)
+    directory, resolved = open_run(request.resolve, run, output_dir)
     console.info(console.say("start.run", path=directory.path))
     stages = [stage, *(later for later in STAGES[stage].then if directory.record(later) is not None)]
     with (
@@ -346,7 +354,7 @@ def run_later_stage(
         continuing(directory, stage),
         explaining_moved_sources(resolved, directory),
     ):
-        outcome = pipeline.run_pipeline(resolved, directory, stages, console, force=force, options={stage: options})
+        outcome = run_pipeline(resolved, directory, stages, console, force=force, options={stage: options})
     if STAGES[stage].shows_result:
         show_result(directory, console)
     _report(stage, outcome, console)
@@ -378,10 +386,10 @@ def run_shown_stage(
         )
     check_surroundings(console)
     request = Request(given or {}, environment={})
-    directory, resolved = pipeline.open_run(request.resolve, run, output_dir)
+    directory, resolved = open_run(request.resolve, run, output_dir)
     console.info(console.say("start.run", path=directory.path))
     with explaining_moved_sources(resolved, directory):
-        shown = pipeline.show_stage(stage, resolved.parameters, directory, console, options)
+        shown = show_stage(stage, resolved.parameters, directory, console, options)
     if shown:
         result = read_result(directory).as_dict()
         head = {"command": stage, "status": "complete", "run": str(directory.path), "stages": {}}

@@ -16,7 +16,7 @@ from distillkit import DistillkitError, PreconditionError, distill_models
 from distillkit.cli import main as cli
 from distillkit.console import Console
 from distillkit.data.examples import load_examples
-from distillkit.pipeline import run_pipeline
+from distillkit.pipeline.running import run_pipeline
 from distillkit.run.directory import RunDirectory
 from distillkit.settings.resolve import Layer, resolve
 from distillkit.storage import bytes_below
