@@ -41,7 +41,8 @@ from distillkit.models.backbone_and_head import SplitModel, split_model
 from distillkit.settings.parameters import Parameters
 from distillkit.teachers import targets
 from distillkit.teachers.live import LiveTeacher
-from distillkit.teachers.targets import BytePrefix, teacher_signal
+from distillkit.teachers.prefix_targets import BytePrefix
+from distillkit.teachers.targets import teacher_signal
 from distillkit.training.objectives import HardOnly, Objective, SoftObjective, SoftSettings, Weights, soft_loss
 from distillkit.training.objectives import objective_of as objective_of_signal
 from distillkit.training.schedules import schedule_factor

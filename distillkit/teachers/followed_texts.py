@@ -21,7 +21,8 @@ from distillkit.evaluation.comparison import ComparedText
 from distillkit.evaluation.held_out import scored_texts
 from distillkit.losses.target_rows import restrict_columns
 from distillkit.losses.tempered import temper
-from distillkit.teachers.targets import OwnEnds, prefix_map_of
+from distillkit.teachers.common_targets import OwnEnds
+from distillkit.teachers.prefix_targets import prefix_map_of
 
 
 def compared_texts(examples: StoredRows, encoders: TextEncoders, same_tokenizer: bool) -> list[ComparedText] | None:

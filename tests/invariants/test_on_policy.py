@@ -37,6 +37,7 @@ from distillkit.data.batching import DistillationCollator
 from distillkit.data.examples import ROW_COLUMNS, load_examples
 from distillkit.data.sampled_texts import PairedTexts
 from distillkit.data.samples import Sample
+from distillkit.data.text_encoder import token_tables
 from distillkit.losses.chunked import StudentOutput
 from distillkit.models.backbone_and_head import split_model
 from distillkit.run.context import TrainingContext
@@ -44,7 +45,6 @@ from distillkit.run.directory import RunDirectory
 from distillkit.settings.parameters import Parameters
 from distillkit.stages import distill as distill_stage
 from distillkit.storage import files_below
-from distillkit.teachers.targets import token_tables
 from distillkit.training.inputs import decide, teacher_part
 from distillkit.training.objectives import Weights, soft_loss
 from distillkit.training.on_policy import OnPolicy
