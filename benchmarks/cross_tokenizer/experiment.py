@@ -28,7 +28,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from distillkit.alignment.bpm import BytePrefixMap
 from distillkit.console import Console
 from distillkit.data.batching import DistillationCollator, LengthGroupedSampler
-from distillkit.data.examples import ROW_COLUMNS, Example, ExampleBuilder
+from distillkit.data.example_builder import ExampleBuilder
+from distillkit.data.examples import ROW_COLUMNS, Example
 from distillkit.data.sources import load_documents
 from distillkit.data.splitting import split_documents
 from distillkit.data.text_encoder import TextEncoder, TextEncoders, make_text_encoder

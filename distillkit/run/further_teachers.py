@@ -15,7 +15,8 @@ from typing import Any
 from distillkit.alignment.token_bytes import same_vocabulary
 from distillkit.console import Console
 from distillkit.data.conversation_examples import ConversationExampleBuilder
-from distillkit.data.examples import ExampleBuilder, load_examples, stored_rows
+from distillkit.data.example_builder import ExampleBuilder
+from distillkit.data.examples import load_examples, stored_rows
 from distillkit.data.further_readings import FurtherReading, coverage
 from distillkit.data.prepared_parts import PreparedPart
 from distillkit.data.special_tokens import SpecialTokenReading, same_names

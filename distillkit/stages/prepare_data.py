@@ -19,7 +19,8 @@ from distillkit.console import Console, format_bytes
 from distillkit.data.conversation_examples import ConversationExampleBuilder
 from distillkit.data.document import DocumentSet
 from distillkit.data.document_marks import end_marks
-from distillkit.data.examples import Example, ExampleBuilder
+from distillkit.data.example_builder import ExampleBuilder
+from distillkit.data.examples import Example
 from distillkit.data.mixture import Mixture
 from distillkit.data.prepared_parts import PreparedPart
 from distillkit.data.shown_tokens import tokens_of_a_text

@@ -32,7 +32,7 @@ from distillkit.cli import main as cli
 from distillkit.console import Console, sanitize
 from distillkit.data.cleaning import clean_text, text_digest
 from distillkit.data.document import Document
-from distillkit.data.examples import ExampleBuilder
+from distillkit.data.example_builder import ExampleBuilder
 from distillkit.data.python_docs import prose
 from distillkit.data.rows import heading_depth
 from distillkit.data.sections import cut_sections

@@ -26,7 +26,8 @@ from distillkit.cli import main as cli
 from distillkit.console import Console
 from distillkit.data.batching import IGNORED, DistillationCollator
 from distillkit.data.document import Document
-from distillkit.data.examples import ROW_COLUMNS, ExampleBuilder
+from distillkit.data.example_builder import ExampleBuilder
+from distillkit.data.examples import ROW_COLUMNS
 from distillkit.data.text_encoder import TextEncoders, make_text_encoder
 from distillkit.device.precision import Compute
 from distillkit.errors import DistillkitError
