@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from distillkit.cli.commands import Request, execute
+from distillkit.cli.request import Request, execute
 from distillkit.console import Console
 from distillkit.errors import QualityGateError, UsageError
 from distillkit.process_environment import neutral_environment

@@ -63,8 +63,9 @@ _STAGES, _STUDENT, _ABOUT = "Stages of a run", "The trained student", "What ther
 )
 def distill(console: Console, *, only: bool, **request: Any) -> None:
     from distillkit.cli import commands
+    from distillkit.cli.request import Request
 
-    commands.run_distill(commands.Request(**request), console, only=only)
+    commands.run_distill(Request(**request), console, only=only)
 
 
 @command(
@@ -77,8 +78,9 @@ def distill(console: Console, *, only: bool, **request: Any) -> None:
 )
 def check_env(console: Console, **request: Any) -> None:
     from distillkit.cli import commands
+    from distillkit.cli.request import Request
 
-    commands.run_check_env(commands.Request(**request), console)
+    commands.run_check_env(Request(**request), console)
 
 
 @command(
@@ -93,8 +95,9 @@ def check_env(console: Console, **request: Any) -> None:
 )
 def prepare_data(console: Console, **request: Any) -> None:
     from distillkit.cli import commands
+    from distillkit.cli.request import Request
 
-    commands.run_prepare_data(commands.Request(**request), console)
+    commands.run_prepare_data(Request(**request), console)
 
 
 @command(
@@ -108,10 +111,11 @@ def prepare_data(console: Console, **request: Any) -> None:
 )
 def tune(console: Console, **request: Any) -> None:
     from distillkit.cli import commands
+    from distillkit.cli.request import Request
 
     keywords = [option.keyword for option in STAGES["tune"].options]
     own = {keyword: value for keyword in keywords if (value := request.pop(keyword)) is not None}
-    commands.run_tune(commands.Request(**request), console, own)
+    commands.run_tune(Request(**request), console, own)
 
 
 # --- stages of a trained run, from the registry -----------------------------------------------------------------------

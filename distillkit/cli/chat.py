@@ -13,7 +13,7 @@ from typing import IO
 
 from distillkit.chatting.partner import ChatPartner
 from distillkit.chatting.typed_lines import lines_of
-from distillkit.cli.commands import Request, check_surroundings
+from distillkit.cli.request import Request, check_surroundings
 from distillkit.console import Console
 from distillkit.errors import Interrupted, UsageError
 from distillkit.interrupts import graceful_signals, pending
