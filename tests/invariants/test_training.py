@@ -164,6 +164,7 @@ def weights_of_steps(settings: dict[str, Any]) -> list[tuple[float, float]]:
     return [(alpha, 1 - alpha) for alpha in alphas]
 
 
+@pytest.mark.usefixtures("known_instructions")
 @pytest.mark.parametrize("settings", [{}, SCHEDULES], ids=["constant", "schedules"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_accumulation_does_not_change_the_student(tmp_path: Path, kind: str, settings: dict[str, Any]) -> None:

@@ -193,6 +193,7 @@ def test_plan_and_run_decide_alike(
     assert seen == ({"exact", "sparse", "off", "None", "refused"} if box == "white" else {"None", "refused"})
 
 
+@pytest.mark.usefixtures("known_instructions")
 @pytest.mark.parametrize(
     ("tokenizer", "box", "changes"),
     [
