@@ -7,7 +7,7 @@ import sys
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    from distillkit.cli.app import main as run_command_line
+    from distillkit.cli.main import main as run_command_line
 
     sys.exit(run_command_line(sys.argv[1:]))
 

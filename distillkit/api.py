@@ -11,14 +11,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-from distillkit.cli.commands import Request, execute
+from distillkit.cli.request import Request, execute
 from distillkit.console import Console
 from distillkit.errors import QualityGateError, UsageError
 from distillkit.process_environment import neutral_environment
 from distillkit.process_state import left_as_found
 from distillkit.registry import Table
 from distillkit.run.results import DistillResult, read_result
-from distillkit.settings import parameters as declared
+from distillkit.settings import declared
 from distillkit.settings.help_texts import help_text
 from distillkit.settings.resolve import check_known_name
 from distillkit.words import LANGUAGES, asked_language

@@ -179,8 +179,8 @@ DIVERGENCES = Table(
 ALIGNMENTS = Table(
     "distillkit.alignments",
     {
-        "bpm": "distillkit.teachers.targets:byte_prefix",
-        "strict": "distillkit.teachers.targets:strict",
+        "bpm": "distillkit.teachers.prefix_targets:byte_prefix",
+        "strict": "distillkit.teachers.prefix_targets:strict",
         "alm": "distillkit.training.aligned_objectives:likelihood_matching",
         "uld": "distillkit.training.aligned_objectives:universal_logit",
     },

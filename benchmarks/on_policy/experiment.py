@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from distillkit.cli import app as cli
+from distillkit.cli import main as cli
 from distillkit.console import Console
 from distillkit.data.examples import load_examples, stored_rows
 from distillkit.evaluation.batched_forward import batch_logits, eval_mode

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from distillkit.console import Console
 from distillkit.data.batching import DistillationCollator, LengthGroupedSampler
-from distillkit.data.examples import Example, ExampleBuilder
+from distillkit.data.example_builder import ExampleBuilder
+from distillkit.data.examples import Example
 from distillkit.data.sources import load_documents
 from distillkit.data.splitting import split_documents
 from distillkit.data.text_encoder import TextEncoder, TextEncoders, make_text_encoder

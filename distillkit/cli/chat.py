@@ -11,14 +11,14 @@ import sys
 from dataclasses import dataclass
 from typing import IO
 
-from distillkit import pipeline
 from distillkit.chatting.partner import ChatPartner
 from distillkit.chatting.typed_lines import lines_of
-from distillkit.cli.commands import Request, check_surroundings
+from distillkit.cli.request import Request, check_surroundings
 from distillkit.console import Console
 from distillkit.errors import Interrupted, UsageError
 from distillkit.interrupts import graceful_signals, pending
 from distillkit.models.answering import Answer, AnswerSettings
+from distillkit.pipeline.opening import open_run
 
 COMMANDS = {"/reset": "begin a new conversation", "/quit": "end (also /exit, or Ctrl-D)", "/help": "show this"}
 _QUIT = ("/quit", "/exit")
@@ -59,7 +59,7 @@ def run_chat(options: ChatOptions, console: Console, *, run: str | None, output_
 
     check_surroundings(console)
     settings = options.settings()
-    directory, resolved = pipeline.open_run(Request({}, environment={}).resolve, run, output_dir)
+    directory, resolved = open_run(Request({}, environment={}).resolve, run, output_dir)
     console.info(f"run directory: {directory.path}")
     partner = open_partner(
         options.who,

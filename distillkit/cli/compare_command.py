@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from distillkit import __version__
-from distillkit.cli.commands import check_surroundings
+from distillkit.cli.request import check_surroundings
 from distillkit.console import Console, format_bytes, format_duration
 from distillkit.durability import weaknesses_reported
 from distillkit.interrupts import graceful_signals

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from distillkit.cli.commands import check_surroundings, continuing
+from distillkit.cli.request import check_surroundings, continuing
 from distillkit.console import Console
 from distillkit.durability import weaknesses_reported
 from distillkit.errors import UsageError

@@ -17,7 +17,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from distillkit.settings import parameters as declared
+from distillkit.settings import declared
 from distillkit.settings.help_texts import group_title
 from distillkit.streams import OutputStream, is_terminal
 

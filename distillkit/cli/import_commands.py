@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 
-from distillkit.cli.commands import check_surroundings
+from distillkit.cli.request import check_surroundings
 from distillkit.console import Console
 from distillkit.durability import weaknesses_reported
 from distillkit.errors import UsageError

@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 
 from distillkit.console import Console, format_bytes
 from distillkit.errors import UsageError
-from distillkit.settings import parameters as declared
+from distillkit.settings import declared
 from distillkit.settings.paths import user_path
 from distillkit.teachers.cache_entries import FOLDER as CACHE_FOLDER
 from distillkit.teachers.cache_entries import CacheEntry, delete_cache, list_caches

@@ -17,8 +17,9 @@ from distillkit.cli.help_pages import PANEL_PROGRAM, PANEL_RUN, Command, show_al
 from distillkit.console import Console
 from distillkit.errors import UsageError
 from distillkit.registry import Table
-from distillkit.settings import parameters as declared
+from distillkit.settings import declared
 from distillkit.settings.help_texts import group_title, help_text
+from distillkit.settings.parameters import Parameters
 from distillkit.stages import STAGES, StageOption, stage_parameters, wanted_stages
 from distillkit.words import LANGUAGE_VARIABLE, LANGUAGES, locale_language
 
@@ -240,7 +241,7 @@ def no_such_option(flag: str, parameter: str, name: str) -> UsageError:
         value = [*declared.facts(parameter).examples, *declared.choices(parameter), "VALUE"][0]
     in_file = f"put it into a YAML file, `{parameter}: {value}`, and give that with --config"
     # Stages of a usual run: `tune` takes them all too, and would be named with every one.
-    usual = wanted_stages(declared.Parameters())
+    usual = wanted_stages(Parameters())
     takers = [stage for stage in usual if parameter in stage_parameters(stage)]
     hint = f"give it to distillkit {' or '.join(takers)}, or {in_file}" if takers else in_file
     return UsageError(f"No such option: {flag} (distillkit {name})", hint=hint)

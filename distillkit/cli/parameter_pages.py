@@ -16,7 +16,7 @@ from typing import Any
 
 from distillkit.cli import json_schemas, written_pages
 from distillkit.registry import Table
-from distillkit.settings import parameters as declared
+from distillkit.settings import declared
 from distillkit.settings.help_texts import LANGUAGES, group_title, help_text
 
 FILES = {"en": "parameters.md", "ru": "parameters.ru.md"}

@@ -10,7 +10,7 @@ from typing import Any
 from distillkit.console import Console, format_bytes, format_duration
 from distillkit.durability import weaknesses_reported
 from distillkit.errors import PreconditionError, UsageError
-from distillkit.pipeline import continue_command
+from distillkit.pipeline.opening import continue_command
 from distillkit.run.directory import LATEST, find_run, list_runs
 from distillkit.run.overview import RunOverview
 from distillkit.run.removal import finish_removals, held, remove_run, run_folder, unfinished_removals

@@ -11,7 +11,7 @@ from distillkit.comparing.opened import OpenedRun
 from distillkit.evaluation.bits_per_byte import Scores
 from distillkit.evaluation.bootstrap import Interval, bootstrap, gap_closed, paired_bootstrap, verdict
 from distillkit.evaluation.speed import ModelSize
-from distillkit.settings import parameters as declared
+from distillkit.settings import declared
 from distillkit.storage import bytes_below
 
 _VERDICTS = {"improved": "better", "inconclusive": "not shown", "worse": "worse"}

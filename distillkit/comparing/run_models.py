@@ -26,7 +26,7 @@ from distillkit.models.locating import locate
 from distillkit.models.references import parse_reference
 from distillkit.models.usable_ids import MissingRows
 from distillkit.run.pair import ModelPair, open_pair
-from distillkit.settings import parameters as declared
+from distillkit.settings import declared
 from distillkit.settings.conditions import has_several_teachers
 from distillkit.settings.parameters import Parameters, Precision
 from distillkit.storage import records_problem

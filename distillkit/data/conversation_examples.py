@@ -14,7 +14,8 @@ from distillkit.data.conversation import Conversation, Role, Turn
 from distillkit.data.conversation_pieces import Exchange, longest_fitting, pieces_of
 from distillkit.data.conversation_reader import ConversationReader, ReadConversation, ReadTurn
 from distillkit.data.document import Document
-from distillkit.data.examples import BuildNotes, Example, share_of
+from distillkit.data.example_builder import BuildNotes, share_of
+from distillkit.data.examples import Example
 from distillkit.data.read_texts import TextReader
 from distillkit.data.rendering import Span, joined
 from distillkit.interrupts import check_interrupted
@@ -82,7 +83,7 @@ _Piece = _Pair | tuple[Turn, ...] | Exchange
 
 
 class ConversationExampleBuilder:
-    """Reads conversations for both models; the counterpart of `data.examples.ExampleBuilder`.
+    """Reads conversations for both models; the counterpart of `data.example_builder.ExampleBuilder`.
 
     Args:
         student: how the student reads.

@@ -16,7 +16,8 @@ from distillkit.alignment.encoding import Encoding
 from distillkit.alignment.rows import AlignedRows
 from distillkit.data.conversation import Conversation
 from distillkit.data.conversation_examples import ConversationExampleBuilder
-from distillkit.data.examples import Example, ExampleBuilder
+from distillkit.data.example_builder import ExampleBuilder
+from distillkit.data.examples import Example
 from distillkit.data.stored_rows import Rows
 from distillkit.interrupts import check_interrupted
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from distillkit.alignment.token_bytes import same_vocabulary
 from distillkit.data.document import Document, DocumentSet
 from distillkit.data.text_encoder import TextEncoder, TextEncoders
 from distillkit.settings.parameters import SpecialTokens
@@ -107,6 +108,15 @@ def same_names(student: TextEncoder, teacher: TextEncoder, names: Iterable[str])
     """Whether the names that the texts have are the same tokens to both models."""
     ours, theirs = special_names(student), special_names(teacher)
     return all(ours.get(name) == theirs.get(name) for name in names)
+
+
+def same_tokens(encoders: TextEncoders, special: SpecialTokenReading) -> bool:
+    """Whether every id of a text means the same bytes to both, whatever the sizes of their vocabularies and whatever each
+    puts around a text; where special tokens are read, those of the texts have to be the same too."""
+    student, teacher = encoders.student, encoders.teacher
+    if student.table is None or teacher.table is None or not same_vocabulary(student.table, teacher.table):
+        return False
+    return not special.parse or same_names(student, teacher, special.names)
 
 
 def without_start_names(documents: DocumentSet, encoders: TextEncoders) -> DocumentSet:

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from distillkit.data.batching import DistillationCollator, LengthGroupedSampler
 from distillkit.errors import UsageError
+from distillkit.processes.group import Group
 
 _SPARE = "spare"
 
@@ -110,3 +111,19 @@ class SparingCollator:
         if _SPARE in examples[0]:
             batch["host"] = replace(batch["host"], targets=0)
         return batch
+
+
+def shared_loader(
+    rows: Any,
+    collator: DistillationCollator,
+    sampler: LengthGroupedSampler,
+    share: StepShare,
+    group: Group,
+    *,
+    pin_memory: bool,
+) -> DataLoader[Any]:
+    """The micro-batches of this process's part of every step, see `SharedBatches`."""
+    return DataLoader(
+        SparedRows(rows), batch_sampler=SharedBatches(sampler, share, group.rank, group.size),
+        collate_fn=SparingCollator(collator), pin_memory=pin_memory,
+    )  # fmt: skip

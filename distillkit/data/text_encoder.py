@@ -144,3 +144,15 @@ def make_text_encoder(
     specials = (start is not None) + (end is not None)
     longest = max_length if context is None else min(max_length, context)
     return TextEncoder(tokenizer, table, start, end, max(1, longest - specials), context, rows)
+
+
+def token_tables(encoders: TextEncoders) -> tuple[TokenBytes, TokenBytes]:
+    """(teacher's, student's) bytes of tokens.
+
+    Raises:
+        ValueError: those of a tokenizer are not known; prepare-data refuses such a pair in white box.
+    """
+    teacher, student = encoders.teacher.table, encoders.student.table
+    if teacher is None or student is None:
+        raise ValueError("white box needs token bytes")
+    return teacher, student

@@ -15,7 +15,8 @@ from distillkit.models.shape import ModelShape
 from distillkit.processes.taking_part import process_count
 from distillkit.run.student_size import trained_numbers
 from distillkit.settings.conditions import is_on_policy
-from distillkit.settings.parameters import Parameters, default
+from distillkit.settings.declared import default
+from distillkit.settings.parameters import Parameters
 from distillkit.training.decisions import TRAINING_BYTES, is_divided
 from distillkit.training.optimizers import remembered_bytes
 

@@ -97,7 +97,7 @@ def show_plan(
     """Print the plan, and as --json give it as one object.
 
     Args:
-        planned: what would happen to each stage (`pipeline.planned_stages`).
+        planned: what would happen to each stage (`pipeline.due.planned_stages`).
         everything: show all parameters, also those that have their defaults.
     """
     config = resolved.parameters

@@ -18,7 +18,7 @@ from distillkit.exporting.gguf_file import STUDENT_KEY, import_gguf
 from distillkit.exporting.number_formats import GGUF_FORMATS
 from distillkit.hub import http_status, is_offline, is_unreachable, reason, retry
 from distillkit.interrupts import check_interrupted
-from distillkit.reports.model_card import published_card
+from distillkit.reports.card.page import published_card
 from distillkit.silence_libraries import silence_hub
 from distillkit.storage import files_below
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 from torch import Tensor
 from torch.nn import functional
 
@@ -28,6 +29,16 @@ def target_rows(labels_BT: Tensor) -> tuple[Tensor, Tensor]:
     following = functional.pad(labels_BT[:, 1:], (0, 1), value=IGNORED).flatten()
     rows = (following != IGNORED).nonzero().flatten()
     return rows, following[rows]
+
+
+def next_ids(ids_BT: Tensor) -> np.ndarray:
+    """[B·T] the id that each row predicts; -1 behind the last.
+
+    Args:
+        ids_BT: [B, T], on the processor.
+    """
+    ids = ids_BT.numpy()
+    return np.concatenate([ids[:, 1:], np.full((len(ids), 1), -1)], axis=1).reshape(-1)
 
 
 def restrict_columns(logits_NU: Tensor, common: Tensor, columns: int) -> Tensor:

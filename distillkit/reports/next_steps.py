@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distillkit.reports.teacher_share import listed, share_advice, teacher_verdict
-from distillkit.settings import parameters as declared
+from distillkit.settings import declared
 from distillkit.words import say
 
 # Of the gap to the teacher; a student that has closed less is said to be far from it.

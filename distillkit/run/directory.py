@@ -27,7 +27,7 @@ from distillkit.run.manifest import (
     now,
     save_manifest,
 )
-from distillkit.settings import parameters as declared
+from distillkit.settings import declared
 from distillkit.settings.paths import check_folder_name, user_path
 from distillkit.settings.resolve import ResolvedConfig
 from distillkit.settings.strict_yaml import dump_yaml

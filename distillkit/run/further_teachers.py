@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from distillkit.alignment.token_bytes import same_vocabulary
 from distillkit.console import Console
 from distillkit.data.conversation_examples import ConversationExampleBuilder
-from distillkit.data.examples import ExampleBuilder, load_examples, stored_rows
+from distillkit.data.example_builder import ExampleBuilder
+from distillkit.data.examples import load_examples, stored_rows
 from distillkit.data.further_readings import FurtherReading, coverage
 from distillkit.data.prepared_parts import PreparedPart
-from distillkit.data.special_tokens import SpecialTokenReading, same_names
+from distillkit.data.special_tokens import SpecialTokenReading, same_tokens
 from distillkit.data.stored_rows import StoredRows
 from distillkit.data.template_choice import TemplatePair, further_template, read_template
 from distillkit.data.text_encoder import TextEncoder, TextEncoders
@@ -138,7 +138,7 @@ def further_teachers(
         encoders = own.text_encoders(config)
         own.missing_rows.pop("student", None)  # The first pair has seen to it.
         own.check_rows_around(encoders, console)
-        one = _one_tokenizer(encoders, special)
+        one = same_tokens(encoders, special)
         same, own_templates = one, None
         if templates is not None:
             theirs = further_template(encoders.teacher, given, f"teacher {number}")
@@ -149,13 +149,6 @@ def further_teachers(
         encoders = encoders.reading(parse=special.parse, exact=not same)
         found.append(FurtherTeacher(number, own, encoders, own_templates, one))
     return found
-
-
-def _one_tokenizer(encoders: TextEncoders, special: SpecialTokenReading) -> bool:
-    student, teacher = encoders.student, encoders.teacher
-    if student.table is None or teacher.table is None or not same_vocabulary(student.table, teacher.table):
-        return False
-    return not special.parse or same_names(student, teacher, special.names)
 
 
 def shortest(student: TextEncoder, teachers: list[FurtherTeacher]) -> TextEncoder:

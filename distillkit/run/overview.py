@@ -10,7 +10,7 @@ from typing import Any
 from distillkit.errors import PreconditionError
 from distillkit.run.directory import RunDirectory
 from distillkit.run.results import DistillResult, read_result
-from distillkit.settings import parameters as declared
+from distillkit.settings import declared
 from distillkit.settings.paths import short_reference
 from distillkit.storage import bytes_below
 

@@ -15,7 +15,7 @@ from distillkit.console import Console
 from distillkit.errors import DistillkitError, UsageError
 from distillkit.models.references import parse_reference, parse_student_reference, parse_teacher_reference
 from distillkit.run.directory import RunDirectory
-from distillkit.settings import parameters as declared
+from distillkit.settings import declared
 from distillkit.settings.conditions import IMPORTED
 from distillkit.settings.data_values import mix_sources
 from distillkit.settings.harness_values import is_task_file, task_names

@@ -29,8 +29,9 @@ from distillkit.losses.target_rows import IGNORED
 from distillkit.losses.tempered import SoftLoss
 from distillkit.selftests.checking import require_close
 from distillkit.selftests.formulas import SparseRow, TrainedRow, byte_prefix_target, objective
+from distillkit.teachers.common_targets import CommonTokens
+from distillkit.teachers.prefix_targets import BytePrefix
 from distillkit.teachers.protocol import TargetMaker
-from distillkit.teachers.targets import BytePrefix, CommonTokens
 from distillkit.training.objectives import SoftObjective, SoftSettings, Weights
 
 _ALPHA, _BETA = 0.7, 0.3

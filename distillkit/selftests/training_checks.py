@@ -26,8 +26,8 @@ from distillkit.selftests.checking import require, require_close
 from distillkit.selftests.formulas import TrainedRow, objective
 from distillkit.settings.parameters import Parameters
 from distillkit.silence_libraries import silence_transformers
+from distillkit.teachers.common_targets import CommonTokens
 from distillkit.teachers.live import LiveTeacher
-from distillkit.teachers.targets import CommonTokens
 from distillkit.training import checkpoints
 from distillkit.training.arguments import training_arguments
 from distillkit.training.metrics_log import MetricsLog, read_metrics

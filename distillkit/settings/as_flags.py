@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from distillkit.settings import parameters as declared
+from distillkit.settings import declared
 
 
 def as_flags(config: Mapping[str, Any]) -> list[str] | None:

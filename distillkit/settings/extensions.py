@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from distillkit import registry
 from distillkit.registry import Added, AutoOr, Table
-from distillkit.settings import parameters as declared
+from distillkit.settings import declared
 
 if TYPE_CHECKING:
     from distillkit.settings.parameters import Parameters

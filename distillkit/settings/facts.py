@@ -61,8 +61,8 @@ class ParameterFacts:
     """What is known of a parameter besides its type and default.
 
     Attributes:
-        group: the heading under which it is listed, one of `parameters.GROUPS`.
-        topic: what an advanced one is about, one of `parameters.TOPICS`; None for the others.
+        group: the heading under which it is listed, one of `declared.GROUPS`.
+        topic: what an advanced one is about, one of `declared.TOPICS`; None for the others.
         low, high: the documented range, inclusive; lifted by `allow_out_of_range`.
         possible: the numbers outside which a run is meaningless; None for what is no number.
         choices: the closed set of values, where a table of the registry holds it; a `Literal` type holds it itself.

@@ -19,13 +19,14 @@ from typing import Any
 import pydantic
 
 from distillkit.errors import UsageError
-from distillkit.settings import parameters as declared
+from distillkit.settings import declared
 from distillkit.settings.answer_values import check_keep_answers
 from distillkit.settings.conflicts import check_conflicts
 from distillkit.settings.data_values import check_delimiter, check_encoding, check_mix
+from distillkit.settings.declared import ENVIRONMENT_PREFIX
 from distillkit.settings.device_values import check_teacher_devices
 from distillkit.settings.harness_values import check_tasks_value
-from distillkit.settings.parameters import ENVIRONMENT_PREFIX, Parameters
+from distillkit.settings.parameters import Parameters
 from distillkit.settings.paths import check_folder_name, user_path
 from distillkit.settings.presets import read_preset
 from distillkit.settings.server_values import check_server_url

@@ -14,7 +14,7 @@ from distillkit.device.memory import explained_memory_errors
 from distillkit.reports.early_stop import early_remark
 from distillkit.run.context import TrainingContext
 from distillkit.run.directory import RunDirectory
-from distillkit.settings import parameters as declared
+from distillkit.settings import declared
 from distillkit.settings.conditions import teacher_writes
 from distillkit.settings.parameters import Parameters
 from distillkit.stages import StageResult

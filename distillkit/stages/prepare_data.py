@@ -8,31 +8,31 @@ shapes/journal.jsonl.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from distillkit.alignment.token_bytes import same_vocabulary
 from distillkit.console import Console, format_bytes
 from distillkit.data.conversation_examples import ConversationExampleBuilder
 from distillkit.data.document import DocumentSet
 from distillkit.data.document_marks import end_marks
-from distillkit.data.examples import Example, ExampleBuilder
+from distillkit.data.example_builder import ExampleBuilder
+from distillkit.data.examples import Example
 from distillkit.data.mixture import Mixture
+from distillkit.data.part_amounts import check_amounts
 from distillkit.data.prepared_parts import PreparedPart
 from distillkit.data.shown_tokens import tokens_of_a_text
 from distillkit.data.sources import source_fingerprint
 from distillkit.data.special_tokens import (
-    SpecialTokenReading,
     decide_special_tokens,
-    same_names,
+    same_tokens,
     without_start_names,
 )
 from distillkit.data.splitting import held_out_examples
 from distillkit.data.template_choice import TemplatePair, choose_templates, read_template
-from distillkit.data.text_encoder import TextEncoder, TextEncoders
+from distillkit.data.text_encoder import TextEncoders
 from distillkit.device.memory import explained_memory_errors
 from distillkit.device.precision import choose_compute
 from distillkit.errors import UsageError
@@ -61,8 +61,6 @@ from distillkit.tuning.shape_race import RaceTexts, ShapeRace
 
 # Below this the teacher reaches too little of the text to be worth its time.
 _LOW_COVERAGE = 0.5
-# A bootstrap over fewer documents gives intervals that are clearly too narrow.
-_FEW_HELD_OUT = 20
 
 
 def extra_inputs(config: Parameters, run: RunDirectory) -> dict[str, str]:
@@ -135,7 +133,7 @@ def _prepare(
     if (line := special.line()) is not None:
         console.info(line)
 
-    one_tokenizer = same_tokenizer(encoders.student, encoders.teacher, special)
+    one_tokenizer = same_tokens(encoders, special)
     same = one_tokenizer
     if templates is not None:
         encoders = templates.marked(encoders)
@@ -161,7 +159,7 @@ def _prepare(
         }
     problems = builder.notes.problems
     dropped = [*problems.dropped_lines(shared=same), *builder.notes.dropped_lines()]
-    _check_amounts(config, documents.description, examples, dropped, console)
+    check_amounts(config, documents.description, examples, dropped, console)
     for line in split.shortages(config.sample_size):
         console.warn(line)
     _report_texts(builder, console, shared=same)
@@ -310,51 +308,6 @@ def _write_start(folder: Path, cut: CutStudent, pair: ModelPair) -> None:
         folder.mkdir()
         with plain_save_errors(folder):
             save_student(folder, cut.model, pair.student.folder, trust_remote_code=pair.config.trust_remote_code)
-
-
-def same_tokenizer(student: TextEncoder, teacher: TextEncoder, special: SpecialTokenReading) -> bool:
-    """Whether every id of a text means the same bytes to both, whatever the sizes of their vocabularies and whatever each
-    puts around a text; where special tokens are read, those of the texts have to be the same too."""
-    if student.table is None or teacher.table is None:
-        return False
-    same = same_vocabulary(student.table, teacher.table)
-    return same and (not special.parse or same_names(student, teacher, special.names))
-
-
-def _check_amounts(
-    config: Parameters, source: str, examples: Mapping[str, PreparedPart], dropped: Sequence[str], console: Console
-) -> None:
-    for part, built in examples.items():
-        if not built and dropped:
-            raise UsageError(
-                f"{source}: no text is left for the {part} part: {'; '.join(dropped)}",
-                hint="use texts that both tokenizers can read, other models, or --box-type black, which compares no bytes"
-                if config.box_type == "white"
-                else "use texts that the tokenizers can read, or other models",
-            )
-        if not built:
-            raise UsageError(
-                f"{source}: not enough text for the {part} part",
-                hint="use more text, or lower --max-length, --sample-size or --held-out-size",
-            )
-    built = len(examples["train"])
-    if built < config.sample_size:
-        console.warn(
-            f"{source} gives {built:,} training examples, fewer than sample_size {config.sample_size:,}: all are used; "
-            f"{len(examples['validation']):,} and {len(examples['test']):,} more are held out (--held-out-size)"
-        )
-    short = min((part for part in ("validation", "test")), key=lambda part: len(examples[part]))
-    if config.held_out_size is not None and len(examples[short]) < config.held_out_size:
-        console.warn(
-            f"{source} gives {len(examples[short]):,} {short} examples, fewer than held_out_size "
-            f"{config.held_out_size:,}: a quarter of the text at most is held out for each part"
-        )
-    fewest = min((part for part in ("validation", "test")), key=lambda part: examples[part].documents)
-    if config.held_out_size is None and examples[fewest].documents < _FEW_HELD_OUT:
-        console.warn(
-            f"{source} leaves {examples[fewest].documents:,} {fewest} documents to measure on: intervals over so few are too "
-            "narrow, so take the verdict as a hint; more documents mend it"
-        )
 
 
 def _are_conversations(documents: DocumentSet, config: Parameters) -> bool:

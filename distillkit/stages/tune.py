@@ -14,7 +14,7 @@ from distillkit.errors import DistillkitError, UsageError
 from distillkit.reports.tune_plot import draw_tune_plot
 from distillkit.run.context import TrainingContext
 from distillkit.run.directory import RunDirectory
-from distillkit.settings import parameters as declared
+from distillkit.settings import declared
 from distillkit.settings.parameters import Parameters
 from distillkit.stages import StageResult
 from distillkit.storage import (

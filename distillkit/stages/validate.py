@@ -9,38 +9,31 @@ from __future__ import annotations
 
 import gc
 import shlex
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from distillkit.alignment.rows import within
-from distillkit.alignment.token_bytes import common_ids
 from distillkit.console import Console, ProgressHandle
-from distillkit.data.examples import ROW_COLUMNS, load_examples, stored_rows
+from distillkit.data.examples import load_examples, stored_rows
 from distillkit.data.stored_rows import StoredRows
 from distillkit.data.text_encoder import TextEncoders
-from distillkit.data.training_rows import same_rows
 from distillkit.device.memory import free_memory_bytes
 from distillkit.device.precision import Compute, choose_compute
 from distillkit.errors import PreconditionError
-from distillkit.evaluation.agreement import LogTarget
 from distillkit.evaluation.bits_per_byte import Scores, score
-from distillkit.evaluation.bootstrap import Interval, bootstrap, gap_closed, paired_bootstrap, verdict
-from distillkit.evaluation.comparison import ComparedText, compare
+from distillkit.evaluation.bootstrap import bootstrap
+from distillkit.evaluation.comparison import compare
 from distillkit.evaluation.details import token_counts, validation_details
 from distillkit.evaluation.held_out import scored_texts
+from distillkit.evaluation.judgement import gate_failure, interval_ends, judged
 from distillkit.evaluation.speed import generation_speed, model_size
 from distillkit.evaluation.stopping import ask, held_out_questions, stopping_problem
 from distillkit.harness.of_run import evaluate_run
 from distillkit.harness.tasks import provide_harness, tasks_fingerprint
-from distillkit.losses.target_rows import restrict_columns
-from distillkit.losses.tempered import temper
 from distillkit.models.answering import answer_endings
 from distillkit.reports.early_stop import early_remark
-from distillkit.reports.teacher_share import share_sentence, teacher_verdict
+from distillkit.reports.teacher_share import share_sentence
 from distillkit.run.directory import RunDirectory
 from distillkit.run.pair import ModelPair, open_pair
 from distillkit.settings.conditions import has_several_teachers, needs_control
@@ -48,10 +41,10 @@ from distillkit.settings.parameters import Parameters
 from distillkit.stages import StageResult
 from distillkit.storage import write_json
 from distillkit.teachers.choices import choose_streaming
+from distillkit.teachers.followed_texts import compared_texts, teacher_log_target
 from distillkit.teachers.served_score import served_scores
 from distillkit.teachers.several_scores import several_scores
 from distillkit.teachers.spread import teacher_memory
-from distillkit.teachers.targets import OwnEnds, prefix_map_of
 from distillkit.teachers.whole_model import whole_teacher
 from distillkit.training.decisions import tunes_teacher
 from distillkit.training.export import write_card
@@ -89,12 +82,12 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
     scores, figures = _measurements(run, pair, test, compute, console)
     several = _several_teachers(config, run, pair, scores, figures, test, compute, console)
     for name, of_model in scores.items():
-        figures[name]["bits_per_byte_ci95"] = _ends(bootstrap(of_model, seed=config.seed))
+        figures[name]["bits_per_byte_ci95"] = interval_ends(bootstrap(of_model, seed=config.seed))
     validation = {
         **figures,
         **several,
         **_tuned_teacher(config, run, pair, test, compute, console),
-        **_comparison(scores, config.seed),
+        **judged(scores, config.seed),
         "documents": len({example["document"] for example in test}),
         "examples": len(test),
         "bytes": sum(example["bytes"] for example in test),
@@ -113,7 +106,7 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
     # The figures are those of the student that was measured; another one's card says nothing of them.
     write_card(run.best_student, pair, config, run, validation)
     teacher_gain = validation.get("teacher_gain")
-    gate = _gate_failure(config, validation["verdict"], teacher_gain)
+    gate = gate_failure(config, validation["verdict"], teacher_gain)
     named = ("verdict", "gap_closed", "gain", "teacher_gain")
     metrics = {**{name: validation[name] for name in named if name in validation}, "gate_failure": gate}
     before, after = (figures[name]["bits_per_byte"] for name in ("before", "after"))
@@ -193,14 +186,14 @@ def _scores(
     """What each model makes of the texts, and how closely the students follow the teacher where that is defined: then in one
     pass."""
     students = {name: model for name, model in models.items() if name != "teacher"}
-    teacher, texts = models.get("teacher"), None
+    teacher, texts, same = models.get("teacher"), None, bool(pair.same_tokenizer)
     if teacher is not None:
-        texts = _compared_texts(test, encoders, bool(pair.same_tokenizer))
+        texts = compared_texts(test, encoders, same)
     if teacher is not None and texts is not None:
         with console.progress("validating", total=len(texts), unit="texts") as progress:
             found = compare(
-                teacher, students, texts, log_target=_log_target(pair, encoders, compute), device=compute.device,
-                autocast_dtype=compute.autocast, progress=progress,
+                teacher, students, texts, log_target=teacher_log_target(encoders, compute.device, same),
+                device=compute.device, autocast_dtype=compute.autocast, progress=progress,
             )  # fmt: skip
         scores = {"teacher": found.teacher, **found.students}
         figures = {name: _figures(scores[name], model) for name, model in models.items()}
@@ -291,7 +284,7 @@ def _several_teachers(
         console.warn(f"{found.left_out:,} test texts are read by no teacher: the mixture is measured on the others")
     teachers: list[dict[str, Any]] = []
     for (name, weight, of_one), further in zip(found.teachers, [figures["teacher"], *found.further], strict=True):
-        ends = _ends(bootstrap(of_one, seed=config.seed))
+        ends = interval_ends(bootstrap(of_one, seed=config.seed))
         teachers.append(
             {"name": name, "weight": weight, **further, **_score_figures(of_one), "bits_per_byte_ci95": ends}
         )
@@ -302,44 +295,6 @@ def _several_teachers(
         of_student.pop("teacher_agreement", None)
         of_student.pop("teacher_kl", None)
     return {"teachers": teachers}
-
-
-def _comparison(scores: dict[str, Scores], seed: int) -> dict[str, Any]:
-    """What the student has gained, how much of it is the teacher's, how sure that is, and the verdict."""
-    interval = paired_bootstrap(scores["before"], scores["after"], seed=seed)
-    gap = ("teacher", "before", "after")
-    compared: dict[str, Any] = {
-        # Nobody knows how far away a teacher is that was not measured.
-        "gap_closed": gap_closed(*(scores[name].bits_per_byte for name in gap)) if "teacher" in scores else None,
-        "gain": _gain(interval),
-        "verdict": verdict(interval),
-    }
-    if "control" in scores:
-        compared["teacher_gain"] = _gain(paired_bootstrap(scores["control"], scores["after"], seed=seed))
-    return compared
-
-
-def _gain(interval: Interval) -> dict[str, Any]:
-    return {"bits_per_byte": interval.estimate, "ci95": _ends(interval)}
-
-
-def _ends(interval: Interval) -> list[float] | None:
-    return None if interval.low is None or interval.high is None else [interval.low, interval.high]
-
-
-def _gate_failure(config: Parameters, decision: str, teacher_gain: Mapping[str, Any] | None) -> str | None:
-    """Why the student does not pass the quality gate of the configuration; None if it does."""
-    if needs_control(vars(config)) and teacher_gain is not None:
-        found = teacher_verdict(teacher_gain)
-        comparison = "worse than" if found == "harmed" else "not shown to be better than"
-        failure = f"quality gate {config.quality_gate!r}: the student is {comparison} its control, trained without the teacher"
-        return None if found == "helped" else failure
-    if config.quality_gate == "off" or decision == "improved":
-        return None
-    if decision == "inconclusive" and config.quality_gate == "not-worse":
-        return None
-    comparison = "worse than" if decision == "worse" else "not shown to be better than"
-    return f"quality gate {config.quality_gate!r}: the student is {comparison} before"
 
 
 def _score(
@@ -387,58 +342,3 @@ def _generation_speed(
     role, encoder = ("teacher", encoders.teacher) if name == "teacher" else ("student", encoders.student)
     prompt = example[f"{role}_ids"][:16]
     return generation_speed(model, prompt, device=compute.device, context=encoder.context)
-
-
-def _log_target(pair: ModelPair, encoders: TextEncoders, compute: Compute) -> LogTarget:
-    """The teacher's distributions over the student's tokens."""
-    if pair.same_tokenizer:
-        student_table, teacher_table = encoders.student.table, encoders.teacher.table
-        assert student_table is not None
-        assert teacher_table is not None
-        common = torch.from_numpy(common_ids(teacher_table, student_table)).to(compute.device)
-        ends = OwnEnds.of(encoders)
-
-        def log_target(teacher_logits: Tensor, columns: int) -> Tensor:
-            restricted = restrict_columns(teacher_logits, common, columns)
-            if ends is not None and not ends.parse and (theirs := ends.teacher_column(teacher_logits)) is not None:
-                restricted = ends.moved(restricted, theirs)
-            return temper(restricted, 1.0)
-    else:
-        prefix_map = prefix_map_of(encoders).to(compute.device)
-
-        def log_target(teacher_logits: Tensor, columns: int) -> Tensor:
-            return prefix_map.project(teacher_logits, columns).log_target
-
-    return log_target
-
-
-def _compared_texts(examples: StoredRows, encoders: TextEncoders, same_tokenizer: bool) -> list[ComparedText] | None:
-    """The test texts as both models read them, with the rows at which both predict the same; None where there are none, as in
-    black box across tokenizers."""
-    if encoders.student.table is None or encoders.teacher.table is None:
-        return None
-    students = scored_texts(examples, encoders.student, "student")
-    teachers = scored_texts(examples, encoders.teacher, "teacher")
-    texts = [
-        ComparedText(student, teacher, *_paired_rows(example, encoders, same_tokenizer))
-        for example, student, teacher in zip(examples, students, teachers, strict=True)
-    ]
-    return texts if any(len(text.student_rows) for text in texts) else None
-
-
-def _paired_rows(
-    example: dict[str, Any], encoders: TextEncoders, same_tokenizer: bool
-) -> tuple[Sequence[int], Sequence[int]]:
-    """The rows of student and teacher at which both predict the same."""
-    if same_tokenizer:
-        ids = example["student_ids"], example["teacher_ids"]
-        students, teachers = same_rows(len(ids[0]), len(ids[1]), encoders.start_shift, example["target_spans"])
-        ends = OwnEnds.of(encoders)
-        if ends is not None and ends.parse and ends.move is not None and (ids[0][-1], ids[1][-1]) == ends.move[::-1]:
-            # Inside these texts the teacher's end token stands for itself, at their end for the student's.
-            students, teachers = students[:-1], teachers[:-1]
-        return students, teachers
-    # Elsewhere the teacher's distribution over the student's tokens depends on what follows.
-    columns = [np.array(example[name], dtype=np.int64) for name in ROW_COLUMNS]
-    keep = within(*columns[1:])
-    return columns[0][keep].tolist(), columns[1][keep].tolist()

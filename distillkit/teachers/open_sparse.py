@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from distillkit.console import format_bytes
+from distillkit.data.text_encoder import token_tables
 from distillkit.data.training_rows import Row
 from distillkit.errors import UsageError
 from distillkit.losses.mapped_mass import MappedMass
@@ -21,7 +22,7 @@ from distillkit.teachers.precompute import PassFigures
 from distillkit.teachers.protocol import TargetMaker
 from distillkit.teachers.sources import CachedSource
 from distillkit.teachers.sparse_cache import SparseCache, SparseRows, sparse_key
-from distillkit.teachers.targets import teacher_signal, token_tables
+from distillkit.teachers.targets import teacher_signal
 
 
 class StoredTargets:

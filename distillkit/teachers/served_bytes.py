@@ -2,7 +2,7 @@
 
 The server's tokenizer is not here, and need not be: byte-prefix marginalisation wants to know of a teacher's token only what it
 spells. The tokens that the server names of a text are the vocabulary of that text, and all others one token of which nothing
-but the probability is known, the tail. The rest is what is done with a teacher that is here (`teachers.targets.BytePrefix`).
+but the probability is known, the tail. The rest is what is done with a teacher that is here (`teachers.prefix_targets.BytePrefix`).
 
 What of the tail is known, and what is not:
 
@@ -37,8 +37,8 @@ from distillkit.data.batching import DistillationCollator
 from distillkit.data.examples import ROW_COLUMNS
 from distillkit.losses.chunked import PlainTargets
 from distillkit.servers.spelled_prompt import SpelledPrompt, Spread
+from distillkit.teachers.prefix_targets import BytePrefix
 from distillkit.teachers.sparse_cache import SparseRows
-from distillkit.teachers.targets import BytePrefix
 
 LEAST_COVERED = 0.5
 # Of the student's tokens, for which a row is whole while it is made.

@@ -15,17 +15,17 @@ import torch
 from torch import Tensor
 
 from distillkit.data.batching import AlignedBatch
-from distillkit.data.text_encoder import TextEncoders
+from distillkit.data.text_encoder import TextEncoders, token_tables
 from distillkit.device.number_formats import widen
 from distillkit.losses.alm import chunk_sums, likelihood_divergence
 from distillkit.losses.chunked import SoftTargets, StudentOutput, rows_per_chunk, token_log_probs
 from distillkit.losses.mapped_mass import MappedMass
+from distillkit.losses.target_rows import next_ids
 from distillkit.losses.tempered import SoftLoss
 from distillkit.losses.uld import UniversalLogitLoss
 from distillkit.settings.conditions import anneals
 from distillkit.settings.parameters import Parameters
 from distillkit.teachers.protocol import Teacher
-from distillkit.teachers.targets import next_ids, token_tables
 from distillkit.training.objectives import Objective, SoftObjective, SoftSettings, Terms, Weights, weighted_loss
 
 

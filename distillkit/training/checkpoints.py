@@ -8,6 +8,7 @@ written last; older checkpoints go only afterwards. What has no such file, or do
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from distillkit.storage import (
     remove_tree,
     with_checksum,
     without_checksum,
+    write_folder,
     write_json,
 )
 
@@ -53,6 +55,25 @@ def commit(folder: Path, step: int, fingerprint: str) -> None:
     """Write COMMITTED.json into a folder whose files are all there and synced."""
     content = {"step": step, "fingerprint": fingerprint, "files": file_records(folder, files_below(folder))}
     write_json(folder / COMMIT_FILE, with_checksum(content))
+
+
+def write(root: Path, step: int, fingerprint: str, fill: Callable[[Path], None], expected_bytes: int) -> None:
+    """Commit the checkpoint of a step, then let go of older ones.
+
+    Args:
+        fill: puts its files into a folder.
+        expected_bytes: how much that will be, about.
+
+    Raises:
+        DistillkitError: it cannot be written.
+    """
+
+    def committed(folder: Path) -> None:
+        fill(folder)
+        commit(folder, step, fingerprint)
+
+    write_folder(checkpoint_folder(root, step), committed, expected_bytes)
+    prune(root)
 
 
 def _step_of(folder: Path) -> int | None:

@@ -10,7 +10,7 @@ from distillkit.console import Console, format_bytes, format_duration
 from distillkit.errors import PreconditionError
 from distillkit.run.directory import RunDirectory
 from distillkit.run.student_size import StudentSize
-from distillkit.settings import parameters as declared
+from distillkit.settings import declared
 from distillkit.settings.conditions import needs_control
 from distillkit.settings.parameters import Parameters
 from distillkit.storage import (

@@ -24,7 +24,8 @@ from distillkit.models.lora import is_adapted, merged, trained_parameters
 from distillkit.models.references import KNOWN_WHEELS
 from distillkit.models.save_errors import plain_save_errors
 from distillkit.models.student_files import save_student
-from distillkit.reports.model_card import CardFacts, ChatFacts, model_card
+from distillkit.reports.card.facts import CardFacts, ChatFacts
+from distillkit.reports.card.page import model_card
 from distillkit.run.context import needs_teacher
 from distillkit.run.directory import RunDirectory
 from distillkit.run.further_teachers import KEY
@@ -37,7 +38,8 @@ from distillkit.settings.conditions import (
     is_on_policy,
     is_tempered,
 )
-from distillkit.settings.parameters import Parameters, default
+from distillkit.settings.declared import default
+from distillkit.settings.parameters import Parameters
 from distillkit.settings.teacher_values import teacher_weights
 from distillkit.storage import write_bytes, write_folder
 from distillkit.teachers.sources import remembered_choice

@@ -11,6 +11,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from torch.optim.lr_scheduler import LambdaLR
+
 from distillkit.run.context import needs_teacher
 from distillkit.settings.conditions import anneals, is_tempered
 from distillkit.settings.parameters import Parameters
@@ -28,6 +30,21 @@ def schedule_factor(schedule: str, warmup: int, total: int, step: int) -> float:
     if schedule == "constant":
         return 1.0
     return max(0.0, 1 - done) if schedule == "linear" else 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def keep_to_schedule(scheduler: LambdaLR) -> None:
+    """Give the optimizer of a resumed training the rate of its own schedule.
+
+    A checkpoint's rate is that of the number of steps it was made with: after epochs were added the next step would get it
+    still (0 at the end of a linear schedule), and only the one after that the rate of the new schedule.
+    """
+    rates = [
+        base * factor(scheduler.last_epoch)
+        for base, factor in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+    ]
+    for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    scheduler._last_lr = rates
 
 
 def training_fraction(step: int, steps: int) -> float:

@@ -35,7 +35,7 @@ from distillkit.models.save_errors import plain_save_errors
 from distillkit.models.shape import model_shape
 from distillkit.models.student_files import save_student
 from distillkit.run.context import TrainingContext
-from distillkit.settings.parameters import default
+from distillkit.settings.declared import default
 from distillkit.silence_libraries import silence_transformers
 from distillkit.storage import (
     explained_write_errors,

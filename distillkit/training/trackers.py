@@ -23,7 +23,7 @@ from transformers import TrainerCallback
 from distillkit import __version__
 from distillkit.console import Console
 from distillkit.errors import Interrupted, PreconditionError, first_line
-from distillkit.settings import parameters as declared
+from distillkit.settings import declared
 from distillkit.settings.parameters import Parameters
 from distillkit.settings.training_values import tracker_names
 from distillkit.storage import explained_write_errors, make_folder, read_json, remove_tree, write_json

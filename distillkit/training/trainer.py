@@ -4,8 +4,7 @@ checkpoints that count only once they are committed."""
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,47 +14,33 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
-from transformers.trainer_callback import ExportableState, TrainerControl, TrainerState
+from transformers.trainer_callback import ExportableState, TrainerState
 
 from distillkit.console import ProgressHandle
 from distillkit.data.batching import HostColumns, LengthGroupedSampler
-from distillkit.data.step_shares import SharedBatches, SparedRows, SparingCollator, StepShare
-from distillkit.errors import DistillkitError, NotFiniteError
+from distillkit.data.step_shares import StepShare, shared_loader
+from distillkit.errors import DistillkitError
 from distillkit.interrupts import pending
-from distillkit.losses.chunked import StudentOutput
-from distillkit.losses.linear_head import LinearHead
-from distillkit.models.backbone_and_head import split_model, unsplit_model
 from distillkit.models.save_errors import plain_save_errors
 from distillkit.processes.group import ALONE, Group
-from distillkit.storage import write_folder
 from distillkit.teachers.protocol import TeacherSource
 from distillkit.training import checkpoints
 from distillkit.training.divided import DividedStudent
-from distillkit.training.early_stopping import NEVER, EarlyStopping, StopEarly
+from distillkit.training.early_stopping import NEVER, SCORE, EarlyStopping, StopEarly
 from distillkit.training.metrics_log import MetricsLog
+from distillkit.training.micro_batch import MicroBatchLoss
+from distillkit.training.number_watch import NumberWatch
 from distillkit.training.objectives import Objective, Weights
 from distillkit.training.on_policy import OnPolicy
 from distillkit.training.on_policy_schedule import NO_SHARE
 from distillkit.training.optimizers import muon_and_adamw
 from distillkit.training.progress import Progress
-from distillkit.training.schedules import CONSTANT, Course, schedule_factor, training_fraction
-from distillkit.training.several import (
-    INSIDE,
-    own_stream,
-    random_states,
-    random_states_of,
-    restore_random_states,
-    run_inside_forward,
-)
+from distillkit.training.schedules import CONSTANT, Course, keep_to_schedule, schedule_factor, training_fraction
+from distillkit.training.several import own_stream, random_states, random_states_of, restore_random_states
+from distillkit.training.step_end import StepEnd
 from distillkit.training.step_figures import StepFigures
-from distillkit.training.tied_embedding import add_rows_in_place
-
-# So many steps skipped one after the other divide fp16's factor by a trillion: it is not the factor.
-_MOST_SKIPPED = 40
-# Of the held-out score at the start.
-_DIVERGING = 1.1
 
 
 class DistillTrainer(Trainer):
@@ -126,9 +111,7 @@ class DistillTrainer(Trainer):
         self.held_out_score = held_out_score
         self.fingerprint = fingerprint
         self.on_best = on_best
-        self.display = display
         self.compile_kernels = compile_kernels
-        self.role, self.remedy = role, remedy
         self.course = course
         self.muon, self.stopping = muon, stopping
         self.loss_is_scaled_for_ga = True
@@ -138,22 +121,13 @@ class DistillTrainer(Trainer):
         on_policy_steps = NO_SHARE if on_policy is None else on_policy.steps
         self.figures = StepFigures(progress, metrics_log, display, objective, teacher, group, on_policy_steps)
         self._agreed_signal: int | None = None
-        self._parts = split_model(model)
-        plain: Any = self._parts.head
-        # DistributedDataParallel sees the gradients that autograd hands to the parameters, and no others.
-        self._linear = (
-            LinearHead(plain, directly=group.alone) if self._parts.apart and LinearHead.is_plain(plain) else None
-        )
-        if self._linear is not None and group.alone:
-            add_rows_in_place(model, plain)
-        if not group.alone:
-            run_inside_forward(model)
-            if not group.leads:
-                own_stream(args.seed, group.rank)
-        self._skipped, self._warned = 0, False
-        self._example_ids: list[int] = []
+        autocast: Any = self.accelerator.autocast
+        self._micro_batch_loss = MicroBatchLoss(model, objective, teacher, group, autocast)
+        if not group.leads:
+            own_stream(args.seed, group.rank)
+        self._watch = NumberWatch(role, remedy, teacher, display, self._get_learning_rate)
         self.remove_callback(PrinterCallback)
-        self.add_callback(_Schedule(display, self.signal_received))
+        self.add_callback(StepEnd(display, self.signal_received))
         if stopping.patience:
             self.add_callback(StopEarly(stopping))
 
@@ -207,13 +181,10 @@ class DistillTrainer(Trainer):
             return super().get_train_dataloader()
         arguments = self.args
         share = StepShare(arguments.train_batch_size, arguments.gradient_accumulation_steps)
-        sampler: Any = self._get_train_sampler()
-        batches = SharedBatches(sampler, share, self.group.rank, self.group.size)
-        collator: Any = self.data_collator
-        loader = DataLoader(
-            SparedRows(self.train_dataset), batch_sampler=batches, collate_fn=SparingCollator(collator),
-            pin_memory=arguments.dataloader_pin_memory,
-        )  # fmt: skip
+        sampler, collator = cast("Any", self._get_train_sampler()), cast("Any", self.data_collator)
+        loader = shared_loader(
+            self.train_dataset, collator, sampler, share, self.group, pin_memory=arguments.dataloader_pin_memory
+        )
         # The shares are made already: accelerate would make even ones by repeating examples.
         return prepare_data_loader(
             loader, self.accelerator.device, num_processes=1, process_index=0, put_on_device=True
@@ -265,8 +236,7 @@ class DistillTrainer(Trainer):
         return self.lr_scheduler
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """The checkpoint's rate is that of its own number of steps: after epochs were added the next step would get it
-        still (0 at the end of a linear schedule), and only the one after that the rate of the new schedule."""
+        """Also of a divided student; the rate is that of this training's schedule."""
         if self._divided is None or checkpoint is None:
             super()._load_optimizer_and_scheduler(checkpoint)
         else:
@@ -274,15 +244,8 @@ class DistillTrainer(Trainer):
             self._divided.load_optimizer(optimizer, Path(checkpoint) / OPTIMIZER_NAME)
             schedule.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
         scheduler: Any = self.lr_scheduler
-        if checkpoint is None or not isinstance(scheduler, LambdaLR):
-            return
-        rates = [
-            base * factor(scheduler.last_epoch)
-            for base, factor in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
-        ]
-        for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate
-        scheduler._last_lr = rates
+        if checkpoint is not None and isinstance(scheduler, LambdaLR):
+            keep_to_schedule(scheduler)
 
     # --- loss ---
 
@@ -307,74 +270,21 @@ class DistillTrainer(Trainer):
         else:
             alpha, beta = self.course.weights(self.alpha, self.beta, fraction)
         weights = Weights(alpha, beta, divisor, fraction, self.compile_kernels)
-        if self.group.alone:
-            loss, soft_sum, hard_sum = self._terms(model, inputs, weights)
-        else:
-            # DDP averages gradients over processes, whereas the sum has already been divided by the global count.
-            loss, soft_sum, hard_sum = model(**{INSIDE: functools.partial(self._share_of_terms, inputs, weights)})
+        loss, soft_sum, hard_sum = self._micro_batch_loss(model, inputs, weights)
         # One transfer for all three: for the log, and to stop in time.
         value, soft, hard = torch.stack([loss.detach(), soft_sum / divisor, hard_sum / divisor]).tolist()
-        self._example_ids = host.example_ids
-        if not math.isfinite(value):
-            raise self._not_finite("loss", value, inputs)
+        self._watch.check_loss(value, inputs, self.state.global_step)
         self.figures.add(
             soft=soft, hard=hard, loss=alpha * soft + beta * hard, targets=host.targets, sampled=host.sampled
         )
         return (loss, {}) if return_outputs else loss
 
-    def _terms(
-        self, model: nn.Module, inputs: dict[str, Any], weights: Weights
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The loss of a micro-batch, and its two terms as sums."""
-        parts = self._parts if self._parts.apart else unsplit_model(model)
-        with self.accelerator.autocast():
-            hidden = parts.hidden(inputs)
-            student = StudentOutput(hidden, parts.head, parts.parameters, parts.columns, self._linear)
-            terms = self.objective(student, inputs, weights)
-        return terms.loss, terms.soft_sum, terms.hard_sum
-
-    def _share_of_terms(
-        self, inputs: dict[str, Any], weights: Weights
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """`_terms` of one process of several, inside the forward pass of DDP; a spare batch adds nothing."""
-        student, mass, teacher = cast("nn.Module", self.model), self.objective.mass, self.teacher
-        if inputs["host"].targets:
-            loss, soft_sum, hard_sum = self._terms(student, inputs, weights)
-            return loss * self.group.size, soft_sum, hard_sum
-        mapped, rows, read = mass.mapped, mass.rows, (0, 0.0) if teacher is None else teacher.totals()
-        terms = self._terms(student, inputs, weights)
-        mass.restore(mapped, rows)
-        if teacher is not None:
-            teacher.restore_totals(*read)
-        loss, soft_sum, hard_sum = (term * 0 for term in terms)
-        return loss, soft_sum, hard_sum
-
-    def _not_finite(self, what: str, value: float, inputs: Mapping[str, Any] | None = None) -> DistillkitError:
-        kind: type[DistillkitError] = NotFiniteError
-        hint = f"{self.remedy}, or use --precision fp32; the last checkpoint is untouched"
-        if self.teacher is not None and inputs is not None and not self.teacher.gives_numbers(inputs):
-            # No setting of the student's training would help.
-            kind = DistillkitError
-            hint = "it is the teacher that gives no numbers: use --precision fp32, or get its files again"
-        return kind(
-            f"the {what} became {value} at step {self.state.global_step + 1} "
-            f"(learning rate {self._get_learning_rate():.3g}, training examples {self._examples_trained_on()})",
-            hint=hint,
-        )
-
-    def _examples_trained_on(self) -> str:
-        """Those of the last micro-batch, for error messages."""
-        return ", ".join(map(str, self._example_ids))
-
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         if isinstance(norm, DTensor):
             norm = norm.full_tensor()
-        finite = norm is None or math.isfinite(float(norm))
-        self._skipped = 0 if finite else self._skipped + 1
-        # With fp16 the scaler meets infinite gradients on purpose, skips the step and halves its factor: for a while.
-        if norm is not None and not finite and (self.accelerator.scaler is None or self._skipped > _MOST_SKIPPED):
-            raise self._not_finite("gradient norm", float(norm))
+        scaled = self.accelerator.scaler is not None
+        self._watch.check_gradient(None if norm is None else float(norm), self.state.global_step, scaled=scaled)
         return norm
 
     # --- figures ---
@@ -390,7 +300,7 @@ class DistillTrainer(Trainer):
         if "loss" in logs:
             epoch = float(self.state.epoch or 0)
             logs = self.figures.loss_line(step, epoch, logs, self._changing(), soft=bool(self.alpha))
-        elif "eval_bits_per_byte" in logs:
+        elif SCORE in logs:
             self.figures.held_out_line(step, logs)
         super().log(logs, start_time)
 
@@ -408,23 +318,12 @@ class DistillTrainer(Trainer):
         try:
             value = self.held_out_score(self._own_model())
         except DistillkitError as error:
-            where = f"after step {self.state.global_step} (learning rate {self._get_learning_rate():.3g})"
-            raise DistillkitError(f"{where}: {error.message}", hint=error.hint, exit_code=error.exit_code) from error
-        metrics = {"eval_bits_per_byte": value}
-        self._warn_if_diverging(value)
+            raise self._watch.unscored(error, self.state.global_step) from error
+        metrics = {SCORE: value}
+        self._watch.compare_score(value, self.state.log_history, self.state.global_step)
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
-
-    def _warn_if_diverging(self, value: float) -> None:
-        """Say once that the student gets worse than it was; a score that is no number stops the training anyway."""
-        earlier = [line["eval_bits_per_byte"] for line in self.state.log_history if "eval_bits_per_byte" in line]
-        if earlier and value > _DIVERGING * earlier[0] and not self._warned:
-            self._warned = True
-            self.display.warn(
-                f"the {self.role} gets worse: {value:.4g} bits per byte after step {self.state.global_step}, {earlier[0]:.4g} at the "
-                f"start (learning rate {self._get_learning_rate():.3g}); {self.remedy}"
-            )
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         is_best = super()._determine_best_metric(metrics, trial)
@@ -470,14 +369,8 @@ class DistillTrainer(Trainer):
             states_of_all: the random states of several processes, by rank.
             remembered: the optimizer's state, of all its parts; default: as this process has it.
         """
-        # A step may overflow though its loss and its gradient were numbers; nothing could be resumed from that.
         trained = [weights for weights in student.parameters() if weights.requires_grad]
-        if not all(bool(torch.isfinite(weights).all()) for weights in trained):
-            raise DistillkitError(
-                f"the {self.role}'s weights are not numbers any more after step {step} (learning rate "
-                f"{self._get_learning_rate():.3g}, training examples {self._examples_trained_on()})",
-                hint=f"{self.remedy}; the last checkpoint is untouched",
-            )
+        self._watch.check_weights(trained, step)
 
         def fill(folder: Path) -> None:
             with plain_save_errors(folder):
@@ -499,13 +392,10 @@ class DistillTrainer(Trainer):
             self.figures.settled().save(folder)
             if self.on_policy is not None:
                 self.on_policy.save(folder)
-            checkpoints.commit(folder, step, self.fingerprint)
 
-        final = checkpoints.checkpoint_folder(root, step)
         self.figures.metrics_log.sync()
         # The weights and the optimizer's two moments of each, in fp32.
-        write_folder(final, fill, 3 * 4 * sum(weights.numel() for weights in trained))
-        checkpoints.prune(root)
+        checkpoints.write(root, step, self.fingerprint, fill, 3 * 4 * sum(weights.numel() for weights in trained))
 
     def _save_student(self, folder: Path, student: nn.Module) -> None:
         """Write what a checkpoint has of the student's weights."""
@@ -518,18 +408,3 @@ class DistillTrainer(Trainer):
         for candidate in [*self.callback_handler.callbacks, self.control]:
             if isinstance(candidate, ExportableState):
                 yield candidate
-
-
-class _Schedule(TrainerCallback):
-    """Advances the display, ends with a score and a checkpoint, and stops for a signal after committing."""
-
-    def __init__(self, display: ProgressHandle, signal_received: Callable[[], int | None]) -> None:
-        self.display = display
-        self.signal_received = signal_received
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.display.update(completed=state.global_step)
-        if state.global_step >= state.max_steps:
-            control.should_evaluate = control.should_save = True
-        if self.signal_received() is not None:
-            control.should_save = control.should_training_stop = True

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from distillkit.settings import parameters as declared
+from distillkit.settings import declared
 from distillkit.settings.strict_yaml import dump_yaml
 from distillkit.tuning.halving import Amount, Limits
 from distillkit.tuning.journal import Journal, Trial

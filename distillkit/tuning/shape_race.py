@@ -34,7 +34,7 @@ from distillkit.models.student_files import save_student
 from distillkit.run.context import TrainingContext
 from distillkit.run.directory import STARTS, RunDirectory
 from distillkit.run.pair import ModelPair
-from distillkit.settings import parameters as declared
+from distillkit.settings import declared
 from distillkit.settings.parameters import Parameters
 from distillkit.storage import (
     explained_write_errors,

@@ -15,8 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from distillkit.settings import conditions
-from distillkit.settings import parameters as declared
+from distillkit.settings import conditions, declared
 from distillkit.settings.parameters import Parameters
 from distillkit.settings.presets import preset_names, read_preset
 from distillkit.settings.resolve import coerce

@@ -103,8 +103,20 @@ def offline() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def small_pictures() -> Iterator[None]:
+    """A fifth of the time of a plot goes into the pixels of pictures at which nobody looks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("distillkit.reports.drawing.DPI", 40)
+        yield
+
+
+@pytest.fixture(scope="session")
 def distil(
-    pair: SimpleNamespace, small: dict[str, Any], offline: None, tmp_path_factory: pytest.TempPathFactory
+    pair: SimpleNamespace,
+    small: dict[str, Any],
+    offline: None,
+    small_pictures: None,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Distil:
     """`distil(epochs=2, …)` -> the DistillResult of a small run, each in a folder of its own; None takes a setting away."""
     from distillkit import distill_models
@@ -142,12 +154,12 @@ def pair_file(pair: SimpleNamespace, small: dict[str, Any]) -> Path:
 
 
 @pytest.fixture
-def command(capsys: pytest.CaptureFixture[str], offline: None) -> Callable[..., Any]:
+def command(capsys: pytest.CaptureFixture[str], offline: None, small_pictures: None) -> Callable[..., Any]:
     """`command("distill", "--run", …, code=0)` -> what it wrote; `code` is the exit code that is expected."""
 
     from command_result import Done
 
-    from distillkit.cli import app as cli
+    from distillkit.cli import main as cli
 
     def run(*arguments: object, code: int | None = 0) -> Any:
         capsys.readouterr()

@@ -13,10 +13,10 @@ import pytest
 from safetensors.torch import load_file
 
 from distillkit import DistillkitError, PreconditionError, distill_models
-from distillkit.cli import app as cli
+from distillkit.cli import main as cli
 from distillkit.console import Console
 from distillkit.data.examples import load_examples
-from distillkit.pipeline import run_pipeline
+from distillkit.pipeline.running import run_pipeline
 from distillkit.run.directory import RunDirectory
 from distillkit.settings.resolve import Layer, resolve
 from distillkit.storage import bytes_below
@@ -52,8 +52,8 @@ def call(capfd: pytest.CaptureFixture[str], *arguments: object, code: int = 0) -
 
 @pytest.fixture(scope="module")
 def made_run(distil: Distil) -> Path:
-    """A run of two epochs with its control, validated and drawn. Tests take copies."""
-    return distil(control=True, epochs=2, save_plot=True, temperature=1.0, **VALIDATED).run_directory
+    """A run of two epochs with its control, validated. Tests take copies."""
+    return distil(control=True, epochs=2, temperature=1.0, **VALIDATED).run_directory
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_neither_teacher_nor_its_cache_is_opened(alone: Path, monkeypatch: pytes
 # --- what is told of it ----------------------------------------------------------------------------------------------
 
 
-def test_validation_card_pictures_and_result(made_run: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_validation_card_pictures_and_result(made_run: Path, made: Path, capfd: pytest.CaptureFixture[str]) -> None:
     validation = json.loads((made_run / "validation.json").read_text(encoding="utf-8"))
     assert {"bits_per_byte", "perplexity", "parameters"} <= validation["control"].keys()
     gain = validation["teacher_gain"]
@@ -134,8 +134,9 @@ def test_validation_card_pictures_and_result(made_run: Path, capfd: pytest.Captu
     told = json.loads(call(capfd, "validate", "--run", made_run, "--json").out)["result"]
     assert told["control"] == validation["control"]
     assert told["teacher_gain"] == gain
+    call(capfd, "plot", "--run", made)
     for picture, words in (("score", "no teacher -->"), ("comparison", "no -->")):
-        assert f"<!-- {words}" in (made_run / "plots" / f"{picture}.svg").read_text(encoding="utf-8")
+        assert f"<!-- {words}" in (made / "plots" / f"{picture}.svg").read_text(encoding="utf-8")
 
 
 def test_a_run_without_one_is_as_it_was(alone_run: Path, capfd: pytest.CaptureFixture[str]) -> None:

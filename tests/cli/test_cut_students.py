@@ -23,7 +23,7 @@ from distillkit.models.loading import load_model
 from distillkit.models.locating import locate
 from distillkit.models.pruning import evenly_spaced, keep_layers
 from distillkit.models.references import parse_reference
-from distillkit.pipeline import needs_run, require_earlier_stages, stage_inputs
+from distillkit.pipeline.due import needs_run, require_earlier_stages, stage_inputs
 from distillkit.run.directory import RunDirectory
 from distillkit.run.pair import open_pair
 from distillkit.run.student_size import student_size

@@ -13,7 +13,7 @@ import typer.main
 from documented_commands import Documented, calls, documented
 
 from distillkit.cli.app import app
-from distillkit.settings import parameters as declared
+from distillkit.settings import declared
 from distillkit.settings.resolve import resolve
 
 COMMANDS = documented()

@@ -13,7 +13,7 @@ import torch
 import warm_python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from distillkit.cli.app import main
+from distillkit.cli.main import main
 from distillkit.exporting.check import read_gguf
 
 pytest.importorskip("gguf")

@@ -16,7 +16,7 @@ import torch
 
 import distillkit
 from distillkit import PreconditionError, registry
-from distillkit.cli import app
+from distillkit.cli import main
 from distillkit.data.examples import load_examples
 from distillkit.registry import DATA_FORMATS, AutoOr, Table, resolve
 from distillkit.settings import extensions
@@ -121,8 +121,8 @@ def test_a_defect_of_a_package_is_told_from_one_of_the_program(
         def fails(*_: object, name: str = name, **__: object) -> None:
             resolve(table, name)("xx")
 
-        monkeypatch.setattr(app, "app", fails)
-        assert app.main(["x"]) == 1
+        monkeypatch.setattr(main, "app", fails)
+        assert main.main(["x"]) == 1
         assert said in " ".join(capsys.readouterr().err.split())
 
 

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import pytest
 
-from distillkit.cli.app import main
-from distillkit.settings import parameters as declared
+from distillkit.cli.main import main
+from distillkit.settings import declared
 from distillkit.settings.help_texts import group_title
 
 Shown = Callable[..., str]
@@ -129,7 +129,7 @@ def test_help_loads_little() -> None:
     }
     heavy |= {"distillkit.terminal", "distillkit.cli.commands", "distillkit.pipeline", "distillkit.settings.resolve"}
     program = (
-        "import sys\nfrom distillkit.cli.app import main\n"
+        "import sys\nfrom distillkit.cli.main import main\n"
         "assert main(['--help']) == main(['distill', '--help']) == main(['distill', '--help-all']) == 0\n"
         f"print(sorted({heavy} & set(sys.modules)))"
     )

@@ -105,7 +105,7 @@ def test_a_language_that_is_not_spoken(command: Run, arguments: list[str]) -> No
 
 def test_words_are_not_loaded_for_the_help() -> None:
     program = (
-        "import sys\nfrom distillkit.cli.app import main\nmain(['demo', '--help', '--lang', 'ru'])\n"
+        "import sys\nfrom distillkit.cli.main import main\nmain(['demo', '--help', '--lang', 'ru'])\n"
         "print([name for name in sys.modules if name.startswith('distillkit.words.')], file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

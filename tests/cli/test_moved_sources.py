@@ -13,7 +13,7 @@ import pytest
 import yaml
 from settings_file import settings_file
 
-from distillkit.cli import app as cli
+from distillkit.cli import main as cli
 from distillkit.run.manifest import load_manifest, save_manifest
 
 Call = Callable[..., tuple[int, str, str]]

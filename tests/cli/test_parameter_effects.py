@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from distillkit import PreconditionError, QualityGateError, UsageError, installing
 from distillkit.installing import is_satisfied
 from distillkit.losses.kernels import compiler_available
-from distillkit.settings import parameters as declared
+from distillkit.settings import declared
 from distillkit.training.optimizers import BITSANDBYTES
 
 Distil = Callable[..., Any]
@@ -682,7 +682,12 @@ def deep_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_layer_choice(distil: Distil, deep_teacher: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distillkit.reports.drawing.DPI", 40)
+    from distillkit.reports import plots
+
+    write, drawn = plots.write_figure, ("layers", "throughput")  # of five: there is always a throughput
+    monkeypatch.setattr(
+        plots, "write_figure", lambda figure, folder, name: write(figure, folder, name) if name in drawn else []
+    )
     found = {}
     for way in ("greedy", "influence", "perplexity", "contiguous", "even"):
         result = distil(
@@ -1343,6 +1348,7 @@ def test_teacher_timeout(distil: Distil, tmp_path: Path) -> None:
     assert "too late" not in (late.run_directory / "teacher" / "generated.jsonl").read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("known_instructions")
 def test_compile_loss(distil: Distil, base: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     if not compiler_available(torch.device("cpu")):
         with pytest.raises(PreconditionError, match="no compiler"):

@@ -10,7 +10,7 @@ import pytest
 from hub_server import HubServer
 from huggingface_hub import ModelCard, constants
 
-from distillkit.cli.app import main
+from distillkit.cli.main import main
 
 TOKEN = "hf_mine"
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from chromium import Tab, browser, chromium_path
 
-from distillkit.cli.app import main
+from distillkit.cli.main import main
 from distillkit.reporting.gather import gather
 from distillkit.reporting.write import refresh_report, report_after
 from distillkit.run.directory import RunDirectory

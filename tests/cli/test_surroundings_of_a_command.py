@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from distillkit import UsageError, distill_models
-from distillkit.cli import app as cli
+from distillkit.cli import main as cli
 from distillkit.storage import files_below
 
 

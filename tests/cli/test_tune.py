@@ -52,7 +52,7 @@ def scores(run: Path) -> list[tuple[Any, ...]]:
 @pytest.fixture(scope="module")
 def searched(file: Path, offline: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run in which six trials were made, undisturbed. It is not written into."""
-    from distillkit.cli.app import main
+    from distillkit.cli.main import main
 
     out = tmp_path_factory.mktemp("searched")
     words = ["tune", "--config", file, "--output-dir", out, "--folder-name", "run", "--trials", 6, "--quiet"]

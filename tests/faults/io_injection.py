@@ -209,7 +209,7 @@ def _child(task: dict[str, Any], library: Any, pipes: dict[str, tuple[int, int]]
 
         # Python ignores the signal of this limit, so that writing fails with EFBIG.
         resource.setrlimit(resource.RLIMIT_FSIZE, (task["limit"], resource.RLIM_INFINITY))
-    from distillkit.cli import app as cli
+    from distillkit.cli import main as cli
 
     library.fault_arm(
         task["root"].encode(), task["match"].encode(), task["kinds"], task["at"], task["mode"], task["error"]

@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from settings_file import settings_file
+from settings_file import BARE, bare_settings
 from tiny_models import save_model_folder, teacher_of_letters, tiny_model, tiny_tokenizer, write_texts
 
 from distillkit.storage import TEMPORARY_PREFIX, files_below
 
 SETTINGS: dict[str, Any] = {
+    **BARE,
     "sample_size": 12, "max_length": 24, "held_out_size": 4, "batch_size": 2, "epochs": 1, "checkpoint_interval": 2,
-    "learning_rate": 2e-3, "precision": "fp32", "alpha": 0.7, "beta": 0.3, "no_cuda": True, "skip_validation": True,
-    "save_plot": False, "control": False, "install_deps": False, "allow_out_of_range": True,
+    "learning_rate": 2e-3, "alpha": 0.7, "beta": 0.3,
 }  # fmt: skip
 # A cache of a few kilobytes in several shards, as a large one has.
 SMALL_SHARDS = {
@@ -49,11 +49,8 @@ def make_models(folder: Path, texts: int = 60) -> Path:
 def prepare_command(models: Path, output: Path, name: str = "run", **changes: Any) -> list[str]:
     """`distillkit prepare-data` of a new run."""
     teacher = models / ("writer" if changes.get("box_type") == "black" else "teacher")
-    values = {
-        "teacher_model_path": teacher, "student_model_path": models / "student", "dataset_path": models / "texts.txt",
-        "output_dir": output, "folder_name": name, **SETTINGS, **changes,
-    }  # fmt: skip
-    return ["prepare-data", "--config", str(settings_file(models, **values)), "--quiet"]
+    values = {"teacher_model_path": teacher, **SETTINGS, **changes}
+    return ["prepare-data", "--config", str(bare_settings(models, output, name, **values)), "--quiet"]
 
 
 def unchecked(*_: Any) -> None:

@@ -45,7 +45,7 @@ without = sys.argv.pop(1)
 if without:
     from distillkit.training import checkpoints
     checkpoints.REQUIRED = tuple(name for name in checkpoints.REQUIRED if name != without)
-from distillkit.cli import app as cli
+from distillkit.cli import main as cli
 sys.exit(cli.main(sys.argv[1:]))
 """
 RANDOM_STATES = "rng_state.pth"
@@ -70,7 +70,7 @@ def _forked_process(command: list[str], without: str, said: int) -> int:
         checkpoints.REQUIRED = tuple(name for name in checkpoints.REQUIRED if name != without)
     code = 70
     try:
-        from distillkit.cli import app as cli
+        from distillkit.cli import main as cli
 
         code = cli.main(command)
         sys.stdout.flush()

@@ -313,7 +313,7 @@ def test_out_of_memory_is_said_and_resumable(
     import torch
     from huggingface_hub import constants
 
-    from distillkit.cli import app as command_line
+    from distillkit.cli import main as command_line
     from distillkit.training.trainer import DistillTrainer
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)

@@ -23,7 +23,7 @@ import pytest
 import torch
 from tiny_models import save_model_folder, teacher_of_letters, tiny_model, tiny_tokenizer, write_texts
 
-from distillkit.cli import app as cli
+from distillkit.cli import main as cli
 from distillkit.errors import PreconditionError
 from distillkit.run.directory import RunDirectory
 from distillkit.run.manifest import load_manifest

@@ -28,11 +28,11 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 from tiny_models import save_model_folder, tiny_model, tiny_tokenizer
 
-from distillkit.cli import app as cli
+from distillkit.cli import main as cli
 from distillkit.console import Console, sanitize
 from distillkit.data.cleaning import clean_text, text_digest
 from distillkit.data.document import Document
-from distillkit.data.examples import ExampleBuilder
+from distillkit.data.example_builder import ExampleBuilder
 from distillkit.data.python_docs import prose
 from distillkit.data.rows import heading_depth
 from distillkit.data.sections import cut_sections
@@ -50,7 +50,8 @@ from distillkit.models.usable_ids import embedding_rows
 from distillkit.run.directory import RunDirectory, find_run, list_runs
 from distillkit.run.manifest import save_manifest
 from distillkit.run.results import read_result
-from distillkit.settings.parameters import Parameters, fields
+from distillkit.settings.declared import fields
+from distillkit.settings.parameters import Parameters
 from distillkit.settings.paths import check_folder_name
 from distillkit.settings.resolve import Layer, resolve
 from distillkit.teachers import cache_entries, shards

@@ -17,10 +17,10 @@ from safetensors.torch import load_file, save_file
 from settings_file import settings_file
 from tiny_models import save_model_folder, tiny_model, tiny_sentencepiece_tokenizer, tiny_tokenizer, write_texts
 
-from distillkit.cli import app as cli
+from distillkit.cli import main as cli
 from distillkit.data.stored_rows import StoredRows
 from distillkit.storage import files_below
-from distillkit.training import checkpoints, trainer
+from distillkit.training import checkpoints, number_watch, trainer
 from distillkit.training.trainer import DistillTrainer
 
 Command = Callable[..., tuple[int, str]]
@@ -222,7 +222,7 @@ def test_a_step_that_overflows_is_not_committed(
 
 def test_fp16_that_never_finds_a_factor(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """The scaler skips steps with infinite gradients; were it to skip them all, nothing would be learnt."""
-    monkeypatch.setattr(trainer, "_MOST_SKIPPED", 3)
+    monkeypatch.setattr(number_watch, "_MOST_SKIPPED", 3)
     step = itertools.count(1)
 
     class Scaler:

@@ -117,7 +117,7 @@ def stages(run: Path) -> dict[str, str]:
 PLACES: dict[str, list[tuple[str, str, int]]] = {
     "exact": [
         ("check-env", "distillkit.selftests.loss_checks:objective", 3),
-        ("prepare-data", "distillkit.data.examples:ExampleBuilder._encode", 2),
+        ("prepare-data", "distillkit.data.example_builder:ExampleBuilder._encode", 2),
         ("prepare-data", "distillkit.data.prepared_parts:save_examples", 2),
         ("distill", "distillkit.teachers.precompute:_shard_states", 2),
         ("distill", "distillkit.training.trainer:DistillTrainer._save_optimizer_and_scheduler", 1),

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import load_file
-from settings_file import settings_file
+from bare_runs import loss_lines, relative_difference
+from settings_file import bare_settings
 from tiny_models import save_model_folder, teacher_of_letters, tiny_model, tiny_tokenizer, write_texts
 
-from distillkit.cli import app as cli
+from distillkit.cli import main as cli
 from distillkit.data import batching
 from distillkit.storage import read_json
 
@@ -22,22 +19,13 @@ SPLITS = ((8, 1), (2, 4), (1, 8))
 EXAMPLES, EPOCHS = 21, 2
 SETTINGS: dict[str, Any] = {
     "sample_size": EXAMPLES, "max_length": 40, "held_out_size": 4, "epochs": EPOCHS, "checkpoint_interval": 100,
-    "learning_rate": 1e-3, "precision": "fp32", "no_cuda": True, "skip_validation": True, "save_plot": False, "control": False,
-    "install_deps": False, "allow_out_of_range": True,
+    "learning_rate": 1e-3,
 }  # fmt: skip
 KINDS: dict[str, dict[str, Any]] = {
     "one tokenizer": {},
     "two tokenizers": {"teacher_model_path": "other"},
     "black box": {"box_type": "black", "teacher_model_path": "writer", "sample_size": 24, "teacher_cache": "off"},
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -56,32 +44,16 @@ def trained(models: Path, kind: str, batch: int, accumulation: int, output: Path
     """The run of `distillkit distill` in these micro-batches."""
     changes = dict(KINDS[kind])
     teacher = models / changes.pop("teacher_model_path", "teacher")
-    values = {
-        "teacher_model_path": teacher, "student_model_path": models / "student", "dataset_path": models / "texts.txt",
-        "output_dir": output, "folder_name": f"{batch}x{accumulation}", **SETTINGS, **changes,
-    }  # fmt: skip
+    name = f"{batch}x{accumulation}"
+    settings = bare_settings(models, output, name, **{**SETTINGS, **changes, "teacher_model_path": teacher})
     split = ["--batch-size", str(batch), "--gradient-accumulation", str(accumulation)]
-    assert cli.main(["distill", "--config", str(settings_file(models, **values)), "--quiet", *split]) == 0
-    return output / f"{batch}x{accumulation}"
+    assert cli.main(["distill", "--config", str(settings), "--quiet", *split]) == 0
+    return output / name
 
 
 def tokens(run: Path) -> list[int]:
     """Target tokens after each step."""
-    lines = map(json.loads, (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
-    return [line["tokens"] for line in lines if "loss" in line]
-
-
-def update(models: Path, run: Path) -> torch.Tensor:
-    """What the training has added to the weights."""
-    before = load_file(models / "student" / "model.safetensors")
-    after = load_file(run / "student" / "final" / "model.safetensors")
-    return torch.cat([(after[name] - before[name]).flatten() for name in sorted(before)])
-
-
-def difference(models: Path, run: Path, reference: Path) -> float:
-    """Of the updates, relative to the reference's."""
-    wanted = update(models, reference)
-    return float((update(models, run) - wanted).norm() / wanted.norm())
+    return [line["tokens"] for line in loss_lines(run)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -95,7 +67,7 @@ def test_the_split_of_a_step_changes_nothing(models: Path, tmp_path: Path, kind:
     for part in parts:
         assert tokens(part) == wanted
         # Sums are added up in another order.
-        assert difference(models, part, whole) < 1e-4
+        assert relative_difference(part, whole, models / "student") < 1e-4
 
 
 def test_batches_grouped_by_themselves_would_be_another_training(
@@ -111,4 +83,4 @@ def test_batches_grouped_by_themselves_would_be_another_training(
     monkeypatch.setattr(batching.LengthGroupedSampler, "__init__", by_micro_batch)
     part = trained(models, "one tokenizer", 2, 4, tmp_path)
     assert tokens(part) != tokens(whole)
-    assert difference(models, part, whole) > 0.05
+    assert relative_difference(part, whole, models / "student") > 0.05

@@ -22,7 +22,7 @@ from distillkit.data.examples import ROW_COLUMNS
 from distillkit.losses.chunked import StudentOutput
 from distillkit.losses.tempered import SoftLoss
 from distillkit.losses.uld import UniversalLogitLoss
-from distillkit.teachers.targets import BytePrefix
+from distillkit.teachers.prefix_targets import BytePrefix
 from distillkit.training.aligned_objectives import LikelihoodMatching, OwnColumns
 from distillkit.training.objectives import Objective, SoftObjective, SoftSettings, Weights
 

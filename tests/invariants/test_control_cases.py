@@ -3,30 +3,21 @@ mixed up, and one that knows the language of the texts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from settings_file import BARE
 from tiny_models import save_model_folder, tiny_model, tiny_tokenizer, write_texts
 
 from distillkit import DistillResult, QualityGateError, distill_models
 
 SETTINGS: dict[str, Any] = {
+    **BARE,
     "sample_size": 32, "max_length": 64, "held_out_size": 24, "batch_size": 4, "epochs": 4, "learning_rate": 5e-3,
-    "checkpoint_interval": 16, "temperature": 1.0, "alpha": 0.5, "precision": "fp32", "no_cuda": True, "control": True,
-    "quality_gate": "off", "save_plot": False, "install_deps": False, "allow_out_of_range": True,
+    "checkpoint_interval": 16, "temperature": 1.0, "alpha": 0.5, "control": True, "skip_validation": False, "quality_gate": "off",
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """For models of this size more threads only cost time."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def taught(tokenizer: Any, texts: Path, steps: int = 250) -> Any:

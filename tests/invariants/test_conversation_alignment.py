@@ -22,7 +22,7 @@ from distillkit.data.document import Document
 from distillkit.data.examples import Example
 from distillkit.data.template_choice import TemplatePair
 from distillkit.data.text_encoder import TextEncoders, make_text_encoder
-from distillkit.teachers.targets import prefix_map_of
+from distillkit.teachers.prefix_targets import prefix_map_of
 
 ALL = FAMILIES | {"plain": Family(PLAIN)}
 TOKENIZERS = {

@@ -17,7 +17,7 @@ from distillkit.data.batching import DistillationCollator
 from distillkit.data.examples import ROW_COLUMNS
 from distillkit.losses.chunked import StudentOutput
 from distillkit.losses.tempered import SoftLoss
-from distillkit.teachers.targets import BytePrefix
+from distillkit.teachers.prefix_targets import BytePrefix
 from distillkit.training.objectives import SoftObjective, SoftSettings, Weights
 
 

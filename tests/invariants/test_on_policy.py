@@ -6,8 +6,6 @@ from __future__ import annotations
 import json
 import random
 import shutil
-import signal
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from bare_runs import distill, loss_lines, metric_lines, prepared_run, stop_at, update_of
 from conversation_runs import chat_models
 from conversation_runs import prepared as prepared_conversations
 from plain_objective import combine, same_vocabulary_terms
@@ -31,12 +30,13 @@ from tiny_models import (
 
 from distillkit.alignment.rows import LEAD
 from distillkit.alignment.token_bytes import common_ids
-from distillkit.cli import app as cli
+from distillkit.cli import main as cli
 from distillkit.console import Console
 from distillkit.data.batching import DistillationCollator
 from distillkit.data.examples import ROW_COLUMNS, load_examples
 from distillkit.data.sampled_texts import PairedTexts
 from distillkit.data.samples import Sample
+from distillkit.data.text_encoder import token_tables
 from distillkit.losses.chunked import StudentOutput
 from distillkit.models.backbone_and_head import split_model
 from distillkit.run.context import TrainingContext
@@ -44,28 +44,17 @@ from distillkit.run.directory import RunDirectory
 from distillkit.settings.parameters import Parameters
 from distillkit.stages import distill as distill_stage
 from distillkit.storage import files_below
-from distillkit.teachers.targets import token_tables
 from distillkit.training.inputs import decide, teacher_part
 from distillkit.training.objectives import Weights, soft_loss
 from distillkit.training.on_policy import OnPolicy
-from distillkit.training.trainer import DistillTrainer
 
 QUIET = Console(quiet=True)
 NEW = 12
 SETTINGS: dict[str, Any] = {
     "sample_size": 16, "max_length": 48, "held_out_size": 4, "epochs": 2, "batch_size": 4, "checkpoint_interval": 100,
-    "learning_rate": 2e-3, "precision": "fp32", "no_cuda": True, "skip_validation": True, "save_plot": False,
-    "control": False, "install_deps": False, "allow_out_of_range": True, "temperature": 2.0,
+    "learning_rate": 2e-3, "temperature": 2.0,
     "on_policy_fraction": 0.5, "on_policy_max_new_tokens": NEW,
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -86,12 +75,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def prepared(models: Path, name: str, **changes: Any) -> Path:
     """A run that has its data."""
-    values = {
-        "teacher_model_path": models / "teacher", "student_model_path": models / "student",
-        "dataset_path": models / "texts.txt", "output_dir": models / "runs", "folder_name": name, **SETTINGS, **changes,
-    }  # fmt: skip
-    assert cli.main(["prepare-data", "--config", str(settings_file(models, **values)), "--quiet"]) == 0
-    return models / "runs" / name
+    return prepared_run(models, models / "runs", name, **{**SETTINGS, **changes})
 
 
 def opened(config: Parameters, run: RunDirectory) -> SimpleNamespace:
@@ -298,33 +282,6 @@ def metrics_of(made: SimpleNamespace) -> dict[str, Any]:
 # --- trainings --------------------------------------------------------------------------------------------------------
 
 
-def distill(run: Path, *options: str) -> int:
-    return cli.main(["distill", "--run", str(run), "--quiet", *options])
-
-
-def lines(run: Path) -> list[dict[str, Any]]:
-    """metrics.jsonl without times."""
-    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [{name: value for name, value in line.items() if name != "seconds"} for line in found]
-
-
-def stop_at(run: Path, step: int) -> int:
-    """Begin or continue, with a signal that arrives while `step` is being computed; the exit code."""
-    compute_loss = DistillTrainer.compute_loss
-
-    def compute(self: DistillTrainer, *args: Any, **kwargs: Any) -> Any:
-        if self.state.global_step == step - 1:
-            signal.raise_signal(signal.SIGTERM)
-            DistillTrainer.compute_loss = compute_loss
-        return compute_loss(self, *args, **kwargs)
-
-    DistillTrainer.compute_loss = compute
-    try:
-        return distill(run)
-    finally:
-        DistillTrainer.compute_loss = compute_loss
-
-
 def own_figures(run: Path) -> dict[str, Any]:
     found = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["on_policy"]
     return {name: value for name, value in found.items() if not name.endswith(("seconds", "per_second"))}
@@ -346,7 +303,7 @@ def test_an_interrupted_training_with_a_replay_buffer(replayed: Path) -> None:
     for step in (3, 6):
         assert stop_at(run, step) == 143
     assert distill(run) == 0
-    assert lines(run) == lines(reference)
+    assert metric_lines(run) == metric_lines(reference)
     assert own_figures(run) == own_figures(reference)
     figures = own_figures(reference)
     # What taught nothing is not kept, so the buffer may fill later.
@@ -355,9 +312,9 @@ def test_an_interrupted_training_with_a_replay_buffer(replayed: Path) -> None:
     assert figures["texts"] == 4 * (6 - figures["replayed_steps"])
     names = [path.relative_to(run) for path in files_below(run / "student") if path.name != "README.md"]
     assert [name for name in names if (run / name).read_bytes() != (reference / name).read_bytes()] == []
-    on_policy = [line["step"] for line in lines(reference) if "on_policy_loss" in line]
+    on_policy = [line["step"] for line in metric_lines(reference) if "on_policy_loss" in line]
     assert on_policy == [2, 3, 4, 6, 7, 8]
-    for line in lines(reference):
+    for line in metric_lines(reference):
         if "loss" in line:
             assert ("hard_loss" in line) is ("soft_loss" in line) is (line["step"] not in on_policy)
             assert line["step"] not in on_policy or line["loss"] == pytest.approx(line["on_policy_loss"], rel=1e-6)
@@ -376,10 +333,9 @@ def test_the_split_of_a_step_changes_nothing(models: Path, kind: str) -> None:
     for batch, accumulation in ((4, 1), (2, 2)):
         run = Path(shutil.copytree(data, data.parent / f"{kind}-{batch}"))
         assert distill(run, "--batch-size", str(batch), "--gradient-accumulation", str(accumulation)) == 0
-        before, after = (load_file(folder / "model.safetensors") for folder in (plain, run / "student" / "final"))
-        updates.append(torch.cat([(after[name] - before[name]).flatten() for name in sorted(before)]))
+        updates.append(update_of(run, plain))
         figures = {name: value for name, value in own_figures(run).items() if name != "mass_mapped"}
-        counted.append((figures, [line["tokens"] for line in lines(run) if "loss" in line]))
+        counted.append((figures, [line["tokens"] for line in loss_lines(run)]))
     assert counted[0] == counted[1]
     assert float((updates[1] - updates[0]).norm() / updates[0].norm()) < 1e-4
 
@@ -414,7 +370,7 @@ def test_every_step_on_policy_needs_no_cache(models: Path, capsys: pytest.Captur
     assert figures["decisions"]["teacher_cache"] == "off"
     assert figures["teacher_pass"]["tokens"] == 0 < figures["on_policy"]["teacher_tokens"]
     assert figures["on_policy"]["share"] == 1
-    assert all("on_policy_loss" in line for line in lines(run) if "loss" in line)
+    assert all("on_policy_loss" in line for line in loss_lines(run))
 
 
 @pytest.mark.parametrize("alignment", ["auto", "alm"])
@@ -428,7 +384,7 @@ def test_a_step_that_teaches_nothing(models: Path, monkeypatch: pytest.MonkeyPat
     assert distill(run, "--config", str(settings)) == 0
     figures = own_figures(run)
     assert (figures["unread"], figures["texts"], figures["replayed_steps"]) == (16, 16, 0)
-    assert [line["on_policy_loss"] for line in lines(run) if "loss" in line] == [0, 0, 0, 0]
+    assert [line["on_policy_loss"] for line in loss_lines(run)] == [0, 0, 0, 0]
     before, after = (load_file(at / "model.safetensors") for at in (models / "student", run / "student" / "final"))
     assert all(torch.equal(before[name], after[name]) for name in before)
 

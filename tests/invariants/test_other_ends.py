@@ -16,7 +16,8 @@ from tiny_models import tiny_model, tiny_tokenizer
 
 from distillkit.data.batching import DistillationCollator
 from distillkit.data.document import Document
-from distillkit.data.examples import ROW_COLUMNS, ExampleBuilder
+from distillkit.data.example_builder import ExampleBuilder
+from distillkit.data.examples import ROW_COLUMNS
 from distillkit.data.text_encoder import TextEncoders, make_text_encoder
 from distillkit.data.training_rows import same_rows
 from distillkit.device.precision import Compute

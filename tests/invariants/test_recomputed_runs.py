@@ -21,7 +21,7 @@ from tiny_models import (
 )
 from transformers import AutoTokenizer
 
-from distillkit.cli import app as cli
+from distillkit.cli import main as cli
 from distillkit.data.examples import load_examples
 
 CODE = "def mean(values):\n    total = 0\n    for value in values:\n        total += value\n    return total / len(values)\n\n\n"

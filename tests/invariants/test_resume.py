@@ -9,47 +9,32 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import warm_python
-from settings_file import settings_file
+from bare_runs import distill, loss_lines, metric_lines, prepared_run, stop_at
 from tiny_models import save_model_folder, tiny_model, tiny_tokenizer, write_texts
 
-from distillkit.cli import app as cli
+from distillkit.cli import main as cli
 from distillkit.errors import DistillkitError
 from distillkit.installing import is_satisfied
-from distillkit.settings.parameters import flag
+from distillkit.settings.declared import flag
 from distillkit.storage import files_below
 from distillkit.training import arguments, checkpoints, session
 from distillkit.training.optimizers import BITSANDBYTES
-from distillkit.training.trainer import DistillTrainer
 
 EXAMPLES, BATCH, EPOCHS, INTERVAL = 32, 2, 3, 5
 # Optimizer steps of an epoch: each batch is one, or four are.
 PLAIN, ACCUMULATED = EXAMPLES // BATCH, EXAMPLES // BATCH // 4
 PREPARED: dict[str, Any] = {
     "sample_size": EXAMPLES, "max_length": 40, "held_out_size": 6, "batch_size": BATCH, "epochs": EPOCHS,
-    "checkpoint_interval": INTERVAL, "learning_rate": 2e-3, "precision": "fp32", "no_cuda": True,
-    "skip_validation": True, "save_plot": False, "control": False, "install_deps": False, "allow_out_of_range": True,
+    "checkpoint_interval": INTERVAL, "learning_rate": 2e-3,
 }  # fmt: skip
 NEEDS_BITSANDBYTES = pytest.mark.skipif(not is_satisfied(BITSANDBYTES), reason="bitsandbytes is not installed")
-# What of these lines depends on the clock.
-TIMES = ("seconds",)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """For models of this size more threads only cost time, and every process has to calculate alike."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        yield
-    torch.set_num_threads(threads)
 
 
 def figures(run: Path) -> dict[str, Any]:
@@ -59,12 +44,6 @@ def figures(run: Path) -> dict[str, Any]:
     if "teacher_pass" in content:
         kept["teacher tokens"] = content["teacher_pass"]["tokens"]
     return kept | {"alignment": content.get("alignment")}
-
-
-def lines(run: Path) -> list[dict[str, Any]]:
-    """metrics.jsonl without times."""
-    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [{name: value for name, value in line.items() if name not in TIMES} for line in found]
 
 
 def students(run: Path) -> dict[str, bytes]:
@@ -79,7 +58,7 @@ def committed(run: Path) -> list[str]:
 
 def assert_same(run: Path, reference: Path) -> None:
     """Weights byte for byte, figures line for line."""
-    assert lines(run) == lines(reference)
+    assert metric_lines(run) == metric_lines(reference)
     assert figures(run) == figures(reference)
     found, expected = students(run), students(reference)
     assert found.keys() == expected.keys()
@@ -117,14 +96,8 @@ class Runs:
     def prepared(self, name: str, **changes: Any) -> Path:
         """A run that has its data; `name` stands for `changes`."""
         if name not in self._prepared:
-            values = {
-                "teacher_model_path": self.folder / "teacher", "student_model_path": self.folder / "student",
-                "dataset_path": self.folder / "texts.txt", "output_dir": self.folder / "prepared", "folder_name": name,
-                **PREPARED, **changes,
-            }  # fmt: skip
-            settings = settings_file(self.folder, **values)
-            assert cli.main(["prepare-data", "--config", str(settings), "--quiet"]) == 0
-            self._prepared[name] = self.folder / "prepared" / name
+            values = {**PREPARED, **changes}
+            self._prepared[name] = prepared_run(self.folder, self.folder / "prepared", name, **values)
         return self._prepared[name]
 
     def copy(self, prepared: Path) -> Path:
@@ -145,31 +118,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     return Runs(tmp_path_factory.mktemp("resume"))
 
 
-def distill(run: Path, *options: str) -> int:
-    """`distillkit distill --run RUN` in this process; its exit code."""
-    return cli.main(["distill", "--run", str(run), "--quiet", *options])
-
-
 def control(run: Path, *options: str) -> int:
     """`distillkit control --run RUN` in this process; its exit code."""
     return cli.main(["control", "--run", str(run), "--quiet", *options])
-
-
-def stop_at(run: Path, step: int, number: int = signal.SIGTERM, command: Callable[[Path], int] | None = None) -> int:
-    """Begin or continue, with a signal that arrives while `step` is being computed; the exit code."""
-    compute_loss = DistillTrainer.compute_loss
-
-    def compute(self: DistillTrainer, *args: Any, **kwargs: Any) -> Any:
-        if self.state.global_step == step - 1:
-            signal.raise_signal(number)
-            DistillTrainer.compute_loss = compute_loss
-        return compute_loss(self, *args, **kwargs)
-
-    DistillTrainer.compute_loss = compute
-    try:
-        return (command or distill)(run)
-    finally:
-        DistillTrainer.compute_loss = compute_loss
 
 
 # --- signals ---------------------------------------------------------------------------------------------------------
@@ -210,7 +161,7 @@ def test_an_interrupted_control(runs: Runs) -> None:
         assert len(committed(run / "control")) <= 2
     assert control(run) == 0
     assert_same(run / "control", reference / "control")
-    assert lines(run / "control") != lines(run)
+    assert metric_lines(run / "control") != metric_lines(run)
     # The run's own student was not touched.
     assert_same(run, runs.reference("plain"))
 
@@ -220,14 +171,14 @@ def test_interrupted_between_two_lines_of_the_log(runs: Runs, monkeypatch: pytes
     monkeypatch.setattr(arguments, "_LINES", 8)
     reference = runs.copy(runs.prepared("plain"))
     assert distill(reference) == 0
-    logged = [line for line in lines(reference) if "loss" in line]
+    logged = loss_lines(reference)
     assert [line["step"] for line in logged] == list(range(6, 49, 6))
     run = runs.copy(runs.prepared("plain"))
     assert stop_at(run, 8) == 143
     assert distill(run) == 0
     assert_same(run, reference)
     # Each line is the mean over its steps, as a log of every step shows.
-    every = [line["loss"] for line in lines(runs.reference("plain")) if "loss" in line]
+    every = [line["loss"] for line in loss_lines(runs.reference("plain"))]
     means = [sum(every[step - 6 : step]) / 6 for step in range(6, 49, 6)]
     assert [line["loss"] for line in logged] == pytest.approx(means, rel=1e-5)
 
@@ -244,7 +195,7 @@ def test_interrupted_while_temperature_and_weights_change(runs: Runs, monkeypatc
         assert stop_at(run, step) == 143
     assert distill(run) == 0
     assert_same(run, reference)
-    logged = [line for line in lines(reference) if "loss" in line]
+    logged = loss_lines(reference)
     assert [line["step"] for line in logged] == list(range(6, 49, 6))
     for line in logged:
         assert line["alpha"] == pytest.approx(0.7 * (1 - (line["step"] - 1) / 47), abs=1e-6)
@@ -255,9 +206,9 @@ def test_epochs_that_are_added_stretch_the_schedules(runs: Runs) -> None:
     """As with the learning rate: what is left goes by the new number of steps."""
     run = runs.copy(runs.prepared("schedules of an epoch", epochs=1, **SCHEDULES))
     assert distill(run) == 0
-    assert [line for line in lines(run) if "loss" in line][-1]["alpha"] == 0
+    assert loss_lines(run)[-1]["alpha"] == 0
     assert distill(run, "--epochs", "2") == 0
-    logged = [line for line in lines(run) if "loss" in line]
+    logged = loss_lines(run)
     assert len(logged) == 2 * PLAIN
     for line in logged:
         last = (1 if line["step"] <= PLAIN else 2) * PLAIN - 1
@@ -473,8 +424,8 @@ def test_without_random_states_the_result_would_differ(
     assert distill(stopped) == 0
     weights = "student/final/model.safetensors"
     assert students(stopped)[weights] != students(reference)[weights]
-    assert lines(stopped)[:16] == lines(reference)[:16]
-    assert lines(stopped) != lines(reference)
+    assert metric_lines(stopped)[:16] == metric_lines(reference)[:16]
+    assert metric_lines(stopped) != metric_lines(reference)
 
 
 @pytest.mark.parametrize("name", ["optimizer.pt", "COMMITTED.json"])
@@ -513,12 +464,12 @@ def test_only_epochs_may_be_added(runs: Runs, capfd: pytest.CaptureFixture[str])
     assert distill(run, "--epochs", str(EPOCHS + 1)) == 0
     assert figures(run)["steps"] == PLAIN * (EPOCHS + 1)
     # Before the schedule knew of the fourth epoch, nothing was other than it is without.
-    assert lines(run)[:4] == lines(runs.reference("plain"))[:4]
+    assert metric_lines(run)[:4] == metric_lines(runs.reference("plain"))[:4]
 
 
 def rates(run: Path) -> list[float]:
     """The learning rate of each step."""
-    return [line["learning_rate"] for line in lines(run) if "loss" in line]
+    return [line["learning_rate"] for line in loss_lines(run)]
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
@@ -541,4 +492,4 @@ def test_a_finished_run_goes_on_with_more_epochs(runs: Runs) -> None:
     assert float(before["state"][0]["step"]) == ACCUMULATED * EPOCHS
     assert distill(run, "--epochs", str(EPOCHS + 1)) == 0
     assert figures(run)["steps"] == ACCUMULATED * (EPOCHS + 1)
-    assert [line["step"] for line in lines(run) if "loss" in line] == list(range(1, ACCUMULATED * (EPOCHS + 1) + 1))
+    assert [line["step"] for line in loss_lines(run)] == list(range(1, ACCUMULATED * (EPOCHS + 1) + 1))

@@ -13,7 +13,7 @@ from distillkit.losses.chunked import StudentOutput
 from distillkit.losses.linear_head import LinearHead
 from distillkit.losses.target_rows import target_rows
 from distillkit.losses.tempered import SoftLoss
-from distillkit.teachers.targets import CommonTokens
+from distillkit.teachers.common_targets import CommonTokens
 from distillkit.training.objectives import HardOnly, Objective, SoftObjective, SoftSettings, Terms, Weights
 
 ALPHA, BETA, TAU = 0.7, 0.3, 2.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,12 @@ from torch import nn
 from torch.utils.data import SequentialSampler
 
 from distillkit import distill_models
-from distillkit.cli import app as cli
+from distillkit.cli import main as cli
 from distillkit.console import Console
 from distillkit.data.batching import IGNORED, DistillationCollator
 from distillkit.data.document import Document
-from distillkit.data.examples import ROW_COLUMNS, ExampleBuilder
+from distillkit.data.example_builder import ExampleBuilder
+from distillkit.data.examples import ROW_COLUMNS
 from distillkit.data.text_encoder import TextEncoders, make_text_encoder
 from distillkit.device.precision import Compute
 from distillkit.errors import DistillkitError
@@ -34,7 +35,8 @@ from distillkit.losses.chunked import StudentOutput
 from distillkit.models.backbone_and_head import split_model
 from distillkit.models.loading import load_model
 from distillkit.run.pair import ModelPair
-from distillkit.settings.parameters import Parameters, flag
+from distillkit.settings.declared import flag
+from distillkit.settings.parameters import Parameters
 from distillkit.storage import files_below
 from distillkit.teachers.live import LiveTeacher
 from distillkit.teachers.targets import teacher_signal
@@ -55,15 +57,6 @@ KINDS = {
     "across tokenizers: alm": "alm",
     "across tokenizers: uld": "uld",
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """For models of this size more threads only cost time."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class Setting:
@@ -171,6 +164,7 @@ def weights_of_steps(settings: dict[str, Any]) -> list[tuple[float, float]]:
     return [(alpha, 1 - alpha) for alpha in alphas]
 
 
+@pytest.mark.usefixtures("known_instructions")
 @pytest.mark.parametrize("settings", [{}, SCHEDULES], ids=["constant", "schedules"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_accumulation_does_not_change_the_student(tmp_path: Path, kind: str, settings: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 import distillkit
 from distillkit import DistillkitError, DistillResult, PreconditionError, QualityGateError, UsageError, distill_models
-from distillkit.settings import parameters as declared
+from distillkit.settings import declared
 
 # Written out here once more on purpose: what users were promised, in this order.
 CORE: list[tuple[str, Any]] = [

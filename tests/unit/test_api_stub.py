@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from distillkit import api, api_stub, registry
-from distillkit.settings import parameters as declared
+from distillkit.settings import declared
 
 
 @pytest.fixture

@@ -11,9 +11,13 @@ from typing import Any
 
 import pytest
 
-from distillkit import pipeline
 from distillkit.console import Console
 from distillkit.errors import DistillkitError, PreconditionError
+from distillkit.pipeline import due, running
+from distillkit.pipeline.configuration import config_differences
+from distillkit.pipeline.due import planned_stages
+from distillkit.pipeline.opening import continue_command, create_or_continue, open_run
+from distillkit.pipeline.running import Outcome, run_pipeline
 from distillkit.run.directory import RunDirectory
 from distillkit.settings.parameters import Parameters
 from distillkit.settings.resolve import ResolvedConfig, resolve
@@ -60,15 +64,16 @@ class Stages:
 @pytest.fixture
 def stages(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stages]:
     made = Stages()
-    monkeypatch.setattr(pipeline, "load_stage", made.load)
+    for module in (due, running):
+        monkeypatch.setattr(module, "load_stage", made.load)
     return made
 
 
 CHAIN = ["check-env", "prepare-data", "distill", "validate"]
 
 
-def go(resolved: ResolvedConfig, run: RunDirectory, names: list[str], **options: Any) -> pipeline.Outcome:
-    return pipeline.run_pipeline(resolved, run, names, Console(quiet=True), **options)
+def go(resolved: ResolvedConfig, run: RunDirectory, names: list[str], **options: Any) -> Outcome:
+    return run_pipeline(resolved, run, names, Console(quiet=True), **options)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +100,7 @@ def test_stages_come_after_what_they_read() -> None:
 
 
 def test_the_continue_command_survives_a_shell() -> None:
-    command = pipeline.continue_command(Path("/a folder/it's $HOME"), "plot")
+    command = continue_command(Path("/a folder/it's $HOME"), "plot")
     assert shlex.split(command) == ["distillkit", "plot", "--run", "/a folder/it's $HOME"]
 
 
@@ -151,7 +156,7 @@ def test_what_need_not_be_there_is_read_where_it_is(
     go(resolved, run, CHAIN)
     assert "result of control" not in inputs()
     go(resolved, run, ["control"])
-    assert pipeline.planned_stages(["validate"], resolved.parameters, run, False) == [
+    assert planned_stages(["validate"], resolved.parameters, run, False) == [
         ("validate", "run again, changed: result of control")
     ]
     assert go(resolved, run, ["control", "validate"]).stages == {"control": "skipped", "validate": "complete"}
@@ -160,7 +165,7 @@ def test_what_need_not_be_there_is_read_where_it_is(
     (run.path / "control.txt").write_text("tampered", encoding="utf-8")
     with pytest.raises(PreconditionError, match=r"validate reads the result of control, but control\.txt") as caught:
         go(resolved, run, ["validate"])
-    assert caught.value.next_command == pipeline.continue_command(run, "control")
+    assert caught.value.next_command == continue_command(run, "control")
     go(resolved, run, ["control"])
     # That of an earlier training is none.
     stages.content = "two"
@@ -246,8 +251,8 @@ def test_what_no_result_depends_on_may_change(resolved: ResolvedConfig, run: Run
     go(resolved, run, CHAIN)
     old = resolved.as_dict()
     others = {"skip_demo": False, "save_plot": False, "output_dir": "y", "quality_gate": "off", "epochs": 3}
-    assert pipeline.config_differences(run, {**old, **others}) == []
-    assert pipeline.config_differences(run, {**old, "temperature": 3.0}) == ["temperature: 2.0 -> 3.0"]
+    assert config_differences(run, {**old, **others}) == []
+    assert config_differences(run, {**old, "temperature": 3.0}) == ["temperature: 2.0 -> 3.0"]
 
 
 def test_what_no_stage_has_used_yet_may_change(resolved: ResolvedConfig, run: RunDirectory, stages: Stages) -> None:
@@ -278,7 +283,7 @@ def test_paths_of_a_run_win_again_when_it_is_continued(tmp_path: Path, stages: S
     given = {"teacher_model_path": str(tmp_path / "teacher"), "dataset": "python-docs"}
     first = resolve({**given, "output_dir": str(tmp_path), "folder_name": "run"})
     go(first, RunDirectory.create(tmp_path / "run", first), ["prepare-data"])
-    found, continued = pipeline.open_run(lambda base: resolve({}, base=base), str(tmp_path / "run"), str(tmp_path))
+    found, continued = open_run(lambda base: resolve({}, base=base), str(tmp_path / "run"), str(tmp_path))
     assert continued.parameters == first.parameters
     assert go(continued, found, ["prepare-data"]).stages == {"prepare-data": "skipped"}
     reproduced = resolve({}, config_file=tmp_path / "run" / "config.yaml")
@@ -289,5 +294,5 @@ def test_a_link_as_run_folder_is_refused(resolved: ResolvedConfig, tmp_path: Pat
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "run").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(PreconditionError, match="is a link that leads elsewhere") as caught:
-        pipeline.create_or_continue(resolved)
+        create_or_continue(resolved)
     assert caught.value.exit_code == 2

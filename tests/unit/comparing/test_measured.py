@@ -12,7 +12,7 @@ import pytest
 from distillkit.comparing.documents import HeldOutDocument
 from distillkit.comparing.measured import MODELS, recorded_scores, scores_of
 from distillkit.comparing.result import difference, differing_settings
-from distillkit.settings import parameters as declared
+from distillkit.settings import declared
 
 
 def details(count: int, seed: int, gain: float = 0.0) -> dict[str, Any]:

@@ -12,9 +12,10 @@ import pytest
 import regex
 from tiny_models import make_paragraph, tiny_sentencepiece_tokenizer, tiny_tokenizer
 
-from distillkit.data import examples as examples_module
+from distillkit.data import example_builder
 from distillkit.data.document import Document
-from distillkit.data.examples import Example, ExampleBuilder, load_examples, save_examples
+from distillkit.data.example_builder import ExampleBuilder
+from distillkit.data.examples import Example, load_examples, save_examples
 from distillkit.data.text_encoder import TextEncoder, make_text_encoder
 from distillkit.errors import UsageError
 
@@ -201,10 +202,10 @@ def test_white_space_between_pieces_is_all_that_is_lost(tokenizers: dict[str, An
 
 
 def test_texts_go_to_the_tokenizer_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(examples_module, "_CHARACTERS_AT_ONCE", 10)
-    monkeypatch.setattr(examples_module, "_TEXTS_AT_ONCE", 3)
+    monkeypatch.setattr(example_builder, "_CHARACTERS_AT_ONCE", 10)
+    monkeypatch.setattr(example_builder, "_TEXTS_AT_ONCE", 3)
     texts = ["a" * size for size in (4, 4, 4, 30, 1, 1, 1, 1)]
-    portions = [texts[portion] for portion in examples_module._portions(list(map(len, texts)))]
+    portions = [texts[portion] for portion in example_builder._portions(list(map(len, texts)))]
     assert [len(portion) for portion in portions] == [2, 1, 1, 3, 1]
     assert [text for portion in portions for text in portion] == texts
 
@@ -311,7 +312,7 @@ def test_pieces_that_alone_are_too_long_are_halved(
     tokenizers: dict[str, Any], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """Without the space before it the first word of a piece takes more tokens than inside its document."""
-    monkeypatch.setattr(examples_module, "_ROOM", 0)
+    monkeypatch.setattr(example_builder, "_ROOM", 0)
     students = encoder(tokenizers | {"wide": tiny_tokenizer(900)}, name, 40)
     # Of every length, so that the last piece, which says the end, is among those that are halved.
     words = long_text(7, sentences=16).split(" ")

@@ -9,7 +9,8 @@ import pytest
 from tiny_models import tiny_sentencepiece_tokenizer, tiny_tokenizer
 
 from distillkit.data.document import Document
-from distillkit.data.examples import Example, ExampleBuilder, load_examples, save_examples, stored_rows
+from distillkit.data.example_builder import ExampleBuilder
+from distillkit.data.examples import Example, load_examples, save_examples, stored_rows
 from distillkit.data.further_readings import FurtherReading, coverage
 from distillkit.data.stored_rows import StoredRows
 from distillkit.data.text_encoder import TextEncoder, make_text_encoder

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from distillkit.data.document import Document
-from distillkit.data.examples import ExampleBuilder
+from distillkit.data.example_builder import ExampleBuilder
 from distillkit.data.read_texts import TextReader
 from distillkit.data.text_encoder import TextEncoder, make_text_encoder
 

@@ -23,7 +23,8 @@ from distillkit.dry_run.inputs import count_texts, find_models, teacher_facts, t
 from distillkit.dry_run.plan import estimate_run, plan_decisions
 from distillkit.errors import DistillkitError
 from distillkit.models.located import LocatedModel
-from distillkit.pipeline import create_or_continue, run_pipeline
+from distillkit.pipeline.opening import create_or_continue
+from distillkit.pipeline.running import run_pipeline
 from distillkit.run import pair
 from distillkit.run.context import TrainingContext
 from distillkit.run.directory import RunDirectory
@@ -192,6 +193,7 @@ def test_plan_and_run_decide_alike(
     assert seen == ({"exact", "sparse", "off", "None", "refused"} if box == "white" else {"None", "refused"})
 
 
+@pytest.mark.usefixtures("known_instructions")
 @pytest.mark.parametrize(
     ("tokenizer", "box", "changes"),
     [

@@ -179,6 +179,7 @@ def test_only_a_plain_layer_is_written_out():
     assert not LinearHead.is_plain(torch.nn.Bilinear(D, D, V))
 
 
+@pytest.mark.usefixtures("known_instructions")
 @pytest.mark.parametrize("compiles", [False, True])
 @pytest.mark.parametrize("tau", [1.0, 2.0])
 def test_weights_are_as_good_as_their_logarithms(tau, compiles):
@@ -219,6 +220,7 @@ def test_a_nan_in_the_teacher_is_not_hidden():
         assert case.chunked(SoftLoss(1.0, Divergence(name))).loss.isnan()
 
 
+@pytest.mark.usefixtures("known_instructions")
 @pytest.mark.parametrize("head", ["any", "linear"])
 def test_compiled_as_eager(head):
     case = Case(torch.float32) if head == "any" else LinearCase(torch.float32)
@@ -235,6 +237,7 @@ def test_compiled_as_eager(head):
             torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.usefixtures("known_instructions")
 def test_a_temperature_that_changes_is_compiled_once():
     """And at τ = 1, where it ends, it is the loss of a τ that has always been 1."""
     case = LinearCase(torch.float32)

@@ -17,7 +17,8 @@ from distillkit.reports.html.facts import HeldOutText, ReportFacts, StageFacts
 from distillkit.reports.html.page import SECTIONS, report_page
 from distillkit.reports.html.style import DARK, LIGHT
 from distillkit.reports.html.writer import Writer, looked_up
-from distillkit.settings import parameters as declared
+from distillkit.settings import declared
+from distillkit.settings.parameters import Parameters
 
 HOSTILE = "</script></style><img src=x onerror=alert(1)>\x1b[31m\x07\u202e\u2066\ud800 &lt; \"'`${1}{name} %s"
 SHOWN = "⟨U+202E⟩⟨U+2066⟩"
@@ -49,7 +50,7 @@ def made_facts(**changes: Any) -> ReportFacts:
     bits["after"][3] = 9000.0
     of_models = {name: split_bits(factor) for name, factor in zip(MODELS, (2.0, 1.6, 1.5, 1.0), strict=True)}
     lost = {division: {name: found[division] for name, found in of_models.items()} for division in split_bits(1.0)}
-    config = dataclasses.asdict(declared.Parameters()) | {"epochs": 7, "seed": 43, "dataset": HOSTILE}
+    config = dataclasses.asdict(Parameters()) | {"epochs": 7, "seed": 43, "dataset": HOSTILE}
     facts: dict[str, Any] = {
         "name": "a-run",
         "version": "1.2.3",

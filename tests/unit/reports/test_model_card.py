@@ -11,7 +11,8 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from distillkit.reports.model_card import CardFacts, ChatFacts, model_card, published_card
+from distillkit.reports.card.facts import CardFacts, ChatFacts
+from distillkit.reports.card.page import model_card, published_card
 
 VALIDATION: dict[str, Any] = {
     "teacher": {"bits_per_byte": 0.9812, "perplexity": 12.104},

@@ -41,6 +41,7 @@ def test_they_pass_and_leave_the_random_states_alone(capfd: pytest.CaptureFixtur
 
 
 @needs_compiler
+@pytest.mark.usefixtures("known_instructions")
 def test_they_pass_compiled() -> None:
     assert run_self_tests(Console(quiet=True), PLAIN, compile_loss="on") == 8
 

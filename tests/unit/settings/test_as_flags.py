@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from distillkit.settings import parameters as declared
+from distillkit.settings import declared
 from distillkit.settings.as_flags import as_flags
 from distillkit.settings.presets import preset_names
 from distillkit.settings.resolve import resolve

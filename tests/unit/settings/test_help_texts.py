@@ -15,10 +15,12 @@ import pytest
 import typer
 import yaml
 
-from distillkit.cli import app as cli
+from distillkit.cli import main as cli
 from distillkit.cli import parameter_pages
+from distillkit.cli.app import app
 from distillkit.data.standard_sets import parse_entry
-from distillkit.settings import parameters as declared
+from distillkit.settings import declared
+from distillkit.settings.facts import parameter
 from distillkit.settings.help_texts import LANGUAGES, group_title, help_text, help_texts
 from distillkit.settings.resolve import resolve
 
@@ -35,7 +37,7 @@ def squeezed(text: str) -> str:
 
 def options_by_command() -> dict[str, dict[str, list[str]]]:
     """Command -> parameter -> its flags, as the command line really has them."""
-    group = typer.main.get_command(cli.app)
+    group = typer.main.get_command(app)
     commands: dict[str, typer.core.TyperCommand] = group.commands  # pyright: ignore[reportAttributeAccessIssue]
     return {
         name: {str(option.name): [*option.opts, *option.secondary_opts] for option in command.params}
@@ -53,7 +55,7 @@ def child(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def other_temperature(monkeypatch: pytest.MonkeyPatch) -> None:
     """A declaration in which the temperature has another default and another range."""
-    field = declared.parameter(6.5, "distillation", low=4.25, high=8.75, examples=("7.125",))
+    field = parameter(6.5, "distillation", low=4.25, high=8.75, examples=("7.125",))
     field.name, field.type = "temperature", "float"
     changed = {**declared.fields(), "temperature": field}
     monkeypatch.setattr(declared, "fields", lambda: changed)

@@ -18,7 +18,7 @@ from distillkit import distill_models, registry
 from distillkit.cli import app as cli
 from distillkit.cli import parameter_pages
 from distillkit.errors import UsageError
-from distillkit.settings import parameters as declared
+from distillkit.settings import declared
 from distillkit.settings.help_texts import LANGUAGES, help_texts
 from distillkit.settings.resolve import resolve
 

@@ -8,7 +8,7 @@ import pytest
 
 from distillkit.errors import UsageError
 from distillkit.models.references import parse_student_reference, parse_teacher_reference
-from distillkit.settings.parameters import fields
+from distillkit.settings.declared import fields
 from distillkit.settings.presets import describe_preset, preset_names, preset_path, presets_folder, read_preset
 from distillkit.settings.resolve import resolve
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from distillkit.errors import UsageError
-from distillkit.settings import parameters as declared
+from distillkit.settings import declared
 from distillkit.settings.resolve import Layer, resolve
 
 

@@ -12,7 +12,7 @@ from distillkit.console import Console
 from distillkit.errors import PreconditionError
 from distillkit.run.directory import RunDirectory
 from distillkit.run.student_size import StudentSize
-from distillkit.settings import parameters as declared
+from distillkit.settings import declared
 from distillkit.settings.parameters import Parameters
 from distillkit.settings.resolve import resolve
 from distillkit.stages import wanted_stages

@@ -14,7 +14,8 @@ from distillkit import registry
 from distillkit.errors import PreconditionError
 from distillkit.models.located import LocatedModel
 from distillkit.models.references import ModelReference
-from distillkit.reports.model_card import CardFacts, model_card
+from distillkit.reports.card.facts import CardFacts
+from distillkit.reports.card.page import model_card
 from distillkit.run.pair import ModelPair
 from distillkit.settings.parameters import Parameters
 from distillkit.storage import with_checksum, write_json

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from distillkit.settings.parameters import Parameters, choices
+from distillkit.settings.declared import choices
+from distillkit.settings.parameters import Parameters
 from distillkit.settings.resolve import resolve
 from distillkit.tuning.space import (
     ALPHAS,

@@ -7,7 +7,7 @@ from typing import Any
 
 from distillkit.reports.html.elements import Child, Markup, element, together
 from distillkit.reports.html.writer import PageWriter, Writer
-from distillkit.settings import parameters as declared
+from distillkit.settings import declared
 from distillkit.settings.help_texts import group_title, help_text
 
 _MOST_LETTERS = 300
