@@ -256,7 +256,7 @@ def test_a_narrow_terminal(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     console.info(f"it lies in {command}")
     console.error(UsageError("wrong", hint=command), command)
     console.data(command)
-    assert terminal.getvalue().splitlines().count(command) == 1
+    assert terminal.getvalue().splitlines().count(command) == 2
     for line in (f"hint: {command}", f"continue with: {command}"):
         assert line in re.sub(r"\x1b\[[0-9;]*m", "", terminal.getvalue()).splitlines()
     terminal.truncate(0)
