@@ -9,7 +9,7 @@ from distillkit.data.splitting import held_out_examples
 from distillkit.device.precision import Compute
 from distillkit.dry_run.on_policy import state_bytes
 from distillkit.dry_run.time_model import TaughtBy, Work
-from distillkit.evaluation.batched_forward import LOGITS_AT_ONCE, WIDE_AT_ONCE
+from distillkit.evaluation.batched_forward import HEAD_AT_ONCE, LOGITS_AT_ONCE, WIDE_AT_ONCE
 from distillkit.losses.chunked import rows_per_chunk
 from distillkit.models.shape import ModelShape
 from distillkit.processes.taking_part import process_count
@@ -85,9 +85,10 @@ def _training(
     activations = _ACTIVATION_BYTES * tokens * student.layers * student.inner_width
     if config.gradient_checkpointing:  # The input of every layer, and all of the one that is being computed again.
         activations = tokens * student.inner_width * (4 * student.layers + _ACTIVATION_BYTES)
-    # The held-out score holds the logits of a batch, and a few rows of them in fp32.
-    scored = min(LOGITS_AT_ONCE, held_out_examples(config) * config.max_length * student.vocabulary)
-    scoring = 4 * scored + 3 * 4 * min(scored, WIDE_AT_ONCE)
+    # The held-out score holds the logits of the rows that meet the head at once, or of a batch, and fewer of them in fp32.
+    scored = held_out_examples(config) * config.max_length * student.vocabulary
+    scoring = 4 * min(scored, HEAD_AT_ONCE if student.head_is_plain else LOGITS_AT_ONCE)
+    scoring += 3 * 4 * min(scored, WIDE_AT_ONCE)
     # Freed memory is kept, so the one does not make room for the other.
     training = _states(config, compute, student, processes)
     training += copies + chunk + activations + scoring + state_bytes(config, student, itemsize)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from distillkit.data.batching import attention_mask, pad_right
+from distillkit.models.backbone_and_head import SplitModel
 
 LOGITS_AT_ONCE = 1 << 27  # 512 MB of fp32 logits: no more than a training step of the default batch takes.
 _MOST_TOKENS = 8192
 WIDE_AT_ONCE = 1 << 24  # Numbers in fp32 while rows are turned into log-probabilities: 64 MB.
+HEAD_AT_ONCE = (
+    1 << 25
+)  # Logits that a head apart from its model makes at a time: it meets rows that are asked for alone.
 
 
 def head_width(model: nn.Module) -> int:
@@ -33,6 +37,11 @@ def default_batch_tokens(*models: nn.Module) -> int:
 def rows_at_once(columns: int) -> int:
     """How many rows of `columns` numbers may be held in fp32 at a time."""
     return max(1, WIDE_AT_ONCE // columns)
+
+
+def head_rows_at_once(columns: int) -> int:
+    """How many rows meet a head of `columns` logits at a time."""
+    return max(rows_at_once(columns), HEAD_AT_ONCE // columns)
 
 
 @contextlib.contextmanager
@@ -59,14 +68,34 @@ def batch_logits(
 ) -> Tensor:
     """[B, T, V] logits of texts padded on the right, in the model's own output format; T is the longest length.
 
-    The mask follows the lengths: the id that fills the padding may also be a real token.
-
     Args:
         texts: token ids, B of them.
         autocast_dtype: the format of matrix products; None for that of the weights.
     """
+    with _products(device, autocast_dtype):
+        return model(**_padded(texts, device), use_cache=False).logits
+
+
+@contextlib.contextmanager
+def rows_and_head(
+    parts: SplitModel, texts: Sequence[Sequence[int]], device: torch.device, autocast_dtype: torch.dtype | None
+) -> Iterator[tuple[Tensor, Callable[[Tensor], Tensor]]]:
+    """As `batch_logits`, with the head left for later: [B, T, D] hidden states, and what makes [n, V] logits of n of their rows.
+
+    Args:
+        parts: the model, taken apart.
+    """
+    with _products(device, autocast_dtype):  # Until the end: so the head's weights are converted once.
+        yield parts.hidden(_padded(texts, device)), parts.head
+
+
+def _products(device: torch.device, autocast_dtype: torch.dtype | None) -> torch.autocast:
+    return torch.autocast(device.type, dtype=autocast_dtype, enabled=autocast_dtype is not None)
+
+
+def _padded(texts: Sequence[Sequence[int]], device: torch.device) -> dict[str, Tensor]:
+    """The mask follows the lengths: the id that fills the padding may also be a real token."""
     # Rounding T up could go beyond a context whose positions are a table (GPT-2).
     input_ids = pad_right(texts, 0)
     mask = attention_mask(texts, input_ids.shape[1])
-    with torch.autocast(device.type, dtype=autocast_dtype, enabled=autocast_dtype is not None):
-        return model(input_ids=input_ids.to(device), attention_mask=mask.to(device), use_cache=False).logits
+    return {"input_ids": input_ids.to(device), "attention_mask": mask.to(device)}

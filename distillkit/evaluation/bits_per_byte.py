@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,10 +22,13 @@ from distillkit.evaluation.batched_forward import (
     batch_logits,
     default_batch_tokens,
     eval_mode,
+    head_rows_at_once,
+    rows_and_head,
     rows_at_once,
 )
 from distillkit.evaluation.length_batches import batches_by_length
 from distillkit.interrupts import check_interrupted
+from distillkit.models.backbone_and_head import SplitModel
 from distillkit.processes.group import ALONE, Group
 
 
@@ -127,6 +130,7 @@ def score(
     interruptible: bool = True,
     group: Group = ALONE,
     divided: bool = False,
+    parts: SplitModel | None = None,
 ) -> Scores:
     """Score texts. In fp32 the result does not depend on the batches (to a millionth); bf16 rounds by shape.
 
@@ -142,6 +146,8 @@ def score(
         interruptible: whether a signal may end it between two batches.
         group: processes that have the same model and texts; each scores some of the batches, and all get the scores.
         divided: whether the model is divided over the group, so that a forward pass is one of all of them.
+        parts: the same model taken apart; then its head meets a few scored rows at a time, and logits of a whole batch, half a
+            gigabyte, are never held. Not of a divided one.
 
     Raises:
         NotFiniteError: a text has no finite likelihood.
@@ -159,8 +165,13 @@ def score(
             if interruptible:
                 check_interrupted()
             members = [scored[index] for index in batch]
-            logits = batch_logits(model, [read[index] for index in members], device, autocast_dtype)
-            set_nll(nll, by_token, members, token_nll(logits, [texts[index] for index in members]))
+            read_now, scored_now = [read[index] for index in members], [texts[index] for index in members]
+            if parts is None or not parts.apart:
+                values = token_nll(batch_logits(model, read_now, device, autocast_dtype), scored_now)
+            else:
+                with rows_and_head(parts, read_now, device, autocast_dtype) as (hidden, head):
+                    values = token_nll(hidden, scored_now, (head, parts.columns))
+            set_nll(nll, by_token, members, values)
             check_finite(nll, texts, members)
             if progress is not None:
                 progress.advance(len(members))
@@ -207,13 +218,16 @@ def check_finite(nll: np.ndarray, texts: Sequence[ScoredText], members: Iterable
             )
 
 
-def token_nll(logits_BTV: Tensor, texts: Sequence[ScoredText]) -> list[np.ndarray]:
+def token_nll(
+    rows_BTW: Tensor, texts: Sequence[ScoredText], head: tuple[Callable[[Tensor], Tensor], int] | None = None
+) -> list[np.ndarray]:
     """Of each text of a batch, [tokens] float64, nats: -log p of its scored tokens.
 
     Args:
-        logits_BTV: of texts padded on the right, at least of what each is `read` of.
+        rows_BTW: logits of texts padded on the right, at least of what each is `read` of; with a head hidden states.
+        head: [n, W] hidden states -> [n, V] logits; and V.
     """
-    width, columns = logits_BTV.shape[1:]
+    width = rows_BTW.shape[1]
     none = torch.zeros(0, dtype=torch.long)
     rows, targets = [none], [none]
     for index, text in enumerate(texts):
@@ -221,14 +235,22 @@ def token_nll(logits_BTV: Tensor, texts: Sequence[ScoredText]) -> list[np.ndarra
             # Row r predicts token r + 1.
             rows.append(torch.arange(first - 1, max(first, last) - 1) + index * width)
             targets.append(torch.as_tensor(text.ids[first:last], dtype=torch.long))
-    logits_NV, device = logits_BTV.flatten(0, 1), logits_BTV.device
+    rows_NW, device = rows_BTW.flatten(0, 1), rows_BTW.device
+    make_logits, columns = head or (_unchanged, rows_BTW.shape[2])
+    wide = rows_at_once(columns)
+    chunk = wide if head is None else head_rows_at_once(columns)
     values: list[np.ndarray] = []
-    chunk = rows_at_once(columns)
-    for rows_n, targets_n in zip(torch.cat(rows).split(chunk), torch.cat(targets).split(chunk), strict=True):
-        logits_nV = widen(logits_NV.index_select(0, rows_n.to(device)))
-        at_target = logits_nV.gather(1, targets_n.to(device)[:, None])[:, 0]
-        values.append((logits_nV.logsumexp(-1) - at_target).cpu().double().numpy())
+    for rows_m, targets_m in zip(torch.cat(rows).split(chunk), torch.cat(targets).split(chunk), strict=True):
+        logits_mV = make_logits(rows_NW.index_select(0, rows_m.to(device)))
+        for logits_nV, targets_n in zip(logits_mV.split(wide), targets_m.to(device).split(wide), strict=True):
+            wide_nV = widen(logits_nV)
+            at_target = wide_nV.gather(1, targets_n[:, None])[:, 0]
+            values.append((wide_nV.logsumexp(-1) - at_target).cpu().double().numpy())
     return np.split(np.concatenate(values), np.cumsum([text.tokens for text in texts])[:-1])
+
+
+def _unchanged(logits: Tensor) -> Tensor:
+    return logits
 
 
 def by_document(texts: Sequence[ScoredText], nll: np.ndarray, by_token: Sequence[np.ndarray] | None = None) -> Scores:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,9 +18,8 @@ from distillkit.data.step_shares import share_of_step
 from distillkit.data.stored_rows import Rows
 from distillkit.data.training_rows import Row
 from distillkit.device.memory import peak_memory_bytes
-from distillkit.errors import DistillkitError, Interrupted, PreconditionError
+from distillkit.errors import Interrupted, PreconditionError
 from distillkit.evaluation.batched_forward import head_width
-from distillkit.evaluation.bits_per_byte import score
 from distillkit.evaluation.held_out import scored_texts
 from distillkit.evaluation.speed import model_size
 from distillkit.interrupts import check_interrupted
@@ -39,6 +37,7 @@ from distillkit.training.compiling import compile_loss
 from distillkit.training.decisions import TeacherChoice, is_divided
 from distillkit.training.early_stopping import EarlyStopping
 from distillkit.training.export import export_student
+from distillkit.training.held_out_score import HeldOutScore
 from distillkit.training.metrics_log import MetricsLog
 from distillkit.training.objectives import training_objective
 from distillkit.training.on_policy import OnPolicy
@@ -311,23 +310,11 @@ class TrainingRows(torch.utils.data.Dataset[dict[str, Any]]):
         return self.rows[index]
 
 
-def _held_out_score(context: TrainingContext, group: Group) -> Callable[[nn.Module], float]:
-    """Bits per byte of the validation part, by all processes. Not interruptible: a step that is scored is also saved."""
-    compute = context.compute
-    texts = scored_texts(
-        stored_rows(load_examples(context.run.data / "validation")), context.encoders.student, "student"
-    )
-
-    def held_out(model: nn.Module) -> float:
-        value = score(
-            model, texts, device=compute.device, autocast_dtype=compute.autocast, interruptible=False, group=group,
-            divided=is_divided(context.config, group.size),
-        ).bits_per_byte  # fmt: skip
-        if not math.isfinite(value):
-            raise DistillkitError(f"the held-out score became {value}", hint="lower --learning-rate")
-        return value
-
-    return held_out
+def _held_out_score(context: TrainingContext, group: Group) -> HeldOutScore:
+    """Of the validation part, by all processes."""
+    examples = stored_rows(load_examples(context.run.data / "validation"))
+    texts = scored_texts(examples, context.encoders.student, "student")
+    return HeldOutScore(texts, context.compute, group=group, divided=is_divided(context.config, group.size))
 
 
 def _keep_best(context: TrainingContext, place: TrainingPlace) -> Callable[[nn.Module], list[dict[str, Any]]]:

@@ -8,8 +8,7 @@ same batches, checkpoints and choice of the best step by the validation part, on
 from __future__ import annotations
 
 import gc
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -24,8 +23,7 @@ from distillkit.data.examples import load_examples, stored_rows
 from distillkit.data.stored_rows import Rows, StoredRows
 from distillkit.data.training_rows import tuning_rows
 from distillkit.device.malloc import trim_heap
-from distillkit.errors import DistillkitError, PreconditionError
-from distillkit.evaluation.bits_per_byte import score
+from distillkit.errors import PreconditionError
 from distillkit.evaluation.held_out import scored_texts
 from distillkit.interrupts import check_interrupted
 from distillkit.models.model_files import read_config, weight_files
@@ -53,6 +51,7 @@ from distillkit.training.activation_memory import keep_inputs_only
 from distillkit.training.arguments import training_arguments
 from distillkit.training.decisions import TuningFacts
 from distillkit.training.export_check import check_written
+from distillkit.training.held_out_score import HeldOutScore
 from distillkit.training.metrics_log import MetricsLog
 from distillkit.training.objectives import HardOnly
 from distillkit.training.progress import Progress
@@ -226,20 +225,10 @@ class TeacherTuning:
         raise_if_stopped(trainer)
         return self._figures(trainer)
 
-    def _held_out_score(self) -> Callable[[nn.Module], float]:
-        """Bits per byte of the validation part as the teacher reads it. Not interruptible: a step that is scored is also saved."""
-        compute = self.context.compute
+    def _held_out_score(self) -> HeldOutScore:
+        """Of the validation part as the teacher reads it."""
         texts = scored_texts(self._held_out, self.context.encoders.teacher, "teacher")
-
-        def held_out(model: nn.Module) -> float:
-            value = score(
-                model, texts, device=compute.device, autocast_dtype=compute.autocast, interruptible=False
-            ).bits_per_byte
-            if not math.isfinite(value):
-                raise DistillkitError(f"the held-out score of the teacher became {value}", hint=_REMEDY)
-            return value
-
-        return held_out
+        return HeldOutScore(texts, self.context.compute, name="held-out score of the teacher", remedy=_REMEDY)
 
     def _keep(self, model: nn.Module) -> list[dict[str, Any]]:
         """Write the best teacher so far; the files, as `storage.file_records`."""

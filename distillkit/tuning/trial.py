@@ -28,6 +28,7 @@ from distillkit.evaluation.batched_forward import head_width
 from distillkit.evaluation.bits_per_byte import score
 from distillkit.evaluation.held_out import scored_texts
 from distillkit.interrupts import check_interrupted, pending
+from distillkit.models.backbone_and_head import split_model
 from distillkit.run.context import TrainingContext
 from distillkit.settings.parameters import Parameters
 from distillkit.silence_libraries import silence_transformers
@@ -193,8 +194,9 @@ class Trials:
     def _score(self, student: nn.Module) -> float:
         compute = self.context.compute
         return score(
-            student, self._held_out, device=compute.device, autocast_dtype=compute.autocast, interruptible=True
-        ).bits_per_byte
+            student, self._held_out, device=compute.device, autocast_dtype=compute.autocast, interruptible=True,
+            parts=split_model(student),
+        ).bits_per_byte  # fmt: skip
 
 
 class _TrialTrainer(DistillTrainer):

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
 import signal
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from tiny_models import tiny_model
 from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from distillkit import interrupts
 from distillkit.errors import DistillkitError, Interrupted
 from distillkit.evaluation import batched_forward
 from distillkit.evaluation.bits_per_byte import ScoredText, Scores, score
+from distillkit.models.backbone_and_head import split_model
 
 CPU = torch.device("cpu")
 VOCABULARY = 97
@@ -91,6 +95,29 @@ def test_batches_and_chunks_do_not_matter(family: str, monkeypatch: pytest.Monke
     monkeypatch.setattr(batched_forward, "WIDE_AT_ONCE", 3 * VOCABULARY)
     chunked = score(model, texts, device=CPU, batch_tokens=100)
     np.testing.assert_allclose(chunked.nll, alone.nll, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_head_apart_meets_few_rows_at_a_time(plain: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    model: Any = tiny_model("llama", vocab_size=VOCABULARY)
+    if not plain:
+        scaled = AutoConfig.for_model(**{**model.config.to_dict(), "model_type": "granite", "logits_scaling": 4.0})
+        model = AutoModelForCausalLM.from_config(scaled).eval()
+    texts, parts, met = make_texts(20), split_model(model), list[int]()
+    assert parts.apart == plain
+    whole = score(model, texts, device=CPU)
+    parts = dataclasses.replace(parts, head=lambda rows, head=parts.head: (met.append(len(rows)), head(rows))[1])
+    monkeypatch.setattr(batched_forward, "WIDE_AT_ONCE", 3 * VOCABULARY)
+    monkeypatch.setattr(batched_forward, "HEAD_AT_ONCE", 7 * VOCABULARY)
+    apart = score(model, texts, device=CPU, batch_tokens=100, parts=parts)
+    np.testing.assert_allclose(apart.nll, whole.nll, atol=1e-5, rtol=0)
+    for ours, theirs in zip(apart.by_token, whole.by_token, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=0)
+    if parts.apart:
+        assert max(met) == 7
+        assert sum(met) == sum(text.tokens for text in texts)  # Of a text that is read, rows that count alone.
+    else:
+        assert not met
 
 
 def test_a_text_as_long_as_the_context_fits() -> None:

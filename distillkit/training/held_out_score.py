@@ -1,0 +1,64 @@
+"""The score by which a training chooses its best checkpoint: bits per byte of the validation part."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import nn
+
+from distillkit.device.precision import Compute
+from distillkit.errors import DistillkitError
+from distillkit.evaluation.bits_per_byte import ScoredText, score
+from distillkit.models.backbone_and_head import SplitModel, split_model
+from distillkit.processes.group import ALONE, Group
+
+
+class HeldOutScore:
+    """Bits per byte of texts under the model of a training. Not interruptible: a step that is scored is also saved.
+
+    Args:
+        texts: of the validation part.
+        compute: where and in which formats the model computes.
+        name: of the score, for messages.
+        remedy: what helps where there is none.
+        group: processes that score together; all of them call it.
+        divided: whether the model is divided over them.
+    """
+
+    def __init__(
+        self,
+        texts: Sequence[ScoredText],
+        compute: Compute,
+        *,
+        name: str = "held-out score",
+        remedy: str = "lower --learning-rate",
+        group: Group = ALONE,
+        divided: bool = False,
+    ) -> None:
+        self.texts, self.compute = texts, compute
+        self.name, self.remedy = name, remedy
+        self.group, self.divided = group, divided
+        self._split: tuple[nn.Module, SplitModel] | None = None
+
+    def __call__(self, model: nn.Module) -> float:
+        """The score of the model as it is now.
+
+        Raises:
+            DistillkitError: it is not finite.
+        """
+        value = score(
+            model, self.texts, device=self.compute.device, autocast_dtype=self.compute.autocast, interruptible=False,
+            group=self.group, divided=self.divided, parts=self._parts(model),
+        ).bits_per_byte  # fmt: skip
+        if not math.isfinite(value):
+            raise DistillkitError(f"the {self.name} became {value}", hint=self.remedy)
+        return value
+
+    def _parts(self, model: nn.Module) -> SplitModel | None:
+        """The model taken apart, once: beside a training, there is no room for the logits of whole batches."""
+        if self.divided:  # Its parts are whole only inside its own forward pass.
+            return None
+        if self._split is None or self._split[0] is not model:
+            self._split = (model, split_model(model))
+        return self._split[1]
