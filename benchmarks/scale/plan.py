@@ -162,7 +162,7 @@ def memory(teacher: ModelShape, student: ModelShape) -> list[str]:
             f"teacher over the {GPUS_OF_MACHINE} GPUs of a machine (`--teacher-devices`)",
             f"at most {amount(max(spread.bytes.values()), 'B')}", "yes",
         ],
-        ["student, `ddp`: 20 bytes a parameter", amount(20 * student.parameters, "B"), "barely"],
+        ["student, `ddp`: 16 bytes a parameter", amount(16 * student.parameters, "B"), "yes"],
         [
             f"student, `fsdp` over {GPUS}: 16 bytes / {GPUS}, embedding and two layers with their gradients",
             amount(16 * student.parameters / GPUS + 8 * (student.outside + 2 * layer), "B"), "yes",

@@ -104,10 +104,8 @@ def _states(config: Parameters, compute: Compute, student: ModelShape, processes
     else:  # The student's weights; of the adapter its own, their gradients and two moments.
         trained = trained_numbers(config, student)
         states = 4 * student.parameters + TRAINING_BYTES * trained
-    if processes == 1:
+    if processes == 1 or not is_divided(config, processes):
         return states
-    if not is_divided(config, processes):
-        return states + 4 * trained  # DDP adds up copies of the gradients.
     layer = (student.parameters - student.outside) // max(1, student.layers)
     # Gathered: what no layer has, and two layers; each with its gradient.
     gathered = 8 * (student.outside + 2 * layer)

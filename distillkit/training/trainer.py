@@ -125,6 +125,9 @@ class DistillTrainer(Trainer):
         self._micro_batch_loss = MicroBatchLoss(model, objective, teacher, group, autocast)
         if not group.leads:
             own_stream(args.seed, group.rank)
+        if self.accelerator.ddp_handler is not None:
+            # Gradients then lie where DDP adds them up over the processes, and not a second time beside it.
+            self.accelerator.ddp_handler.gradient_as_bucket_view = True
         self._watch = NumberWatch(role, remedy, teacher, display, self._get_learning_rate)
         self.remove_callback(PrinterCallback)
         self.add_callback(StepEnd(display, self.signal_received))

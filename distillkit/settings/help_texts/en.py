@@ -261,7 +261,7 @@ TEXTS = {
     ),
     "parallel": HelpText(
         what="what each of several processes has of the student",
-        effect="`ddp`: all of it, with its gradient and what the optimizer remembers, 16 bytes a parameter, and 4 more for sums over the processes. `fsdp`: these are divided over the processes (torch's FSDP2); the weights of one layer at a time are gathered where they are needed, which costs time, and embedding and head while a batch is computed. The student is the same apart from rounding, and a run that has begun can go on with the other, or with one process. Process 0 writes checkpoints and student in one piece, for which its machine needs 12 bytes a parameter of memory. With AdamW and not in fp16. One process has it all either way.",
+        effect="`ddp`: all of it, with its gradient and what the optimizer remembers, 16 bytes a parameter. `fsdp`: these are divided over the processes (torch's FSDP2); the weights of one layer at a time are gathered where they are needed, which costs time, and embedding and head while a batch is computed. The student is the same apart from rounding, and a run that has begun can go on with the other, or with one process. Process 0 writes checkpoints and student in one piece, for which its machine needs 12 bytes a parameter of memory. With AdamW and not in fp16. One process has it all either way.",
         choose="`ddp` as long as the student fits, which is faster; `fsdp` where it does not. `--dry-run` under the same launcher says what a process needs (docs/scale.md).",
         example="distillkit distill --parallel fsdp --batch-size 8",
     ),

@@ -253,13 +253,13 @@ def test_the_plan_says_what_one_of_several_processes_takes(
     alone = planned()
     assert alone["processes"] == 1
     for module in ("plan", "memory_model"):
-        monkeypatch.setattr(f"distillkit.dry_run.{module}.process_count", lambda: 4)
+        monkeypatch.setattr(f"distillkit.dry_run.{module}.process_count", lambda: 8)
     each = {name: planned(parallel=name, batch_size=32) for name in ("ddp", "fsdp")}
-    assert each["ddp"]["processes"] == 4
-    # 20 bytes a parameter; a quarter of 16, and 12 in which process 0 gathers a checkpoint. A process holds a quarter more.
+    assert each["ddp"]["processes"] == 8
+    # 16 bytes a parameter; an eighth of 16, and 12 in which process 0 gathers a checkpoint. A process holds a quarter more.
     saved = each["ddp"]["memory_bytes"] - each["fsdp"]["memory_bytes"]
-    assert saved == pytest.approx(1.25 * (20 - 4 - 12) * alone["student_parameters"], rel=1e-3)
-    assert "4 processes cannot divide a step of 9 examples" in planned(batch_size=9)["refused"]
+    assert saved == pytest.approx(1.25 * (16 - 2 - 12) * alone["student_parameters"], rel=1e-3)
+    assert "8 processes cannot divide a step of 9 examples" in planned(batch_size=9)["refused"]
 
 
 # --- on-policy steps --------------------------------------------------------------------------------------------------
