@@ -147,7 +147,7 @@ def distill(
 ) -> subprocess.CompletedProcess[str]:
     """`distillkit distill --preset weak-pc`, smaller only to save time."""
     command = [sys.executable, "-m", "distillkit", "distill", "--preset", "weak-pc", "--folder-name", folder_name]
-    smaller = ["--sample-size", "60", "--epochs", "1", "--max-length", "64", "--held-out-size", "20"]
+    smaller = ["--sample-size", "60", "--epochs", "1", "--max-length", "32", "--held-out-size", "20"]
     smaller += ["--batch-size", "5", "--learning-rate", "6e-4", "--allow-out-of-range"]
     return finished([*command, *smaller, *options], work, environment, run)
 
