@@ -9,7 +9,6 @@ from typing import Any
 
 import nbformat
 import pytest
-import warm_python
 
 NOTEBOOK = Path(__file__).resolve().parents[2] / "docs" / "quickstart.ipynb"
 
@@ -23,11 +22,6 @@ def test_the_committed_notebook_is_valid_and_holds_no_output() -> None:
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     nbformat.validate(notebook)
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook.cells)
-
-
-def warm_kernel(command: list[str], **options: Any) -> warm_python.Popen:
-    """In the place of the Popen by which a kernel is started; flags of the interpreter itself are left out."""
-    return warm_python.Popen([command[0], *command[command.index("-m") :]], **options)
 
 
 # The client's own sockets and loops are closed when they are collected.
@@ -46,7 +40,6 @@ def test_every_cell_runs(
     own = {"IPYTHONDIR": str(tmp_path / "ipython"), "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime")}
     for name, value in cli_env(HF_HUB_OFFLINE="1", **own, **variables).items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("jupyter_client.launcher.Popen", warm_kernel)
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     nbclient.NotebookClient(
         notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
