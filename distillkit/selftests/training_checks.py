@@ -156,7 +156,7 @@ class _Training:
                 beta=self.config.beta,
                 schedule=self.config.lr_schedule,
                 lengths=list(_LENGTHS),
-                held_out_score=lambda model: 1.0,
+                held_out_score=lambda *_: 1.0,
                 fingerprint=_FINGERPRINT,
                 on_best=None,
                 metrics_log=MetricsLog(folder / "metrics.jsonl", 0),

@@ -10,7 +10,7 @@ from torch import nn
 from distillkit.device.precision import Compute
 from distillkit.errors import DistillkitError
 from distillkit.evaluation.bits_per_byte import ScoredText, score
-from distillkit.models.backbone_and_head import SplitModel, split_model
+from distillkit.models.backbone_and_head import SplitModel
 from distillkit.processes.group import ALONE, Group
 
 
@@ -39,26 +39,21 @@ class HeldOutScore:
         self.texts, self.compute = texts, compute
         self.name, self.remedy = name, remedy
         self.group, self.divided = group, divided
-        self._split: tuple[nn.Module, SplitModel] | None = None
 
-    def __call__(self, model: nn.Module) -> float:
+    def __call__(self, model: nn.Module, parts: SplitModel) -> float:
         """The score of the model as it is now.
+
+        Args:
+            parts: the same taken apart: beside a training there is no room for the logits of whole batches. Not used of a divided
+                one, whose parts are whole only inside its own forward pass.
 
         Raises:
             DistillkitError: it is not finite.
         """
         value = score(
             model, self.texts, device=self.compute.device, autocast_dtype=self.compute.autocast, interruptible=False,
-            group=self.group, divided=self.divided, parts=self._parts(model),
+            group=self.group, divided=self.divided, parts=None if self.divided else parts,
         ).bits_per_byte  # fmt: skip
         if not math.isfinite(value):
             raise DistillkitError(f"the {self.name} became {value}", hint=self.remedy)
         return value
-
-    def _parts(self, model: nn.Module) -> SplitModel | None:
-        """The model taken apart, once: beside a training, there is no room for the logits of whole batches."""
-        if self.divided:  # Its parts are whole only inside its own forward pass.
-            return None
-        if self._split is None or self._split[0] is not model:
-            self._split = (model, split_model(model))
-        return self._split[1]

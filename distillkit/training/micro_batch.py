@@ -32,6 +32,9 @@ class MicroBatchLoss:
         teacher: the source of the teacher's targets; None where there is none.
         group: the processes that train together.
         autocast: gives the context in which the student computes.
+
+    Attributes:
+        parts: the student taken apart. To be had here alone: for mixed precision accelerate changes its forward pass later.
     """
 
     def __init__(
@@ -44,11 +47,11 @@ class MicroBatchLoss:
     ) -> None:
         self.model, self.objective, self.teacher = model, objective, teacher
         self.group, self.autocast = group, autocast
-        self._parts = split_model(model)
-        plain: Any = self._parts.head
+        self.parts = split_model(model)
+        plain: Any = self.parts.head
         # DistributedDataParallel sees the gradients that autograd hands to the parameters, and no others.
         self._linear = (
-            LinearHead(plain, directly=group.alone) if self._parts.apart and LinearHead.is_plain(plain) else None
+            LinearHead(plain, directly=group.alone) if self.parts.apart and LinearHead.is_plain(plain) else None
         )
         if self._linear is not None and group.alone:
             add_rows_in_place(model, plain)
@@ -68,7 +71,7 @@ class MicroBatchLoss:
         return model(**{INSIDE: functools.partial(self._share, inputs, weights)})
 
     def _terms(self, model: nn.Module, inputs: dict[str, Any], weights: Weights) -> LossTerms:
-        parts = self._parts if self._parts.apart else unsplit_model(model)
+        parts = self.parts if self.parts.apart else unsplit_model(model)
         with self.autocast():
             hidden = parts.hidden(inputs)
             student = StudentOutput(hidden, parts.head, parts.parameters, parts.columns, self._linear)

@@ -23,6 +23,7 @@ from distillkit.data.batching import HostColumns, LengthGroupedSampler
 from distillkit.data.step_shares import StepShare, shared_loader
 from distillkit.errors import DistillkitError
 from distillkit.interrupts import pending
+from distillkit.models.backbone_and_head import SplitModel
 from distillkit.models.save_errors import plain_save_errors
 from distillkit.processes.group import ALONE, Group
 from distillkit.teachers.protocol import TeacherSource
@@ -54,7 +55,8 @@ class DistillTrainer(Trainer):
         alpha, beta: their weights at the beginning.
         schedule: "linear", "cosine" or "constant", after the warm-up.
         lengths: tokens of each training example, for batches of like lengths.
-        held_out_score: the model to bits per byte on the validation part; all processes call it, and get the same.
+        held_out_score: the model, and the same taken apart, to bits per byte on the validation part; all processes call it, and get
+            the same.
         fingerprint: what checkpoints belong to.
         on_best: called with the model whenever the held-out score is the best so far; gives the files that it wrote, as
             `storage.file_records`.
@@ -82,7 +84,7 @@ class DistillTrainer(Trainer):
         beta: float,
         schedule: str,
         lengths: list[int],
-        held_out_score: Callable[[nn.Module], float],
+        held_out_score: Callable[[nn.Module, SplitModel], float],
         fingerprint: str,
         on_best: Callable[[nn.Module], list[dict[str, Any]]] | None,
         metrics_log: MetricsLog,
@@ -319,7 +321,7 @@ class DistillTrainer(Trainer):
             DistillkitError: there is no finite score; this comes before a checkpoint of the step.
         """
         try:
-            value = self.held_out_score(self._own_model())
+            value = self.held_out_score(self._own_model(), self._micro_batch_loss.parts)
         except DistillkitError as error:
             raise self._watch.unscored(error, self.state.global_step) from error
         metrics = {SCORE: value}

@@ -28,7 +28,7 @@ from distillkit.evaluation.batched_forward import head_width
 from distillkit.evaluation.bits_per_byte import score
 from distillkit.evaluation.held_out import scored_texts
 from distillkit.interrupts import check_interrupted, pending
-from distillkit.models.backbone_and_head import split_model
+from distillkit.models.backbone_and_head import SplitModel, split_model
 from distillkit.run.context import TrainingContext
 from distillkit.settings.parameters import Parameters
 from distillkit.silence_libraries import silence_transformers
@@ -86,7 +86,8 @@ class Trials:
         Raises:
             NotFiniteError: it has none.
         """
-        return self._score(self.load_student(self.context.console).to(self.context.compute.device))
+        student = self.load_student(self.context.console).to(self.context.compute.device)
+        return self._score(student, split_model(student))
 
     def run(self, settings: Settings, amount: Amount, label: str, start: float) -> Trial:
         """Train a student anew and score it.
@@ -106,6 +107,7 @@ class Trials:
         student = self.load_student(Console(quiet=True))
         if context.config.gradient_checkpointing:
             keep_inputs_only(student, self.context.pair.student.reference.text)
+        parts = split_model(student)  # For mixed precision its forward pass is changed when it is trained.
         set_seed(context.config.seed)
         compiling = time.monotonic()
         # Decided as for the whole training, because the compiled loss serves all trials.
@@ -116,7 +118,7 @@ class Trials:
             with context.console.progress(label, total=total_steps(context.config, len(rows)), unit="steps") as display:
                 self._train(context, student, rows, compiled, display)
             trained = time.monotonic()
-            value, diverged = self._score(student), None
+            value, diverged = self._score(student, parts), None
             if value > start:
                 diverged = f"{value:.4g} bits per byte, {start:.4g} before training"
         except NotFiniteError as error:
@@ -191,11 +193,11 @@ class Trials:
         if number is not None and trainer.state.global_step < trainer.state.max_steps:
             raise Interrupted(number, "stopped in the middle of a trial; the finished ones are kept")
 
-    def _score(self, student: nn.Module) -> float:
+    def _score(self, student: nn.Module, parts: SplitModel) -> float:
         compute = self.context.compute
         return score(
             student, self._held_out, device=compute.device, autocast_dtype=compute.autocast, interruptible=True,
-            parts=split_model(student),
+            parts=parts,
         ).bits_per_byte  # fmt: skip
 
 

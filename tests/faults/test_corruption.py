@@ -410,7 +410,7 @@ def test_a_best_student_damaged_before_the_end(
     """Between two attempts nothing has recorded it but the checkpoint."""
     # The student only gets worse: no better one takes the place of the damaged one.
     scores = itertools.count()
-    monkeypatch.setattr("distillkit.training.session._held_out_score", lambda *_: lambda model: 4.0 + next(scores))
+    monkeypatch.setattr("distillkit.training.session._held_out_score", lambda *_: lambda *_: 4.0 + next(scores))
     options = runs.options(tmp_path / "out")
     assert stop_at(5, "distill", *options, "--skip-validation") == 143
     run = tmp_path / "out" / "run"

@@ -109,7 +109,7 @@ class Setting:
                 model=student, args=training_arguments(config, CPU, folder / "checkpoints", 32, resumed=False),
                 train_dataset=_Rows(self.rows), eval_dataset=_Rows(()), data_collator=self.collator,
                 objective=self.objective, alpha=0.7, beta=0.3, schedule="linear",
-                lengths=[len(row["student_ids"]) for row in self.rows], held_out_score=lambda model: 1.0,
+                lengths=[len(row["student_ids"]) for row in self.rows], held_out_score=lambda *_: 1.0,
                 fingerprint="test", on_best=None, metrics_log=log, progress=Progress(), display=display,
                 course=self.course, **options,
             )  # fmt: skip
