@@ -388,6 +388,8 @@ def warm_up() -> None:
 
     for name in PRELOADED:
         importlib.import_module(name)
+    with contextlib.suppress(ImportError):  # Of the extra "adapters"; three seconds of a command.
+        importlib.import_module("peft")
     for module in pkgutil.walk_packages(distillkit.__path__, "distillkit."):
         if not module.name.endswith(".__main__"):
             importlib.import_module(module.name)

@@ -185,9 +185,26 @@ def _execute(
     console.info(console.say("start.run", path=run.path))
     single = wanted[-1] if stages else None  # What comes before it is there for its sake.
     with continuing(run, single if single != "distill" else None), untouched_if_refused(run):
+        _check_processes(resolved.parameters, run, wanted, force=request.force)
         return run_pipeline(
             resolved, run, wanted, console, force=request.force, may_change_config=whole, options=options
         )
+
+
+def _check_processes(config: Parameters, run: RunDirectory, wanted: list[str], *, force: bool) -> None:
+    """Refuse before anything is computed what the processes of a launcher cannot train together.
+
+    Raises:
+        UsageError: there is such a training ahead.
+    """
+    from distillkit.processes.taking_part import process_count
+
+    record = run.record("distill")
+    trained = record is not None and record.status == "complete" and not force
+    if process_count() > 1 and "distill" in wanted and not trained:
+        from distillkit.training.decisions import check_processes
+
+        check_processes(config, process_count())
 
 
 def _check_paths_exist(resolved: ResolvedConfig) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from distillkit.console import Console
-from distillkit.data.step_shares import share_of_step
 from distillkit.device.malloc import freed_memory_kept
 from distillkit.device.memory import free_memory_bytes
 from distillkit.device.precision import Compute, choose_compute
@@ -53,6 +52,7 @@ from distillkit.training.control import ControlChoice, control_config, settled_c
 from distillkit.training.decisions import (
     TeacherDecision,
     TuningFacts,
+    check_processes,
     decide_disk,
     decide_teachers,
     disk_bytes,
@@ -256,6 +256,7 @@ def plan_decisions(
     others: list[TeacherDecision] = []
     student = models.student_shape
     try:
+        check_processes(config, process_count())
         known = all_facts(facts, further)
         if known is not None:
             devices = choose_placement(config, known[0].memory)
@@ -265,7 +266,6 @@ def plan_decisions(
         if student is not None:
             settled = settled_control(config)
             control = settled is not None and settled.on
-            share_of_step(config.batch_size, config.gradient_accumulation, process_count())
             disk = disk_bytes(config, StudentSize.of(config, student), whole)
             disk += 4 * student.parameters * makes_start(config, models, folder)
             free = free_disk_bytes(folder) + replaced_bytes(folder, teacher.tunes if teacher else 0)

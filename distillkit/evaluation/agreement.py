@@ -63,12 +63,20 @@ class AgreementSums:
         teacher_NU, student_NV = teacher_BTU.flatten(0, 1), student_BTV.flatten(0, 1)
         for teacher_rows, student_rows in zip(teacher_rows_R.split(chunk), student_rows_R.split(chunk), strict=True):
             target = log_target(teacher_NU.index_select(0, teacher_rows), columns)
-            student = widen(student_NV.index_select(0, student_rows))
-            has_target = target.amax(-1) != -math.inf  # NaN counts as one, so that it is noticed.
-            target, student = target[has_target], student.log_softmax(-1)[has_target]
-            self.same += int((target.argmax(-1) == student.argmax(-1)).sum())
-            self.kl += float(forward_kl(target, student).cpu().double().sum())
-            self.rows += len(target)
+            self.add_rows(target, student_NV.index_select(0, student_rows))
+
+    def add_rows(self, target_NV: Tensor, student_NV: Tensor) -> None:
+        """Add some rows.
+
+        Args:
+            target_NV: log-probabilities; a row that is -inf throughout has no target and is left out.
+            student_NV: logits.
+        """
+        has_target = target_NV.amax(-1) != -math.inf  # NaN counts as one, so that it is noticed.
+        target, student = target_NV[has_target], widen(student_NV).log_softmax(-1)[has_target]
+        self.same += int((target.argmax(-1) == student.argmax(-1)).sum())
+        self.kl += float(forward_kl(target, student).cpu().double().sum())
+        self.rows += len(target)
 
     def check(self, name: str) -> None:
         """Raise DistillkitError where the divergence of the student `name` is no finite number."""

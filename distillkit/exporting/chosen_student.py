@@ -20,6 +20,7 @@ from distillkit.models.locating import locate
 from distillkit.models.references import parse_reference
 from distillkit.run.directory import RunDirectory
 
+CARD = "README.md"
 # Tokens of the held-out texts that an export is checked on: enough to see a wrong weight, a few seconds to read.
 _CHECKED_TOKENS = 4096
 
@@ -44,7 +45,7 @@ class ChosenStudent:
     Attributes:
         run: it.
         which: `best` or `final`.
-        located: its folder.
+        located: its folder; of one that was kept as an adapter, a folder of the cache in which both lie merged.
         tokenizer: as transformers loads it from there.
         trust_remote_code: whether the run trusted code that comes with models.
     """
@@ -58,6 +59,16 @@ class ChosenStudent:
     @property
     def folder(self) -> Path:
         return self.located.folder
+
+    @property
+    def written(self) -> Path:
+        """Its folder as the run wrote it."""
+        return self.run.student / self.which
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether the run kept it as an adapter."""
+        return self.located.reference.kind == "adapter"
 
     def check_texts(self) -> CheckTexts:
         """The first held-out texts, at most 4096 tokens of them.

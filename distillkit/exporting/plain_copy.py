@@ -13,16 +13,19 @@ from torch import Tensor
 
 from distillkit.console import Console
 from distillkit.errors import PreconditionError
-from distillkit.exporting.chosen_student import ChosenStudent
+from distillkit.exporting.chosen_student import CARD, ChosenStudent
 from distillkit.exporting.number_formats import SAFETENSORS_FORMATS
 from distillkit.interrupts import check_interrupted
 from distillkit.models.model_files import weight_files
 from distillkit.models.safetensors_reader import StoredWeights
 from distillkit.models.student_files import set_formats
+from distillkit.reports.adapter_card import merged_card
 from distillkit.storage import files_below, read_json
 
 _TORCH = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 _BLOCK_BYTES = 1 << 24
+# In the cache an adapter and its base lie merged beside a record of the files, with the card of the base.
+_OF_THE_CACHE = (CARD, "converted.json")
 
 
 def bytes_of_copy(student: ChosenStudent, dtype: str | None) -> int:
@@ -47,6 +50,8 @@ def copy_student(target: Path, student: ChosenStudent, dtype: str | None, consol
     weights = set(weight_files(student.folder))
     with console.progress("copying", total=bytes_of_copy(student, dtype) / 1e6, unit="MB") as progress:
         for path in files_below(student.folder):
+            if student.is_adapter and path.name in _OF_THE_CACHE:
+                continue
             place = target / path.relative_to(student.folder)
             place.parent.mkdir(parents=True, exist_ok=True)
             if path in weights and dtype is not None:
@@ -60,6 +65,9 @@ def copy_student(target: Path, student: ChosenStudent, dtype: str | None, consol
                     if path in weights:
                         progress.advance(len(block) / 1e6)
             shutil.copymode(path, place)
+    if student.is_adapter:
+        card = merged_card((student.written / CARD).read_text(encoding="utf-8"))
+        (target / CARD).write_text(card, encoding="utf-8")
     if dtype is not None:
         _say_format(target, str(_TORCH[dtype]).removeprefix("torch."))
 

@@ -12,20 +12,25 @@ from typing import Any, TypeVar
 from distillkit import __version__
 from distillkit.console import Console, format_bytes
 from distillkit.errors import DistillkitError, PreconditionError, UsageError, first_line
-from distillkit.exporting.chosen_student import ChosenStudent
+from distillkit.exporting.adapter_files import AdapterFiles, adapter_files
+from distillkit.exporting.chosen_student import CARD, ChosenStudent
 from distillkit.exporting.export import default_name
 from distillkit.exporting.gguf_file import STUDENT_KEY, import_gguf
 from distillkit.exporting.number_formats import GGUF_FORMATS
 from distillkit.hub import http_status, is_offline, is_unreachable, reason, retry
 from distillkit.interrupts import check_interrupted
+from distillkit.models.adapters import BASE
+from distillkit.models.plain_folder import ADAPTER_CONFIG
+from distillkit.reports.adapter_card import card_beside_base
 from distillkit.reports.card.page import published_card
 from distillkit.silence_libraries import silence_hub
 from distillkit.storage import files_below
 
-_CARD = "README.md"
 _TAG = "distillkit"
 # Of an earlier student, these would be loaded beside or instead of the new weights.
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json")
+# And these would say of what kind it is.
+_KINDS = ("config.json", ADAPTER_CONFIG, f"{BASE}/config.json")
 # What the Hub puts into a repository that has just been made.
 _OF_THE_HUB = (".gitattributes",)
 
@@ -155,7 +160,9 @@ def push(
             )
         additions = _additions(student, asked.repository, ggufs)
         files = [operation.path_in_repo for operation in additions]
-        stale = [path for path in there if path not in files and any(map(Path(path).match, _WEIGHTS))]
+        stale = [
+            path for path in there if path not in files and (path in _KINDS or any(map(Path(path).match, _WEIGHTS)))
+        ]
         operations = [*additions, *(CommitOperationDelete(path) for path in stale)]
         size = sum(operation.upload_info.size for operation in additions)
         console.info(f"uploading {len(files)} files, {format_bytes(size)}, to {asked.repository}")
@@ -172,15 +179,25 @@ def _message(student: ChosenStudent) -> str:
 def _additions(student: ChosenStudent, repository: str, ggufs: Sequence[Path]) -> list[Any]:
     from huggingface_hub import CommitOperationAdd
 
-    card = (student.folder / _CARD).read_text(encoding="utf-8")
+    card = (student.written / CARD).read_text(encoding="utf-8")
+    made = adapter_files(student) if student.is_adapter else AdapterFiles(_files(student.folder), None)
+    if made.base is not None:
+        card = card_beside_base(card, repository, made.base)
     card = published_card(card, repository, [path.name for path in ggufs])
-    files = {path.relative_to(student.folder).as_posix(): path for path in files_below(student.folder)}
-    files |= {path.name: path for path in ggufs}
-    files.pop(_CARD, None)
+    files = {**made.files, **{path.name: path for path in ggufs}}
+    files.pop(CARD, None)
     return [
-        CommitOperationAdd(_CARD, card.encode("utf-8")),
-        *(CommitOperationAdd(name, str(path)) for name, path in sorted(files.items())),
+        CommitOperationAdd(CARD, card.encode("utf-8")),
+        *(
+            CommitOperationAdd(name, path if isinstance(path, bytes) else str(path))
+            for name, path in sorted(files.items())
+        ),
     ]
+
+
+def _files(folder: Path) -> dict[str, Path | bytes]:
+    """A whole model, by paths in the repository."""
+    return {path.relative_to(folder).as_posix(): path for path in files_below(folder)}
 
 
 def _existing(api: Any, asked: _Asked) -> tuple[list[str] | None, bool]:
@@ -206,10 +223,10 @@ def _is_ours(api: Any, asked: _Asked, there: Sequence[str]) -> bool:
     """Whether the repository's card says that distillkit wrote it."""
     from huggingface_hub import ModelCard
 
-    if _CARD not in there:
+    if CARD not in there:
         return False
     with tempfile.TemporaryDirectory() as place:
-        path = asked(lambda: api.hf_hub_download(asked.repository, _CARD, local_dir=place))
+        path = asked(lambda: api.hf_hub_download(asked.repository, CARD, local_dir=place))
         try:
             card: Any = ModelCard.load(path, ignore_metadata_errors=True)
             return _TAG in (card.data.tags or ())

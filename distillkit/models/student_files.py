@@ -71,7 +71,7 @@ def save_student(target: Path, model: Any, origin: Path, *, trust_remote_code: b
     (target / "generation_config.json").unlink(missing_ok=True)
     copy_kept_files(target, origin)
     saved = read_json(target / "config.json")
-    _rewrite(target / "config.json", _without_this_machine(student_config(saved, origin, model, trust_remote_code)))
+    _rewrite(target / "config.json", without_this_machine(student_config(saved, origin, model, trust_remote_code)))
 
 
 def copy_kept_files(target: Path, origin: Path) -> None:
@@ -85,10 +85,10 @@ def copy_kept_files(target: Path, origin: Path) -> None:
         with (origin / name).open("rb") as source, (target / name).open("wb") as copy:
             shutil.copyfileobj(source, copy)
     if (target / "tokenizer_config.json").is_file():
-        _rewrite(target / "tokenizer_config.json", _without_this_machine(read_json(target / "tokenizer_config.json")))
+        _rewrite(target / "tokenizer_config.json", without_this_machine(read_json(target / "tokenizer_config.json")))
 
 
-def _without_this_machine(content: Any) -> Any:
+def without_this_machine(content: Any) -> Any:
     """A file's content without how and from where it was read here."""
     if not isinstance(content, dict):
         return content

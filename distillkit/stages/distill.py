@@ -11,6 +11,7 @@ from pathlib import Path
 
 from distillkit.console import Console, format_duration
 from distillkit.device.memory import explained_memory_errors
+from distillkit.processes.taking_part import process_count
 from distillkit.reports.early_stop import early_remark
 from distillkit.run.context import TrainingContext
 from distillkit.run.directory import RunDirectory
@@ -23,10 +24,9 @@ from distillkit.teachers.generated_file import WRITTEN, settings_path_of
 from distillkit.teachers.judged_file import JUDGED, learnt_counts
 from distillkit.teachers.served_texts import served_cost
 from distillkit.training import checkpoints
-from distillkit.training.decisions import TeacherChoice, tunes_teacher
+from distillkit.training.decisions import TeacherChoice, check_processes, tunes_teacher
 from distillkit.training.inputs import decide, teacher_part
 from distillkit.training.mixed_teachers import choices_of
-from distillkit.training.on_policy import check_processes
 from distillkit.training.readiness import provide_for_training
 from distillkit.training.session import Training, TrainingPlace, train_student, without_cards
 from distillkit.training.teacher_tuning import FORMAT
@@ -48,7 +48,7 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
     fingerprint = checkpoint_fingerprint(config, run)
     checkpoint = checkpoints.continue_from(run.checkpoints, fingerprint, console)
 
-    check_processes(config)
+    check_processes(config, process_count())
     provide_for_training(config, console)
     context = TrainingContext.open(config, run, console)
     with explained_memory_errors():

@@ -57,6 +57,7 @@ from distillkit.storage import (
     write_json,
 )
 from distillkit.teachers.cut_student import CutStudent, begin_cut_student
+from distillkit.teachers.served_conversations import check_server_tokens
 from distillkit.tuning.shape_race import RaceTexts, ShapeRace
 
 # Below this the teacher reaches too little of the text to be worth its time.
@@ -148,6 +149,7 @@ def _prepare(
     )
     if templates is not None:
         reader, other = templates.readers(TextEncoders(student, encoders.teacher))
+        check_server_tokens(config, reader, chain(*documents.splits.values()), console)
         builder = ConversationExampleBuilder(
             reader, None if same else other, align=white and not same, seed=config.seed, train_on=config.train_on
         )

@@ -2,13 +2,16 @@
 selection has seen, and the control where there is one; of conversations also whether they end their answers; on request the
 tasks of lm-evaluation-harness.
 
-Writes validation.json and validation_details.json, and puts the figures into the model card of the student that was measured.
+Writes validation.json, validation_details.json and validation_scores.json, and puts the figures into the model card of the student
+that was measured.
 """
 
 from __future__ import annotations
 
 import gc
 import shlex
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -35,6 +38,7 @@ from distillkit.models.answering import answer_endings
 from distillkit.reports.early_stop import early_remark
 from distillkit.reports.teacher_share import share_sentence
 from distillkit.run.directory import RunDirectory
+from distillkit.run.kept_scores import keep_scores, kept_scores
 from distillkit.run.pair import ModelPair, open_pair
 from distillkit.settings.conditions import has_several_teachers, needs_control
 from distillkit.settings.parameters import Parameters
@@ -43,6 +47,7 @@ from distillkit.storage import write_json
 from distillkit.teachers.choices import choose_streaming
 from distillkit.teachers.followed_texts import compared_texts, teacher_log_target
 from distillkit.teachers.served_score import served_scores
+from distillkit.teachers.several_agreement import several_agreement
 from distillkit.teachers.several_scores import several_scores
 from distillkit.teachers.spread import teacher_memory
 from distillkit.teachers.whole_model import whole_teacher
@@ -78,6 +83,38 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
     provide_harness(config, console)
     compute = choose_compute(config)
     pair = open_pair(config, run, console)
+    validation = None if from_scratch else kept_scores(config, run, console)
+    if validation is None:
+        validation = _scored(config, run, pair, compute, console)
+    else:
+        console.info("the scores of the same models on the same texts are kept")
+        write_json(run.path / "validation.json", validation)
+    if config.lm_eval is not None:
+        # The last thing, on models loaded one at a time: it may take long, or fail, and what is above then stands.
+        validation |= evaluate_run(config, run, pair, compute, console, from_scratch=from_scratch)
+        write_json(run.path / "validation.json", validation)
+    # The figures are those of the student that was measured; another one's card says nothing of them.
+    write_card(run.best_student, pair, config, run, validation)
+    teacher_gain = validation.get("teacher_gain")
+    gate = gate_failure(config, validation["verdict"], teacher_gain)
+    named = ("verdict", "gap_closed", "gain", "teacher_gain")
+    metrics = {**{name: validation[name] for name in named if name in validation}, "gate_failure": gate}
+    before, after = (validation[name]["bits_per_byte"] for name in ("before", "after"))
+    named_verdict = console.say(f"verdict.{validation['verdict']}")
+    summary = console.say("summary.validate", before=f"{before:.4f}", after=f"{after:.4f}", verdict=named_verdict)
+    if teacher_gain is not None:
+        summary += f"; {share_sentence(validation['gain'], teacher_gain, console.lang)}"
+    trained = run.record("distill")
+    if trained is not None:
+        summary += early_remark(trained.metrics.get("train", {}), console.lang)
+    written = [run.path / "validation.json", run.path / "validation_details.json"]
+    return StageResult(written, metrics, summary, gate_failure=gate)
+
+
+def _scored(
+    config: Parameters, run: RunDirectory, pair: ModelPair, compute: Compute, console: Console
+) -> dict[str, Any]:
+    """Score the models and compare them: validation.json, which is written with its details, without tasks of the harness."""
     test = stored_rows(load_examples(run.data / "test"))
     scores, figures = _measurements(run, pair, test, compute, console)
     several = _several_teachers(config, run, pair, scores, figures, test, compute, console)
@@ -99,26 +136,8 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
     seen = token_counts(part.flatten().to_numpy() for part in trained_on.chunks)
     details = validation_details(scores, test, seen, pair.text_encoders(config))
     write_json(run.path / "validation_details.json", details)
-    if config.lm_eval is not None:
-        # The last thing, on models loaded one at a time: it may take long, or fail, and what is above then stands.
-        validation |= evaluate_run(config, run, pair, compute, console, from_scratch=from_scratch)
-        write_json(run.path / "validation.json", validation)
-    # The figures are those of the student that was measured; another one's card says nothing of them.
-    write_card(run.best_student, pair, config, run, validation)
-    teacher_gain = validation.get("teacher_gain")
-    gate = gate_failure(config, validation["verdict"], teacher_gain)
-    named = ("verdict", "gap_closed", "gain", "teacher_gain")
-    metrics = {**{name: validation[name] for name in named if name in validation}, "gate_failure": gate}
-    before, after = (figures[name]["bits_per_byte"] for name in ("before", "after"))
-    named_verdict = console.say(f"verdict.{validation['verdict']}")
-    summary = console.say("summary.validate", before=f"{before:.4f}", after=f"{after:.4f}", verdict=named_verdict)
-    if teacher_gain is not None:
-        summary += f"; {share_sentence(validation['gain'], teacher_gain, console.lang)}"
-    trained = run.record("distill")
-    if trained is not None:
-        summary += early_remark(trained.metrics.get("train", {}), console.lang)
-    written = [run.path / "validation.json", run.path / "validation_details.json"]
-    return StageResult(written, metrics, summary, gate_failure=gate)
+    keep_scores(config, run, validation)
+    return validation
 
 
 def _measurements(
@@ -265,6 +284,21 @@ def _tuned_teacher(
     return {"tuned_teacher": _figures(scores, model)}
 
 
+def _student_loaders(
+    run: RunDirectory, pair: ModelPair, compute: Compute, console: Console
+) -> dict[str, Callable[[], nn.Module]]:
+    """How student before, student after and control are loaded, each on the device that computes."""
+    trained = {"after": run.best_student, "control": run.best_control}
+    return {
+        "before": lambda: pair.load_student(console).to(compute.device),
+        **{
+            name: partial(lambda folder: pair.load_trained_student(folder, console).to(compute.device), folder)
+            for name, folder in trained.items()
+            if folder is not None
+        },
+    }
+
+
 def _several_teachers(
     config: Parameters,
     run: RunDirectory,
@@ -276,7 +310,7 @@ def _several_teachers(
     console: Console,
 ) -> dict[str, Any]:
     """Figures of each of several teachers; {} of one. In `scores` and `figures` the teacher becomes their mixture: that is what the
-    student was trained to follow. How closely it does is not measured: that would take all of them in memory."""
+    student was trained to follow, and how closely it does is measured where all of them fit into memory."""
     if not has_several_teachers(vars(config)):
         return {}
     found = several_scores(config, run, pair, scores["teacher"], test, compute, console)
@@ -294,6 +328,13 @@ def _several_teachers(
     for of_student in figures.values():
         of_student.pop("teacher_agreement", None)
         of_student.pop("teacher_kl", None)
+    students = _student_loaders(run, pair, compute, console)
+    together = several_agreement(
+        config, run, pair, students, 4 * figures["before"]["parameters"], test, compute, console
+    )
+    for name, with_teachers in together.items():
+        if with_teachers.rows:
+            figures[name] |= {"teacher_agreement": with_teachers.top1, "teacher_kl": with_teachers.kl}
     return {"teachers": teachers}
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from distillkit.alignment.rows import within
 from distillkit.alignment.token_bytes import common_ids
 from distillkit.data.examples import ROW_COLUMNS
-from distillkit.data.stored_rows import StoredRows
+from distillkit.data.stored_rows import Rows
 from distillkit.data.text_encoder import TextEncoders
 from distillkit.data.training_rows import same_rows
 from distillkit.evaluation.agreement import LogTarget
@@ -25,7 +25,7 @@ from distillkit.teachers.common_targets import OwnEnds
 from distillkit.teachers.prefix_targets import prefix_map_of
 
 
-def compared_texts(examples: StoredRows, encoders: TextEncoders, same_tokenizer: bool) -> list[ComparedText] | None:
+def compared_texts(examples: Rows, encoders: TextEncoders, same_tokenizer: bool) -> list[ComparedText] | None:
     """The test texts as both models read them, with the rows at which both predict the same; None where there are none, as in
     black box across tokenizers."""
     if encoders.student.table is None or encoders.teacher.table is None:

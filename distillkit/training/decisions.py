@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from distillkit.console import format_bytes
-from distillkit.errors import PreconditionError
+from distillkit.data.step_shares import share_of_step
+from distillkit.errors import PreconditionError, UsageError
 from distillkit.models.located import LocatedModel
 from distillkit.models.model_files import quantised_how
 from distillkit.run.context import needs_teacher
@@ -155,6 +156,20 @@ def _check_tuning(tuning: TuningFacts, memory: TeacherMemory, streaming: Streami
             f"weights, gradients and moments alone, {format_bytes(memory.free_bytes)} are free",
             hint="leave --tune-teacher out, or name a smaller teacher",
         )
+
+
+def check_processes(config: Parameters, processes: int) -> None:
+    """Refuse what several processes cannot train, as far as the configuration alone tells it.
+
+    Raises:
+        UsageError: there are on-policy steps, or a step cannot be divided.
+    """
+    if processes > 1 and is_on_policy(vars(config)):
+        raise UsageError(
+            f"--on-policy-fraction and {processes} processes exclude each other: the student writes in one process alone",
+            hint="start one process, or leave --on-policy-fraction out",
+        )
+    share_of_step(config.batch_size, config.gradient_accumulation, processes)
 
 
 def is_divided(config: Parameters, processes: int) -> bool:

@@ -32,13 +32,9 @@ from distillkit.data.examples import load_examples, stored_rows
 from distillkit.data.sampled_answers import sample_reader
 from distillkit.data.samples import Sample, SampleReader
 from distillkit.data.stored_rows import Rows
-from distillkit.errors import UsageError
 from distillkit.losses.chunked import StudentOutput
 from distillkit.losses.mapped_mass import MappedMass
-from distillkit.processes.taking_part import process_count
 from distillkit.run.context import TrainingContext
-from distillkit.settings.conditions import is_on_policy
-from distillkit.settings.parameters import Parameters
 from distillkit.teachers.protocol import TeacherSource
 from distillkit.teachers.sources import LiveSource
 from distillkit.training.objectives import Objective, Terms, Weights, objective_of
@@ -47,20 +43,6 @@ from distillkit.training.replay_buffer import ReplayBuffer
 from distillkit.training.student_writing import Draws, write_texts
 
 STATE_FILE = "on_policy.json"
-
-
-def check_processes(config: Parameters) -> None:
-    """Refuse on-policy steps in several processes.
-
-    Raises:
-        UsageError: there are several.
-    """
-    processes = process_count()
-    if processes > 1 and is_on_policy(vars(config)):
-        raise UsageError(
-            f"--on-policy-fraction and {processes} processes exclude each other: the student writes in one process alone",
-            hint="start one process, or leave --on-policy-fraction out",
-        )
 
 
 class SourceBesideTeacher:

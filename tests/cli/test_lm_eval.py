@@ -182,6 +182,28 @@ def test_an_interrupted_validation_goes_on_with_the_next_model(
     assert found.lm_eval == {"tiny_choice": measured.lm_eval["tiny_choice"]}
 
 
+def test_other_tasks_and_another_gate_score_no_text_again(
+    distil: Any, measured: Any, tasks: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was scored is kept, unless it is damaged or to be measured anew."""
+    scored: list[Any] = []
+    compare = validate.compare
+    monkeypatch.setattr(validate, "compare", lambda *given, **named: scored.append(given) or compare(*given, **named))
+    other = {**SAME_RUN, "lm_eval": str(tasks / "rolling.yaml"), "quality_gate": "off"}
+    found = distil(**other)
+    assert scored == []
+    assert list(found.lm_eval) == ["tiny_rolling"]
+    assert (found.after, found.gap_closed) == (measured.after, measured.gap_closed)
+    assert "tiny_rolling" in (found.student_path / "README.md").read_text(encoding="utf-8")
+    kept = found.run_directory / "validation_scores.json"
+    kept.write_text(kept.read_text(encoding="utf-8").replace("bits_per_byte", "bits_per_bite"), encoding="utf-8")
+    again = distil(**SAME_RUN, lm_eval=None, quality_gate="not-worse", quiet=False)
+    assert "validation_scores.json is damaged and not used" in capsys.readouterr().err
+    assert len(scored) == 1
+    assert again.after["bits_per_byte"] == measured.after["bits_per_byte"]
+    assert again.lm_eval is None
+
+
 def test_changed_task_and_data_files_are_measured_again(tmp_path: Path) -> None:
     task, data = tmp_path / "choice.yaml", tmp_path / "choices.jsonl"
     task.write_text(CHOICE, encoding="utf-8")

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+import numpy as np
 import pytest
+import torch
 from hub_server import HubServer
 from huggingface_hub import ModelCard, constants
+from safetensors.numpy import save_file
 
 from distillkit.cli.main import main
+from distillkit.console import Console
+from distillkit.exporting.adapter_files import adapter_files
+from distillkit.models.locating import load_adapted
 
 TOKEN = "hf_mine"
 
@@ -81,6 +88,61 @@ def test_another_student_replaces_the_weights(hub: HubServer, run: Path, capsys:
     assert (folder / "notes.txt").read_text() == "mine"
     assert said["left"] == ["old.gguf"]
     assert "old.gguf" in err
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+def test_a_student_kept_as_an_adapter_arrives_with_the_model_that_it_is_for(
+    hub: HubServer,
+    run: Path,
+    pair: SimpleNamespace,
+    distil: Any,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """The Hub has not that model: it lies here, in a folder. What the card says loads the student."""
+    monkeypatch.setenv("DISTILLKIT_CACHE", str(tmp_path / "cache"))
+    adapter = {"adapter": "lora", "lora_rank": 2, "learning_rate": 1e-2, "max_steps": 2, "keep_adapter": True}
+    kept = distil(**adapter).run_directory
+    push(capsys, "org/mine", "--run", run)
+    folder = hub.folder("org/mine")
+    code, said, _ = push(capsys, "org/mine", "--run", kept)
+    assert code == 0, said
+    # Of the whole student that was there nothing is left that would be taken for this one.
+    assert not {"model.safetensors", "config.json"} & {path.name for path in folder.iterdir()}
+    assert {"adapter_config.json", "adapter_model.safetensors", "base/config.json", "base/model.safetensors"} <= {
+        *said["files"]
+    }
+    for path in folder.rglob("*.*"):
+        places = (str(kept.parent).encode(), str(pair.root).encode())
+        assert not path.is_file() or not any(place in path.read_bytes() for place in places), path
+    card: Any = ModelCard.load(folder / "README.md")
+    assert card.data.library_name == "peft"
+    loaded: dict[str, Any] = {}
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    exec(card.text.partition("```python\n")[2].partition("```")[0], loaded)
+    ids = torch.arange(20)[None]
+    with torch.no_grad():
+        expected = load_adapted(kept / "student" / "best", torch.float32, Console(quiet=True))(ids).logits
+        found = loaded["model"].eval()(ids).logits
+        with loaded["model"].disable_adapter():
+            assert (found - loaded["model"](ids).logits).abs().max() > 1e-3
+    assert (found - expected).abs().max() < 1e-5 * expected.std()
+    assert loaded["tokenizer"]("a")["input_ids"]
+    push(capsys, "org/mine", "--run", run)
+    assert not {"adapter_config.json", "adapter_model.safetensors"} & {path.name for path in folder.iterdir()}
+    assert not (folder / "base" / "config.json").exists()
+
+
+def test_an_adapter_of_a_model_on_the_hub_goes_alone(tmp_path: Path) -> None:
+    tokens = np.zeros((2, 2), dtype=np.float32)
+    save_file({"base_model.model.a.lora_A.weight": tokens}, tmp_path / "adapter_model.safetensors")
+    named = {"base_model_name_or_path": "some/model", "revision": "0123abc"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(named))
+    made = adapter_files(cast("Any", SimpleNamespace(written=tmp_path)))
+    assert made.base is None
+    assert made.files["adapter_config.json"] == tmp_path / "adapter_config.json"
+    assert len(made.files) == 2
 
 
 def test_what_is_not_ours_is_left_alone(hub: HubServer, run: Path, capsys: pytest.CaptureFixture[str]) -> None:

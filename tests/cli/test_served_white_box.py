@@ -161,6 +161,37 @@ def test_conversations_are_learnt_where_they_answer(tmp_path: Path) -> None:
     assert found["soft_loss"] == pytest.approx(exact["soft_loss"], abs=1e-3)
 
 
+def test_a_server_with_other_tokens_is_refused_before_conversations_are_encoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only plain texts can be sent as texts. One that is out of reach by then is asked again when the training begins."""
+    models = chat_models(tmp_path / "models")
+    names = [spelled(piece, None) for piece in token_bytes(tiny_tokenizer(300)).pieces]
+    settings = {
+        "temperature": 1.0, "teacher_cache": "auto", "teacher_model_path": None, "teacher_model": "openai:tiny", "sparse_size": 8,
+    }  # fmt: skip
+    built: list[Any] = []
+    build = ConversationExampleBuilder.build
+    monkeypatch.setattr(
+        ConversationExampleBuilder, "build", lambda self, *given: built.append(given) or build(self, *given)
+    )
+    other = tiny_model("gpt2", len(names), layers=1, hidden=16, seed=1, context=512)
+    with LogprobServer(other, [*reversed(names)], "prompt_logprobs") as server:
+        settings["teacher_url"] = server.url
+        with pytest.raises(
+            PreconditionError, match=r"another vocabulary than the student.*conversations need the same"
+        ) as told:
+            prepared(tmp_path / "refused", models, "base", **settings)
+        assert "--box-type black" in str(told.value.hint)
+        assert built == []
+        assert 1 <= len(server.prompts) <= 2
+        asked = len(server.prompts)
+        prepared(tmp_path / "black", models, "base", **settings, box_type="black")
+        assert len(server.prompts) == asked
+    prepared(tmp_path / "gone", models, "base", **settings)
+    assert built
+
+
 def test_a_search_reads_what_the_server_said(distil: Distil, server: LogprobServer, tune: Callable[..., Any]) -> None:
     """Learning rates and alphas are searched: of another temperature or divergence nothing is known."""
     run = served(distil, server, sparse_size=8).run_directory

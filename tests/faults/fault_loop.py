@@ -51,6 +51,14 @@ class Workshop:
         if kind in ("control", "validate", "demo", "plot"):
             return Scene(name, self._state_after("off"), [kind, "--run", "{output}/run"])
         settings: dict[str, Any] = {"box_type": "black"} if kind == "black" else {"teacher_cache": kind}
+        if kind == "adapter":
+            settings = {
+                "teacher_cache": "off",
+                "adapter": "lora",
+                "lora_rank": 2,
+                "lora_dropout": 0.1,
+                "keep_adapter": True,
+            }
         if kind == "tuned":
             settings = {"teacher_cache": "exact", "tune_teacher": 8}
         prepared = Scene(

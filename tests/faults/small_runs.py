@@ -29,7 +29,7 @@ SMALL_SHARDS = {
 }
 # What depends on the clock, on this machine, or on how often a run was cut off.
 _NOT_COMPARED = {
-    "manifest.json", "metrics.json", "validation.json", "report.html", "README.md", "meta.json", "COMMITTED.json", "training_args.bin",
+    "manifest.json", "metrics.json", "validation.json", "validation_scores.json", "report.html", "README.md", "meta.json", "COMMITTED.json", "training_args.bin",
 }  # fmt: skip
 _TIMES = {"seconds", "teacher_seconds", "tokens_per_second", "checksum"}  # The last is of a record that holds seconds.
 

@@ -278,7 +278,7 @@ def test_every_file_that_a_stage_recorded(runs: Runs, tmp_path: Path) -> None:
         name for names in recorded.values() for name in names
     }
     assert {name for name in unrecorded if not name.startswith(("checkpoints/", "."))} == {
-        "manifest.json", "config.yaml", "report.html", "student/best/README.md", "student/final/README.md"
+        "manifest.json", "config.yaml", "report.html", "student/best/README.md", "student/final/README.md", "validation_scores.json"
     }  # fmt: skip
     for stage, names in recorded.items():
         for name in names:

@@ -73,6 +73,13 @@ TUNING = [
     ("/run/checkpoints/step-4", "rename", 1),
     ("/run/manifest.json", "rename", 2),
 ]
+# An adapter is all that a checkpoint and a student hold.
+ADAPTER = [
+    ("/checkpoints/.tmp-step-1/trained.safetensors", "fsync", 1),
+    ("/student/.tmp-best/adapter_model.safetensors", "open", 1),
+    ("/checkpoints/.tmp-step-2/optimizer.pt", "write", 3),
+    ("/student/.tmp-final/adapter_config.json", "write", 1),
+]
 PREPARATION = [
     ("/run/.tmp-manifest.json", "write", 1),
     ("/run/manifest.json", "rename", 1),
@@ -128,6 +135,15 @@ def test_killed_while_the_teacher_is_tuned(workshop: Any) -> None:
     assert "tuning of the teacher continues from step 6 of 8" in said[5]
     assert "the teacher was tuned before" in said[-1]
     assert "Traceback" not in "".join(said)
+
+
+def test_an_adapter_killed_at_chosen_points(workshop: Any) -> None:
+    scene = workshop.scene("adapter", **LONG | {"sample_size": 6, "checkpoint_interval": 1})
+    assert "run/student/best/adapter_model.safetensors" in scene.after
+    said = killed_along(workshop, scene, ADAPTER)
+    assert workshop.differences(scene) == []
+    assert "Traceback" not in "".join(said)
+    assert "continuing from step 3" in said[-1]
 
 
 def test_prepare_data_killed_at_chosen_points(workshop: Any) -> None:

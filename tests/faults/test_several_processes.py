@@ -41,6 +41,7 @@ SHARDS = {
     "distillkit.teachers.sparse_cache:TOKENS_PER_SHARD": 200,
 }
 TRAINING_STEP = "distillkit.training.trainer:DistillTrainer.compute_loss"
+GATHERING = "distillkit.training.divided:DividedStudent.optimizer_state"
 
 
 @pytest.fixture(scope="module")
@@ -239,8 +240,9 @@ def test_a_divided_student_is_that_of_one_process(divided: Path, alone: Path) ->
 
 
 def test_a_divided_student_of_any_kind(runs: Runs) -> None:
-    """Its head is more than a layer, its layers are computed twice; TAID across two tokenizers, and a control."""
-    kind = KINDS["exact, two tokenizers, taid, a control"] | {"student": "scaled", "gradient_checkpointing": True}
+    """Its head is more than a layer, its layers are computed twice; TAID from two teachers, one with another tokenizer; a control."""
+    kind = KINDS["exact, two tokenizers, taid, a control"]
+    kind = kind | {"student": "scaled", "gradient_checkpointing": True, "extra": "teacher"}
     alone, run = runs.one("scaled", **kind), runs.two("divided-scaled", parallel="fsdp", **kind)
     assert furthest(run, alone) < 1e-6
     assert furthest(run / "control", alone / "control") < 1e-6
@@ -263,7 +265,8 @@ def test_a_divided_training_goes_on_to_the_same_bytes_and_in_one_process_too(
 
 
 def test_a_training_of_an_adapter_goes_on_divided(runs: Runs, models: Path) -> None:
-    adapter = {"adapter": "lora", "lora_rank": 2, "epochs": 2}
+    """It has two teachers, in memory."""
+    adapter = {"adapter": "lora", "lora_rank": 2, "epochs": 2, "extra": "other", "teacher_cache": "off"}
     alone = runs.one("adapter", **adapter)
     folder = models / "output-then-divided"
     stopping = Signals(TRAINING_STEP, call=9, numbers=(signal.SIGTERM,))
@@ -314,6 +317,30 @@ def test_one_is_killed_and_the_run_goes_on_to_the_same_bytes(
     assert lines(output / "run") == lines(undisturbed)
 
 
+def test_of_a_divided_training_one_is_killed_and_it_goes_on_divided_whole_and_alone(
+    runs: Runs, divided: Path, alone: Path, models: Path
+) -> None:
+    """Killed while its parts are gathered for a checkpoint: the one before it counts."""
+    output = models / "output-divided-killed"
+    killing = {1: Signals(GATHERING, call=2, numbers=(signal.SIGKILL,))}
+    done = runs.together(*runs.command("run", output, parallel="fsdp"), "--quiet", signals=killing)
+    assert [one.code for one in done] == [1, -signal.SIGKILL]
+    assert done[0].err.startswith("error: one of the 2 processes has gone: it was killed")
+    assert "Traceback" not in done[0].err
+    assert done[0].err.splitlines()[-1].startswith("continue with: distillkit distill --run ")
+    for how in ("ddp", "one"):
+        shutil.copytree(output, models / f"output-divided-{how}")
+    done = runs.together("distill", "--run", output / "run", "--quiet")
+    assert [(one.code, one.err) for one in done] == [(0, "")] * 2
+    assert students(output / "run") == students(divided)
+    assert lines(output / "run") == lines(divided)
+    whole = models / "output-divided-ddp" / "run"
+    done = runs.together("distill", "--run", whole, "--parallel", "ddp", "--quiet")
+    assert [(one.code, one.err) for one in done] == [(0, "")] * 2
+    assert furthest(whole, alone) < 1e-6
+    assert furthest(runs.one("run", models / "output-divided-one"), alone) < 1e-6
+
+
 def test_a_signal_to_one_stops_all_and_any_number_of_processes_goes_on(
     runs: Runs, undisturbed: Path, alone: Path
 ) -> None:
@@ -344,11 +371,25 @@ def test_the_launcher_ends_with_the_exit_code_of_the_command(run_cli: Any, cli_e
     assert done.stdout == ""
 
 
-def test_an_error_of_any_process_ends_all_and_is_told_once(runs: Runs) -> None:
-    refused = runs.together(*runs.command("refused", batch_size=3, gradient_accumulation=1), "--quiet")
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"batch_size": 3, "gradient_accumulation": 1}, "2 processes cannot divide a step of 3 examples"),
+        (
+            {"on_policy_fraction": 0.5, "on_policy_max_new_tokens": 8},
+            "--on-policy-fraction and 2 processes exclude each other",
+        ),
+    ],
+)
+def test_what_they_cannot_train_is_refused_before_anything_is_computed(
+    runs: Runs, changes: dict[str, Any], told: str
+) -> None:
+    """Told once; the run directory that was made for it is gone."""
+    refused = runs.together(*runs.command("refused", **changes), "--quiet")
     assert [one.code for one in refused] == [2, 2]
-    assert "2 processes cannot divide a step of 3 examples" in refused[0].err
+    assert told in refused[0].err
     assert refused[1].err == ""
+    assert not (runs.output / "refused").exists()
 
 
 def test_commands_that_share_nothing_run_once(runs: Runs, alone: Path) -> None:

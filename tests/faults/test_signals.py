@@ -72,7 +72,7 @@ def options(made: SimpleNamespace, output: Path, **more: Any) -> list[str]:
 def student(run: Path) -> dict[str, bytes]:
     """Both students but their cards, which name times."""
     found = {path.relative_to(run).as_posix(): path.read_bytes() for path in files_below(run / "student")}
-    assert "student/final/model.safetensors" in found
+    assert {"student/final/model.safetensors", "student/final/adapter_model.safetensors"} & found.keys()
     return {name: content for name, content in found.items() if not name.endswith("README.md")}
 
 
@@ -83,6 +83,7 @@ KINDS = {
     "black": {"box_type": "black"},
     "cut": {"student_model": "teacher:2"},
     "tuned": {"teacher_cache": "exact", "tune_teacher": 9},
+    "adapter": {"teacher_cache": "off", "adapter": "lora", "lora_rank": 2, "lora_dropout": 0.1, "keep_adapter": True},
 }
 
 
@@ -175,6 +176,22 @@ def test_a_run_disturbed_in_every_stage(cli: ForkedCli, made: SimpleNamespace, t
     assert done.code == 0, done
     assert set(stages(run).values()) == {"complete"}
     assert student(run) == reference(cli, made, kind)
+
+
+def test_an_adapter_goes_on_to_the_same_bytes(cli: ForkedCli, made: SimpleNamespace, tmp_path: Path) -> None:
+    """Its dropout draws from the random states as well."""
+    arguments = [
+        "distill",
+        *options(made, tmp_path, **KINDS["adapter"]),
+        "--skip-validation",
+        "--skip-demo",
+        "--no-save-plot",
+    ]
+    done = cli.run(*arguments, signals=Signals("distillkit.training.trainer:DistillTrainer.compute_loss", 6, (TERM,)))
+    assert done.code == 143, done
+    assert "stopped after step 6 of 12; it is saved" in done.err
+    assert cli.run(*continue_arguments(done)).code == 0
+    assert student(tmp_path / "run") == reference(cli, made, "adapter")
 
 
 def test_a_later_stage_names_itself(cli: ForkedCli, finished: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from distillkit.reports.adapter_card import relation_to_base
 from distillkit.reports.card import markdown
 from distillkit.reports.card.facts import CardFacts
 from distillkit.reports.card.names import data_set, hub_repository, last_part
@@ -31,7 +32,7 @@ def front_matter(facts: CardFacts) -> ModelCardData:
         license_link=markdown.line(facts.licence_link) if facts.licence_link else None,
         base_model=base_model,
         # With layers left out it is more than a fine-tuned model, and the Hub has no word for it.
-        base_model_relation="finetune" if base_model is not None and not pruned else None,
+        base_model_relation=relation_to_base(facts.adapter_base) if base_model is not None and not pruned else None,
         datasets=[dataset] if dataset is not None else None,
         tags=["distillkit", "knowledge-distillation"],
         model_name=_model_name(origin) if results else None,

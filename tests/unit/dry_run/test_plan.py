@@ -260,6 +260,8 @@ def test_the_plan_says_what_one_of_several_processes_takes(
     saved = each["ddp"]["memory_bytes"] - each["fsdp"]["memory_bytes"]
     assert saved == pytest.approx(1.25 * (16 - 2 - 12) * alone["student_parameters"], rel=1e-3)
     assert "8 processes cannot divide a step of 9 examples" in planned(batch_size=9)["refused"]
+    on_policy = planned(batch_size=32, on_policy_fraction=0.5)
+    assert "--on-policy-fraction and 8 processes exclude each other" in on_policy["refused"]
 
 
 # --- on-policy steps --------------------------------------------------------------------------------------------------

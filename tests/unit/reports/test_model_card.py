@@ -11,6 +11,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
+from distillkit.reports.adapter_card import card_beside_base, merged_card
 from distillkit.reports.card.facts import CardFacts, ChatFacts
 from distillkit.reports.card.page import model_card, published_card
 
@@ -83,6 +84,26 @@ def test_front_matter() -> None:
         ("bits_per_byte", 2.4117, "Bits per byte, before distillation"),
         ("perplexity", 90.5, "Perplexity per token, before distillation"),
     ]
+
+
+def test_of_an_adapter_and_of_what_it_is_merged_into() -> None:
+    trained = "a LoRA adapter of rank 2, alpha 4, {}"
+    kept = card(adapter_base="some/student", settings={"Trained": trained.format("kept beside the weights")})
+    facts = front_matter(kept)
+    assert (facts["library_name"], facts["base_model_relation"]) == ("peft", "adapter")
+    for trusted in (False, True):
+        kept = card(
+            adapter_base="some/student",
+            settings={"Trained": trained.format("kept beside the weights")},
+            trust_remote_code=trusted,
+        )
+        whole = card(settings={"Trained": trained.format("merged into the weights")}, trust_remote_code=trusted)
+        assert merged_card(kept) == whole != kept
+    for base in ("base", "/home/me/student"):
+        beside = card_beside_base(card(adapter_base=base), "org/mine", "base")
+        assert 'snapshot_download("org/mine")\nmodel = AutoModelForCausalLM.from_pretrained(f"{folder}/base")' in beside
+        assert "PeftModel.from_pretrained(model, folder)" in beside
+        assert "/home/me" not in beside
 
 
 @pytest.mark.parametrize("validation", [None, VALIDATION])
