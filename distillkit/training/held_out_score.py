@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from distillkit.device.malloc import trim_heap
 from distillkit.device.precision import Compute
 from distillkit.errors import DistillkitError
 from distillkit.evaluation.bits_per_byte import ScoredText, score
@@ -50,6 +51,8 @@ class HeldOutScore:
         Raises:
             DistillkitError: it is not finite.
         """
+        # Steps leave free memory between what is in use: texts are scored, and the student is then written, without it.
+        trim_heap()
         value = score(
             model, self.texts, device=self.compute.device, autocast_dtype=self.compute.autocast, interruptible=False,
             group=self.group, divided=self.divided, parts=None if self.divided else parts,
