@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -102,9 +103,9 @@ def offline() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session")
+@contextlib.contextmanager
 def small_pictures() -> Iterator[None]:
-    """A fifth of the time of a plot goes into the pixels of pictures at which nobody looks."""
+    """A fifth of the time of a plot goes into the pixels of pictures at which nobody looks. Only inside: other tests look."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("distillkit.reports.drawing.DPI", 40)
         yield
@@ -112,11 +113,7 @@ def small_pictures() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def distil(
-    pair: SimpleNamespace,
-    small: dict[str, Any],
-    offline: None,
-    small_pictures: None,
-    tmp_path_factory: pytest.TempPathFactory,
+    pair: SimpleNamespace, small: dict[str, Any], offline: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Distil:
     """`distil(epochs=2, …)` -> the DistillResult of a small run, each in a folder of its own; None takes a setting away."""
     from distillkit import distill_models
@@ -138,7 +135,8 @@ def distil(
                            ("dataset", "dataset_path")):  # fmt: skip
             if name in settings:
                 del usual[path]
-        return distill_models(**{name: value for name, value in (usual | settings).items() if value is not None})
+        with small_pictures():
+            return distill_models(**{name: value for name, value in (usual | settings).items() if value is not None})
 
     return run
 
@@ -154,7 +152,7 @@ def pair_file(pair: SimpleNamespace, small: dict[str, Any]) -> Path:
 
 
 @pytest.fixture
-def command(capsys: pytest.CaptureFixture[str], offline: None, small_pictures: None) -> Callable[..., Any]:
+def command(capsys: pytest.CaptureFixture[str], offline: None) -> Callable[..., Any]:
     """`command("distill", "--run", …, code=0)` -> what it wrote; `code` is the exit code that is expected."""
 
     from command_result import Done
@@ -163,7 +161,8 @@ def command(capsys: pytest.CaptureFixture[str], offline: None, small_pictures: N
 
     def run(*arguments: object, code: int | None = 0) -> Any:
         capsys.readouterr()
-        returned = cli.main([str(argument) for argument in arguments])
+        with small_pictures():
+            returned = cli.main([str(argument) for argument in arguments])
         done = Done(returned, *capsys.readouterr())
         assert code is None or returned == code, f"exit code {returned}\n{done.out}\n{done.err}"
         return done

@@ -392,9 +392,7 @@ def test_a_step_that_teaches_nothing(models: Path, monkeypatch: pytest.MonkeyPat
 def test_several_processes_are_refused(
     models: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from distillkit.training import on_policy
-
     run = prepared(models, "two")
-    monkeypatch.setattr(on_policy, "process_count", lambda: 2)
+    monkeypatch.setattr("distillkit.processes.taking_part.process_count", lambda: 2)
     assert cli.main(["distill", "--run", str(run), "--quiet"]) == 2
     assert "--on-policy-fraction and 2 processes exclude each other" in capsys.readouterr().err
