@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
 import json
@@ -13,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from small_pictures import small_pictures
 
 Distil = Callable[..., Any]
 
@@ -100,14 +100,6 @@ def offline() -> Iterator[None]:
         from huggingface_hub import constants
 
         patch.setattr(constants, "HF_HUB_OFFLINE", True)
-        yield
-
-
-@contextlib.contextmanager
-def small_pictures() -> Iterator[None]:
-    """A fifth of the time of a plot goes into the pixels of pictures at which nobody looks. Only inside: other tests look."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("distillkit.reports.drawing.DPI", 40)
         yield
 
 

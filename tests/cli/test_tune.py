@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import warm_python
+from small_pictures import small_pictures
 
 from distillkit.settings.strict_yaml import read_yaml_mapping
 
@@ -56,7 +57,8 @@ def searched(file: Path, offline: None, tmp_path_factory: pytest.TempPathFactory
 
     out = tmp_path_factory.mktemp("searched")
     words = ["tune", "--config", file, "--output-dir", out, "--folder-name", "run", "--trials", 6, "--quiet"]
-    assert main([str(word) for word in words]) == 0
+    with small_pictures():  # As `command` draws them: files are compared.
+        assert main([str(word) for word in words]) == 0
     return out / "run"
 
 
