@@ -87,7 +87,8 @@ def _training(
         activations = tokens * student.inner_width * (4 * student.layers + _ACTIVATION_BYTES)
     # The held-out score holds the logits of the rows that meet the head at once, or of a batch, and fewer of them in fp32.
     scored = held_out_examples(config) * config.max_length * student.vocabulary
-    scoring = 4 * min(scored, HEAD_AT_ONCE if student.head_is_plain else LOGITS_AT_ONCE)
+    by_rows = student.head_is_plain and not is_divided(config, processes)
+    scoring = 4 * min(scored, HEAD_AT_ONCE if by_rows else LOGITS_AT_ONCE)
     scoring += 3 * 4 * min(scored, WIDE_AT_ONCE)
     # Freed memory is kept, so the one does not make room for the other.
     training = _states(config, compute, student, processes)
