@@ -22,6 +22,7 @@ from distillkit.losses.kernels import forward_kl_rows
 from distillkit.models.empty_model import empty_model
 from distillkit.models.pruning import decoder_blocks
 from distillkit.models.shape import ModelShape, with_fewer_layers
+from distillkit.models.training_attention import quick_attention
 
 _SECONDS = 0.04  # For each figure.
 _PROBE_TOKENS = 512
@@ -90,7 +91,7 @@ def training_per_token(shape: ModelShape, compute: Compute, length: int, rows: i
         backbone: Any = model.base_model
 
         def call() -> None:
-            with autocasting(compute.device, compute.autocast):
+            with quick_attention(), autocasting(compute.device, compute.autocast):
                 hidden = backbone(input_ids=ids, use_cache=False).last_hidden_state
             hidden.float().sum().backward()
             model.zero_grad(set_to_none=True)

@@ -25,6 +25,7 @@ from distillkit.errors import DistillkitError
 from distillkit.interrupts import pending
 from distillkit.models.backbone_and_head import SplitModel
 from distillkit.models.save_errors import plain_save_errors
+from distillkit.models.training_attention import quick_attention
 from distillkit.processes.group import ALONE, Group
 from distillkit.teachers.protocol import TeacherSource
 from distillkit.training import checkpoints
@@ -168,6 +169,10 @@ class DistillTrainer(Trainer):
     def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
         if self._divided is None:  # Else its parts are moved when it is divided: all of it may not fit there.
             super()._move_model_to_device(model, device)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        with quick_attention():
+            return super().train(*args, **kwargs)
 
     def take_over(self, checkpoint: Path) -> None:
         """Become what a training was at its end, without a step: in the middle of an epoch the Trainer would go on."""
