@@ -83,7 +83,7 @@ def show_comparison(found: Mapping[str, Any], lang: str, console: Console) -> No
     columns = [say(lang, f"compare.{key}") for key in ("run", "gain", "interval", "verdict")]
     console.table(say(lang, "compare.students", first=names[0]), columns, rows, numeric=(1, 2), to_stdout=True)
     if found["settings"]:
-        rows = [[name, *_short_values(values)] for name, values in found["settings"].items()]
+        rows = [[name, *_short_values(values, lang)] for name, values in found["settings"].items()]
         console.table(say(lang, "compare.settings"), [say(lang, "compare.parameter"), *names], rows, to_stdout=True)
     _show_costs(names, runs, lang, console)
     sentences = [headline(w)] if len(runs) > 2 else []
@@ -116,12 +116,13 @@ def _show_costs(names: Sequence[str], runs: Sequence[Mapping[str, Any]], lang: s
     console.table(say(lang, "compare.costs"), ["", *names], rows, numeric=numeric, to_stdout=True)
 
 
-def _short_values(values: Sequence[Any]) -> list[Any]:
-    """Long texts, paths as a rule, cut in the middle, unless two that differ would look the same."""
+def _short_values(values: Sequence[Any], lang: str) -> list[Any]:
+    """Long texts, paths as a rule, cut in the middle, unless two that differ would look the same; None in words."""
     texts = list(dict.fromkeys(value for value in values if isinstance(value, str)))
     cut = short_names(texts, _SHORT)
     known = dict(zip(texts, cut if len(set(cut)) == len(texts) else texts, strict=True))
-    return [known[value] if isinstance(value, str) else value for value in values]
+    absent = say(lang, "compare.not_set")
+    return [absent if value is None else known[value] if isinstance(value, str) else value for value in values]
 
 
 def _or_dash(value: Any, written: Callable[[float], str]) -> str | None:

@@ -113,6 +113,7 @@ WORDS = {
     "compare.worse": "worse",
     "compare.not shown": "not shown",
     "compare.few": "too few documents",
+    "compare.not_set": "not set",
     "compare.parameter": "parameter",
     "cost.parameters": "parameters",
     "cost.size": "size in memory",

@@ -114,6 +114,7 @@ WORDS = {
     "compare.worse": "хуже",
     "compare.not shown": "не показано",
     "compare.few": "мало документов",
+    "compare.not_set": "не задано",
     "compare.parameter": "параметр",
     "cost.parameters": "параметров",
     "cost.size": "размер в памяти",

@@ -68,9 +68,9 @@ def _plain(text: str) -> str:
 
 
 def shown_value(w: PageWriter, value: Any) -> Markup:
-    """A value of a parameter."""
+    """A value of a parameter; without one the program decides, or does nothing of the kind."""
     if value is None:
-        return w.dash()
+        return w("not_set")
     if isinstance(value, bool):
         return w("yes" if value else "no")
     if isinstance(value, int | float):

@@ -10,6 +10,7 @@ WORDS = {
     "contents": "Contents",
     "footer": "Written by distillkit {version} from the files of the run. This page holds everything itself: no scripts, no network.",
     "unknown": "not known",
+    "not_set": "not set",
     "yes": "yes",
     "no": "no",
     "decimal": ".",
