@@ -127,7 +127,7 @@ def distill_models(
         box_type: what is learnt from: the teacher's probabilities (white) or only its texts (black)
         teacher_model_path: folder or .gguf file with a teacher saved on this computer; wins over teacher_model
         student_model_path: folder or .gguf file with a student saved on this computer; wins over student_model
-        dataset: which texts to train on: wikitext, pokemon, python-docs, a file, a folder or a Hub id
+        dataset: which texts to train on: wikitext, pokemon, python-docs, python-chat, a file, a folder or a Hub id
         dataset_path: file or folder with your own texts; wins over dataset
         sample_size: number of examples to train on
         max_length: longest example, in tokens of the student

@@ -79,6 +79,21 @@ class PreparedPart:
             "teacher_tokens": self.teacher_tokens,
         }
 
+    def tokens_per_byte(self, teacher: TextEncoder, *, conversations: bool) -> float | None:
+        """Tokens of the teacher to a byte of what they spell; None where that is not known.
+
+        Of conversations `bytes` are only those that are learnt, while the tokens are those of all turns and of what the
+        template puts around them.
+        """
+        if not conversations:
+            return self.teacher_tokens / self.bytes if self.bytes else None
+        if teacher.table is None:
+            return None
+        lengths, tokens, spelled = teacher.table.lengths.clip(min=0), 0, 0
+        for ids in map(np.asarray, self.token_ids("teacher")):
+            tokens, spelled = tokens + len(ids), spelled + int(lengths[ids[ids < len(lengths)]].sum())
+        return tokens / spelled if spelled else None
+
     def alignment(self, student: TextEncoder, teacher: TextEncoder) -> dict[str, Any]:
         """Coverage of the alignment. `mass_mapped` is the share of teacher tokens met in the text that have a student token;
         the share of the teacher's probability is measured while training (metrics.json).

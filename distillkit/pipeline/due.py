@@ -99,7 +99,7 @@ def needs_run(stage: str, config: Parameters, run: RunDirectory, inputs: Mapping
             f"{stage} was made from something else; changed since: {', '.join(changed)}",
         )
     if record.status != "complete":
-        return f"it was {record.status}" if record.status != "running" else "it was cut off"
+        return "it was cut off" if record.status == "running" else "it did not come to its end"
     if changed:
         return f"changed: {', '.join(changed)}"
     problem = run.output_problem(stage)

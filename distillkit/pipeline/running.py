@@ -66,8 +66,7 @@ def run_stage(
     with console.stage(f"{stage}{said}", place):
         from_scratch = force and run.record(stage) is not None
         its_threads = (threads or RunThreads(config, run, console)).of_stage(stage, from_scratch=from_scratch)
-        run.begin_stage(stage, inputs)
-        began = time.monotonic()
+        began = time.monotonic() - run.begin_stage(stage, inputs, from_scratch=from_scratch)
         try:
             with freed_memory_kept(), its_threads:
                 result: StageResult = load_stage(stage).run(config, run, console, from_scratch=from_scratch, **options)
@@ -75,7 +74,7 @@ def run_stage(
             message = error.message if isinstance(error, DistillkitError) else f"{type(error).__name__}: {error}"
             # Where this cannot be written either, the record still reads "running", which a rerun takes for cut off.
             with contextlib.suppress(DistillkitError):
-                run.fail_stage(stage, sanitize(message))
+                run.fail_stage(stage, sanitize(message), time.monotonic() - began)
             raise
         seconds = time.monotonic() - began
         run.finish_stage(stage, result.outputs, {**result.metrics, "seconds": round(seconds, 3)})

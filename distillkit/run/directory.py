@@ -252,14 +252,25 @@ class RunDirectory:
         record = self.record(stage)
         return record.fingerprint() if record else "missing"
 
-    def begin_stage(self, stage: str, inputs: Mapping[str, str]) -> None:
+    def begin_stage(self, stage: str, inputs: Mapping[str, str], *, from_scratch: bool = False) -> float:
         """Record that a stage runs, from these inputs.
+
+        Args:
+            from_scratch: nothing is left of an earlier attempt.
+
+        Returns:
+            Seconds that earlier attempts took, as far as they were recorded: those of a stage that goes on count for it.
 
         Raises:
             DistillkitError: the manifest cannot be written.
         """
-        self.manifest.stages[stage] = StageRecord(status="running", started=now(), inputs=dict(inputs))
+        before = self.record(stage)
+        goes_on = before is not None and before.status != "complete" and not from_scratch
+        seconds = float(before.metrics.get("seconds", 0.0)) if before is not None and goes_on else 0.0
+        metrics = {"seconds": seconds} if seconds else {}
+        self.manifest.stages[stage] = StageRecord(status="running", started=now(), inputs=dict(inputs), metrics=metrics)
         self.save()
+        return seconds
 
     def finish_stage(self, stage: str, outputs: list[Path], metrics: Mapping[str, Any]) -> None:
         """Record that a stage is complete, with the files it wrote.
@@ -274,14 +285,18 @@ class RunDirectory:
         record.metrics = dict(metrics)
         self.save()
 
-    def fail_stage(self, stage: str, error: str) -> None:
+    def fail_stage(self, stage: str, error: str, seconds: float) -> None:
         """Record that a stage did not get to its end.
+
+        Args:
+            seconds: that this attempt and those before it took.
 
         Raises:
             DistillkitError: the manifest cannot be written.
         """
         record = self.manifest.stages[stage]
         record.status, record.finished, record.error = "failed", now(), error
+        record.metrics = {"seconds": round(seconds, 3)}
         self.save()
 
     def output_problem(self, stage: str) -> str | None:

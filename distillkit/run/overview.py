@@ -51,13 +51,13 @@ class RunOverview:
 
     @property
     def seconds(self) -> float | None:
-        """What its stages took together, as far as they have come to their end."""
+        """What its stages took together, as far as it was recorded."""
         known = self.stage_seconds.values()
         return sum(known) if known else None
 
     @property
     def stage_seconds(self) -> dict[str, float]:
-        """Stage to what it took."""
+        """Stage to what it took; where it stopped and went on, all attempts but those that were killed."""
         stages = self.run.manifest.stages if self.run else {}
         return {
             name: float(record.metrics["seconds"])

@@ -122,7 +122,7 @@ STAGES: dict[str, StageSpec] = {
     ),
     "distill": StageSpec(
         "distill",
-        "Bring a run to its end: prepare the data, train the student, then validate, demo and plot.",
+        "Bring a run to its end: prepare the data, train the student, then validate, plot and, with --no-skip-demo, demo.",
         after=("prepare-data",),
         parameters=declared.names_with_flag(),
     ),

@@ -209,7 +209,8 @@ def _prepare(
     race, cut = None, None
     if pair.student.reference.kind == "pruned-teacher":
         with explained_memory_errors():
-            race, cut = _cut_student(pair, config, run, examples, stats, console)
+            rate = examples["train"].tokens_per_byte(encoders.teacher, conversations=templates is not None)
+            race, cut = _cut_student(pair, config, run, examples, rate, stats, console)
 
     def fill(folder: Path) -> None:
         for part, built in examples.items():
@@ -277,16 +278,16 @@ def _cut_student(
     config: Parameters,
     run: RunDirectory,
     examples: Mapping[str, PreparedPart],
+    tokens_per_byte: float | None,
     stats: dict[str, Any],
     console: Console,
 ) -> tuple[ShapeRace | None, CutStudent]:
     """How a student that is cut from the teacher begins, told to the pair; of `teacher:auto` also the race that gave it its
     shape, which is added to `stats`."""
-    training = examples["train"]
-    texts, rate = training.token_ids("teacher"), training.teacher_tokens / training.bytes
+    texts = examples["train"].token_ids("teacher")
 
     def cut_into(cut_pair: ModelPair) -> CutStudent:
-        return begin_cut_student(cut_pair, config, choose_compute(config), texts, rate, console)
+        return begin_cut_student(cut_pair, config, choose_compute(config), texts, tokens_per_byte, console)
 
     race = None
     if pair.student.reference.automatic:

@@ -150,7 +150,7 @@ def begin_cut_student(
     config: Parameters,
     compute: Compute,
     texts: Sequence[Sequence[int]],
-    tokens_per_byte: float,
+    tokens_per_byte: float | None,
     console: Console,
 ) -> CutStudent:
     """Choose the layers of the student, and fit them.
@@ -158,7 +158,7 @@ def begin_cut_student(
     Args:
         pair: its student is cut from its teacher, in a shape that is known (not `teacher:auto`).
         texts: the training part, as the teacher reads it.
-        tokens_per_byte: of them, by which losses are told in bits per byte.
+        tokens_per_byte: of them, by which losses are told in bits per byte; None: they are not told.
 
     Raises:
         UsageError: layers that cannot be left out of this architecture.
@@ -219,8 +219,10 @@ def begin_cut_student(
     return CutStudent(kept, student, record, time.monotonic() - began, remarks)
 
 
-def _bits(loss: float | None, tokens_per_byte: float) -> float | None:
-    return None if loss is None or not math.isfinite(loss) else round(loss / math.log(2) * tokens_per_byte, 4)
+def _bits(loss: float | None, tokens_per_byte: float | None) -> float | None:
+    if loss is None or tokens_per_byte is None or not math.isfinite(loss):
+        return None
+    return round(loss / math.log(2) * tokens_per_byte, 4)
 
 
 # --- the teacher ------------------------------------------------------------------------------------------------------

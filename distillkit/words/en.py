@@ -227,7 +227,7 @@ WORDS = {
     "said.continue": "continue, {why}",
     "said.refused": "refused: {why}",
     "said.changed": "changed: {what}",
-    "said.was": "it was {status}",
+    "said.unfinished": "it did not come to its end",
     "said.cut_off": "it was cut off",
     "said.patience": "after {count} held-out evaluation(s) without a new best score",
     "said.as": "as {name} says",

@@ -226,7 +226,7 @@ WORDS = {
     "said.continue": "продолжится, {why}",
     "said.refused": "отказ: {why}",
     "said.changed": "изменилось: {what}",
-    "said.was": "состояние: {status}",
+    "said.unfinished": "не было доведено до конца",
     "said.cut_off": "было прервано",
     "said.patience": "если отложенных оценок подряд без нового лучшего значения наберётся {count}",
     "said.as": "так велит {name}",

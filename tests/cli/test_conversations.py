@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -162,3 +163,24 @@ def test_several_answers_and_a_program_that_knows_the_rows_own(tmp_path, models)
     assert counts["dropped"]["program"] == len(asked) // 3 > 0
     distill.run(made.config, made.run, QUIET)
     assert len(seen.read_text().splitlines()) == len(asked)
+
+
+def test_a_cut_students_start_is_told_in_bits_of_all_that_is_read(tmp_path, models) -> None:
+    """Not of the bytes that are learnt alone: turns of others and the template's words would count without their bytes."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from distillkit.data.examples import load_examples
+    from distillkit.teachers.cut_student import CutTexts
+
+    made = prepared(tmp_path, models, "same", student_model="teacher:1", student_model_path=None)
+    rows = [row["teacher_ids"] for row in load_examples(made.run.data / "train").to_list()]
+    trial = CutTexts.drawn(rows, made.config.seed).trial
+    teacher = AutoModelForCausalLM.from_pretrained(models.teacher).double()
+    with torch.no_grad():
+        scores = teacher(input_ids=trial).logits[:, :-1].log_softmax(-1)
+    nats = -float(scores.gather(-1, trial[:, 1:, None].long()).mean())
+    tokenizer = AutoTokenizer.from_pretrained(models.teacher)
+    spelled = sum(len(tokenizer.decode(ids, skip_special_tokens=True).encode()) for ids in rows)
+    wanted = nats / math.log(2) * sum(map(len, rows)) / spelled
+    found = json.loads((made.run.data / "cut.json").read_text())["bits_per_byte"]
+    assert found["teacher"] == pytest.approx(wanted, rel=2e-3)

@@ -198,6 +198,25 @@ def test_a_failure_is_recorded_and_continued(resolved: ResolvedConfig, run: RunD
     assert go(resolved, run, CHAIN).stages == dict.fromkeys(CHAIN, "complete")
 
 
+def test_a_stage_that_goes_on_took_what_all_its_attempts_took(
+    resolved: ResolvedConfig, run: RunDirectory, stages: Stages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = iter([100.0, 107.0, 200.0, 203.5, 300.0, 302.0])
+    monkeypatch.setattr(running, "time", SimpleNamespace(monotonic=lambda: next(times)))
+    stages.error = PreconditionError("stopped")
+    with pytest.raises(PreconditionError, match="stopped"):
+        go(resolved, run, ["prepare-data"])
+    record = run.record("prepare-data")
+    assert record is not None
+    assert record.metrics == {"seconds": 7.0}
+    stages.error = None
+    go(resolved, run, ["prepare-data"])
+    assert run.manifest.stages["prepare-data"].metrics["seconds"] == 10.5
+    # What is done anew is not what went on.
+    go(resolved, run, ["prepare-data"], force=True)
+    assert run.manifest.stages["prepare-data"].metrics["seconds"] == 2.0
+
+
 def test_a_killed_process_leaves_running_which_is_no_result(
     resolved: ResolvedConfig, run: RunDirectory, stages: Stages
 ) -> None:

@@ -63,7 +63,7 @@ TEXTS = {
     ),
     # --- data ---
     "dataset": HelpText(
-        what="which texts to train on: wikitext, pokemon, python-docs, a file, a folder or a Hub id",
+        what="which texts to train on: wikitext, pokemon, python-docs, python-chat, a file, a folder or a Hub id",
         effect="The student becomes good at texts like these, and the verdict of `validate` holds for texts like these.",
         choose="Take texts that resemble what the student will be used for. `wikitext` (encyclopaedia) and `pokemon` (short captions, 898 of them) come from the Hub; `python-docs` is the documentation inside your Python, `python-chat` questions about it as conversations; both need no network. Files: `.txt`, `.md`, `.jsonl`, `.ndjson`, `.json`, `.csv`, `.tsv`, `.parquet`, `.arrow`, `.feather`, each also as `.gz`, `.bz2`, `.xz`, `.zst` or `.zip`, or a folder of them: files and folders called `train`, `validation`, `test` (also `data/train-00000-of-00001.parquet`, `wiki.dev.txt`) are these splits, or what the `configs` of its README.md say (`FOLDER:CONFIG` chooses one). Data cards, licences, hidden files, runs, models and virtual environments in a folder are no data. Any Hub set works as `OWNER/NAME` or `OWNER/NAME:CONFIG@REVISION`, with `--text-column` where it is not clear which column holds the text.",
         example="distillkit distill --dataset python-docs",
