@@ -14,8 +14,9 @@ _MOST_LETTERS = 300
 
 
 def differing(config: dict[str, Any] | Any) -> list[str]:
-    """The parameters whose value is not the default, where a run lies left out."""
+    """The parameters whose value is not the default; without where a run lies, and what another one wins over."""
     left_out = set(declared.location_names())
+    left_out |= {name for name, winner in declared.replacements().items() if config.get(winner) is not None}
     return [
         name for name in declared.fields()
         if name in config and name not in left_out and config[name] != declared.default(name)
