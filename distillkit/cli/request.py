@@ -16,6 +16,7 @@ from distillkit.errors import PreconditionError, UsageError
 from distillkit.interrupts import graceful_signals
 from distillkit.pipeline.due import planned_stages
 from distillkit.pipeline.opening import (
+    check_place,
     continue_command,
     create_or_continue,
     open_run,
@@ -147,17 +148,50 @@ def execute(
             _check_apart(resolved.parameters, run.path if run else target_folder(resolved))
     wanted = stages or wanted_stages(resolved.parameters)
     if request.dry_run:
-        from distillkit.dry_run.plan import show_plan
-
-        folder = run.path if run else target_folder(resolved)
-        if run is None and (folder / "manifest.json").exists():
-            run = RunDirectory.open(folder)
-        planned = planned_stages(wanted, resolved.parameters, run, request.force)
-        show_plan(resolved, folder, planned, console, everything=request.show_all)
+        _show_plan(request, resolved, run, wanted, stages, console)
         return None
     # From here on: a signal while the run directory is made is answered once it is there.
     with graceful_signals(), weaknesses_reported(console.warn):
         return _execute(request, resolved, run, wanted, stages, console, whole=whole, options=options)
+
+
+def _show_plan(
+    request: Request,
+    resolved: ResolvedConfig,
+    run: RunDirectory | None,
+    wanted: list[str],
+    stages: list[str] | None,
+    console: Console,
+) -> None:
+    """Refuse what `_execute` would refuse at once, in its order; then show the plan."""
+    from distillkit.data.first_look import look_at_texts
+    from distillkit.dry_run.plan import show_plan
+
+    with explaining_moved_sources(resolved, run):
+        _check_paths_exist(resolved)
+    folder = run.path if run else _folder_of_new(resolved, stages)
+    if run is None:
+        check_place(folder)
+        run = RunDirectory.open(folder) if (folder / "manifest.json").exists() else None
+    planned = planned_stages(wanted, resolved.parameters, run, request.force)
+    reads = any(stage == "prepare-data" and not words.startswith(("skip", "refused")) for stage, words in planned)
+    texts = look_at_texts(resolved.parameters, folder.parent) if reads else None
+    show_plan(resolved, folder, planned, console, texts, everything=request.show_all)
+
+
+def _folder_of_new(resolved: ResolvedConfig, stages: list[str] | None) -> Path:
+    """Where a new run goes, or one that is continued by its name.
+
+    Raises:
+        PreconditionError: the training alone is wanted, and nothing is there.
+    """
+    folder = target_folder(resolved)
+    if stages == ["distill"] and not folder.exists():
+        raise PreconditionError(
+            f"--only needs prepared data, and there is no run {folder}",
+            hint="leave --only out, or prepare them first: distillkit prepare-data",
+        )
+    return folder
 
 
 def _execute(
@@ -175,13 +209,7 @@ def _execute(
         _check_paths_exist(resolved)
     show_parameters(resolved, console, everything=request.show_all)
     if run is None:
-        folder = target_folder(resolved)
-        if stages == ["distill"] and not folder.exists():
-            raise PreconditionError(
-                f"--only needs prepared data, and there is no run {folder}",
-                hint="leave --only out, or prepare them first: distillkit prepare-data",
-            )
-        run = create_or_continue(resolved, folder)
+        run = create_or_continue(resolved, _folder_of_new(resolved, stages))
     console.info(console.say("start.run", path=run.path))
     single = wanted[-1] if stages else None  # What comes before it is there for its sake.
     with continuing(run, single if single != "distill" else None), untouched_if_refused(run):

@@ -6,14 +6,14 @@ import difflib
 import hashlib
 import math
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from distillkit.console import Console
 from distillkit.data.document import Document, DocumentSet
 from distillkit.data.document_kinds import OneKind
-from distillkit.data.files import find_files, folder_documents, from_here, hash_files
+from distillkit.data.files import SourceFiles, find_files, folder_documents, from_here, hash_files
 from distillkit.data.formats import file_kind, known_suffixes
 from distillkit.data.notes import ReadingNotes
 from distillkit.data.python_chat import python_conversations
@@ -59,7 +59,7 @@ def load_documents(
         PreconditionError: it is out of reach: no network, an unknown or closed data set.
     """
     notes = ReadingNotes()
-    section_bytes = max(_SMALLEST_SECTION, _BYTES_PER_TOKEN * config.max_length)
+    section_bytes = _section_bytes(config)
     budget = text_budget(config)
     options = ReadingOptions.of(config, end_marks)
     kind = OneKind(options)
@@ -67,18 +67,12 @@ def load_documents(
     if path is not None:
         source = find_files(path, notes, output_dir or output_folder(config))
         fingerprint = hash_files(source)
+        local = local_texts(config, path, source, kind, notes, console)
         splits = {
-            split: bounded_sample(
-                kind.checked(
-                    folder_documents(
-                        source, names, options=options, section_bytes=section_bytes, notes=notes, console=console,
-                    )
-                ), budget, config.seed, split, notes,
-            )
-            for split, names in source.splits.items()
-        }  # fmt: skip
-        shown = from_here(path)
-        description = f"{shown} ({len(source.files)} files)" if len(source.files) > 1 else shown
+            split: bounded_sample(documents, budget, config.seed, split, notes)
+            for split, documents in local.documents.items()
+        }
+        description = local.description
     elif (own := built_in(config)) is not None:
         chat = own == PYTHON_CHAT
         read = python_conversations(console) if chat else python_documents(section_bytes, notes, console)
@@ -96,12 +90,57 @@ def load_documents(
         splits = {split: list(kind.checked(documents)) for split, documents in splits.items()}
         fingerprint = _entry_fingerprint(entry) | {"commit": commit}
     if not any(splits.values()):
-        left_out = "; ".join(notes.lines())
-        raise UsageError(f"{description}: no text in it ({left_out or 'it is empty or blank'})")
+        raise no_text(description, notes)
     row = kind.shown_row()
     if row and notes.told_formats():
         notes.remark(f"read as {notes.told_formats()}")
     return DocumentSet(description, splits, fingerprint, notes.lines(), notes.record() | {"first_conversation": row})
+
+
+@dataclass(frozen=True)
+class LocalTexts:
+    """Files of this machine, as they are read.
+
+    Attributes:
+        description: what they are, for messages.
+        documents: of each split, read while they are asked for.
+    """
+
+    description: str
+    documents: dict[str, Iterator[Document]]
+
+
+def local_texts(
+    config: Parameters, path: str, source: SourceFiles, kind: OneKind, notes: ReadingNotes, console: Console
+) -> LocalTexts:
+    """The documents of local files; nothing is read yet.
+
+    Args:
+        path: as it was given.
+        source: what was found there.
+        kind: checks the documents, and has the options that they are read with.
+    """
+    documents = {
+        split: kind.checked(
+            folder_documents(
+                source, names, options=kind.options, section_bytes=_section_bytes(config), notes=notes, console=console
+            )
+        )
+        for split, names in source.splits.items()
+    }
+    shown = from_here(path)
+    return LocalTexts(f"{shown} ({len(source.files)} files)" if len(source.files) > 1 else shown, documents)
+
+
+def no_text(description: str, notes: ReadingNotes) -> UsageError:
+    """The error of a source that holds nothing to learn from."""
+    left_out = "; ".join(notes.lines())
+    return UsageError(f"{description}: no text in it ({left_out or 'it is empty or blank'})")
+
+
+def _section_bytes(config: Parameters) -> int:
+    """Longer texts are cut when they are read."""
+    return max(_SMALLEST_SECTION, _BYTES_PER_TOKEN * config.max_length)
 
 
 def source_configs(config: Parameters) -> list[Parameters]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from distillkit.console import Console
 from distillkit.data.examples import load_examples, stored_rows
+from distillkit.data.first_look import FirstLook, Known
 from distillkit.data.splitting import held_out_examples
 from distillkit.data.standard_sets import PYTHON_CHAT
 from distillkit.data.training_rows import white_box_rows
@@ -68,6 +69,7 @@ class Amounts:
         held_out_tokens: of the validation part, and of the test part.
         length: the longest text in tokens.
         exact: counted; else every text is taken to be full.
+        known: how much of the texts has been read.
         questions: that each model answers in validation at most; 0 where the texts are not known to be conversations.
     """
 
@@ -79,6 +81,7 @@ class Amounts:
     length: int
     exact: bool
     questions: int = 0
+    known: Known = "not looked at"
 
 
 def find_models(config: Parameters, folder: Path) -> PlannedModels:
@@ -169,8 +172,12 @@ def makes_start(config: Parameters, models: PlannedModels, folder: Path) -> bool
 # --- the texts -------------------------------------------------------------------------------------------------------
 
 
-def count_texts(config: Parameters, folder: Path) -> Amounts:
-    """Tokens of the texts of the run in `folder`: counted if they are prepared."""
+def count_texts(config: Parameters, folder: Path, look: FirstLook | None = None) -> Amounts:
+    """Tokens of the texts of the run in `folder`: counted if they are prepared.
+
+    Args:
+        look: what is known of texts that are not; None where they were not looked at.
+    """
     try:
         prepared = read_json(folder / "data" / "stats.json")
         train, test = prepared["splits"]["train"], prepared["splits"]["test"]
@@ -184,17 +191,21 @@ def count_texts(config: Parameters, folder: Path) -> Amounts:
             length=max(lengths),
             exact=True,
             questions=QUESTIONS if prepared.get("conversations") is not None else 0,
+            known="prepared",
         )
     except (OSError, ValueError, KeyError, TypeError):
-        full = config.sample_size * config.max_length
+        look = look or FirstLook(config.sample_size, "not looked at")
+        full = look.examples * config.max_length
+        held_out = held_out_examples(config)
         return Amounts(
-            examples=config.sample_size,
+            examples=look.examples,
             student_tokens=full,
             teacher_tokens=full,
             student_inputs=full,
-            held_out_tokens=held_out_examples(config) * config.max_length,
+            held_out_tokens=(min(held_out, look.examples) if look.known == "counted" else held_out) * config.max_length,
             length=config.max_length,
             exact=False,
+            known=look.known,
             questions=QUESTIONS if config.dataset_path is None and config.dataset == PYTHON_CHAT else 0,
         )
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from distillkit.console import Console
+from distillkit.data.first_look import FirstLook
 from distillkit.device.malloc import freed_memory_kept
 from distillkit.device.memory import free_memory_bytes
 from distillkit.device.precision import Compute, choose_compute
@@ -91,6 +92,7 @@ def show_plan(
     folder: Path,
     planned: Sequence[tuple[str, str]],
     console: Console,
+    texts: FirstLook | None = None,
     *,
     everything: bool = False,
 ) -> None:
@@ -98,6 +100,7 @@ def show_plan(
 
     Args:
         planned: what would happen to each stage (`pipeline.due.planned_stages`).
+        texts: what is known of texts that are to be prepared.
         everything: show all parameters, also those that have their defaults.
     """
     config = resolved.parameters
@@ -109,7 +112,7 @@ def show_plan(
         console.info(say("start.left_out", count=resolved.left_out(shown)))
     fates = [(stage, reworded(lang, fate)) for stage, fate in planned]
     console.table(say("plan.stages"), [say("plan.stage"), say("plan.fate")], fates, to_stdout=True)
-    estimate = estimate_run(config, folder, [stage for stage, words in planned if not words.startswith("skip")])
+    estimate = estimate_run(config, folder, [stage for stage, words in planned if not words.startswith("skip")], texts)
     unknown = None
     if estimate["teacher_parameters"] is not None and parse_student_reference(config).automatic:
         unknown = say("plan.unknown_shape", count=f"{config.target_parameters:,}")
@@ -131,7 +134,9 @@ def show_plan(
     )  # fmt: skip
 
 
-def estimate_run(config: Parameters, folder: Path, stages: list[str]) -> dict[str, Any]:
+def estimate_run(
+    config: Parameters, folder: Path, stages: list[str], texts: FirstLook | None = None
+) -> dict[str, Any]:
     """Decisions, sizes, memory, disk and times; None for what cannot be known without downloading.
 
     The number of tokens is an upper bound until the data are prepared: every example is taken to be full.
@@ -139,10 +144,11 @@ def estimate_run(config: Parameters, folder: Path, stages: list[str]) -> dict[st
     Args:
         folder: the run directory, which need not be there.
         stages: that are timed.
+        texts: what is known of texts that are to be prepared.
     """
     compute = choose_compute(config)
     models = find_models(config, folder)
-    amounts = count_texts(config, folder)
+    amounts = count_texts(config, folder, texts)
     facts = teacher_facts(config, compute, folder, models, amounts) if uses_white_box_teacher(config) else None
     tuning = tuning_facts(config, compute, folder, models, amounts)
     further = planned_teachers(config, compute, folder, models, amounts)
@@ -186,6 +192,7 @@ def estimate_run(config: Parameters, folder: Path, stages: list[str]) -> dict[st
         "teacher_parameters": models.teacher_shape.parameters if models.teacher_shape else None,
         "student_parameters": models.student_shape.parameters if models.student_shape else None,
         "trained_parameters": planned.size.trained if planned.size and config.adapter != "none" else None,
+        "texts": amounts.known,
         "training_tokens_at_most": round(
             amounts.student_tokens * times_read(config, amounts.examples) * (1 - samples.share) + samples.targets
         ),

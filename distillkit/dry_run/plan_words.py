@@ -65,6 +65,8 @@ class _Plan:
             rows.append((self.say("trained"), adapter))
         steps, tokens = estimate["optimizer_steps_at_most"], estimate["training_tokens_at_most"]
         rows.append((self.say("training"), self.say("amount", steps=f"{steps:,}", tokens=f"{tokens:,}")))
+        if estimate["texts"] != "prepared":
+            rows.append((self.say("texts"), self.say(f"texts.{estimate['texts']}")))
         if estimate.get("early_stopping"):
             rows.append((self.say("sooner"), reworded(self.lang, str(estimate["early_stopping"]))))
         own = estimate.get("on_policy_steps")

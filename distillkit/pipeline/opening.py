@@ -50,6 +50,21 @@ def target_folder(resolved: ResolvedConfig) -> Path:
 def create_or_continue(resolved: ResolvedConfig, folder: Path | None = None) -> RunDirectory:
     """The run directory of this configuration: a new one, or an existing one of the same folder name."""
     folder = folder or target_folder(resolved)
+    check_place(folder)
+    if (folder / "manifest.json").exists():
+        run = RunDirectory.open(folder)
+        run.complete_creation()
+        return run
+    return RunDirectory.create(folder, resolved)
+
+
+def check_place(folder: Path) -> None:
+    """Refuse a folder that a run cannot lie in.
+
+    Raises:
+        UsageError: it, or one above it, is a file.
+        PreconditionError: it is a link that leads elsewhere, or something else lies there.
+    """
     if folder.is_symlink() or (folder.parent.exists() and not _is_inside(folder, folder.parent)):
         raise PreconditionError(
             f"{folder} is a link that leads elsewhere", hint="choose another --folder-name", exit_code=2
@@ -57,11 +72,8 @@ def create_or_continue(resolved: ResolvedConfig, folder: Path | None = None) -> 
     existing = nearest_existing(folder)
     if existing.exists() and not existing.is_dir():
         raise UsageError(f"{existing} is a file, so no run can lie in it", hint="choose another --output-dir")
-    if (folder / "manifest.json").exists():
-        run = RunDirectory.open(folder)
-        run.complete_creation()
-        return run
-    return RunDirectory.create(folder, resolved)
+    if not (folder / "manifest.json").exists():
+        RunDirectory.check_free(folder)
 
 
 @contextlib.contextmanager

@@ -127,15 +127,24 @@ class RunDirectory:
             PreconditionError: something else already lies there.
             DistillkitError: it cannot be written.
         """
-        if folder.is_symlink() or (folder.exists() and not _holds_leftovers_only(folder)):
-            raise PreconditionError(
-                f"{folder} already exists and is not a run of this program", hint="choose another --folder-name"
-            )
+        cls.check_free(folder)
         make_folder(folder)
         run = cls(folder, new_manifest(resolved))
         run.save()  # This makes it a run; `complete_creation` can do the rest later.
         run.complete_creation()
         return run
+
+    @staticmethod
+    def check_free(folder: Path) -> None:
+        """Refuse a folder in which a new run cannot be made.
+
+        Raises:
+            PreconditionError: something else already lies there.
+        """
+        if folder.is_symlink() or (folder.exists() and not _holds_leftovers_only(folder)):
+            raise PreconditionError(
+                f"{folder} already exists and is not a run of this program", hint="choose another --folder-name"
+            )
 
     def complete_creation(self) -> None:
         """Do what a process that was killed while it made the run left undone: config.yaml, and the pointer to the run.
