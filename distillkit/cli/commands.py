@@ -179,7 +179,9 @@ def show_result(run: RunDirectory, console: Console) -> None:
     columns, rows = harness_table(result, lang)
     if rows:
         console.table("lm-evaluation-harness", columns, rows, numeric=range(3, len(columns)), to_stdout=True)
-    for sentence in filter(None, [result.verdict_words(lang), result.teacher_words(lang)]):
+    for sentence in filter(
+        None, [result.verdict_words(lang), result.following_words(lang), result.teacher_words(lang)]
+    ):
         console.prose(sentence)
     if result.student_path is not None:
         console.data(console.say("result.student", path=result.student_path))

@@ -134,9 +134,7 @@ def show_plan(
     )  # fmt: skip
 
 
-def estimate_run(
-    config: Parameters, folder: Path, stages: list[str], texts: FirstLook | None = None
-) -> dict[str, Any]:
+def estimate_run(config: Parameters, folder: Path, stages: list[str], texts: FirstLook | None = None) -> dict[str, Any]:
     """Decisions, sizes, memory, disk and times; None for what cannot be known without downloading.
 
     The number of tokens is an upper bound until the data are prepared: every example is taken to be full.

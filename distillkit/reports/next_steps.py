@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distillkit.reports.teacher_share import listed, share_advice, teacher_verdict
+from distillkit.reports.training_texts import TrainingTexts
 from distillkit.settings import declared
 from distillkit.words import say
 
@@ -25,6 +26,8 @@ def next_steps(
     metrics: Mapping[str, Any],
     config: Mapping[str, Any],
     run: Path,
+    examples: int | None = None,
+    too_few: int | None = None,
     lang: str = "en",
 ) -> list[str]:
     """Sentences, the most telling first; [] where there is nothing to mend, or nothing was measured.
@@ -34,7 +37,10 @@ def next_steps(
         metrics: the content of metrics.json.
         config: the parameters of the run.
         run: its directory, for commands.
+        examples: there were to train on; None where that is not known.
+        too_few: documents that were measured, where they are too few for an interval; else None.
     """
+    texts = TrainingTexts.of(config, metrics, examples)
     falling = still_falling(metrics.get("held_out") or [])
     tune = f"distillkit tune --run {shlex.quote(str(run))}"
     steps: list[str] = []
@@ -42,15 +48,18 @@ def next_steps(
         rate = declared.number_words(float(f"{config['learning_rate'] / 3:.1g}"))
         steps.append(say(lang, "next.worse", rate=rate, tune=tune))
     if falling:
-        steps.append(say(lang, "next.falling", longer=_longer(config, run, lang)))
+        steps.append(say(lang, "next.falling", longer=_longer(config, run, texts, lang)))
+    if too_few is not None:
+        # Nothing that follows from a score is worth saying.
+        return [*steps, say(lang, "next.too_few", count=f"{too_few:,}")]
     if verdict == "inconclusive":
-        keys = ["way.more_measured", *([] if falling else ["way.more_learnt"])]
-        ways = listed([say(lang, key) for key in keys], "way.and", lang)
+        learnt = [] if falling else [texts.more(lang, "way.more_learnt")]
+        ways = listed([say(lang, "way.more_measured"), *learnt], "way.and", lang)
         steps.append(say(lang, "next.inconclusive", ways=ways, tune=tune))
     if verdict == "improved" and gap_closed is not None and gap_closed < FAR:
-        ways = _nearer(config, falling, lang)
+        ways = _nearer(config, falling, texts, lang)
         steps.append(say(lang, "next.far", closed=f"{100 * gap_closed:.0f}", ways=ways))
-    if teacher_gain is not None and (advice := share_advice(teacher_gain, config, lang)):
+    if teacher_gain is not None and (advice := share_advice(teacher_gain, config, texts, lang)):
         lost = teacher_verdict(teacher_gain) == "harmed"
         steps.append(say(lang, "next.lost" if lost else "next.not_helped", advice=advice))
     return steps
@@ -72,16 +81,20 @@ def still_falling(held_out: Sequence[Mapping[str, Any]]) -> bool:
     return gained > 0 and last <= min(score for _, score in scores) and min(before) - last >= LAST_GAIN * gained
 
 
-def _longer(config: Mapping[str, Any], run: Path, lang: str) -> str:
-    epochs, most = int(config["epochs"]), declared.facts("epochs").high
-    if most is not None and 2 * epochs > most:
-        return say(lang, "next.more_text")
-    command = f"distillkit distill --run {shlex.quote(str(run))} --epochs {2 * epochs}"
+def _longer(config: Mapping[str, Any], run: Path, texts: TrainingTexts, lang: str) -> str:
+    # Where the number of steps is given, that of the epochs has no effect.
+    name = "max_steps" if texts.limited else "epochs"
+    wanted, most = 2 * int(config[name]), declared.facts(name).high
+    if most is not None and wanted > most:
+        return say(lang, "next.more_source" if texts.exhausted else "next.more_text")
+    if texts.unread:
+        wanted = max(wanted, texts.needed)
+    command = f"distillkit distill --run {shlex.quote(str(run))} {declared.flag(name)} {wanted}"
     return say(lang, "next.longer", command=command)
 
 
-def _nearer(config: Mapping[str, Any], falling: bool, lang: str) -> str:
-    keys = ["way.larger_student", "way.more_text"]
-    keys += [] if falling else ["way.tune"]
-    keys += ["way.white_box"] if config.get("box_type") == "black" else []
-    return listed([say(lang, key) for key in keys], "way.or", lang)
+def _nearer(config: Mapping[str, Any], falling: bool, texts: TrainingTexts, lang: str) -> str:
+    ways = [say(lang, "way.larger_student"), texts.more(lang)]
+    ways += [] if falling else [say(lang, "way.tune")]
+    ways += [say(lang, "way.white_box")] if config.get("box_type") == "black" else []
+    return listed(ways, "way.or", lang)

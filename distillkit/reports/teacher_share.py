@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from distillkit.reports.training_texts import TrainingTexts
 from distillkit.words import say
 
 TeacherVerdict = Literal["helped", "not shown", "harmed"]
@@ -57,11 +58,14 @@ def _changes(gained: float, places: int, lang: str) -> str:
     return say(lang, "share.gains" if gained >= 0 else "share.loses", amount=f"{abs(gained):.{places}f}")
 
 
-def share_advice(teacher_gain: Mapping[str, Any], config: Mapping[str, Any], lang: str = "en") -> str:
+def share_advice(
+    teacher_gain: Mapping[str, Any], config: Mapping[str, Any], texts: TrainingTexts, lang: str = "en"
+) -> str:
     """What to try where the teacher has not helped; "" where it has.
 
     Args:
         config: the parameters of the run.
+        texts: that it trained on.
     """
     found = teacher_verdict(teacher_gain)
     if found == "helped":
@@ -71,7 +75,7 @@ def share_advice(teacher_gain: Mapping[str, Any], config: Mapping[str, Any], lan
         ways.append("--temperature 1")
     if config.get("alpha", 0.0) > 0.5:
         ways.append("--alpha 0.5")
-    ways.append(say(lang, "way.more_text"))
+    ways.append(texts.more(lang))
     if found == "not shown":
         ways.append(say(lang, "way.more_measured"))
     ways.append(say(lang, "way.better_teacher"))

@@ -9,7 +9,9 @@ from typing import Any
 from distillkit.reports.early_stop import early_remark
 from distillkit.reports.harness_table import harness_rows
 from distillkit.reports.next_steps import next_steps
+from distillkit.reports.teacher_following import Followed, followed
 from distillkit.reports.teacher_share import share_advice, share_sentence
+from distillkit.reports.training_texts import TrainingTexts
 from distillkit.run.directory import RunDirectory
 from distillkit.words import say
 
@@ -27,6 +29,7 @@ class DistillResult:
         gap_closed: (before - after) / (before - teacher) in bits per byte; None where undefined or not measured.
         gain: `bits_per_byte` gained over the held-out documents and its 95 % interval `ci95`.
         verdict: "improved", "inconclusive", "worse"; None without validation.
+        documents: held-out documents that were scored; None without validation.
         metrics: the content of metrics.json (`train`, `teacher_pass`, `best`).
         control: figures of the same student trained without the teacher; None where there is no control.
         teacher_gain: `bits_per_byte` that the student is better than its control, and the 95 % interval `ci95`.
@@ -44,6 +47,7 @@ class DistillResult:
     gap_closed: float | None = None
     gain: dict[str, Any] | None = None
     verdict: str | None = None
+    documents: int | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
     control: dict[str, Any] | None = None
     teacher_gain: dict[str, Any] | None = None
@@ -66,6 +70,7 @@ class DistillResult:
             "gap_closed": self.gap_closed,
             "gain": self.gain,
             "verdict": self.verdict,
+            "documents": self.documents,
             "control": self.control,
             "teacher_gain": self.teacher_gain,
             "advice": self.advice,
@@ -96,12 +101,20 @@ class DistillResult:
             lang, "verdict.gained" if gain >= 0 else "verdict.lost", verdict=named, amount=f"{abs(gain):.4f}"
         )  # fmt: skip
         interval = self.gain.get("ci95")
-        if interval:
-            sentence += say(lang, "verdict.interval", low=f"{interval[0]:+.4f}", high=f"{interval[1]:+.4f}")
+        if not interval:
+            # A share of the gap would be read as measured.
+            few = say(lang, "verdict.one" if self.documents == 1 else "verdict.few", count=self.documents or 0)
+            return sentence + few + early_remark(self.metrics.get("train", {}), lang)
+        sentence += say(lang, "verdict.interval", low=f"{interval[0]:+.4f}", high=f"{interval[1]:+.4f}")
         if self.gap_closed is not None:
             key = "verdict.gap" if self.gap_closed <= 1 else "verdict.beyond"
             sentence += say(lang, key, closed=f"{100 * self.gap_closed:.1f}")
         return sentence + early_remark(self.metrics.get("train", {}), lang)
+
+    def following_words(self, lang: str) -> str:
+        """That a student which improved says less of what its teacher would say than before, in a language; else ""."""
+        found = followed(self.verdict, self.before, self.after)
+        return "" if found is None else _following_sentence(found, lang)
 
     @property
     def teacher_sentence(self) -> str:
@@ -138,13 +151,29 @@ def read_result(run: RunDirectory) -> DistillResult:
         gap_closed=validation.get("gap_closed"),
         gain=validation.get("gain"),
         verdict=validation.get("verdict"),
+        documents=validation.get("documents"),
         control=validation.get("control"),
         teacher_gain=teacher_gain,
-        advice=share_advice(teacher_gain, run.manifest.config) if teacher_gain else "",
+        advice=_share_advice(teacher_gain, metrics, run) if teacher_gain else "",
         metrics=metrics,
         lm_eval=validation.get("lm_eval"),
     )
     return replace(found, next_steps=next_steps_of(found, run))
+
+
+def _share_advice(teacher_gain: dict[str, Any], metrics: dict[str, Any], run: RunDirectory) -> str:
+    config = run.manifest.config
+    return share_advice(teacher_gain, config, TrainingTexts.of(config, metrics, _training_examples(run)))
+
+
+def _training_examples(run: RunDirectory) -> int | None:
+    record = run.record("prepare-data")
+    return None if record is None else record.metrics.get("examples", {}).get("train")
+
+
+def _following_sentence(found: Followed, lang: str) -> str:
+    shares = {name: f"{100 * share:.1f}" for name, share in (("agreed", found.agreed), ("agrees", found.agrees))}
+    return say(lang, "verdict.away", **shares, kl_before=f"{found.kl_before:.3f}", kl_after=f"{found.kl_after:.3f}")
 
 
 def next_steps_of(result: DistillResult, run: RunDirectory, lang: str = "en") -> tuple[str, ...]:
@@ -157,6 +186,8 @@ def next_steps_of(result: DistillResult, run: RunDirectory, lang: str = "en") ->
             metrics=result.metrics,
             config=run.manifest.config,
             run=run.path,
+            examples=_training_examples(run),
+            too_few=result.documents if result.gain and not result.gain.get("ci95") else None,
             lang=lang,
         )
     )

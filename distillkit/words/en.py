@@ -37,6 +37,12 @@ WORDS = {
     "verdict.gained": "{verdict}: {amount} bits per byte better than before",
     "verdict.lost": "{verdict}: {amount} bits per byte worse than before",
     "verdict.interval": " (95 % interval of the gain {low} to {high})",
+    "verdict.one": ", measured on one document: there is no interval, so this says next to nothing",
+    "verdict.few": ", measured on {count} documents: too few for an interval, so this says next to nothing",
+    "verdict.away": (
+        "better on these texts, but further from what the teacher would say: the same first choice in {agrees} % of the "
+        "tokens (before {agreed} %), a divergence of {kl_after} nats (before {kl_before})"
+    ),
     "verdict.gap": ", {closed} % of the gap to the teacher closed",
     "verdict.beyond": ", now better than the teacher on these texts",
     "early.one": "; stopped early, after step {step} of {of}: one held-out score without a new best one",
@@ -54,6 +60,8 @@ WORDS = {
     "way.or": " or ",
     "way.and": " and ",
     "way.more_text": "more text (--sample-size)",
+    "way.more_steps": "more steps (--max-steps {steps} reads all {examples} training texts, at most {read} were read)",
+    "way.more_source": "a source with more texts (this one gave {examples} of the {wanted} that --sample-size asks for)",
     "way.more_measured": "more texts to measure on (--held-out-size)",
     "way.more_learnt": "more text to learn from (--sample-size)",
     "way.better_teacher": "a better teacher for these texts",
@@ -68,6 +76,11 @@ WORDS = {
     "next.falling": "the held-out score was still getting better when the training stopped: {longer}",
     "next.longer": "go on with {command}",
     "next.more_text": "more text (--sample-size) would bring more",
+    "next.more_source": "a source with more texts would bring more",
+    "next.too_few": (
+        "too few texts to measure on ({count}): an interval needs six documents at least, and is worth something from "
+        "twenty on; give a source with more texts"
+    ),
     "next.inconclusive": (
         "the gain is too small to be told from chance: try {ways}, or let {tune} look for better settings"
     ),

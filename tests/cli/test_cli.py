@@ -223,6 +223,34 @@ def test_dry_run_touches_nothing(command: Run, finished: Path, cli_pair: list[st
     assert listing(tmp_path) == before
 
 
+def test_a_plan_refuses_what_the_run_would_refuse_at_once(
+    command: Run, cli_pair: list[str], pair: SimpleNamespace, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.jsonl").write_text('{"text": "A text."}\n')
+    (tmp_path / "empty.jsonl").write_text("")
+    (tmp_path / "file").write_text("")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.txt").write_text("Not a run.")
+    before = listing(tmp_path)
+    place = ["--output-dir", tmp_path / "output", "--folder-name", "new"]
+    refused: list[tuple[list[object], int]] = [
+        (["--dataset-path", tmp_path / "mien.jsonl", *place], 2),
+        (["--dataset-path", tmp_path / "empty.jsonl", *place], 2),
+        (["--dataset-path", tmp_path / "mine.jsonl", "--text-column", "txt", *place], 2),
+        (["--output-dir", tmp_path / "file"], 2),
+        (["--output-dir", tmp_path, "--folder-name", "other"], 3),
+        (["--only", *place], 3),
+    ]
+    for options, code in refused:
+        planned = command("distill", *cli_pair, *options, "--dry-run", code=code)
+        assert listing(tmp_path) == before
+        assert planned.err.startswith("error: ")
+        assert planned.out == ""
+        really = command("distill", *cli_pair, *options, code=code)
+        assert really.err.endswith(planned.err)
+        shutil.rmtree(tmp_path / "output", ignore_errors=True)
+
+
 def test_a_plan_does_not_skip_what_is_damaged_or_stale(command: Run, finished: Path, tmp_path: Path) -> None:
     run = tmp_path / "copy"
     shutil.copytree(finished, run)

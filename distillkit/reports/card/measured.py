@@ -44,9 +44,9 @@ def measured(validation: Mapping[str, Any] | None) -> list[str]:
         markdown.count(validation.get("bytes"), "byte"),
     )
     has_teacher = validation.get("teacher") is not None  # One behind a server need not be.
-    gap = (
-        f"\n- Gap to the teacher closed: {markdown.figure(validation.get('gap_closed'), '.1%')}" if has_teacher else ""
-    )
+    # Without an interval a share of the gap would be read as measured.
+    closed = validation.get("gap_closed") if validation["gain"].get("ci95") is not None else None
+    gap = f"\n- Gap to the teacher closed: {markdown.figure(closed, '.1%')}" if has_teacher else ""
     teachers = validation.get("teacher_gain")
     share = (
         ""

@@ -271,6 +271,9 @@ def test_measured_without_interval_and_gap() -> None:
     text = card(validation=validation)
     assert "Gain: -0.0200 bits per byte, without an interval: too few documents" in text
     assert "Gap to the teacher closed: –" in text
+    assert "Gap to the teacher closed: –" in card(validation={**validation, "gap_closed": 0.86}), (
+        "one text tells nothing"
+    )
     assert "Verdict: **inconclusive**" in text
     assert "1 document (" in text
 

@@ -9,7 +9,10 @@ import pytest
 
 from distillkit.reports.next_steps import next_steps, still_falling
 
-CONFIG: dict[str, Any] = {"epochs": 2, "learning_rate": 5e-5, "box_type": "white", "temperature": 2.0, "alpha": 0.7}
+CONFIG: dict[str, Any] = {
+    "epochs": 2, "learning_rate": 5e-5, "box_type": "white", "temperature": 2.0, "alpha": 0.7, "sample_size": 200,
+    "batch_size": 4, "gradient_accumulation": 1, "max_steps": None,
+}  # fmt: skip
 SETTLED = [(0, 4.0), (50, 3.2), (100, 3.01), (150, 3.0), (200, 3.0)]
 FALLING = [(0, 4.0), (50, 3.7), (100, 3.4), (150, 3.2), (200, 3.0)]
 HARMED = {"bits_per_byte": -0.05, "ci95": [-0.07, -0.01]}
@@ -84,3 +87,44 @@ def test_still_falling_when_it_stopped() -> None:
 )
 def test_when_a_curve_still_falls(curve: list[tuple[int, float]], falling: bool) -> None:
     assert still_falling(scores(curve)) == falling
+
+
+CUT_SHORT = {"max_steps": 10}
+
+
+def short(read: int, **changes: Any) -> list[str]:
+    """Of 10 steps, or as many as `read` says, of 100 texts."""
+    metrics = {"held_out": scores(SETTLED), "train": {"steps": read}}
+    return steps(metrics=metrics, config=CONFIG | CUT_SHORT, examples=100, gap_closed=0.1, **changes)
+
+
+def test_more_steps_where_texts_are_left_unread() -> None:
+    (far,) = short(10)
+    assert "--max-steps 25 reads all 100 training texts, at most 40 were read" in far
+    assert "--sample-size" not in far
+    # All were read, and the source has no more.
+    (far,) = short(25)
+    assert "this one gave 100 of the 200 that --sample-size asks for" in far
+    # Nor does it help to ask for more where the epochs ended the training.
+    (far,) = steps(gap_closed=0.1, examples=100, metrics={"held_out": scores(SETTLED), "train": {"steps": 50}})
+    assert "this one gave 100" in far
+    (far,) = steps(gap_closed=0.1, examples=200)
+    assert "more text (--sample-size)" in far
+    (unsure,) = short(10, verdict="inconclusive")
+    assert "--held-out-size) and more steps (--max-steps 25" in unsure
+
+
+def test_going_on_lengthens_what_ended_the_training() -> None:
+    falling = {"held_out": scores(FALLING), "train": {"steps": 10}}
+    (step,) = steps(config=CONFIG | CUT_SHORT, metrics=falling, examples=100)
+    assert step.endswith("--max-steps 25"), "all texts once"
+    (step,) = steps(config=CONFIG | CUT_SHORT, metrics=falling, examples=20)
+    assert step.endswith("--max-steps 20"), "epochs have no effect beside it"
+    (step,) = steps(FALLING, config=CONFIG | {"epochs": 15}, examples=100)
+    assert step.endswith("a source with more texts would bring more")
+
+
+def test_a_handful_of_texts_speaks_for_nothing() -> None:
+    (step,) = steps(verdict="inconclusive", gap_closed=0.1, teacher_gain=UNSURE, too_few=1)
+    assert step.startswith("too few texts to measure on (1)")
+    assert "tune" not in step

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from distillkit.reports.teacher_share import share_advice, share_sentence, teacher_verdict
+from distillkit.reports.training_texts import TrainingTexts
 
 
 def gained(value: float, low: float | None = None, high: float | None = None) -> dict[str, Any]:
@@ -85,17 +86,24 @@ def test_the_parts_add_up_as_they_are_shown() -> None:
 
 
 DEFAULTS = {"box_type": "white", "temperature": 2.0, "alpha": 0.7}
+ENOUGH = TrainingTexts(examples=100, wanted=100, read=200, needed=25, limited=False)
+
+
+def advice_of(teachers: dict[str, Any], config: dict[str, Any], texts: TrainingTexts = ENOUGH) -> str:
+    return share_advice(teachers, config, texts)
 
 
 def test_what_to_try() -> None:
     helped, unsure, harmed = gained(0.05, 0.03, 0.07), gained(0.0, -0.1, 0.1), gained(-0.05, -0.07, -0.01)
-    assert share_advice(helped, DEFAULTS) == ""
-    advice = share_advice(harmed, DEFAULTS)
+    assert advice_of(helped, DEFAULTS) == ""
+    advice = advice_of(harmed, DEFAULTS)
     for way in ("--temperature 1", "--alpha 0.5", "--sample-size", "--alpha 0)"):
         assert way in advice
     assert "--held-out-size" not in advice
-    assert "--held-out-size" in share_advice(unsure, DEFAULTS)
+    assert "--held-out-size" in advice_of(unsure, DEFAULTS)
     # What is so already is no advice.
-    assert "--temperature" not in share_advice(harmed, DEFAULTS | {"temperature": 1.0})
-    assert "--temperature" not in share_advice(harmed, DEFAULTS | {"box_type": "black"})
-    assert "--alpha 0.5" not in share_advice(harmed, DEFAULTS | {"alpha": 0.5})
+    assert "--temperature" not in advice_of(harmed, DEFAULTS | {"temperature": 1.0})
+    assert "--temperature" not in advice_of(harmed, DEFAULTS | {"box_type": "black"})
+    assert "--alpha 0.5" not in advice_of(harmed, DEFAULTS | {"alpha": 0.5})
+    few = TrainingTexts(examples=80, wanted=100, read=160, needed=20, limited=False)
+    assert "this one gave 80 of the 100 that --sample-size asks for" in advice_of(harmed, DEFAULTS, few)

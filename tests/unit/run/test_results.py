@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from distillkit.run.results import DistillResult, result_table
 
 
@@ -21,3 +23,43 @@ def test_whether_answers_stop_is_a_column_only_where_it_was_asked() -> None:
     columns, rows = result_table(asked)
     assert columns[-1] == "answers that stop"
     assert [row[-1] for row in rows] == ["–", "18 of 24"]
+
+
+def judged(ci95: list[float] | None, documents: int) -> DistillResult:
+    gain = {"bits_per_byte": 0.3, "ci95": ci95}
+    verdict = "inconclusive" if ci95 is None else "improved"
+    return DistillResult(Path("run"), gain=gain, verdict=verdict, gap_closed=0.86, documents=documents)
+
+
+def test_no_share_of_the_gap_without_an_interval() -> None:
+    said = "inconclusive: 0.3000 bits per byte better than before, measured on "
+    assert (
+        judged(None, 1).verdict_words("en") == f"{said}one document: there is no interval, so this says next to nothing"
+    )
+    assert judged(None, 5).verdict_words("en").startswith(f"{said}5 documents: too few for an interval")
+    assert "%" not in judged(None, 1).verdict_words("ru")
+    assert "86.0 % of the gap" in judged([0.2, 0.4], 20).verdict_words("en")
+
+
+@pytest.mark.parametrize(
+    ("agrees", "kl", "verdict", "said"),
+    [
+        (0.343, 1.618, "improved", True),
+        (0.343, 1.4, "improved", False),
+        (0.5, 1.618, "improved", False),
+        (0.343, 1.618, "inconclusive", False),
+        (None, None, "improved", False),
+    ],
+)
+def test_better_on_the_texts_but_further_from_the_teacher(
+    agrees: float | None, kl: float | None, verdict: str, said: bool
+) -> None:
+    before = figures(teacher_agreement=0.412, teacher_kl=1.45)
+    result = DistillResult(
+        Path("run"), before=before, after=figures(teacher_agreement=agrees, teacher_kl=kl), verdict=verdict
+    )
+    assert bool(result.following_words("en")) == bool(result.following_words("ru")) == said
+    if said:
+        words = result.following_words("en")
+        assert "in 34.3 % of the tokens (before 41.2 %)" in words
+        assert "1.618 nats (before 1.450)" in words

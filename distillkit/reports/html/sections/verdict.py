@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from distillkit.reports.html.elements import Markup, element, together
 from distillkit.reports.html.writer import Writer, looked_up
+from distillkit.reports.teacher_following import followed
 from distillkit.reports.teacher_share import teacher_verdict
 
 HERE = "--run ."
@@ -21,7 +22,20 @@ def verdict(w: Writer) -> Markup:
         "before": w.figure("validation.before.bits_per_byte", "score"),
         "after": w.figure("validation.after.bits_per_byte", "score"),
     }
-    return together(w(f"verdict.{decided}", **figures), _share(w), ".")
+    return together(w(f"verdict.{decided}", **figures), _share(w), ".", _away(w))
+
+
+def _away(w: Writer) -> Markup | None:
+    """That a student which improved follows its teacher less than before."""
+    validation = w.facts.validation
+    if followed(validation.get("verdict"), validation.get("before"), validation.get("after")) is None:
+        return None
+    figures = {
+        f"{name}_{side}": w.figure(f"validation.{side}.teacher_{name}", kind)
+        for name, kind in (("agreement", "share"), ("kl", "score"))
+        for side in ("before", "after")
+    }
+    return together(" ", w("verdict.away", **figures))
 
 
 def _share(w: Writer) -> Markup:
@@ -87,7 +101,9 @@ def tiles(w: Writer) -> Markup | None:
         ("tile.gain", w.figure("validation.gain.bits_per_byte", "gain"),
          w("tile.interval", interval=interval) if interval is not None else w("tile.no_interval")),
         ("tile.share", w.figure("validation.teacher_gain.bits_per_byte", "gain"), _share_note(w)),
-        ("tile.gap", w.figure("validation.gap_closed", "share"), w("tile.gap_note")),
+        # A share that stands on a handful of texts would be read as measured.
+        ("tile.gap", w.figure("validation.gap_closed", "share"), w("tile.gap_note")) if interval is not None
+        else ("tile.gap", element("span", "–"), w("tile.no_interval")),
         ("tile.size", w.figure("validation.after.parameters", "millions"), _size_note(w)),
     ]  # fmt: skip
     return element(

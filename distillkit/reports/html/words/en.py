@@ -33,6 +33,7 @@ WORDS = {
     "verdict.improved": "The student improved from {before} to {after} bits per byte on texts it had not seen",
     "verdict.inconclusive": "The student is not shown to have improved on texts it had not seen, {before} to {after} bits per byte",
     "verdict.worse": "The student got worse on texts it had not seen, from {before} to {after} bits per byte",
+    "verdict.away": "It is better on these texts, but further from what the teacher would say: the same first choice in {agreement_after} of the tokens, before {agreement_before}; a divergence of {kl_after} nats, before {kl_before}.",
     "verdict.not_measured": "The student is trained, and nothing is known of its quality: it was not measured on held-out texts.",
     "verdict.not_trained": "The training has not come to its end, so there is no verdict yet.",
     "share.helped": ", and {share} of that is the teacher’s own share",
