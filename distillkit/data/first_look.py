@@ -34,6 +34,8 @@ _LINES, _RUNNING_TEXT = ("jsonl", "ndjson"), ("txt", "text", "md", "markdown")
 _FEWEST = 3
 # Texts longer than so many bytes for each token of an example may be cut, before they are cut into examples.
 _CUT_BYTES_PER_TOKEN = 6
+# The tokens for start and end of a text take their place in an example.
+_SPECIALS = 2
 
 
 @dataclass(frozen=True)
@@ -144,8 +146,9 @@ def _turns(row: Any) -> int:
 
 
 def _pieces(size: int, max_length: int) -> int:
-    """Into how many examples a text of so many bytes is cut at most: no token is shorter than a byte, and a long text may be
-    cut once more before."""
-    if size <= max_length:
+    """Into how many examples a text of so many bytes is cut at most: no token is shorter than a byte, a piece that ends
+    at a word fills half of the room at least, and a long text may be cut once more before."""
+    room = max(1, max_length - _SPECIALS)
+    if size <= room:
         return 1
-    return -(-size // max_length) + -(-size // (_CUT_BYTES_PER_TOKEN * max_length))
+    return -(-2 * size // room) + -(-size // (_CUT_BYTES_PER_TOKEN * max_length))

@@ -15,7 +15,7 @@ from distillkit.data.example_builder import ExampleBuilder
 from distillkit.data.first_look import FirstLook, look_at_texts
 from distillkit.data.sources import load_documents
 from distillkit.data.splitting import split_documents
-from distillkit.data.text_encoder import TextEncoder
+from distillkit.data.text_encoder import make_text_encoder
 from distillkit.errors import UsageError
 from distillkit.settings.parameters import Parameters
 
@@ -76,11 +76,12 @@ def test_never_more_examples_than_the_bound(name: str, tmp_path: Path) -> None:
         write_rows(path, [{"text": f"{number} {long[: number % 7 * 40]}"} for number in range(300)])
     else:
         path.write_text((long + "\n") if name == "prose.txt" else "\n<|endoftext|>\n".join(map(str, range(500))))
-    config = texts(path)
+    config = texts(path, sample_size=10_000)
     look = look_at_texts(config)
     assert look.known == "counted"
     documents = load_documents(config, Console(quiet=True))
     split = split_documents(documents, seed=0, max_length=config.max_length)
-    builder = ExampleBuilder(TextEncoder(tiny_tokenizer(), config.max_length), None, align=False, seed=0)
-    parts = [list(builder.build(part, 10_000)) for part in (split.train, split.validation, split.test)]
-    assert len(parts[0]) <= sum(map(len, parts)) <= look.examples < 1000
+    encoder = make_text_encoder(tiny_tokenizer(), None, config.max_length, needs_bytes=True)
+    builder = ExampleBuilder(encoder, None, align=False, seed=0)
+    parts = [list(builder.build(part, 20_000)) for part in (split.train, split.validation, split.test)]
+    assert len(parts[0]) <= sum(map(len, parts)) <= look.examples < 10_000

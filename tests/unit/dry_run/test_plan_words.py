@@ -10,7 +10,7 @@ from distillkit.dry_run.plan_words import count_words, duration_words, plan_rows
 
 ESTIMATE: dict[str, Any] = {
     "device": "cpu, bf16", "teacher_parameters": 1_557_611_200, "student_parameters": 13_000_000,
-    "training_tokens_at_most": 512_000, "optimizer_steps_at_most": 250, "teacher_cache": "exact: 1.6 GB for 256,000 tokens",
+    "texts": "prepared", "training_tokens_at_most": 512_000, "optimizer_steps_at_most": 250, "teacher_cache": "exact: 1.6 GB for 256,000 tokens",
     "teacher_streaming": "off: its weights take 3.1 GB", "compiled_loss": "off: few logits", "control": "on: --control",
     "refused": None, "disk_bytes": 2_800_000_000, "teacher_cache_bytes": 1_600_000_000, "disk_free_bytes": 105_000_000_000,
     "memory_bytes": 3_200_000_000, "memory_free_bytes": 21_000_000_000, "phases": {"training": 570.0, "control": 354.4},
@@ -34,6 +34,8 @@ def test_a_plan_reads_like_a_plan() -> None:
     assert shown["time"] == "about 15 min"
     assert shown["  training"] == "about 10 min"
     assert "loss compiled" not in shown
+    assert "texts" not in shown, "they are prepared"
+    assert rows(texts="not looked at")["texts"].startswith("not looked at yet")
     assert not [what for what in shown if "bytes" in what or "_" in what]
 
 

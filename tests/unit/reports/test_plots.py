@@ -259,7 +259,7 @@ def test_comparison_says_the_figures(drawn: dict[str, Figure], tmp_path: Path) -
 
 def test_comparison_without_interval_and_gap(drawn: dict[str, Figure], tmp_path: Path) -> None:
     gain = {"bits_per_byte": -0.01, "ci95": None}
-    draw_plots([], {**VALIDATION, "gap_closed": None, "gain": gain, "documents": 1}, tmp_path, title="run")
+    draw_plots([], {**VALIDATION, "gap_closed": 0.86, "gain": gain, "documents": 1}, tmp_path, title="run")
     words = as_metrics(drawn["comparison"])
     assert "gain -0.0100 bits per byte\n" in words
     assert "95%" not in words
