@@ -44,8 +44,8 @@ class FirstLook:
 
     Attributes:
         examples: to train on, at most.
-        known: "counted" where all texts were counted, "first rows" where the examples are those that the configuration asks
-            for, "not looked at" where (some of) the texts are not in files of this machine.
+        known: "counted" where there are fewer texts than the configuration asks for, "first rows" where the examples are those
+            that it asks for, "not looked at" where (some of) the texts are not in files of this machine.
     """
 
     examples: int
@@ -80,13 +80,16 @@ def _look_at(config: Parameters, output_dir: Path | None) -> FirstLook:
         return FirstLook(config.sample_size, "first rows")
     kind = OneKind(ReadingOptions.of(config))
     local = local_texts(config, path, source, kind, notes, Console(quiet=True))
-    # One of each split: it comes after the rows by which a reader chooses the column, and what the rows are.
-    first = [next(documents, None) for documents in local.documents.values()]
+    # One of each split: it comes after the rows by which a reader chooses the column, and what the rows are. Each reader is
+    # let go of at once: it has its file open.
+    first = [next(local.documents.pop(split), None) for split in source.splits]
     if not any(first):
         raise no_text(local.description, notes)
     talks = kind.first is not None and kind.first.conversation is not None
     count = _most_examples(source, config.max_length, conversations=talks)
-    return FirstLook(config.sample_size, "first rows") if count is None else FirstLook(count, "counted")
+    if count is None or count >= config.sample_size:
+        return FirstLook(config.sample_size, "first rows")
+    return FirstLook(count, "counted")
 
 
 def _is_read_whole(name: str, file: StoredFile) -> bool:

@@ -40,6 +40,9 @@ def next_steps(
         examples: there were to train on; None where that is not known.
         too_few: documents that were measured, where they are too few for an interval; else None.
     """
+    if too_few is not None:
+        # What else follows from such scores is not worth saying.
+        return [say(lang, "next.too_few", count=f"{too_few:,}")]
     texts = TrainingTexts.of(config, metrics, examples)
     falling = still_falling(metrics.get("held_out") or [])
     tune = f"distillkit tune --run {shlex.quote(str(run))}"
@@ -49,9 +52,6 @@ def next_steps(
         steps.append(say(lang, "next.worse", rate=rate, tune=tune))
     if falling:
         steps.append(say(lang, "next.falling", longer=_longer(config, run, texts, lang)))
-    if too_few is not None:
-        # Nothing that follows from a score is worth saying.
-        return [*steps, say(lang, "next.too_few", count=f"{too_few:,}")]
     if verdict == "inconclusive":
         learnt = [] if falling else [texts.more(lang, "way.more_learnt")]
         ways = listed([say(lang, "way.more_measured"), *learnt], "way.and", lang)

@@ -34,9 +34,9 @@ def followed(verdict: str | None, before: Mapping[str, Any] | None, after: Mappi
     """
     if verdict != "improved" or not before or not after:
         return None
-    names = ("teacher_agreement", "teacher_kl")
-    figures = [float(side[name]) for name in names for side in (before, after) if side.get(name) is not None]
-    if len(figures) != 4:  # There was no teacher to compare with.
+    found = [side.get(name) for name in ("teacher_agreement", "teacher_kl") for side in (before, after)]
+    figures = [figure for figure in found if isinstance(figure, float)]
+    if len(figures) != len(found):  # There was no teacher to compare with.
         return None
-    found = Followed(*figures)
-    return found if found.agrees < found.agreed and found.kl_after > found.kl_before else None
+    both = Followed(*figures)
+    return both if both.agrees < both.agreed and both.kl_after > both.kl_before else None

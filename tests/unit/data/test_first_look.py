@@ -52,7 +52,7 @@ def test_what_is_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert look_at_texts(texts(table)) == FirstLook(1000, "first rows")
     rows = write_rows(tmp_path / "a.jsonl", [{"text": "A text."}] * 9)
     assert look_at_texts(texts(rows)) == FirstLook(9, "counted")
-    assert look_at_texts(texts(rows, sample_size=5)).examples == 5
+    assert look_at_texts(texts(rows, sample_size=5)) == FirstLook(5, "first rows")
     mix = Parameters(mix=f"{rows}:1,wikitext-2:3", sample_size=100, max_length=32)
     assert look_at_texts(mix) == FirstLook(9 + 75, "not looked at")
     monkeypatch.setattr(first_look, "_MOST_BYTES", 100)

@@ -128,3 +128,4 @@ def test_a_handful_of_texts_speaks_for_nothing() -> None:
     (step,) = steps(verdict="inconclusive", gap_closed=0.1, teacher_gain=UNSURE, too_few=1)
     assert step.startswith("too few texts to measure on (1)")
     assert "tune" not in step
+    assert steps(FALLING, verdict="inconclusive", too_few=1) == [step]
