@@ -16,7 +16,7 @@ from distillkit.reports.html.sections.samples import samples
 from distillkit.reports.html.sections.scores import scores
 from distillkit.reports.html.sections.settings import settings
 from distillkit.reports.html.sections.using import load, reproduce
-from distillkit.reports.html.sections.verdict import gaps, tiles, verdict
+from distillkit.reports.html.sections.verdict import away, gaps, tiles, verdict
 from distillkit.reports.html.style import STYLE
 from distillkit.reports.html.writer import PageWriter, Writer
 
@@ -44,6 +44,7 @@ def report_page(facts: ReportFacts, lang: str) -> str:
     header = together(
         element("p", w("over", name=element("bdi", facts.name), created=created), class_="over"),
         element("h1", verdict(w)),
+        away(w),
         tiles(w),
         gaps(w),
     )

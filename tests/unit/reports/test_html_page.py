@@ -256,6 +256,20 @@ def test_the_verdict_is_one_sentence_with_the_teachers_own_share() -> None:
     assert "share, 0.1000, is not shown" in verdict(validation=validated(teacher_gain=few))
 
 
+def test_further_from_the_teacher_and_too_few_texts_are_said() -> None:
+    def said(**changes: Any) -> str:
+        return "".join(Page(report_page(made_facts(validation=validated(**changes)), "en")).words).replace("\xa0", " ")
+
+    after = {**model(1.5), "teacher_agreement": 0.343, "teacher_kl": 1.618}
+    assert "the same first choice in 34.3 % of the tokens, before 43.2 %; a divergence of 1.6180 nats" in said(
+        after=after
+    )
+    assert "further from what" not in said()
+    assert "Gap to the teacher closed50.0 %" in said()
+    few = {"bits_per_byte": 0.1, "ci95": None}
+    assert "Gap to the teacher closed–too few documents" in said(gain=few, verdict="inconclusive")
+
+
 def test_where_the_bits_are_lost(page: Page, lang: str) -> None:
     words = "".join(page.words).replace("\xa0", " ")
     # 700 of 950 bytes are in words; the class without a byte is left out.

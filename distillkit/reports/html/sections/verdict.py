@@ -22,10 +22,10 @@ def verdict(w: Writer) -> Markup:
         "before": w.figure("validation.before.bits_per_byte", "score"),
         "after": w.figure("validation.after.bits_per_byte", "score"),
     }
-    return together(w(f"verdict.{decided}", **figures), _share(w), ".", _away(w))
+    return together(w(f"verdict.{decided}", **figures), _share(w), ".")
 
 
-def _away(w: Writer) -> Markup | None:
+def away(w: Writer) -> Markup | None:
     """That a student which improved follows its teacher less than before."""
     validation = w.facts.validation
     if followed(validation.get("verdict"), validation.get("before"), validation.get("after")) is None:
@@ -35,7 +35,7 @@ def _away(w: Writer) -> Markup | None:
         for name, kind in (("agreement", "share"), ("kl", "score"))
         for side in ("before", "after")
     }
-    return together(" ", w("verdict.away", **figures))
+    return element("p", w("verdict.away", **figures))
 
 
 def _share(w: Writer) -> Markup:
@@ -103,7 +103,7 @@ def tiles(w: Writer) -> Markup | None:
         ("tile.share", w.figure("validation.teacher_gain.bits_per_byte", "gain"), _share_note(w)),
         # A share that stands on a handful of texts would be read as measured.
         ("tile.gap", w.figure("validation.gap_closed", "share"), w("tile.gap_note")) if interval is not None
-        else ("tile.gap", element("span", "–"), w("tile.no_interval")),
+        else ("tile.gap", w.dash(), w("tile.no_interval")),
         ("tile.size", w.figure("validation.after.parameters", "millions"), _size_note(w)),
     ]  # fmt: skip
     return element(
