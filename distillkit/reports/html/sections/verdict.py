@@ -30,11 +30,10 @@ def away(w: Writer) -> Markup | None:
     validation = w.facts.validation
     if followed(validation.get("verdict"), validation.get("before"), validation.get("after")) is None:
         return None
-    figures = {
-        f"{name}_{side}": w.figure(f"validation.{side}.teacher_{name}", kind)
-        for name, kind in (("agreement", "share"), ("kl", "score"))
-        for side in ("before", "after")
-    }
+    figures: dict[str, Markup] = {}
+    for side in ("before", "after"):
+        figures[f"agreement_{side}"] = w.figure(f"validation.{side}.teacher_agreement", "share")
+        figures[f"kl_{side}"] = w.figure(f"validation.{side}.teacher_kl", "score")
     return element("p", w("verdict.away", **figures))
 
 
