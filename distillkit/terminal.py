@@ -80,7 +80,11 @@ def _aligned(
     table = Table(box=None, pad_edge=False, show_header=any(columns))
     for index, (name, width) in enumerate(zip(columns, widths, strict=True)):
         table.add_column(
-            Text(name), justify="right" if index in numeric else "left", overflow="fold", header_style="dim", width=width
+            Text(name),
+            justify="right" if index in numeric else "left",
+            overflow="fold",
+            header_style="dim",
+            width=width,
         )
     for row in rows:
         table.add_row(*map(Text, row))

@@ -204,8 +204,7 @@ def _prepare(
     if white and not same:
         stats["alignment"] = examples["train"].alignment(encoders.student, encoders.teacher)
         _warn_of_low_coverage(stats["alignment"], console)
-    report = input_report(stats)
-    console.table("Input", ["", ""], report)
+    console.table(console.say("input.title"), ["", ""], input_report(stats, console.lang))
     race, cut = None, None
     if pair.student.reference.kind == "pruned-teacher":
         with explained_memory_errors():
@@ -247,7 +246,7 @@ def _prepare(
     metrics = {
         "examples": {part: len(built) for part, built in examples.items()},
         "same_tokenizer": same,
-        "input_report": dict(report),
+        "input_report": dict(input_report(stats)),
         **({} if cut is None else {"cut": cut.figures()}),
         **({"shapes": stats["shapes"]} if "shapes" in stats else {}),
     }
@@ -301,7 +300,7 @@ def _cut_student(
     pair.layers, pair.start = cut.layers, None if cut.model is None else run.data / START
     for remark in cut.remarks:
         console.warn(remark)
-    console.info(cut.summary())
+    console.info(cut.summary(console.lang))
     return race, cut
 
 
