@@ -60,10 +60,10 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
     run.manifest.versions = {**library_versions(), **findings["libraries"]}
     run.manifest.device = {**run.manifest.device, **findings["device"]}  # The training's threads stay.
     device = findings["device"]
-    tests = f", {findings['self_tests']} self-tests passed" if findings["self_tests"] else ""
-    summary = (
-        f"{device['name']}, {device['precision']}, {format_bytes(device['memory_available'])} of memory free{tests}"
-    )
+    free = format_bytes(device["memory_available"])
+    summary = console.say("summary.check", device=device["name"], precision=device["precision"], free=free)
+    if findings["self_tests"]:
+        summary += console.say("summary.tested", count=findings["self_tests"])
     return StageResult([], {name: findings[name] for name in ("hub", "self_tests")}, summary)
 
 

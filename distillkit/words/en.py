@@ -79,6 +79,16 @@ WORDS = {
         "{theirs_asked}: it has not learned to stop; more texts, more epochs, or answers that are not cut (--max-length) help"
     ),
     # --- the ends of stages ---
+    "summary.check": "{device}, {precision}, {free} of memory free",
+    "summary.tested": ", {count:self-test|self-tests} passed",
+    "summary.prepare": (
+        "{examples:example|examples} to train on ({size}, {tokens} tokens), {validation} to choose by, {test} to judge by; {kind}"
+    ),
+    "summary.prepare.one_tokenizer": "same tokenizer",
+    "summary.prepare.tokenizers": "different tokenizers",
+    "summary.prepare.templates": "same tokenizer, different chat templates",
+    "summary.prepare.imported": "the teacher's log-probabilities were imported",
+    "summary.prepare.served": "the teacher is behind a server, which reads texts",
     "summary.validate": "{before} -> {after} bits per byte, {verdict}",
     "summary.distill": (
         "{steps} steps, {tokens} tokens in {time} ({speed} tokens/s); best held-out score {best} bits per byte at step {at}"

@@ -78,6 +78,17 @@ WORDS = {
         "останавливаться он не научился; помогут больше текстов, больше эпох или необрезанные ответы (--max-length)"
     ),
     # --- the ends of stages ---
+    "summary.check": "{device}, {precision}, памяти свободно {free}",
+    "summary.tested": ", пройдено {count:самопроверка|самопроверки|самопроверок}",
+    "summary.prepare": (
+        "{examples:пример|примера|примеров} для обучения ({size}, токенов: {tokens}), {validation} для выбора, {test} для оценки; "
+        "{kind}"
+    ),
+    "summary.prepare.one_tokenizer": "токенизатор один",
+    "summary.prepare.tokenizers": "токенизаторы разные",
+    "summary.prepare.templates": "токенизатор один, шаблоны чата разные",
+    "summary.prepare.imported": "логарифмы вероятностей учителя импортированы",
+    "summary.prepare.served": "учитель за сервером, который читает тексты",
     "summary.validate": "{before} -> {after} бит на байт, вердикт — {verdict}",
     "summary.distill": (
         "шагов: {steps}, токенов: {tokens}, за {time} ({speed} токенов/с); лучшая отложенная оценка {best} бит на байт, "
