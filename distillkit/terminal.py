@@ -61,13 +61,12 @@ def table_text(
     Text is folded into its column, a number never is.
     """
     widths = column_widths(columns, rows, numeric, console.width)
-    if widths is None:
-        body = "\n".join(wrapped(line, console.width) for line in _block_lines(columns, rows, numeric))
     with console.capture() as captured:
         # Not as the table's own title, which Rich folds to the width of the columns.
         console.print(Text(title, style="bold"), soft_wrap=True)
         if widths is None:
-            console.print(Text(body), soft_wrap=True)
+            lines = (wrapped(line, console.width) for line in _block_lines(columns, rows, numeric))
+            console.print(Text("\n".join(lines)), soft_wrap=True)
         else:
             console.print(_aligned(columns, rows, numeric, widths))
     # Rich fills every line to the width with blanks, which logs and copied text do not want.
@@ -102,7 +101,7 @@ def column_widths(
     cells = [[name, *(row[index] for row in rows)] for index, name in enumerate(columns)]
     whole = [max(map(cell_len, column)) for column in cells]
     least = [
-        max([_longest(words_of(column)), min(of_whole, _TEXT_WIDTH if index else _NAME_WIDTH)])
+        max(_longest(words_of(column)), min(of_whole, _TEXT_WIDTH if index else _NAME_WIDTH))
         for index, (column, of_whole) in enumerate(zip(cells, whole, strict=True))
         for words_of in [_whole_cells if index in numeric else _words_with_numbers]
     ]

@@ -1,4 +1,4 @@
-"""What the terminal says of results, plans and samples, in English and in Russian; which of the two is spoken.
+"""What the terminal says of the start of a run, results, plans and samples, in English and in Russian; which of the two is spoken.
 
 The words of report.html are `reports.html.words`, those of the parameters `settings.help_texts`. What is recorded in a run, and
 what `--json` prints, is English in any language.

@@ -1,5 +1,5 @@
-"""The words of results, plans and samples in English. The texts of `said.` are what other modules put into a plan; they are
-here to be found and said in another language."""
+"""The words of results, plans and samples in English. The texts of `said.`, `why.` and `from.` are what other modules say or
+record in English; they are here to be found and said in another language."""
 
 from __future__ import annotations
 
