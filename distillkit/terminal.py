@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import IO, Protocol, cast
 
 from rich.box import ROUNDED
+from rich.cells import cell_len
 from rich.console import Console as RichConsole
 from rich.console import Group
 from rich.live import Live
@@ -20,11 +21,17 @@ from rich.table import Table
 from rich.text import Text
 
 from distillkit.streams import OutputStream, is_terminal
+from distillkit.wording import wrapped
 
 # Columns of a log, and of a pipe.
 _LOG_WIDTH = 100
-# What a first column keeps of its width, so that names are not folded for the sake of longer texts.
-_NAME_WIDTH = 24
+# What the first column of a table, and any other one, keep of their width, so that names are not folded for the sake of
+# longer texts, and these can be read.
+_NAME_WIDTH, _TEXT_WIDTH = 24, 10
+# Between two columns of a table.
+_GAP = 2
+# Characters of a word with a digit up to which it may be a number, or a list of some.
+_LONGEST_NUMBER = 30
 _BAR_WIDTH, _NARROW_BAR_WIDTH = 24, 10
 # Columns of a terminal from which the longer bar fits.
 _WIDE_ENOUGH = 100
@@ -49,22 +56,100 @@ def print_line(console: RichConsole, label: str, text: str, style: str) -> None:
 def table_text(
     console: RichConsole, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[int]
 ) -> str:
-    """A table with aligned columns, as text for `console`."""
-    table = Table(box=None, pad_edge=False, show_header=any(columns))
-    for index, name in enumerate(columns):
-        longest = max((len(row[0]) for row in rows), default=0)
-        table.add_column(
-            Text(name), justify="right" if index in numeric else "left", overflow="fold", header_style="dim",
-            min_width=min(longest, _NAME_WIDTH) if index == 0 else None,
-        )  # fmt: skip
-    for row in rows:
-        table.add_row(*map(Text, row))
+    """A table with aligned columns, as text for `console`; where it is too narrow for them, a block of lines for each row.
+
+    Text is folded into its column, a number never is.
+    """
+    widths = column_widths(columns, rows, numeric, console.width)
     with console.capture() as captured:
         # Not as the table's own title, which Rich folds to the width of the columns.
         console.print(Text(title, style="bold"), soft_wrap=True)
-        console.print(table)
+        if widths is None:
+            lines = (wrapped(line, console.width) for line in _block_lines(columns, rows, numeric))
+            console.print(Text("\n".join(lines)), soft_wrap=True)
+        else:
+            console.print(_aligned(columns, rows, numeric, widths))
     # Rich fills every line to the width with blanks, which logs and copied text do not want.
     return "\n".join(line.rstrip() for line in captured.get().split("\n")).rstrip()
+
+
+def _aligned(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[int], widths: Sequence[int]
+) -> Table:
+    table = Table(box=None, pad_edge=False, show_header=any(columns))
+    for index, (name, width) in enumerate(zip(columns, widths, strict=True)):
+        table.add_column(
+            Text(name),
+            justify="right" if index in numeric else "left",
+            overflow="fold",
+            header_style="dim",
+            width=width,
+        )
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def column_widths(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[int], room: int
+) -> list[int] | None:
+    """How wide each column of a table is; None where `room` columns of a terminal are too few for its numbers.
+
+    What is too wide is taken from the widest columns of text first. A cell of a `numeric` column is never folded, in another
+    one no word with a digit is, and no column gets so narrow that its text cannot be read.
+    """
+    cells = [[name, *(row[index] for row in rows)] for index, name in enumerate(columns)]
+    whole = [max(map(cell_len, column)) for column in cells]
+    least = [
+        max(_longest(words_of(column)), min(of_whole, _TEXT_WIDTH if index else _NAME_WIDTH))
+        for index, (column, of_whole) in enumerate(zip(cells, whole, strict=True))
+        for words_of in [_whole_cells if index in numeric else _words_with_numbers]
+    ]
+    room -= _GAP * (len(columns) - 1)
+    if sum(least) > room:
+        return None
+    widths, widest = whole, max(whole)
+    while sum(widths) > room:
+        widest -= 1
+        widths = [max(at_least, min(of_whole, widest)) for at_least, of_whole in zip(least, whole, strict=True)]
+    # What is left by rounding goes to the first columns that lack it.
+    left = room - sum(widths)
+    for index, of_whole in enumerate(whole):
+        more = min(1, left, of_whole - widths[index])
+        widths[index] += more
+        left -= more
+    return widths
+
+
+def _longest(words: Sequence[str]) -> int:
+    return max(map(cell_len, words), default=0)
+
+
+def _whole_cells(column: Sequence[str]) -> list[str]:
+    """What a column of numbers keeps whole: its cells, and the words of its name."""
+    return [*column[0].split(), *column[1:]]
+
+
+def _words_with_numbers(column: Sequence[str]) -> list[str]:
+    """What a column of text keeps whole: the words of its name, and numbers; paths are folded, whatever is in them."""
+    words = (word for cell in column[1:] for word in cell.split())
+    numbers = (word for word in words if len(word) <= _LONGEST_NUMBER and any(map(str.isdigit, word)))
+    return [*column[0].split(), *numbers]
+
+
+def _block_lines(columns: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[int]) -> list[str]:
+    """For each row what it is about, and below it every other cell with the name of its column."""
+    lines = []
+    for first, *others in rows:
+        if not any((first, *others)):
+            lines.append("")
+        if first:
+            # A number alone says nothing without the name of its column.
+            lines.append(f"{columns[0]} {first}" if 0 in numeric and columns[0] else first)
+        lines += [
+            f"  {name}: {cell}" if name else f"  {cell}" for name, cell in zip(columns[1:], others, strict=True) if cell
+        ]
+    return lines
 
 
 def panels(sections: Sequence[tuple[str, Sequence[tuple[str, str]]]], width: int) -> str:

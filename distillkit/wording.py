@@ -46,6 +46,11 @@ def format_bytes(count: float) -> str:
     return f"{count:.1f} TB"
 
 
+def counted(count: int, one: str, several: str = "") -> str:
+    """A whole number with its noun: `1 text`, `1,200 texts`; `several` where the noun does not just take an s."""
+    return f"{count:,} {one if count == 1 else several or f'{one}s'}"
+
+
 def format_value(value: Any) -> str:
     """One value for a table or a plain line: short, without markup, control characters or secrets."""
     if value is None:

@@ -110,7 +110,7 @@ def check_surroundings(console: Console) -> None:
 
 def show_parameters(resolved: ResolvedConfig, console: Console, *, everything: bool) -> None:
     """The table at the start of a run: what differs from the defaults, or `everything`, and where it came from."""
-    rows = resolved.table_rows(everything=everything)
+    rows = resolved.table_rows(everything=everything, lang=console.lang)
     console.table(
         console.say("start.title"), [console.say(f"start.{name}") for name in ("parameter", "value", "from")], rows
     )

@@ -11,6 +11,7 @@ from distillkit.data.notes import ReadingNotes
 from distillkit.data.rows import Row
 from distillkit.errors import UsageError
 from distillkit.settings.parameters import BadRowPolicy
+from distillkit.wording import counted
 
 # Beyond this share it is not the rows that are wrong: another column, another encoding, another format.
 _MOST_BAD = 0.01
@@ -149,6 +150,6 @@ class BadRows:
     def _stop(self) -> None:
         hint = f"mend or remove the row, leave such rows out with --bad-rows skip, or {_OTHERWISE[self._wanted]}"
         if not self.first:
-            raise UsageError(f"{self.count:,} rows hold no {self._wanted}", hint=hint)
+            raise UsageError(f"{counted(self.count, 'row holds', 'rows hold')} no {self._wanted}", hint=hint)
         row = self.first[0]
         raise UsageError(f"{row.where}: {row.what}{'' if row.is_fault else ' instead of text'}", hint=hint)

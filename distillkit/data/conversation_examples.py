@@ -20,6 +20,7 @@ from distillkit.data.read_texts import TextReader
 from distillkit.data.rendering import Span, joined
 from distillkit.interrupts import check_interrupted
 from distillkit.settings.parameters import TrainOn
+from distillkit.wording import counted
 
 _EVERYBODY: tuple[Role, ...] = ("system", "user", "assistant")
 
@@ -51,20 +52,23 @@ class ConversationNotes(BuildNotes):
 
     def lines(self) -> list[str]:
         """For people, a line for each thing that was done to conversations."""
-        counted = (
-            (self.parted, "conversations are longer than an example: cut between turns, the system's turn in front of each piece"),
-            (self.shortened, "answers leave no room for all that precedes them: it is cut from its left"),
-            (self.cut_answers, "answers are longer than an example: cut at their end, without an end of turn"),
-            (self.unpaired, "turns have other contents in the two templates: trained on, not scored, no targets of the teacher's"),
+        done = (
+            (self.parted, "conversation is", "conversations are",
+             "longer than an example: cut between turns, the system's turn in front of each piece"),
+            (self.shortened, "answer leaves", "answers leave", "no room for all that comes before: it is cut from its left"),
+            (self.cut_answers, "answer is", "answers are", "longer than an example: cut at the end, without an end of turn"),
+            (self.unpaired, "turn has", "turns have",
+             "other contents in the two templates: trained on, not scored, no targets of the teacher's"),
         )  # fmt: skip
-        return [f"{count:,} {what}" for count, what in counted if count]
+        return [f"{counted(count, one, several)} {what}" for count, one, several, what in done if count]
 
     def dropped_lines(self) -> list[str]:
         """For people, a line for conversations that were left out."""
         if not self.refused:
             return []
         return [
-            f"{self.refused:,} conversations were dropped: a chat template cannot render them ({self.first_refusal})"
+            f"{counted(self.refused, 'conversation was', 'conversations were')} dropped: a chat template cannot render "
+            f"{'it' if self.refused == 1 else 'them'} ({self.first_refusal})"
         ]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from distillkit.data.document import Document
 from distillkit.data.reading_options import ReadingOptions
 from distillkit.errors import UsageError
+from distillkit.words import say
 
 _SHOWN_CHARACTERS, _SHOWN_TURNS = 100, 3
 
@@ -61,13 +62,11 @@ class OneKind:
         return [[turn.role, _beginning(turn.text)] for turn in self.first.conversation.turns]
 
 
-def told_row(turns: Iterable[Sequence[str]]) -> str:
+def told_row(turns: Iterable[Sequence[str]], lang: str = "en") -> str:
     """`shown_row` for people: "user “Who …?”, assistant “It was …”, and 3 turns more"."""
     told = [f"{role} “{text}”" for role, text in turns]
     more = len(told) - _SHOWN_TURNS
-    return ", ".join(
-        [*told[:_SHOWN_TURNS], *([f"and {more} {'turn' if more == 1 else 'turns'} more"] if more > 0 else [])]
-    )
+    return ", ".join([*told[:_SHOWN_TURNS], *([say(lang, "input.more_turns", count=more)] if more > 0 else [])])
 
 
 def _beginning(text: str) -> str:

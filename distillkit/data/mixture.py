@@ -16,6 +16,7 @@ from distillkit.data.splitting import DocumentSplits, split_documents
 from distillkit.errors import UsageError
 from distillkit.settings.data_values import mix_sources
 from distillkit.settings.parameters import Parameters
+from distillkit.wording import counted
 
 _PARTS = ("test", "validation", "train")
 _COUNTED = ("bytes", "student_tokens", "teacher_tokens")
@@ -186,7 +187,7 @@ class MixedSplits:
         wanted = self.mixture.amounts(sample_size)
         given = [counts["examples"] for counts in self.built["train"]]
         return [
-            f"--mix: {name} gives {have:,} training examples, fewer than its share of {share:,}"
+            f"--mix: {name} gives {counted(have, 'training example')}, fewer than its share of {share:,}"
             for name, have, share in zip(self.mixture.names, given, wanted, strict=True)
             if have < share
         ]

@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from distillkit.words import reworded, say
+
 # So many files are named in a remark of which they are not the subject, and in one that is about them.
 _NAMED, _FILES_NAMED = 2, 3
 
@@ -119,26 +121,29 @@ class ReadingNotes:
         return [*remarks, *(f"{what}: {amount:,}" for what, amount in self._changes.items())]
 
 
-def some_of(names: Sequence[str]) -> str:
+def some_of(names: Sequence[str], lang: str = "en") -> str:
     """The first of some files, and how many more there are."""
     more = len(names) - _NAMED
     shown = ", ".join(names[:_NAMED])
-    return f"{shown} and {more:,} more {'file' if more == 1 else 'files'}" if more > 0 else shown
+    return say(lang, "input.and_more_files", names=shown, count=more) if more > 0 else shown
 
 
-def told_format(record: Mapping[str, Any]) -> str:
+def told_format(record: Mapping[str, Any], lang: str = "en") -> str:
     """A format of conversations for people, with the columns that are read: `record` as in `ReadingNotes.chose_format`."""
     names = list(dict.fromkeys(record["columns"].values()))
-    return f"{record['format']} ({'column' if len(names) == 1 else 'columns'} {', '.join(names)}; {record['why']})"
+    key = "input.of_column" if len(names) == 1 else "input.of_columns"
+    why = reworded(lang, record["why"], "why")
+    return say(lang, key, format=record["format"], names=", ".join(names), why=why)
 
 
-def by_file(found: Mapping[str, str]) -> str:
+def by_file(found: Mapping[str, str], lang: str = "en") -> str:
     """What was found of files: once where it is the same of all of them, else by file."""
     files: dict[str, list[str]] = {}
     for name, what in found.items():
         files.setdefault(what, []).append(name)
     if len(files) <= 1:
         return next(iter(files), "")
-    named = [f"{some_of(names)}: {what}" for what, names in list(files.items())[:_NAMED]]
-    others = sum(len(names) for names in list(files.values())[_NAMED:])
-    return "; ".join([*named, *([f"{others:,} more {'file' if others == 1 else 'files'} otherwise"] if others else [])])
+    told = [f"{some_of(names, lang)}: {what}" for what, names in list(files.items())[:_NAMED]]
+    if others := sum(len(names) for names in list(files.values())[_NAMED:]):
+        told.append(say(lang, "input.files_otherwise", count=others))
+    return "; ".join(told)

@@ -8,6 +8,7 @@ from distillkit.console import Console
 from distillkit.data.prepared_parts import PreparedPart
 from distillkit.errors import UsageError
 from distillkit.settings.parameters import Parameters
+from distillkit.wording import counted
 
 # A bootstrap over fewer documents gives intervals that are clearly too narrow.
 _FEW_HELD_OUT = 20
@@ -42,18 +43,18 @@ def check_amounts(
     built = len(parts["train"])
     if built < config.sample_size:
         console.warn(
-            f"{source} gives {built:,} training examples, fewer than sample_size {config.sample_size:,}: all are used; "
-            f"{len(parts['validation']):,} and {len(parts['test']):,} more are held out (--held-out-size)"
+            f"{source} gives {counted(built, 'training example')}, fewer than sample_size {config.sample_size:,}: all are used; "
+            f"held out besides (--held-out-size): {len(parts['validation']):,} to choose by, {len(parts['test']):,} to judge by"
         )
     short = min((part for part in ("validation", "test")), key=lambda part: len(parts[part]))
     if config.held_out_size is not None and len(parts[short]) < config.held_out_size:
         console.warn(
-            f"{source} gives {len(parts[short]):,} {short} examples, fewer than held_out_size "
+            f"{source} gives {counted(len(parts[short]), f'{short} example')}, fewer than held_out_size "
             f"{config.held_out_size:,}: a quarter of the text at most is held out for each part"
         )
     fewest = min((part for part in ("validation", "test")), key=lambda part: parts[part].documents)
     if config.held_out_size is None and parts[fewest].documents < _FEW_HELD_OUT:
         console.warn(
-            f"{source} leaves {parts[fewest].documents:,} {fewest} documents to measure on: intervals over so few are too "
+            f"{source} leaves {counted(parts[fewest].documents, f'{fewest} document')} to measure on: intervals over so few are too "
             "narrow, so take the verdict as a hint; more documents mend it"
         )

@@ -10,6 +10,7 @@ from typing import Any
 from distillkit.alignment.encoding import Encoding, unknown_ids
 from distillkit.alignment.normalising import first_unreadable, kind_of_change, normalised
 from distillkit.data.text_encoder import TextEncoder
+from distillkit.wording import counted
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,12 @@ class ReadingProblems:
             shared: both models have one tokenizer.
         """
         found = [
-            f"{kind}: {count:,} texts changed, as {tokenizer_of(role, shared=shared)} does"
+            f"{kind}: {counted(count, 'text')} changed, as {tokenizer_of(role, shared=shared)} does"
             for role, kinds in self.changed.items()
             for kind, count in kinds.items()
         ]
         return found + [
-            f"{count:,} texts have characters that {tokenizer_of(role, shared=shared)} does not know "
+            f"{counted(count, 'text has', 'texts have')} characters that {tokenizer_of(role, shared=shared)} does not know "
             f"(first {self.first_unknown[role]}): it reads its token for unknown ones there"
             for role, count in self.unknown.items()
         ]
@@ -67,7 +68,8 @@ class ReadingProblems:
     def dropped_lines(self, *, shared: bool) -> list[str]:
         """For people, a line for each tokenizer that could not read texts."""
         return [
-            f"{count:,} texts were dropped: {tokenizer_of(role, shared=shared)} cannot read them "
+            f"{counted(count, 'text was', 'texts were')} dropped: {tokenizer_of(role, shared=shared)} cannot read "
+            f"{'it' if count == 1 else 'them'} "
             f"(first {self.first_dropped[role]})"
             for role, count in self.dropped.items()
         ]

@@ -104,7 +104,7 @@ def show_plan(
         everything: show all parameters, also those that have their defaults.
     """
     config = resolved.parameters
-    shown = resolved.table_rows(everything=everything)
+    shown = resolved.table_rows(everything=everything, lang=console.lang)
     say, lang = console.say, console.lang
     columns = [say(f"start.{name}") for name in ("parameter", "value", "from")]
     console.table(say("start.title"), columns, shown, to_stdout=True)

@@ -24,6 +24,7 @@ from distillkit.models.locating import locate
 from distillkit.models.references import parse_reference
 from distillkit.storage import write_bytes, write_folder
 from distillkit.teachers.imported_folder import RECORD, TEXTS, tokens_digest, write_part, write_record
+from distillkit.wording import counted
 
 RowForm = Literal["arcee", "axolotl"]
 # Entries of a part, which is in memory while it is made.
@@ -189,6 +190,6 @@ def _check_shift(sums: _Sums) -> None:
 def first_words(record: Mapping[str, Any]) -> str:
     """What came of an import, in a line."""
     return (
-        f"{record['texts']:,} texts, {record['tokens']:,} tokens; log-probabilities of {record['places']:,}, which hold "
+        f"{counted(record['texts'], 'text')}, {record['tokens']:,} tokens; log-probabilities of {record['places']:,}, which hold "
         f"{100 * (1 - record['tail']):.1f} % of the probability there; the rest counts as one"
     )

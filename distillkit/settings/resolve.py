@@ -33,6 +33,7 @@ from distillkit.settings.server_values import check_server_url
 from distillkit.settings.strict_yaml import read_yaml_mapping
 from distillkit.settings.teacher_values import check_extra_teachers, check_teacher_weights
 from distillkit.settings.training_values import check_model_kwargs, check_trackers
+from distillkit.words import reworded
 
 # Variables with the prefix that are not parameters.
 OTHER_VARIABLES = frozenset({"DISTILLKIT_CACHE", "DISTILLKIT_LANG", "DISTILLKIT_DEBUG", "DISTILLKIT_TEACHER_KEY"})
@@ -70,14 +71,15 @@ class ResolvedConfig:
         values = self.as_dict()
         return self._rows(name for name in values if name in declared.core_names() or self._differs(name))
 
-    def table_rows(self, *, everything: bool) -> list[tuple[str, Any, str]]:
+    def table_rows(self, *, everything: bool, lang: str = "en") -> list[tuple[str, Any, str]]:
         """The same for people: models, texts, and what differs from its default; with `everything` all parameters."""
-        if everything:
-            return self._rows(self.as_dict())
         unused = self._unused()
-        return self._rows(
-            name for name in self.as_dict() if name not in unused and (name in _NAMED_ALWAYS or self._differs(name))
+        rows = self._rows(
+            name
+            for name in self.as_dict()
+            if everything or (name not in unused and (name in _NAMED_ALWAYS or self._differs(name)))
         )
+        return [(name, value, reworded(lang, source, "from")) for name, value, source in rows]
 
     def left_out(self, shown: Sequence[tuple[str, Any, str]]) -> int:
         """How many parameters a table leaves out."""

@@ -33,6 +33,7 @@ from distillkit.stages import StageResult
 from distillkit.storage import free_disk_bytes, nearest_existing
 from distillkit.teachers.generated_file import WRITTEN
 from distillkit.training.readiness import provide_for_training
+from distillkit.words import reworded
 
 _HUB_TIMEOUT_SECONDS = 5.0
 
@@ -59,10 +60,10 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
     run.manifest.versions = {**library_versions(), **findings["libraries"]}
     run.manifest.device = {**run.manifest.device, **findings["device"]}  # The training's threads stay.
     device = findings["device"]
-    tests = f", {findings['self_tests']} self-tests passed" if findings["self_tests"] else ""
-    summary = (
-        f"{device['name']}, {device['precision']}, {format_bytes(device['memory_available'])} of memory free{tests}"
-    )
+    free = format_bytes(device["memory_available"])
+    summary = console.say("summary.check", device=device["name"], precision=device["precision"], free=free)
+    if findings["self_tests"]:
+        summary += console.say("summary.tested", count=findings["self_tests"])
     return StageResult([], {name: findings[name] for name in ("hub", "self_tests")}, summary)
 
 
@@ -99,26 +100,32 @@ def check(config: Parameters, console: Console, *, texts_written: bool = False) 
         from distillkit.selftests.runner import run_self_tests
 
         passed = run_self_tests(console, choose_compute(config), compile_loss=config.compile_loss)
+    say = console.say
     rows = [
-        ("system", f"{platform.system()} {platform.release()} {platform.machine()}"),
+        (say("env.system"), f"{platform.system()} {platform.release()} {platform.machine()}"),
         *library_versions().items(),
         *((name, version) for name, version in libraries.items()),
-        ("device", device["name"]),
-        ("bf16", "yes" if device["bf16"] else "no (fp32 is used)"),
+        (say("env.device"), device["name"]),
+        (say("env.bf16"), say("env.bf16.on" if device["bf16"] else "env.bf16.off")),
         (
-            "used here",
-            f"{device['type']}, {device['precision']}, {device['threads']} thread{'' if device['threads'] == 1 else 's'}",
+            say("env.used"),
+            say("env.threads", device=device["type"], precision=device["precision"], threads=device["threads"]),
         ),
-        ("memory", f"{format_bytes(device['memory_available'])} free of {format_bytes(device['memory_total'])}"),
-        ("disk", f"{format_bytes(free)} free at {output}"),
-        ("model hub", hub),
-        ("quantised teachers", _quantised_words()),
-        *([("teacher", served)] if served is not None else []),
+        (
+            say("env.memory"),
+            say(
+                "env.free_of", free=format_bytes(device["memory_available"]), total=format_bytes(device["memory_total"])
+            ),
+        ),
+        (say("env.disk"), say("env.free_at", free=format_bytes(free), path=output)),
+        (say("env.hub"), reworded(console.lang, hub, "why")),
+        (say("env.quantised"), _quantised_words(console)),
+        *([(say("env.teacher"), reworded(console.lang, served, "why"))] if served is not None else []),
     ]
-    rows += [("extension", words) for words in listed_extensions()]
+    rows += [(say("env.extension"), words) for words in listed_extensions()]
     if passed:
-        rows.append(("self-tests", f"{passed} passed"))
-    console.table("Environment", ["what", "found"], rows)
+        rows.append((say("env.self_tests"), say("env.passed", count=passed)))
+    console.table(say("env.title"), [say("env.what"), say("env.found")], rows)
     return {
         "libraries": libraries,
         "versions": library_versions(),
@@ -185,11 +192,12 @@ def _processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def _quantised_words() -> str:
+def _quantised_words(console: Console) -> str:
     """Which kinds of quantised checkpoints can be read, as far as that takes a library."""
     there = [name for name, needed in LIBRARIES.items() if all(map(is_satisfied, needed))]
     missing = [name for name in LIBRARIES if name not in there]
-    return "; ".join(filter(None, [", ".join(there), f"without a library: {', '.join(missing)}" if missing else ""]))
+    lacking = console.say("env.no_library", names=", ".join(missing)) if missing else ""
+    return "; ".join(filter(None, [", ".join(there), lacking]))
 
 
 def _hub_state() -> str:

@@ -59,6 +59,7 @@ from distillkit.storage import (
 from distillkit.teachers.cut_student import CutStudent, begin_cut_student
 from distillkit.teachers.served_conversations import check_server_tokens
 from distillkit.tuning.shape_race import RaceTexts, ShapeRace
+from distillkit.wording import counted
 
 # Below this the teacher reaches too little of the text to be worth its time.
 _LOW_COVERAGE = 0.5
@@ -204,8 +205,7 @@ def _prepare(
     if white and not same:
         stats["alignment"] = examples["train"].alignment(encoders.student, encoders.teacher)
         _warn_of_low_coverage(stats["alignment"], console)
-    report = input_report(stats)
-    console.table("Input", ["", ""], report)
+    console.table(console.say("input.title"), ["", ""], input_report(stats, console.lang))
     race, cut = None, None
     if pair.student.reference.kind == "pruned-teacher":
         with explained_memory_errors():
@@ -229,29 +229,35 @@ def _prepare(
         race.tidy()
         outputs.append(race.journal.path)
     run.manifest.models = pair.record()
-    train = stats["splits"]["train"]
-    kind = "same tokenizer" if one_tokenizer else "different tokenizers"
-    if one_tokenizer and not same:
-        kind = "same tokenizer, different chat templates"
-    if pair.teacher.is_served:
-        imported = pair.teacher.is_imported
-        kind = (
-            "the teacher's log-probabilities were imported"
-            if imported
-            else "the teacher is behind a server, which reads texts"
-        )
-    summary = (
-        f"{train['examples']:,} examples to train on ({format_bytes(train['bytes'])}, {train['student_tokens']:,} tokens), "
-        f"{len(examples['validation'])} to choose by, {len(examples['test'])} to judge by; {kind}"
-    )
+    summary = _summary(stats, console, one_tokenizer=one_tokenizer, imported=pair.teacher.is_imported)
     metrics = {
         "examples": {part: len(built) for part, built in examples.items()},
         "same_tokenizer": same,
-        "input_report": dict(report),
+        "input_report": dict(input_report(stats)),
         **({} if cut is None else {"cut": cut.figures()}),
         **({"shapes": stats["shapes"]} if "shapes" in stats else {}),
     }
     return StageResult(outputs, metrics | {"alignment": stats.get("alignment")}, summary)
+
+
+def _summary(stats: Mapping[str, Any], console: Console, *, one_tokenizer: bool, imported: bool) -> str:
+    """How much there is to train on, to choose and to judge by; how the models read it."""
+    if imported or stats.get("served"):
+        key = "imported" if imported else "served"
+    elif one_tokenizer:
+        key = "one_tokenizer" if stats["same_tokenizer"] else "templates"
+    else:
+        key = "tokenizers"
+    parts = stats["splits"]
+    return console.say(
+        "summary.prepare",
+        examples=parts["train"]["examples"],
+        size=format_bytes(parts["train"]["bytes"]),
+        tokens=f"{parts['train']['student_tokens']:,}",
+        validation=f"{parts['validation']['examples']:,}",
+        test=f"{parts['test']['examples']:,}",
+        kind=console.say(f"summary.prepare.{key}"),
+    )
 
 
 @contextlib.contextmanager
@@ -301,7 +307,7 @@ def _cut_student(
     pair.layers, pair.start = cut.layers, None if cut.model is None else run.data / START
     for remark in cut.remarks:
         console.warn(remark)
-    console.info(cut.summary())
+    console.info(cut.summary(console.lang))
     return race, cut
 
 
@@ -350,7 +356,8 @@ def _report_texts(builder: ExampleBuilder | ConversationExampleBuilder, console:
     for line in [*builder.notes.problems.dropped_lines(shared=shared), *builder.notes.dropped_lines()]:
         console.warn(line)
     if builder.notes.too_short:
-        console.info(f"{builder.notes.too_short:,} texts were left out: they have fewer than two tokens")
+        count = counted(builder.notes.too_short, "text was", "texts were")
+        console.info(f"{count} left out: fewer than two tokens")
 
 
 def _warn_of_low_coverage(figures: dict[str, Any], console: Console) -> None:

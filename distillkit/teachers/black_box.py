@@ -31,6 +31,7 @@ from distillkit.teachers.judged_answers import judged_texts
 from distillkit.teachers.judged_file import JUDGED
 from distillkit.teachers.served_texts import served_continuations
 from distillkit.teachers.spread import place_teacher
+from distillkit.wording import counted
 
 # A prompt is the first so many teacher tokens of a text, never more than half of it.
 SHORTEST_PROMPT, LONGEST_PROMPT = 32, 128
@@ -85,7 +86,7 @@ def generated_rows(context: TrainingContext, stored: Any) -> Rows:
         rows = _stored(continuations, prompts, student.limit, lambda some, asked: answer_rows(some, asked, reader)[0])
     counts = text_counts(continuations)
     console.info(
-        f"the teacher wrote {counts['written']:,} texts, {counts['kept']:,} are kept, {len(rows):,} are trained on"
+        f"the teacher wrote {counted(counts['written'], 'text')}; kept: {counts['kept']:,}, trained on: {len(rows):,}"
     )
     if counts["dropped"]:
         console.info("dropped: " + ", ".join(f"{count:,} {reason}" for reason, count in counts["dropped"].items()))

@@ -33,6 +33,7 @@ from distillkit.settings.parameters import Parameters
 from distillkit.teachers.blocks import BlockwiseTeacher
 from distillkit.teachers.choices import choose_streaming
 from distillkit.teachers.spread import on_one_device, teacher_memory
+from distillkit.words import say
 
 _LONGEST, _LONGEST_TRIAL = 128, 96  # Tokens of a text that are read.
 INFLUENCE_TOKENS, TRIAL_TOKENS, FIT_TOKENS = 2048, 768, 16384
@@ -128,20 +129,25 @@ class CutStudent:
             "bits_per_byte": record["bits_per_byte"], "seconds": round(self.seconds, 3),
         }  # fmt: skip
 
-    def summary(self) -> str:
+    def summary(self, lang: str = "en") -> str:
         """`layers kept: 0, 1, 8 of 30: greedy, fitted, about 1.74 bits per byte before training (the teacher: 1.16)`."""
         found = self.record["bits_per_byte"]
-        words = f"layers kept: {', '.join(map(str, self.layers))} of {self.record['layers']}: {self.record['way']}"
+        way = say(lang, f"cut.way.{self.record['way']}")
+        layers = ", ".join(map(str, self.layers))
+        words = say(lang, "cut.kept", layers=layers, whole=self.record["layers"], way=way)
         if (narrowed := self.record["width"]) is not None:
             sizes = (
-                f"{name} {after} of {before}" for name, (before, after) in narrowed["sizes"].items() if after < before
+                say(lang, "cut.size", name=name, after=after, before=before)
+                for name, (before, after) in narrowed["sizes"].items()
+                if after < before
             )
             words += f"; {', '.join(sizes)}"
-        words += ", fitted" if self.record["start"] == "fitted" else ""
+        words += say(lang, "cut.fitted") if self.record["start"] == "fitted" else ""
         own = found["fitted"] if found["fitted"] is not None else found["cut"]
         if own is not None:
-            teacher = "" if found["teacher"] is None else f" (the teacher: {found['teacher']:.2f})"
-            words += f", about {own:.2f} bits per byte before training{teacher}"
+            words += say(lang, "cut.score", score=f"{own:.2f}")
+            if found["teacher"] is not None:
+                words += say(lang, "cut.teacher", score=f"{found['teacher']:.2f}")
         return words
 
 

@@ -54,6 +54,7 @@ from distillkit.tuning.search import limits_of
 from distillkit.tuning.shapes import CANDIDATES, UNTRAINED, Candidate, Shape, ShapeChoice, candidates, choose_shape
 from distillkit.tuning.texts import open_trials
 from distillkit.tuning.trial import Trials
+from distillkit.wording import counted
 
 # Optimizer steps of the longest trials; also never more than one epoch. All trials of a race are then at most five times as long.
 LONGEST_STEPS = 200
@@ -165,7 +166,7 @@ class ShapeRace:
         weights = "" if self.config.box_type == "white" else ", on the true texts: the teacher's are not written yet"
         self.console.info(
             f"{len(found)} shapes have nearly {self.target:,} parameters: each is cut and scored, the best {trained} are trained, "
-            f"by halving, the longest on {limits.texts:,} texts{weights}"
+            f"by halving, the longest on {counted(limits.texts, 'text')}{weights}"
         )
         if self.journal.trials:
             self.console.info(f"{len(self.journal.trials)} results of an earlier attempt are used again")

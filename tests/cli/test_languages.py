@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import pty
 import re
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,6 +49,59 @@ def test_the_result_in_russian(command: Run, run: Path) -> None:
     assert "bits per byte" in english.out
     # The same figures in either language.
     assert re.findall(r"\d\.\d{4}", english.out) == re.findall(r"\d\.\d{4}", done.out)
+
+
+def shown_in_a_terminal(command: list[str], environment: dict[str, str], columns: int) -> str:
+    """What a command shows in a real terminal of so many columns, without its colours."""
+    import warm_python
+
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    process = warm_python.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    written = b""
+    with os.fdopen(ours, "rb", buffering=0) as stream:
+        while True:
+            try:
+                block = stream.read(4096)
+            except OSError:  # Linux, when nobody has the other end any more.
+                break
+            if not block:
+                break
+            written += block
+    assert process.wait(timeout=60) == 0, written
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written.decode()).replace("\r\n", "\n")
+
+
+@pytest.mark.parametrize(("columns", "lang"), [(60, "en"), (45, "ru")])
+def test_a_narrow_terminal_shows_every_figure(
+    cli_env: Callable[..., dict[str, str]], run: Path, columns: int, lang: str
+) -> None:
+    environment = {name: value for name, value in cli_env(TERM="xterm").items() if name not in ("COLUMNS", "LINES")}
+    arguments = ["validate", "--run", str(run), "--lang", lang]
+    shown = shown_in_a_terminal([sys.executable, "-m", "distillkit", *arguments], environment, columns)
+    validation = json.loads((run / "validation.json").read_text(encoding="utf-8"))
+    for figures in (validation[model] for model in ("before", "control", "after", "teacher")):
+        for figure in (f"{figures['bits_per_byte']:.4f}", f"{figures['parameters']:,}", f"{figures['perplexity']:.4g}"):
+            assert re.search(rf"(?<![\d.,]){re.escape(figure)}(?![\d,])", shown), (figure, shown)
+    table = shown.split({"en": "Result", "ru": "Результат"}[lang])[1].split("\n\n")[0]
+    assert max(map(len, table.split("\n"))) <= columns
+
+
+def test_the_start_of_a_run_in_russian(command: Run, cli_pair: list[str], tmp_path: Path) -> None:
+    """The parameters, the environment, what was read and the layers that are kept; what is recorded is English."""
+    place = cli_pair.index("--student-model-path")
+    pair = [*cli_pair[:place], "--student-model", "teacher:1", *cli_pair[place + 2 :]]
+    done = command("prepare-data", *pair, "--output-dir", tmp_path, "--folder-name", "run", "--lang", "ru")
+    environment = command("check-env", "--run", tmp_path / "run", "--lang", "ru").err
+    for said in ("Окружение", "свободно ", "хаб моделей", "без сети", "памяти свободно "):
+        assert said in environment, environment
+    for said in ("флаг", "Что прочитано", "токенизаторы", "один и тот же",
+                 "оставлены слои ", " из 2: жадный выбор", "16 примеров для обучения"):  # fmt: skip
+        assert said in done.err, done.err
+    stages = json.loads((tmp_path / "run" / "manifest.json").read_text(encoding="utf-8"))["stages"]
+    assert stages["prepare-data"]["metrics"]["input_report"]["tokenizers"] == "the same"
+    assert not re.search("[а-я]", json.dumps(stages, ensure_ascii=False))
 
 
 def test_the_plan_in_russian(command: Run, run: Path) -> None:

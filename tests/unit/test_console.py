@@ -272,6 +272,37 @@ def test_a_narrow_terminal(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert max(map(len, lines)) <= 60
 
 
+@pytest.mark.parametrize("width", [30, 45, 60, 80])
+def test_no_number_is_cut_or_folded(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a number reads like a number; where a table has no room for it, the rows are blocks of lines."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("TERM", "xterm")
+    terminal = Terminal()
+    console = Console(out=terminal, err=terminal)
+    columns = ["", "бит на байт", "перплексия", "параметров", "сам заканчивает"]
+    rows = [
+        ("контроль (без учителя)", "1.6822", 188.31, 134515008, "14 из 24"),
+        ("ученик после", "1.6843", 1497.6, 63745344, "10 из 16"),
+    ]
+    console.table("Результат", columns, rows, numeric=range(1, 5), to_stdout=True)
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", terminal.getvalue())
+    for figure in ("1.6822", "188.3", "134,515,008", "14 из 24", "1.6843", "1498", "63,745,344", "10 из 16"):
+        assert re.search(rf"(?<!\S){re.escape(figure)}(?!\S)", shown), shown
+    assert max(map(len, shown.splitlines())) <= width
+    assert ("  параметров: 134,515,008" in shown.splitlines()) == (width <= 60)
+
+
+def test_a_number_in_a_column_of_text_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("TERM", "xterm")
+    terminal = Terminal()
+    console = Console(out=terminal, err=terminal)
+    rows = [("memory_limit_bytes", "134,515,008,000 of 1,000,000,000,000 bytes are taken")] * 2 + [("", "")]
+    console.table("T", ["parameter", "value"], [*rows, rows[0]], to_stdout=True)
+    shown = terminal.getvalue()
+    assert shown.count("134,515,008,000") == shown.count("1,000,000,000,000") == 3
+
+
 def shown_lines(terminal: Terminal, console: Console) -> list[str]:
     """What the live display draws now."""
     terminal.truncate(0)

@@ -56,7 +56,11 @@ def test_no_words_are_left_over() -> None:
             made.append(re.compile("".join(parts)))
     made = [pattern for pattern in made if re.match(r"[a-z]+(_[a-z]+)*\\\.", pattern.pattern)]
     for key in words("en"):
-        used = key in named or key.startswith("said.") or any(pattern.fullmatch(key) for pattern in made)
+        used = (
+            key in named
+            or key.startswith(("said.", "why.", "from."))
+            or any(pattern.fullmatch(key) for pattern in made)
+        )
         # Of a decision: what it is about, and what it came to.
         decided = key.rpartition(".")[0] in named and key.rpartition(".")[2] in ("exact", "sparse", "on", "off")
         assert used or decided or key in ("plan.on", "plan.off"), f"nothing uses {key}"
@@ -100,6 +104,34 @@ def test_every_reason_of_a_plan_is_said_in_russian() -> None:
 )  # fmt: skip
 def test_a_sentence_of_another_module_is_found_again(english: str, russian: str) -> None:
     assert reworded("ru", english).startswith(russian)
+
+
+@pytest.mark.parametrize(
+    ("family", "english", "russian"),
+    [
+        ("from", "preset weak-pc", "пресет weak-pc"),
+        ("from", "derived (dataset_path was given)", "выведено (задано dataset_path)"),
+        ("from", "not used, mix wins", "не используется, важнее mix"),
+        ("why", "called as texts are", "назван так, как называют тексты"),
+        ("why", "called run", "назван run"),
+        ("why", "answers at http://a, 2 models", "отвечает по адресу http://a, моделей: 2"),
+        ("why", "flag", "flag"),
+    ],
+)
+def test_a_reason_is_found_again_in_its_family(family: str, english: str, russian: str) -> None:
+    assert reworded("ru", english, family) == russian
+    assert reworded("en", english, family) == english
+
+
+def test_a_number_has_the_form_of_its_noun() -> None:
+    assert [say("en", "input.split", split="train", count=count) for count in (0, 1, 2, 1200)] == [
+        "train 0 documents", "train 1 document", "train 2 documents", "train 1,200 documents",
+    ]  # fmt: skip
+    forms = {0: "документов", 1: "документ", 2: "документа", 4: "документа", 5: "документов", 11: "документов",
+             12: "документов", 14: "документов", 20: "документов", 21: "документ", 22: "документа", 111: "документов",
+             101: "документ"}  # fmt: skip
+    for count, noun in forms.items():
+        assert say("ru", "input.split", split="a", count=count) == f"a — {count} {noun}"
 
 
 @pytest.mark.parametrize(

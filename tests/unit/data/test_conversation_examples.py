@@ -107,7 +107,7 @@ def test_turns_of_one_role_in_a_row_are_joined_where_the_template_demands_it() -
     builder = ConversationExampleBuilder(reader(200, FAMILIES["gemma"]), None, align=False, seed=1)
     assert built(builder, [Turn("assistant", "c")]) == []
     assert (
-        "dropped: a chat template cannot render them (Conversation roles must alternate"
+        "dropped: a chat template cannot render it (Conversation roles must alternate"
         in builder.notes.dropped_lines()[0]
     )
 

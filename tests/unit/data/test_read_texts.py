@@ -46,7 +46,7 @@ def test_across_tokenizers_texts_are_read_as_both_normalise_them() -> None:
         "né",
     ]
     assert reader.problems.record() == {"teacher": {"NFC": 1}}
-    assert reader.problems.lines(shared=False) == ["NFC: 1 texts changed, as the teacher's tokenizer does"]
+    assert reader.problems.lines(shared=False) == ["NFC: 1 text changed, as the teacher's tokenizer does"]
     for item in found:
         assert item is not None
         for tokenizer, encoding in ((byte_level(), item.student), (composing(), item.teacher)):
@@ -81,7 +81,7 @@ def test_unknown_characters_are_kept_and_said_where_no_bytes_are_needed() -> Non
     assert found is not None
     assert tokenizer.unk_token_id in found.student.ids
     (line,) = reader.problems.lines(shared=False)
-    assert "1 texts have characters that the student's tokenizer does not know (first U+1F98A FOX FACE)" in line
+    assert "1 text has characters that the student's tokenizer does not know (first U+1F98A FOX FACE)" in line
     # The name of another special token is never the token.
     assert TextReader(encoder(unigram(), exact=False), None).read(["the</s>"], whole=True) == [None]
 
