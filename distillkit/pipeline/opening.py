@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from distillkit.errors import PreconditionError, UsageError
-from distillkit.run.directory import LATEST, RunDirectory, find_run
+from distillkit.run.directory import LATEST, RunDirectory, check_free, find_run
 from distillkit.run.source_paths import THIS_RUN
 from distillkit.settings.paths import check_folder_name, new_folder_name, user_path
 from distillkit.settings.resolve import Layer, ResolvedConfig
@@ -73,7 +73,7 @@ def check_place(folder: Path) -> None:
     if existing.exists() and not existing.is_dir():
         raise UsageError(f"{existing} is a file, so no run can lie in it", hint="choose another --output-dir")
     if not (folder / "manifest.json").exists():
-        RunDirectory.check_free(folder)
+        check_free(folder)
 
 
 @contextlib.contextmanager

@@ -127,24 +127,12 @@ class RunDirectory:
             PreconditionError: something else already lies there.
             DistillkitError: it cannot be written.
         """
-        cls.check_free(folder)
+        check_free(folder)
         make_folder(folder)
         run = cls(folder, new_manifest(resolved))
         run.save()  # This makes it a run; `complete_creation` can do the rest later.
         run.complete_creation()
         return run
-
-    @staticmethod
-    def check_free(folder: Path) -> None:
-        """Refuse a folder in which a new run cannot be made.
-
-        Raises:
-            PreconditionError: something else already lies there.
-        """
-        if folder.is_symlink() or (folder.exists() and not _holds_leftovers_only(folder)):
-            raise PreconditionError(
-                f"{folder} already exists and is not a run of this program", hint="choose another --folder-name"
-            )
 
     def complete_creation(self) -> None:
         """Do what a process that was killed while it made the run left undone: config.yaml, and the pointer to the run.
@@ -336,9 +324,17 @@ class RunDirectory:
         return content
 
 
-def _holds_leftovers_only(folder: Path) -> bool:
-    """Whether a folder is empty but for what a process left that was killed while it made the run."""
-    return folder.is_dir() and all(path.name.startswith(TEMPORARY_PREFIX) for path in folder.iterdir())
+def check_free(folder: Path) -> None:
+    """Refuse a folder in which a new run cannot be made: what a process left that was killed while it made one is no obstacle.
+
+    Raises:
+        PreconditionError: something else already lies there.
+    """
+    leftovers = folder.is_dir() and all(path.name.startswith(TEMPORARY_PREFIX) for path in folder.iterdir())
+    if folder.is_symlink() or (folder.exists() and not leftovers):
+        raise PreconditionError(
+            f"{folder} already exists and is not a run of this program", hint="choose another --folder-name"
+        )
 
 
 def unlock_hint(lock: Lock) -> str:
