@@ -256,14 +256,13 @@ class RunDirectory:
             from_scratch: nothing is left of an earlier attempt.
 
         Returns:
-            Seconds that earlier attempts took, as far as they were recorded: those of a stage that goes on count for it.
+            Seconds that earlier attempts took, as far as they were recorded: they count for a stage that goes on.
 
         Raises:
             DistillkitError: the manifest cannot be written.
         """
         before = self.record(stage)
-        goes_on = before is not None and before.status != "complete" and not from_scratch
-        seconds = float(before.metrics.get("seconds", 0.0)) if before is not None and goes_on else 0.0
+        seconds = 0.0 if before is None or from_scratch else before.unfinished_seconds
         metrics = {"seconds": seconds} if seconds else {}
         self.manifest.stages[stage] = StageRecord(status="running", started=now(), inputs=dict(inputs), metrics=metrics)
         self.save()

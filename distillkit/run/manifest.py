@@ -46,6 +46,11 @@ class StageRecord(pydantic.BaseModel):
     metrics: dict[str, Any] = {}
     error: str | None = None
 
+    @property
+    def unfinished_seconds(self) -> float:
+        """That its attempts took, where it has not come to its end."""
+        return 0.0 if self.status == "complete" else float(self.metrics.get("seconds", 0.0))
+
     def fingerprint(self) -> str:
         """Changes whenever what the stage produced changes."""
         return fingerprint_of([(output.path, output.sha256) for output in self.outputs])

@@ -47,7 +47,6 @@ class DistillResult:
     gap_closed: float | None = None
     gain: dict[str, Any] | None = None
     verdict: str | None = None
-    documents: int | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
     control: dict[str, Any] | None = None
     teacher_gain: dict[str, Any] | None = None
@@ -56,6 +55,7 @@ class DistillResult:
     next_steps: tuple[str, ...] = ()
     lm_eval: dict[str, Any] | None = None
     teachers: tuple[dict[str, Any], ...] = ()
+    documents: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: paths as text."""

@@ -131,7 +131,7 @@ def test_errors_have_types_and_none_ends_the_program() -> None:
 
 def test_result_fields() -> None:
     names = [field.name for field in dataclasses.fields(DistillResult)]
-    assert names == ["run_directory", "student_path", "teacher", "before", "after", "gap_closed", "gain", "verdict", "metrics", "control", "teacher_gain", "tuned_teacher", "advice", "next_steps", "lm_eval", "teachers"]  # fmt: skip
+    assert names == ["run_directory", "student_path", "teacher", "before", "after", "gap_closed", "gain", "verdict", "metrics", "control", "teacher_gain", "tuned_teacher", "advice", "next_steps", "lm_eval", "teachers", "documents"]  # fmt: skip
     assert set(DistillResult(Path("x")).as_dict()) == set(names)
 
 
