@@ -1,7 +1,7 @@
 """Attention while a model is trained on a processor: short texts in fp32, where the rest computes in half precision.
 
-Of fewer than 192 tokens torch's flash attention for processors takes 32 rows at a time, and in half precision each of these
-small products is prepared anew: its backward pass then takes longer than in fp32 (torch 2.13;
+Of fewer than 192 tokens torch's flash attention for processors takes 32 rows at a time, and its backward pass takes longer in
+half precision than in fp32, as it seems because each of these small products is prepared anew (torch 2.13;
 benchmarks/speed/attention.py). Without a gradient it does not, so that scores stay in half precision.
 """
 

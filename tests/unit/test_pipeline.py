@@ -215,6 +215,7 @@ def test_a_stage_that_goes_on_took_what_all_its_attempts_took(
     # What is done anew is not what went on.
     go(resolved, run, ["prepare-data"], force=True)
     assert run.manifest.stages["prepare-data"].metrics["seconds"] == 2.0
+    assert run.begin_stage("prepare-data", {}) == 0, "it had come to its end"
 
 
 def test_a_killed_process_leaves_running_which_is_no_result(
