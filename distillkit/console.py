@@ -329,13 +329,16 @@ class Console:
             return
         from distillkit.terminal import table_text
 
-        cells = [[format_value(cell) for cell in row] for row in rows]
+        cells = [[self._cell(cell) for cell in row] for row in rows]
         names = [sanitize(name) for name in columns]
         heading = sanitize(title).replace("\n", " ")
         text = table_text(self._out if to_stdout else self._err, heading, names, cells, numeric)
         stream = self._out_stream if to_stdout else self._err_stream
         stream.write(self._for_log(f"\n{text}\n\n"))
         stream.flush()
+
+    def _cell(self, value: Any) -> str:
+        return self.say("plan.on" if value else "plan.off") if isinstance(value, bool) else format_value(value)
 
     @contextlib.contextmanager
     def progress(

@@ -330,7 +330,7 @@ def presets(
     information.show_presets(action, name, console)
 
 
-@command(app, "runs", panel=_ABOUT, options=("output-dir",), output=("json",))
+@command(app, "runs", panel=_ABOUT, options=("output-dir",), output=("json", "lang"))
 def runs(
     console: Console,
     action: Annotated[str | None, typer.Argument(help="'show' tells all of one run, 'rm' removes runs")] = None,

@@ -47,11 +47,16 @@ def run_runs(action: str | None, names: Sequence[str], output_dir: str, console:
 
 def _list(folder: Path, output_dir: str, console: Console) -> None:
     found = [RunOverview.of(path) for path in list_runs(folder)]
-    columns = ["run", "training", "bits per byte", "teacher's share", "teacher", "size", "time"]
-    rows = [_row(one) for one in found]
-    title = f"Runs in {output_dir}"
+    columns = [
+        console.say(key)
+        for key in (
+            "compare.run", "plan.training", "result.bits_per_byte", "runs.share", "plan.teacher", "runs.size", "plan.time",
+        )
+    ]  # fmt: skip
+    rows = [_row(one, console) for one in found]
+    title = console.say("runs.title", folder=output_dir)
     if not found:
-        console.info(f"no runs in {output_dir}; start one with: distillkit distill")
+        console.info(console.say("runs.none", folder=output_dir))
     elif _width(columns, rows) <= console.width:
         console.table(title, columns, rows, numeric=(3, 5, 6), to_stdout=True)
     else:
@@ -59,36 +64,43 @@ def _list(folder: Path, output_dir: str, console: Console) -> None:
         console.data(title)
         for one in found:
             console.data(f"\n{one.folder.name}")
-            for line in _lines(one):
+            for line in _lines(one, console):
                 console.prose(f"  {line}")
     if left := unfinished_removals(folder):
         size = format_bytes(sum(map(bytes_below, left)))
-        console.info(f"a removal was cut off and has left {size}; this finishes it: {_remove_command(output_dir)}")
+        console.info(console.say("runs.left", size=size, command=_remove_command(output_dir)))
     console.json({"output_dir": output_dir, "runs": [one.as_dict() for one in found]})
 
 
-def _row(one: RunOverview) -> list[str]:
+def _row(one: RunOverview, console: Console) -> list[str]:
+    state = console.say(f"runs.state.{one.status}")
     if one.result is None:
-        return [one.folder.name, one.status, one.error, "", "", format_bytes(one.disk_bytes), ""]
+        return [one.folder.name, state, one.error, "", "", format_bytes(one.disk_bytes), ""]
     return [
-        one.folder.name, one.status, one.result.score_change, _share(one), one.short_teacher, format_bytes(one.disk_bytes),
-        _time(one),
+        one.folder.name, state, one.result.score_change(console.lang), _share(one), one.short_teacher,
+        format_bytes(one.disk_bytes), _time(one),
     ]  # fmt: skip
 
 
-def _lines(one: RunOverview) -> list[str]:
+def _lines(one: RunOverview, console: Console) -> list[str]:
     """The same below one another."""
+    state = console.say(f"runs.state.{one.status}")
     if one.result is None or one.run is None:
-        return [f"{one.status}: {one.error}", format_bytes(one.disk_bytes)]
-    score = f"{one.result.score_change} bits per byte" if one.result.score_change else "not measured"
-    share = f"the teacher's share {_share(one)}" if _share(one) else ""
+        return [f"{state}: {one.error}", format_bytes(one.disk_bytes)]
+    score = one.result.score_change(console.lang)
     made = one.run.manifest.created.replace("T", " ").partition("+")[0]
-    return [
-        ", ".join(filter(None, [one.status, score, share])),
-        ", ".join(
-            filter(None, [f"teacher {one.short_teacher}", format_bytes(one.disk_bytes), _time(one), f"made {made}"])
+    said = (
+        (
+            f"{console.say('plan.training')}: {state}",
+            f"{score} {console.say('result.bits_per_byte')}" if score else console.say("runs.not_measured"),
+            f"{console.say('runs.share')}: {_share(one)}" if _share(one) else "",
         ),
-    ]
+        (
+            f"{console.say('plan.teacher')}: {one.short_teacher}" if one.short_teacher else "",
+            format_bytes(one.disk_bytes), _time(one), console.say("runs.made", when=made),
+        ),
+    )  # fmt: skip
+    return [", ".join(filter(None, parts)) for parts in said]
 
 
 def _share(one: RunOverview) -> str:
@@ -117,30 +129,33 @@ def _show(name: str, folder: Path, output_dir: str, console: Console) -> None:
         raise PreconditionError(one.error, hint=f"remove it: {_remove_command(output_dir, run.path.name)}")
     manifest = one.run.manifest
     about = [
-        ("folder", run.path), ("made", f"{manifest.created}, distillkit {manifest.distillkit}"),
-        ("teacher", one.model("teacher")), ("student", one.model("student")),
-        ("texts", one.config.get("dataset_path") or one.config.get("mix") or one.config.get("dataset")),
-        ("box", one.config.get("box_type")), ("device", manifest.device.get("name")),
+        ("runs.folder", run.path), ("runs.when", f"{manifest.created}, distillkit {manifest.distillkit}"),
+        ("plan.teacher", one.model("teacher")), ("plan.student", one.model("student")),
+        ("plan.texts", one.config.get("dataset_path") or one.config.get("mix") or one.config.get("dataset")),
+        ("runs.box", one.config.get("box_type")), ("env.device", manifest.device.get("name")),
     ]  # fmt: skip
-    console.table(f"Run {run.path.name}", ["", ""], [[what, value] for what, value in about if value], to_stdout=True)
+    title = console.say("runs.run", name=run.path.name)
+    console.table(title, ["", ""], [[console.say(key), value] for key, value in about if value], to_stdout=True)
     changed = one.changed_settings()
     if changed:
-        console.table(
-            "Settings that are not the defaults", ["parameter", "value"], list(changed.items()), to_stdout=True
-        )
+        columns = [console.say("start.parameter"), console.say("start.value")]
+        console.table(console.say("runs.settings"), columns, list(changed.items()), to_stdout=True)
     stages = [
-        [stage, record.status, _stage_time(one, stage), record.error or ""] for stage, record in manifest.stages.items()
+        [stage, console.say(f"runs.state.{record.status}"), _stage_time(one, stage), record.error or ""]
+        for stage, record in manifest.stages.items()
     ]
     if stages:
-        columns = ["stage", "state", "time", "error"] if any(row[3] for row in stages) else ["stage", "state", "time"]
+        keys = ["plan.stage", "runs.state", "plan.time", "runs.error"]
+        columns = [console.say(key) for key in keys[: 4 if any(row[3] for row in stages) else 3]]
         rows = [row[: len(columns)] for row in stages]
-        console.table("Stages", columns, rows, numeric=(2,), to_stdout=True)
+        console.table(console.say("plan.stages"), columns, rows, numeric=(2,), to_stdout=True)
     disk = disk_use(run.path)
-    rows = [[part, format_bytes(size)] for part, size in disk.items()] + [["all", format_bytes(one.disk_bytes)]]
-    console.table("Size on the disk", ["", ""], rows, numeric=(1,), to_stdout=True)
+    named = [[console.say("runs.files") if part == "files" else part, size] for part, size in disk.items()]
+    rows = [[part, format_bytes(size)] for part, size in [*named, (console.say("runs.all"), one.disk_bytes)]]
+    console.table(console.say("runs.disk"), ["", ""], rows, numeric=(1,), to_stdout=True)
     show_result(one.run, console)
     if one.status != "complete":
-        console.data(f"continue with: {continue_command(one.run)}")
+        console.data(console.say("runs.continue", command=continue_command(one.run)))
     more = {
         "settings": changed,
         "stages": {
@@ -177,15 +192,15 @@ def _remove(names: Sequence[str], folder: Path, output_dir: str, console: Consol
         with held(chosen):
             sizes = [bytes_below(path) for path in chosen]
             if chosen and not sure and not _agreed(chosen, sizes, output_dir, console):
-                console.info("nothing was removed")
+                console.info(console.say("runs.kept"))
                 chosen = []
             for path, size in zip(chosen, sizes, strict=False):
                 remove_run(path)
                 removed.append({"run": str(path), "disk_bytes": size})
-                console.info(f"removed {path.name}, {format_bytes(size)}")
+                console.info(console.say("runs.removed", name=path.name, size=format_bytes(size)))
         finished = finish_removals(folder)
     if finished:
-        console.info("a removal that was cut off is finished")
+        console.info(console.say("runs.finished"))
     console.json({"output_dir": output_dir, "removed": removed, "finished": [str(path) for path in finished]})
 
 
@@ -198,8 +213,7 @@ def _agreed(chosen: Sequence[Path], sizes: Sequence[int], output_dir: str, conso
         )
     for name, size in zip(names, sizes, strict=True):
         console.plain(f"{name}, {format_bytes(size)}")
-    what = "this run" if len(names) == 1 else f"these {len(names)} runs"
-    return console.confirmed(f"Remove {what} for good?")
+    return console.confirmed(console.say("runs.sure" if len(names) == 1 else "runs.sure_of", count=len(names)))
 
 
 def _remove_command(output_dir: str, *words: str) -> str:

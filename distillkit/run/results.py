@@ -79,12 +79,12 @@ class DistillResult:
             "metrics": self.metrics,
         }
 
-    @property
-    def score_change(self) -> str:
-        """`2.41 -> 1.90 (improved)`, or "" where nothing was measured."""
+    def score_change(self, lang: str) -> str:
+        """`2.41 -> 1.90 (improved)`, the verdict in a language; "" where nothing was measured."""
         if not self.before or not self.after:
             return ""
-        return f"{self.before['bits_per_byte']:.3f} -> {self.after['bits_per_byte']:.3f} ({self.verdict})"
+        named = say(lang, f"verdict.{self.verdict}")
+        return f"{self.before['bits_per_byte']:.3f} -> {self.after['bits_per_byte']:.3f} ({named})"
 
     @property
     def verdict_sentence(self) -> str:
@@ -106,7 +106,8 @@ class DistillResult:
             few = say(lang, "verdict.one" if self.documents == 1 else "verdict.few", count=self.documents or 0)
             return sentence + few + early_remark(self.metrics.get("train", {}), lang)
         sentence += say(lang, "verdict.interval", low=f"{interval[0]:+.4f}", high=f"{interval[1]:+.4f}")
-        if self.gap_closed is not None:
+        # A student that got worse has gone no part of the way.
+        if self.gap_closed is not None and self.gap_closed >= 0:
             key = "verdict.gap" if self.gap_closed <= 1 else "verdict.beyond"
             sentence += say(lang, key, closed=f"{100 * self.gap_closed:.1f}")
         return sentence + early_remark(self.metrics.get("train", {}), lang)

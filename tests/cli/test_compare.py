@@ -313,8 +313,8 @@ def test_the_list_of_runs(command: Run, runs: Path, made: SimpleNamespace) -> No
     assert a["seconds"] > 0
     words = command("runs", "--output-dir", runs).out  # Too wide for a table: names stay whole.
     assert "\ngpt2_to_a-student-with-a-long-name_white_texts_20260105-120000\n" in words
-    assert "  complete, not measured" in words
-    assert "the teacher's share" in words
+    assert "  training: complete, not measured" in words
+    assert "teacher's share: " in words
     shutil.rmtree(next(path for path in runs.iterdir() if path.name.startswith("gpt2")))
     assert "teacher's share" in command("runs", "--output-dir", runs).out.splitlines()[2]
 

@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -120,6 +121,36 @@ def test_samples_in_russian(command: Run, run: Path) -> None:
     assert "температура 0.7" in done.err
 
 
+def test_runs_in_russian(command: Run, run: Path, tmp_path: Path) -> None:
+    listed = command("runs", "--output-dir", run.parent, "--lang", "ru").out
+    for said in ("Запуски в ", "завершено", "доля учителя", "учитель"):
+        assert said in listed
+    # The teacher of this run is called so.
+    assert english_words(listed.replace(run.name, "")) == {"teacher"}, listed
+    shown = command("runs", "show", run.name, "--output-dir", run.parent, "--lang", "ru")
+    for said in ("Запуск ", "Настройки не по умолчанию", "Этапы", "Место на диске", "Результат"):
+        assert said in shown.out
+    stages = shown.out.split("Этапы")[1].split("Место на диске")[0]
+    assert english_words(stages) <= {
+        "prepare",
+        "data",
+        "check",
+        "env",
+        "distill",
+        "control",
+        "validate",
+        "demo",
+        "plot",
+    }
+    assert "запусков в " in command("runs", "--output-dir", tmp_path, "--lang", "ru").err
+    shutil.copytree(run, tmp_path / "copy", ignore=shutil.ignore_patterns("checkpoints", "student"))
+    removed = command("runs", "rm", "copy", "--yes", "--output-dir", tmp_path, "--lang", "ru").err
+    assert "удалён copy" in removed
+    for arguments in (["runs"], ["runs", "show", run.name]):
+        given = [*arguments, "--output-dir", run.parent, "--json", "--lang"]
+        assert command(*given, "ru").json == command(*given, "en").json
+
+
 def test_what_scripts_read_is_english(command: Run, run: Path) -> None:
     for arguments in (["validate", "--run", run], ["distill", "--run", run, "--dry-run", "--epochs", "2"]):
         given = [*arguments, "--json"]
@@ -154,7 +185,7 @@ def test_the_report_follows_the_language(command: Run, run: Path, monkeypatch: p
     assert "Результат" in command("validate", "--run", run, "--lang", "ru").out
 
 
-@pytest.mark.parametrize("arguments", [["validate", "--lang", "fr"], ["runs", "--lang", "ru"]])
+@pytest.mark.parametrize("arguments", [["validate", "--lang", "fr"], ["cache", "--lang", "ru"]])
 def test_a_language_that_is_not_spoken(command: Run, arguments: list[str]) -> None:
     done = command(*arguments, code=2)
     assert "--lang" in done.err

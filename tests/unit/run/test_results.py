@@ -41,6 +41,15 @@ def test_no_share_of_the_gap_without_an_interval() -> None:
     assert "86.0 % of the gap" in judged([0.2, 0.4], 20).verdict_words("en")
 
 
+def test_a_student_that_got_worse_has_gone_no_part_of_the_way() -> None:
+    gain = {"bits_per_byte": -0.01, "ci95": [-0.04, 0.02]}
+    lost = DistillResult(Path("run"), gain=gain, verdict="inconclusive", gap_closed=-0.028, documents=20)
+    said = lost.verdict_words("en")
+    assert said == (
+        "inconclusive: 0.0100 bits per byte worse than before (95 % interval of the gain -0.0400 to +0.0200)"
+    )
+
+
 @pytest.mark.parametrize(
     ("agrees", "kl", "verdict", "said"),
     [
