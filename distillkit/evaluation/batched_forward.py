@@ -63,6 +63,23 @@ def eval_mode(*models: nn.Module, divided: bool = False) -> Iterator[None]:
             module.training = training
 
 
+@contextlib.contextmanager
+def token_by_token(model: nn.Module, device: torch.device, autocast_dtype: torch.dtype | None) -> Iterator[None]:
+    """`eval_mode` for writing, with the weights converted once and not for every token.
+
+    Autocast keeps what it has converted, but not in inference mode. What it keeps here goes at the end: within a surrounding
+    autocast it would stay, and torch has not always told it from what a training has converted, which has a gradient.
+
+    Args:
+        autocast_dtype: the format of matrix products; None for that of the weights.
+    """
+    with eval_mode(model, divided=True), _products(device, autocast_dtype):
+        try:
+            yield
+        finally:
+            torch.clear_autocast_cache()
+
+
 def batch_logits(
     model: nn.Module, texts: Sequence[Sequence[int]], device: torch.device, autocast_dtype: torch.dtype | None
 ) -> Tensor:
@@ -85,7 +102,7 @@ def rows_and_head(
     Args:
         parts: the model, taken apart.
     """
-    with _products(device, autocast_dtype):  # Until the end: so the head's weights are converted once.
+    with _products(device, autocast_dtype):  # Until the end: the products of the head have this format too.
         yield parts.hidden(_padded(texts, device)), parts.head
 
 

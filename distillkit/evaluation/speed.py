@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from distillkit.evaluation.batched_forward import eval_mode
+from distillkit.evaluation.batched_forward import token_by_token
 from distillkit.interrupts import check_interrupted
 from distillkit.models.decoding import Decoding, choose_tokens
 
@@ -68,7 +68,7 @@ def generation_speed(
     if context is not None:
         prompt = prompt[: max(1, context // 2)]
         new_tokens = max(1, min(new_tokens, context - len(prompt)))
-    with eval_mode(model), torch.autocast(device.type, dtype=autocast_dtype, enabled=autocast_dtype is not None):
+    with token_by_token(model, device, autocast_dtype):
         _seconds(model, prompt, min(2, new_tokens), device)
         speeds: list[float] = []
         began = time.monotonic()

@@ -18,7 +18,7 @@ from distillkit.console import ProgressHandle
 from distillkit.data.chat_template import TemplateRefusalError
 from distillkit.data.conversation import Conversation
 from distillkit.data.conversation_reader import ConversationReader
-from distillkit.evaluation.batched_forward import default_batch_tokens, eval_mode
+from distillkit.evaluation.batched_forward import default_batch_tokens, token_by_token
 from distillkit.interrupts import check_interrupted
 from distillkit.models.decoding import Decoding, choose_tokens, token_logits
 from distillkit.words import say
@@ -146,8 +146,7 @@ def ask(
     at_once = max(1, default_batch_tokens(model) // max(map(len, questions)))
     began, asked, stopped, tokens = time.monotonic(), 0, 0, 0
     count = min(_FIRST, at_once)
-    autocast = torch.autocast(device.type, dtype=autocast_dtype, enabled=autocast_dtype is not None)
-    with eval_mode(model), autocast:
+    with token_by_token(model, device, autocast_dtype):
         while asked < len(questions) and count > 0:
             batch = questions[asked : asked + count]
             lengths, ended = _answer_lengths(model, batch, endings, vocabulary, limit, device)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from distillkit.evaluation.batched_forward import eval_mode
+from distillkit.evaluation.batched_forward import token_by_token
 from distillkit.models.decoding import Decoding, choose_tokens, token_logits
 
 
@@ -64,8 +64,7 @@ def write_texts(
     new: list[list[int]] = [[] for _ in prompts]
     writing, ended = [True] * len(prompts), [False] * len(prompts)
     generator = draws.generator()
-    autocast = torch.autocast(device.type, dtype=autocast_dtype, enabled=autocast_dtype is not None)
-    with eval_mode(model), autocast:
+    with token_by_token(model, device, autocast_dtype):
         texts = Decoding(model, prompts, device)
         allowed = may_write.to(device)
         for _ in range(max(room)):
