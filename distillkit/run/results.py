@@ -13,6 +13,7 @@ from distillkit.reports.teacher_following import Followed, followed
 from distillkit.reports.teacher_share import share_advice, share_sentence
 from distillkit.reports.training_texts import TrainingTexts
 from distillkit.run.directory import RunDirectory
+from distillkit.settings import declared
 from distillkit.words import say
 
 
@@ -162,8 +163,13 @@ def read_result(run: RunDirectory) -> DistillResult:
     return replace(found, next_steps=next_steps_of(found, run))
 
 
+def _config(run: RunDirectory) -> dict[str, Any]:
+    """The parameters of a run; what the version that wrote it did not have yet has its default."""
+    return {name: declared.default(name) for name in declared.fields()} | run.manifest.config
+
+
 def _share_advice(teacher_gain: dict[str, Any], metrics: dict[str, Any], run: RunDirectory) -> str:
-    config = run.manifest.config
+    config = _config(run)
     return share_advice(teacher_gain, config, TrainingTexts.of(config, metrics, _training_examples(run)))
 
 
@@ -185,7 +191,7 @@ def next_steps_of(result: DistillResult, run: RunDirectory, lang: str = "en") ->
             gap_closed=result.gap_closed,
             teacher_gain=result.teacher_gain,
             metrics=result.metrics,
-            config=run.manifest.config,
+            config=_config(run),
             run=run.path,
             examples=_training_examples(run),
             too_few=result.documents if result.gain and not result.gain.get("ci95") else None,

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from distillkit.run.results import DistillResult, result_table
+from distillkit.run.directory import RunDirectory
+from distillkit.run.results import DistillResult, read_result, result_table
+from distillkit.settings.resolve import resolve
 
 
 def figures(**more: Any) -> dict[str, Any]:
@@ -72,3 +74,19 @@ def test_better_on_the_texts_but_further_from_the_teacher(
         words = result.following_words("en")
         assert "in 34.3 % of the tokens (before 41.2 %)" in words
         assert "1.618 nats (before 1.450)" in words
+
+
+def test_a_run_of_a_version_that_had_fewer_parameters(tmp_path: Path) -> None:
+    made = RunDirectory.create(tmp_path / "run", resolve({"output_dir": str(tmp_path), "folder_name": "run"}))
+    (made.path / "metrics.json").write_text('{"train": {"steps": 1}, "best": {"step": 1, "bits_per_byte": 1.5}}')
+    (made.path / "validation.json").write_text(
+        '{"verdict": "worse", "gain": {"bits_per_byte": -0.1, "ci95": [-0.2, -0.05]}, "documents": 20}'
+    )
+    for stage, outputs in (("distill", ["metrics.json"]), ("validate", ["validation.json"])):
+        made.begin_stage(stage, {"epochs": "1"})
+        made.finish_stage(stage, [made.path / name for name in outputs], {})
+    said = read_result(made).next_steps
+    assert any("learning rate" in step for step in said)
+    for name in ("batch_size", "gradient_accumulation", "sample_size", "learning_rate", "epochs", "max_steps"):
+        del made.manifest.config[name]
+    assert read_result(made).next_steps == said
