@@ -13,7 +13,7 @@ SCRIPT = """
 import resource, torch
 from distillkit.device.malloc import freed_memory_kept, trim_heap
 
-def faults(times=20):
+def faults(times=60):
     torch.empty(6 << 20, dtype=torch.uint8).fill_(1)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(times):
@@ -50,8 +50,9 @@ def run(**environment: str) -> list[int]:
 @pytest.mark.skipif(malloc._glibc() is None, reason="the C library is not glibc, or tuned")
 def test_memory_is_kept_and_given_back() -> None:
     kept, inside, dropped, after = run()
-    # 1536 pages for each of twenty tensors, if they were all fresh; aligned blocks need some room to fit again.
-    assert kept < 16_000
+    # 1536 pages for each of sixty tensors, if they were all fresh. Aligned blocks need some room to fit again: how many are
+    # fresh until there is, five to eleven were seen, depends on what else lies in the heap.
+    assert kept < 30_000
     assert inside > 100e6
     assert dropped < 30e6
     assert after < 30e6
@@ -59,7 +60,7 @@ def test_memory_is_kept_and_given_back() -> None:
 
 @pytest.mark.skipif(malloc._glibc() is None, reason="the C library is not glibc, or tuned")
 def test_what_the_user_has_tuned_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert run(MALLOC_TRIM_THRESHOLD_="0", MALLOC_MMAP_THRESHOLD_="1000000")[0] > 20_000
+    assert run(MALLOC_TRIM_THRESHOLD_="0", MALLOC_MMAP_THRESHOLD_="1000000")[0] > 60_000
     for name, value in (("MALLOC_ARENA_MAX_", "2"), ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")):
         monkeypatch.setenv(name, value)
         assert malloc._glibc() is None
