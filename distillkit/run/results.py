@@ -82,7 +82,7 @@ class DistillResult:
 
     def score_change(self, lang: str) -> str:
         """`2.41 -> 1.90 (improved)`, the verdict in a language; "" where nothing was measured."""
-        if not self.before or not self.after:
+        if not self.before or not self.after or self.verdict is None:
             return ""
         named = say(lang, f"verdict.{self.verdict}")
         return f"{self.before['bits_per_byte']:.3f} -> {self.after['bits_per_byte']:.3f} ({named})"
