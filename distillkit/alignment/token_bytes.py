@@ -179,7 +179,9 @@ def _added_tokens(tokenizer: Any) -> Mapping[int, Any]:
 
 
 def _special_tokens(tokenizer: Any) -> dict[int, str]:
-    named = dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
+    # A special token that its configuration names and its vocabulary has not ("") has no id.
+    pairs = zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True)
+    named = {index: token for index, token in pairs if index is not None}
     return named | {index: token.content for index, token in _added_tokens(tokenizer).items() if token.special}
 
 

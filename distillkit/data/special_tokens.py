@@ -100,7 +100,8 @@ def special_names(encoder: TextEncoder) -> dict[str, int]:
     if encoder.table is not None:
         return {name: index for index, name in encoder.table.specials.items()}
     tokenizer = encoder.tokenizer
-    named = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
+    pairs = zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True)
+    named = {token: index for token, index in pairs if index is not None}
     return named | {token.content: index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
 
 

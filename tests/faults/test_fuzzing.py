@@ -759,6 +759,20 @@ def test_tokenizers(model: Path, data: st.DataObject) -> None:
     ours(read)
 
 
+def test_a_special_token_that_the_vocabulary_has_not(model: Path) -> None:
+    folder = _changed_model(
+        model,
+        "tokenizer_config.json",
+        dumped({**json.loads((model / "tokenizer_config.json").read_bytes()), "bos_token": ""}),
+    )
+    located = locating.locate(parse_reference(str(folder)), QUIET)
+    encoder = make_text_encoder(loading.load_tokenizer(located), context_length(located, 64), 64, needs_bytes=True)
+    assert encoder.table is not None
+    assert None not in encoder.table.specials
+    (encoding,) = encoder.encode(["A text."])
+    assert encoding is not None
+
+
 # --- what the program wrote itself -----------------------------------------------------------------------------------
 
 
