@@ -15,9 +15,6 @@ from distillkit.training.optimizers import optim_name
 
 # A line per step up to this many steps; then thinned out, because each line costs a synchronisation with the device.
 _LINES = 2000
-# MB of gradients that several processes sum at a time. On processors the sums would take the time of the backward pass beside
-# which they run: one sum at its end is 5 to 7 % faster (two processes, 64 million numbers).
-_ALL_AT_ONCE = 1 << 20
 
 
 def total_steps(config: Parameters, examples: int) -> int:
@@ -76,7 +73,6 @@ def training_arguments(
         bf16=compute.autocast is torch.bfloat16,
         fp16=compute.autocast is torch.float16,
         use_cpu=compute.device.type == "cpu",
-        ddp_bucket_cap_mb=_ALL_AT_ONCE if compute.device.type == "cpu" else None,
         seed=config.seed,
         data_seed=config.seed,
         logging_strategy="steps",
