@@ -68,7 +68,7 @@ def token_by_token(model: nn.Module, device: torch.device, autocast_dtype: torch
     """`eval_mode` for writing, with the weights converted once and not for every token.
 
     Autocast keeps what it has converted, but not in inference mode. What it keeps here goes at the end: within a surrounding
-    autocast it would stay, and torch has not always told it from what a training has converted, which has a gradient.
+    autocast it would stay, without a gradient, and a training shall not depend on torch to tell it from its own.
 
     Args:
         autocast_dtype: the format of matrix products; None for that of the weights.
