@@ -1,7 +1,10 @@
-"""GGUF models, converted once into a safetensors folder of the cache: taking one apart takes 15 seconds and more."""
+"""GGUF models, converted once into a safetensors folder of the cache: taking one apart takes seconds and more."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +100,7 @@ def _is_complete(folder: Path) -> bool:
 def _load(gguf: Path) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    with silence_gguf_reader():
+    with silence_gguf_reader(), _parsed_once():
         model = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
     # Dequantised, it is an ordinary model; left as it is, transformers refuses to save it.
@@ -106,3 +109,18 @@ def _load(gguf: Path) -> tuple[Any, Any]:
     plain.hf_quantizer, plain.is_quantized = None, False
     vars(plain).pop("quantization_method", None)
     return model, tokenizer
+
+
+@contextlib.contextmanager
+def _parsed_once() -> Iterator[None]:
+    """transformers parses the file for the configuration, for the weights and for the tokenizer, and makes the table of all
+    tensors' names for each module of the model: once each is enough, and takes half of the time."""
+    import gguf
+
+    reader, names = gguf.GGUFReader, gguf.get_tensor_name_map
+    library: Any = gguf
+    library.GGUFReader, library.get_tensor_name_map = functools.cache(reader), functools.cache(names)
+    try:
+        yield
+    finally:
+        library.GGUFReader, library.get_tensor_name_map = reader, names

@@ -103,6 +103,28 @@ def test_the_same_weights_and_tokenizer(made: tuple[Path, Any, Any], capfd: pyte
     assert cached_conversion(reference) == found.folder
 
 
+def test_a_file_is_parsed_once(made: tuple[Path, Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    made_of: list[object] = []
+
+    class CountingReader(gguf.GGUFReader):
+        def __init__(self, path: Any, *further: Any) -> None:
+            made_of.append(path)
+            super().__init__(path, *further)
+
+    def counting_names(*given: Any) -> Any:
+        made_of.append(given)
+        return names(*given)
+
+    names = gguf.get_tensor_name_map
+    monkeypatch.setattr(gguf, "GGUFReader", CountingReader)
+    monkeypatch.setattr(gguf, "get_tensor_name_map", counting_names)
+    converted_folder(made[0], QUIET)
+    assert len(made_of) == 2
+    # Afterwards the library is what it was, for whoever else reads such files.
+    assert gguf.GGUFReader is CountingReader
+    assert gguf.get_tensor_name_map is counting_names
+
+
 def test_converted_once(made: tuple[Path, Any, Any], tmp_path: Path) -> None:
     first = converted_folder(made[0], QUIET)
     state = {path: path.stat().st_mtime_ns for path in first.iterdir()}
