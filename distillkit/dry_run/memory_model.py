@@ -74,10 +74,7 @@ def _training(
     # Of a step that no process shares, or of its share in one.
     micro = min(config.batch_size, config.batch_size * config.gradient_accumulation // processes)
     tokens = max(1, micro) * config.max_length
-    rows = min(
-        tokens,
-        rows_per_chunk(student.vocabulary, compute.device, compiled=work.compiled),
-    )
+    rows = min(tokens, rows_per_chunk(student.vocabulary, compute.device))
     # In their own format; across tokenizers the teacher's probabilities are in fp32, and so is what they are mapped to.
     of_teacher = 0 if beside is None else (itemsize + 4) * beside.vocabulary + 4 * student.vocabulary
     chunk = rows * (itemsize * student.vocabulary + of_teacher)

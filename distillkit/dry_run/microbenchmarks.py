@@ -17,6 +17,7 @@ from torch import nn
 
 from distillkit.device.int8 import quantise_layers
 from distillkit.device.precision import Compute, autocasting
+from distillkit.device.row_tiles import row_tiles
 from distillkit.losses.chunked import rows_per_chunk
 from distillkit.losses.kernels import forward_kl_rows
 from distillkit.models.empty_model import empty_model
@@ -116,23 +117,21 @@ def head_seconds(columns: int, width: int, dtype: torch.dtype, device: torch.dev
     return seconds_of(lambda: hidden @ weight.T, device) / rows
 
 
-def loss_seconds(columns: int, width: int, compute: Compute, *, compiled: bool = False) -> tuple[float, float]:
+def loss_seconds(columns: int, width: int, compute: Compute) -> tuple[float, float]:
     """For a row: (matrix products of the student's head and its two gradients, the element-wise part of the loss, not
-    compiled).
-
-    Args:
-        compiled: whether the run compiles it, and so takes more rows at a time.
-    """
-    device, rows = compute.device, rows_per_chunk(columns, compute.device, compiled=compiled)
+    compiled)."""
+    device, rows = compute.device, rows_per_chunk(columns, compute.device)
     dtype = compute.autocast or torch.float32
     products = 3 * head_seconds(columns, width, dtype, device, rows)
     logits, wanted = (torch.zeros(rows, columns, dtype=dtype, device=device) for _ in range(2))
     targets = torch.zeros(rows, dtype=torch.long, device=device)
     weights, one = torch.ones(rows, device=device), torch.ones((), device=device)
-    element_wise = seconds_of(
-        lambda: forward_kl_rows(logits, wanted, targets, weights, one, one, tempered=True), device
-    )
-    return products, element_wise / rows
+
+    def pass_over() -> None:
+        for tile in row_tiles(rows, columns, device):
+            forward_kl_rows(logits[tile], wanted[tile], targets[tile], weights[tile], one, one, tempered=True)
+
+    return products, seconds_of(pass_over, device) / rows
 
 
 def optimizer_seconds(parameters: int, device: torch.device) -> float:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from distillkit.device.number_formats import widen
+from distillkit.device.row_tiles import row_tiles
 from distillkit.errors import DistillkitError
 from distillkit.evaluation.batched_forward import rows_at_once
 from distillkit.losses.divergences import forward_kl
@@ -72,11 +73,13 @@ class AgreementSums:
             target_NV: log-probabilities; a row that is -inf throughout has no target and is left out.
             student_NV: logits.
         """
-        has_target = target_NV.amax(-1) != -math.inf  # NaN counts as one, so that it is noticed.
-        target, student = target_NV[has_target], widen(student_NV).log_softmax(-1)[has_target]
-        self.same += int((target.argmax(-1) == student.argmax(-1)).sum())
-        self.kl += float(forward_kl(target, student).cpu().double().sum())
-        self.rows += len(target)
+        for tile in row_tiles(len(target_NV), target_NV.shape[1], target_NV.device):
+            has_target = target_NV[tile].amax(-1) != -math.inf  # NaN counts as one, so that it is noticed.
+            target, student = target_NV[tile][has_target], widen(student_NV[tile]).log_softmax(-1)[has_target]
+            # Not `argmax`, which takes three times as long (torch 2.13, CPU).
+            self.same += int((target.max(-1).indices == student.max(-1).indices).sum())
+            self.kl += float(forward_kl(target, student).cpu().double().sum())
+            self.rows += len(target)
 
     def check(self, name: str) -> None:
         """Raise DistillkitError where the divergence of the student `name` is no finite number."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from distillkit.console import ProgressHandle
 from distillkit.device.number_formats import widen
+from distillkit.device.row_tiles import row_tiles
 from distillkit.errors import DistillkitError, NotFiniteError
 from distillkit.evaluation.batched_forward import (
     batch_logits,
@@ -243,9 +244,10 @@ def token_nll(
     for rows_m, targets_m in zip(torch.cat(rows).split(chunk), torch.cat(targets).split(chunk), strict=True):
         logits_mV = make_logits(rows_NW.index_select(0, rows_m.to(device)))
         for logits_nV, targets_n in zip(logits_mV.split(wide), targets_m.to(device).split(wide), strict=True):
-            wide_nV = widen(logits_nV)
-            at_target = wide_nV.gather(1, targets_n[:, None])[:, 0]
-            values.append((wide_nV.logsumexp(-1) - at_target).cpu().double().numpy())
+            for tile in row_tiles(len(targets_n), columns, device):
+                wide_tV = widen(logits_nV[tile])
+                at_target = wide_tV.gather(1, targets_n[tile, None])[:, 0]
+                values.append((wide_tV.logsumexp(-1) - at_target).cpu().double().numpy())
     return np.split(np.concatenate(values), np.cumsum([text.tokens for text in texts])[:-1])
 
 

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from distillkit.device.number_formats import product_format, sum_format, widen
+from distillkit.device.row_tiles import row_tiles
 from distillkit.losses.kernels import compiled, finish, forward_kl_rows, hard_rows
 from distillkit.losses.linear_head import LinearHead
 from distillkit.losses.sparse import SparseTargets, finish_sparse, sparse_kl_rows
@@ -31,8 +32,8 @@ from distillkit.losses.tempered import SoftLoss
 # Numbers of a chunk: enough to keep a GPU busy, little memory on a CPU.
 _CHUNK_NUMBERS = {"cpu": 1 << 25, "cuda": 1 << 27}
 # Rows of a chunk on a CPU. Every chunk adds to the gradient of the whole head, so few rows are slow whatever V is; more
-# than these gain nothing, and without a compiler the passes over the logits should stay near the cache.
-_CPU_ROWS, _CPU_ROWS_UNCOMPILED = 256, 128
+# than these gain little.
+_CPU_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ def chunked_loss(
         ValueError: `soft_targets` are sparse and `soft` is not the forward KL.
     """
     hidden_ND = student.hidden_BTD.flatten(0, 1).index_select(0, rows_N)
-    chunk = chunk_rows or rows_per_chunk(student.columns, hidden_ND.device, compiled=compile_kernels)
+    chunk = chunk_rows or rows_per_chunk(student.columns, hidden_ND.device)
     head = student.linear or AutogradHead(student.head, student.parameters)
     runner = _Pass(head, targets_N, hard_weights_N, soft_targets, soft, alpha, student.columns, chunk, compile_kernels)
     results: Any = _Chunked.apply(runner, divisor, hidden_ND, *head.trained)
@@ -167,13 +168,15 @@ def token_log_probs(
     return torch.cat(log_probs) if log_probs else hidden_ND.new_zeros(0, dtype=torch.float32)
 
 
-def rows_per_chunk(columns: int, device: torch.device, *, compiled: bool = False) -> int:
+def rows_per_chunk(columns: int, device: torch.device) -> int:
     """How many rows of so many columns are computed at a time."""
-    numbers = _CHUNK_NUMBERS.get(device.type, 1 << 25)
-    if device.type != "cpu":
-        return max(16, numbers // max(1, columns))
-    numbers, most = (numbers, _CPU_ROWS) if compiled else (numbers // 4, _CPU_ROWS_UNCOMPILED)
-    return max(16, min(most, numbers // max(1, columns)))
+    rows = max(16, _CHUNK_NUMBERS.get(device.type, 1 << 25) // max(1, columns))
+    return min(rows, _CPU_ROWS) if device.type == "cpu" else rows
+
+
+_SoftTerms = Callable[[Tensor, slice, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""(logits [n, V] of some rows of a chunk, which rows, true tokens [n], weights of their cross-entropies [n]) -> cross-entropies
+[n] and soft terms of those rows that have one, in nats; the logits are overwritten with their gradient."""
 
 
 class AutogradHead:
@@ -252,66 +255,92 @@ class _Pass:
         targets = self.targets_N[rows]
         weights = self.hard_weights_N[rows].to(sums.hard.dtype)
         scaled = weights * sums.early
-        if soft_begin is None or self.soft_targets is None:
-            entropies, at_target = self._kernel(hard_rows)(logits_nV, targets, scaled)
-            finish(logits_nV, targets, at_target)
-        elif isinstance(self.soft_targets, SparseTargets):
-            entropies = self._sparse(self.soft_targets, logits_nV, soft_begin, targets, scaled, sums)
-        else:
-            soft_end = soft_begin + len(rows)
-            if isinstance(self.soft_targets, StudentsTargets):
-                self.soft_targets.beside(logits_nV)
-            if isinstance(self.soft, SoftLoss) and self.soft.is_forward_kl:
-                if isinstance(self.soft_targets, PlainTargets):
-                    target, plain = self.soft_targets.target(soft_begin, soft_end, self.columns), True
-                else:
-                    target, plain = self.soft_targets.log_target(soft_begin, soft_end, self.columns), False
-                softness, temperature, tempered = self._softness(self.soft, sums)
-                entropies, soft, at_target = self._kernel(forward_kl_rows)(
-                    logits_nV, target, targets, scaled, softness, temperature, tempered=tempered, plain=plain
-                )
-                finish(logits_nV, targets, at_target)
-                sums.soft += soft.sum()
+        soft_terms = None if soft_begin is None else self._soft_terms(logits_nV, soft_begin, sums)
+        entropies = sums.hard.new_empty(len(rows))
+        for tile in row_tiles(len(rows), self.columns, logits_nV.device):
+            logits, at = logits_nV[tile], targets[tile]
+            if soft_terms is None:
+                entropies[tile], at_target = self._kernel(hard_rows)(logits, at, scaled[tile])
+                finish(logits, at, at_target)
             else:
-                target = self.soft_targets.log_target(soft_begin, soft_end, self.columns)
-                entropies = self._any_divergence(logits_nV, target, targets, scaled, sums)
+                entropies[tile], soft_n = soft_terms(logits, tile, at, scaled[tile])
+                sums.soft += soft_n.sum()
         sums.cross_entropy[rows] = entropies
         # Left out rather than multiplied: 0 · inf is NaN.
         sums.hard += (entropies.masked_fill(weights == 0, 0) * weights).sum()
         return logits_nV
+
+    def _soft_terms(self, logits_nV: Tensor, begin: int, sums: _Sums) -> _SoftTerms:
+        """What computes both terms of some rows of a chunk, whose first row is row `begin` of the soft targets.
+
+        The teacher's distributions are made here, for the whole chunk: that is a matrix product.
+        """
+        if self.soft_targets is None:
+            raise AssertionError("rows with a teacher have targets")
+        if isinstance(self.soft_targets, SparseTargets):
+            return self._sparse(self.soft_targets, begin, sums)
+        if isinstance(self.soft_targets, StudentsTargets):
+            self.soft_targets.beside(logits_nV)
+        end = begin + len(logits_nV)
+        if not (isinstance(self.soft, SoftLoss) and self.soft.is_forward_kl):
+            return self._any_divergence(self.soft_targets.log_target(begin, end, self.columns), sums)
+        if isinstance(self.soft_targets, PlainTargets):
+            return self._forward_kl(self.soft, self.soft_targets.target(begin, end, self.columns), sums, plain=True)
+        return self._forward_kl(self.soft, self.soft_targets.log_target(begin, end, self.columns), sums, plain=False)
+
+    def _forward_kl(self, soft: SoftLoss, target_nV: Tensor, sums: _Sums, *, plain: bool) -> _SoftTerms:
+        softness, temperature, tempered = self._softness(soft, sums)
+        kernel = self._kernel(forward_kl_rows)
+
+        def terms(logits: Tensor, tile: slice, targets: Tensor, scaled: Tensor) -> tuple[Tensor, Tensor]:
+            entropies, soft_n, at_target = kernel(
+                logits, target_nV[tile], targets, scaled, softness, temperature, tempered=tempered, plain=plain
+            )
+            finish(logits, targets, at_target)
+            return entropies, soft_n
+
+        return terms
 
     def _softness(self, soft: SoftLoss, sums: _Sums) -> tuple[Tensor, Tensor, bool]:
         """ατ times `_Sums.early` [], τ [], and whether logits are divided by it."""
         temperature = sums.hard.new_tensor(soft.temperature)
         return self.alpha * temperature * sums.early, temperature, soft.tempered
 
-    def _sparse(
-        self, sparse: SparseTargets, logits_nV: Tensor, begin: int, targets: Tensor, scaled: Tensor, sums: _Sums
-    ) -> Tensor:
+    def _sparse(self, sparse: SparseTargets, first: int, sums: _Sums) -> _SoftTerms:
         if not isinstance(self.soft, SoftLoss) or not self.soft.is_forward_kl:
             raise ValueError("sparse targets are for the forward KL")
-        end = begin + len(targets)
-        ids, probabilities = sparse.ids_RK[begin:end], sparse.probabilities_RK[begin:end]
-        entropies, soft, at_ids, at_target = self._kernel(sparse_kl_rows)(
-            logits_nV, ids, probabilities, sparse.tails_R[begin:end], targets, scaled, *self._softness(self.soft, sums)
-        )
-        finish_sparse(logits_nV, ids, probabilities, at_ids, targets, at_target)
-        sums.soft += soft.sum()
-        return entropies
+        softness, kernel = self._softness(self.soft, sums), self._kernel(sparse_kl_rows)
 
-    def _any_divergence(
-        self, logits_nV: Tensor, target: Tensor, targets: Tensor, scaled: Tensor, sums: _Sums
-    ) -> Tensor:
-        """The soft terms that have no closed form: through autograd, chunk by chunk all the same."""
-        usable = target.amax(-1) != -torch.inf  # Not ">": a NaN has to reach the loss, where it is noticed.
-        with torch.enable_grad():
-            leaf = logits_nV.detach().clone().requires_grad_()
-            rows = self.soft.rows(widen(target[usable]), widen(leaf[usable]))
-            (soft_gradient,) = torch.autograd.grad(rows.sum(), leaf)
-        entropies, at_target = self._kernel(hard_rows)(logits_nV, targets, scaled)
-        finish(logits_nV, targets, at_target).add_((self.alpha * sums.early * soft_gradient).to(logits_nV.dtype))
-        sums.soft += rows.detach().sum()
-        return entropies
+        def terms(logits: Tensor, tile: slice, targets: Tensor, scaled: Tensor) -> tuple[Tensor, Tensor]:
+            begin, end = first + tile.start, first + tile.stop
+            ids, probabilities = sparse.ids_RK[begin:end], sparse.probabilities_RK[begin:end]
+            entropies, soft_n, at_ids, at_target = kernel(
+                logits, ids, probabilities, sparse.tails_R[begin:end], targets, scaled, *softness
+            )
+            finish_sparse(logits, ids, probabilities, at_ids, targets, at_target)
+            return entropies, soft_n
+
+        return terms
+
+    def _any_divergence(self, target_nV: Tensor, sums: _Sums) -> _SoftTerms:
+        """The soft terms that have no closed form: through autograd, a few rows at a time all the same."""
+
+        def terms(logits: Tensor, tile: slice, targets: Tensor, scaled: Tensor) -> tuple[Tensor, Tensor]:
+            target = target_nV[tile]
+            usable = target.amax(-1) != -torch.inf  # Not ">": a NaN has to reach the loss, where it is noticed.
+            soft_n, soft_gradient = sums.soft.new_zeros(0), None
+            if bool(usable.any()):  # A divergence from elsewhere need not know what to do with no rows.
+                with torch.enable_grad():
+                    leaf = logits.detach().clone().requires_grad_()
+                    soft_n = self.soft.rows(widen(target[usable]), widen(leaf[usable]))
+                    (soft_gradient,) = torch.autograd.grad(soft_n.sum(), leaf)
+            entropies, at_target = self._kernel(hard_rows)(logits, targets, scaled)
+            finish(logits, targets, at_target)
+            if soft_gradient is not None:
+                logits.add_((self.alpha * sums.early * soft_gradient).to(logits.dtype))
+            return entropies, soft_n.detach()
+
+        return terms
 
     def _kernel(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return compiled(function) if self.compiled else function

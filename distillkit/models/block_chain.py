@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from distillkit.device.precision import autocasting
+from distillkit.device.row_tiles import row_tiles
 from distillkit.models.pruning import decoder_blocks
 
 # Of the largest difference, relative to the largest number, that rounding makes.
@@ -195,6 +196,7 @@ def mean_loss(logits_BTV: Tensor, ids_BT: Tensor) -> float:
     """Nats per token, over all tokens but the first of each text."""
     total, count = 0.0, 0
     for logits, ids in zip(logits_BTV, ids_BT.to(logits_BTV.device), strict=True):
-        total += float(nn.functional.cross_entropy(logits[:-1].float(), ids[1:], reduction="sum"))
+        for tile in row_tiles(len(ids) - 1, logits.shape[1], logits.device):
+            total += float(nn.functional.cross_entropy(logits[tile].float(), ids[1:][tile], reduction="sum"))
         count += len(ids) - 1
     return total / max(1, count)

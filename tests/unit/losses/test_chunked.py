@@ -10,6 +10,7 @@ from plain_objective import combine, cross_vocabulary_terms
 from torch._dynamo.utils import counters
 
 from distillkit import registry
+from distillkit.device import row_tiles
 from distillkit.losses.chunked import StudentOutput, chunked_loss, token_log_probs
 from distillkit.losses.divergences import Divergence
 from distillkit.losses.linear_head import LinearHead
@@ -80,6 +81,15 @@ class Case:
         )  # fmt: skip
 
 
+@pytest.fixture(params=[2, None])
+def tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many rows are passed over at a time; None: as many as there are in a chunk so small."""
+    if request.param is not None:
+        monkeypatch.setattr(row_tiles, "_NUMBERS", request.param * V)
+        monkeypatch.setattr(row_tiles, "_FEWEST", request.param)
+
+
+@pytest.mark.usefixtures("tiles")
 @pytest.mark.parametrize("chunk", [1, 4, 1000])
 @pytest.mark.parametrize("tau", [1.0, 2.0])
 @pytest.mark.parametrize("name", sorted(registry.DIVERGENCES))
@@ -111,6 +121,7 @@ class LinearCase(Case):
         return list(torch.autograd.grad(loss, [self.hidden, self.layer.weight, self.layer.bias]))
 
 
+@pytest.mark.usefixtures("tiles")
 @pytest.mark.parametrize("chunk", [4, 1000])
 @pytest.mark.parametrize("tau", [1.0, 2.0])
 @pytest.mark.parametrize("name", ["forward-kl", "jsd"])

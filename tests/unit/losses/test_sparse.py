@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from distillkit.device import row_tiles
 from distillkit.losses.chunked import StudentOutput, chunked_loss
 from distillkit.losses.divergences import Divergence
 from distillkit.losses.sparse import SparseTargets, finish_sparse, sparse_kl_rows, systematic_counts, top_k
@@ -69,8 +70,18 @@ def test_extreme_logits_stay_finite(size: float) -> None:
         assert torch.isfinite(values).all()
 
 
+@pytest.fixture(params=[2, None])
+def tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many rows are passed over at a time; None: as many as there are in a chunk so small."""
+    if request.param is not None:
+        monkeypatch.setattr(row_tiles, "_NUMBERS", request.param * V)
+        monkeypatch.setattr(row_tiles, "_FEWEST", request.param)
+
+
+@pytest.mark.usefixtures("tiles")
+@pytest.mark.parametrize("chunk", [2, 4])
 @pytest.mark.parametrize("tau", [1.0, 2.0])
-def test_all_ids_are_the_plain_loss(tau: float) -> None:
+def test_all_ids_are_the_plain_loss(tau: float, chunk: int) -> None:
     """Every id kept, in another order, gives the exact cache's loss and gradients."""
     generator = torch.Generator().manual_seed(5)
     hidden = torch.randn(1, 6, 3, dtype=torch.float64, generator=generator, requires_grad=True)
@@ -94,7 +105,7 @@ def test_all_ids_are_the_plain_loss(tau: float) -> None:
     for targets in (Dense(), sparse):
         found = chunked_loss(
             student, rows, labels, torch.full((5,), 0.4, dtype=torch.float64), targets, SoftLoss(tau),
-            alpha=ALPHA, divisor=torch.tensor(5), chunk_rows=2,
+            alpha=ALPHA, divisor=torch.tensor(5), chunk_rows=chunk,
         )  # fmt: skip
         values.append((found.loss, *torch.autograd.grad(found.loss, [hidden, weight]), found.soft_sum))
     for dense, thin in zip(*values, strict=True):
