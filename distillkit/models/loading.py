@@ -18,6 +18,7 @@ from distillkit.models.located import LocatedModel
 from distillkit.models.model_files import quantised_how, read_config
 from distillkit.models.plain_folder import plain_folder
 from distillkit.models.pruning import keep_layers
+from distillkit.models.quantised import convert_the_rest, not_quantised_after_all
 from distillkit.models.requirements import missing_library
 from distillkit.silence_libraries import silence_transformers
 
@@ -133,12 +134,16 @@ def load_model(
         console.info(f"{name}: {len(unexpected)} weights are not used (such as {unexpected[0]})")
     if dtype != torch.float16:
         _keep_scale(model)
+    if how := quantised_how(located.folder):
+        if problem := not_quantised_after_all(model):
+            raise _not_loaded_quantised(name, how, problem)
+        convert_the_rest(model, dtype)
     return model.eval()
 
 
-def _not_loaded_quantised(name: str, how: str, error: Exception) -> DistillkitError:
+def _not_loaded_quantised(name: str, how: str, error: Exception | str) -> DistillkitError:
     return PreconditionError(
-        f"{name} is quantised ({how}) and cannot be loaded: {first_line(error)}",
+        f"{name} is quantised ({how}) and cannot be loaded: {error if isinstance(error, str) else first_line(error)}",
         hint="install what it asks for, or name the unquantised original",
     )
 

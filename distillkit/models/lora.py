@@ -106,6 +106,7 @@ def add_lora(model: nn.Module, settings: LoraSettings, name: str) -> int:
     with _quiet_peft():
         inject_adapter_in_model(config, model, _NAME)
     if getattr(model, "is_quantized", False):
+        _differentiable(model)
         # By this transformers' Trainer knows that it is not the quantised weights that are trained.
         model._hf_peft_config_loaded = True  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
     for parameter_name, parameter in model.named_parameters():
@@ -203,6 +204,14 @@ def _plain(model: nn.Module, *, adapters: bool) -> nn.Module:
 def is_quantised(module: nn.Module) -> bool:
     """Whether a layer has its weights in few bits, as bitsandbytes stores them."""
     return type(module).__module__.startswith("bitsandbytes.")
+
+
+def _differentiable(model: nn.Module) -> None:
+    """Keep bitsandbytes from laying weights out for its quick products on a CPU with bf16 instructions (0.49 and newer): that
+    it does when a model is scored, and from then on training would get no gradients through them, without an error."""
+    for module in model.modules():
+        if is_quantised(module) and hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
 
 
 def _dequantised(layer: Any) -> nn.Module:

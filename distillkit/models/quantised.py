@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+from torch import nn
+
 from distillkit.errors import PreconditionError, first_line
 from distillkit.installing import is_satisfied
 from distillkit.models.safetensors_reader import StoredWeights
@@ -24,6 +27,7 @@ LIBRARIES = {
     "aqlm": ("aqlm>=1.1",),
     "vptq": ("vptq>=0.0.4",),
 }
+_PLAIN = (torch.float32, torch.float16, torch.bfloat16)
 _WHOLE_NUMBERS = ("I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64")
 
 
@@ -93,6 +97,37 @@ def check_quantised(name: str, config: dict[str, Any], how: str) -> None:
             f"{name} is quantised ({how}) and cannot be loaded here: {first_line(error)}",
             hint="install what it asks for, or name the unquantised original",
         ) from error
+
+
+def convert_the_rest(model: nn.Module, dtype: torch.dtype) -> None:
+    """Give everything that is not quantised, such as embedding, norms and head, the format that was asked for, in place:
+    transformers leaves it as it is stored (5.24).
+
+    Args:
+        model: a quantised one, just loaded.
+        dtype: of its plain weights, those aside that its class keeps in fp32.
+    """
+    kept = {
+        *(getattr(model, "_keep_in_fp32_modules", None) or ()),
+        *(getattr(model, "_keep_in_fp32_modules_strict", None) or ()),
+    }
+    for name, module in model.named_modules():
+        own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+        # A module with whole numbers, 8-bit floats or packed tensors has scales beside them, whose format is its library's.
+        if all(type(values.data) is torch.Tensor and values.dtype in _PLAIN for values in own):
+            for parameter_name, parameter in module.named_parameters(recurse=False):
+                if not kept.intersection(f"{name}.{parameter_name}".split(".")):
+                    parameter.data = parameter.data.to(dtype)
+
+
+def not_quantised_after_all(model: nn.Module) -> str | None:
+    """Why a model that was loaded as bitsandbytes' 4 bits cannot be used: its files hold plain weights. None: it can."""
+    for name, module in model.named_modules():
+        # That library's layers take any numbers, and fail when they compute.
+        four_bits = type(module).__module__.startswith("bitsandbytes.") and hasattr(module, "quant_state")
+        if four_bits and getattr(module.weight, "quant_state", None) is None:
+            return f"{name}.weight is not stored in 4 bits"
+    return None
 
 
 def _in_words(settings: dict[str, Any]) -> str:

@@ -369,6 +369,8 @@ def _score_figures(scores: Scores) -> dict[str, Any]:
 
 def _in_generation_format(model: nn.Module, compute: Compute) -> bool:
     """Bring the weights into the format in which the model would be used here; False where memory forbids it."""
+    if getattr(model, "is_quantized", False):  # It has the format of its library.
+        return True
     if compute.device.type == "cpu" and next(model.parameters()).dtype != compute.generation:
         if free_memory_bytes(torch.device("cpu")) < 1.5 * 4 * model_size(model).parameters:
             return False

@@ -108,7 +108,7 @@ class TeacherCache(ShardedCache):
         """Store a shard.
 
         Args:
-            hidden_ND: [shard.tokens, D] in the key's format.
+            hidden_ND: [shard.tokens, D], stored in the key's format.
             seconds: what it took to compute.
 
         Raises:
@@ -116,7 +116,7 @@ class TeacherCache(ShardedCache):
         """
         if not bool(torch.isfinite(hidden_ND).all()):
             raise not_numbers("hidden states", shard.first, shard.last)
-        data = hidden_ND.cpu().contiguous().view(torch.uint8).numpy().tobytes()
+        data = hidden_ND.to(self.key.dtype).cpu().contiguous().view(torch.uint8).numpy().tobytes()
         self.files.write(shard, data, seconds=round(seconds, 3))
 
     def seconds(self) -> float:

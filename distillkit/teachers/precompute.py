@@ -6,6 +6,7 @@ The cached teacher then stands in for the model in the losses: it reads hidden s
 from __future__ import annotations
 
 import hashlib
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from distillkit.console import Console
 from distillkit.data.batching import HostColumns, attention_mask, pad_right
 from distillkit.device.buffers import Buffers, linear_rows
+from distillkit.errors import DistillkitError
 from distillkit.evaluation.length_batches import batches_by_length
 from distillkit.interrupts import check_interrupted
 from distillkit.processes.taking_part import Share, unshared
@@ -64,10 +66,19 @@ class CachedTeacher:
     Args:
         cache: complete.
         device: where the head is applied.
+
+    Raises:
+        DistillkitError: the cache is one of a quantised teacher whose states an earlier version wrote in another format than
+            it names.
     """
 
     def __init__(self, cache: TeacherCache, device: torch.device) -> None:
         tensors = load_file(cache.folder / _HEAD)
+        if tensors["weight"].dtype != cache.key.dtype:
+            raise DistillkitError(
+                f"an earlier version wrote the teacher cache {cache.folder} in a wrong format",
+                hint=f"rm -r {shlex.quote(str(cache.folder))}",
+            )
         cache.open()
         self.cache = cache
         self.device = device

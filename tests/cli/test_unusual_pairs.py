@@ -13,7 +13,7 @@ import torch
 from datasets import load_from_disk
 from safetensors.torch import load_file, save_file
 from tiny_models import save_model_folder, teacher_of_letters, tiny_model, tiny_tokenizer, write_texts
-from transformers import AutoModelForCausalLM, AutoTokenizer, RobertaConfig, RobertaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, RobertaConfig, RobertaForCausalLM
 
 from distillkit import PreconditionError, distill_models
 
@@ -178,6 +178,45 @@ def test_a_quantised_teacher_that_cannot_be_loaded_is_one_line(tmp_path: Path, r
         PreconditionError, match=rf"is quantised \({method}, 4 bits\)(: that needs| and cannot be loaded)"
     ):
         run(teacher, model_folder(tmp_path / "student"))
+
+
+@pytest.fixture
+def few_bits(tmp_path: Path) -> Path:
+    """A model of bitsandbytes in 4 bits, whose embedding, norms and head are stored in fp32."""
+    pytest.importorskip("bitsandbytes")
+    model_folder(tmp_path / "whole", "llama", hidden=64, seed=1)
+    model = AutoModelForCausalLM.from_pretrained(
+        tmp_path / "whole",
+        quantization_config=BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4"),
+        dtype=torch.float32,
+    )
+    model.save_pretrained(tmp_path / "few-bits")
+    tiny_tokenizer().save_pretrained(tmp_path / "few-bits")
+    return tmp_path / "few-bits"
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("cache", ["exact", "sparse", "off"])
+def test_a_teacher_of_few_bits_computes_in_the_format_of_the_run(
+    tmp_path: Path, run: Run, few_bits: Path, cache: str
+) -> None:
+    """From its cache through validation: transformers leaves what is not quantised in the format of the file."""
+    done = run(
+        few_bits, model_folder(tmp_path / "student", "llama"), precision="bf16", teacher_cache=cache, epochs=2,
+        skip_validation=False, skip_demo=False,
+    )  # fmt: skip
+    scored = json.loads((done.folder / "validation.json").read_text())
+    assert scored["teacher"]["generated_tokens_per_second"] > 0
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_student_of_few_bits_learns_by_an_adapter(tmp_path: Path, run: Run, few_bits: Path) -> None:
+    """Scored at the beginning, after which bitsandbytes gave no gradients on a CPU with bf16 instructions."""
+    teacher = model_folder(tmp_path / "teacher", "llama", seed=2)
+    done = run(teacher, few_bits, adapter="lora", learning_rate=0.02, epochs=2, checkpoint_interval=2)
+    scores = [at["bits_per_byte"] for at in json.loads((done.folder / "metrics.json").read_text())["held_out"]]
+    assert min(scores[1:]) < scores[0]
+    assert "quantization_config" not in json.loads((done.student / "config.json").read_text())
 
 
 # --- settings and files beside the weights ---------------------------------------------------------------------------

@@ -11,7 +11,13 @@ from safetensors.torch import save_file
 
 from distillkit.errors import PreconditionError
 from distillkit.models import quantised
-from distillkit.models.quantised import can_have_adapter, check_quantised, quantisation, read_by_transformers
+from distillkit.models.quantised import (
+    can_have_adapter,
+    check_quantised,
+    convert_the_rest,
+    quantisation,
+    read_by_transformers,
+)
 from distillkit.models.safetensors_reader import StoredWeights
 
 
@@ -112,3 +118,27 @@ def test_beside_which_weights_an_adapter_can_be_trained() -> None:
     assert not can_have_adapter({"quantization_config": {"load_in_8bit": True}})
     assert not can_have_adapter({"quantization_config": GPTQ})
     assert not can_have_adapter({})
+
+
+class Packed(torch.nn.Module):
+    """A layer of a library, with whole numbers and their scales."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(2, 2, dtype=torch.uint8), requires_grad=False)
+        self.scales = torch.nn.Parameter(torch.ones(2))
+
+
+def test_what_is_not_quantised_gets_the_format_that_was_asked_for() -> None:
+    model = torch.nn.ModuleDict(
+        {"embedding": torch.nn.Embedding(3, 2), "norm": torch.nn.LayerNorm(2), "router": torch.nn.Linear(2, 2)}
+    )
+    model["packed"] = Packed()
+    model["norm"].register_buffer("angles", torch.ones(2))
+    model._keep_in_fp32_modules_strict = {"router"}  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
+    convert_the_rest(model, torch.bfloat16)
+    formats = {name: values.dtype for name, values in [*model.named_parameters(), *model.named_buffers()]}
+    assert {name for name, dtype in formats.items() if dtype == torch.bfloat16} == {
+        "embedding.weight", "norm.weight", "norm.bias",
+    }  # fmt: skip
+    assert formats["packed.weight"] == torch.uint8

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny_models import tiny_model
 
 from distillkit.console import Console
 from distillkit.data.batching import DistillationCollator
 from distillkit.device.precision import choose_compute
+from distillkit.errors import DistillkitError
 from distillkit.settings.parameters import Parameters
 from distillkit.teachers.cache_entries import delete_cache, list_caches
 from distillkit.teachers.exact_cache import CacheKey, TeacherCache
@@ -159,3 +161,25 @@ def test_what_is_no_cache_is_listed_as_unreadable(tmp_path: Path, teacher: LiveT
     found = {entry.folder.name: entry.teacher for entry in list_caches(tmp_path / "caches")}
     assert found == {cache.folder.name: "a teacher", "torn": "unreadable", "copy": "unreadable"}
     assert list_caches(tmp_path / "nothing") == []
+
+
+def test_states_in_another_format_are_stored_in_that_of_the_key(tmp_path: Path, teacher: LiveTeacher) -> None:
+    """A model whose last norm stays in fp32 gives such states whatever it is loaded in."""
+    whole = filled(tmp_path / "fp32", teacher)
+    cache = TeacherCache(tmp_path / "bf16", key_of(dtype=torch.bfloat16), whole.width)
+    cache.begin()
+    whole.open()
+    for shard in cache.missing():
+        cache.write(shard, torch.cat([whole.read(text) for text in range(shard.first, shard.last)]), 0.1)
+    cache.open()
+    for text in range(len(TEXTS)):
+        assert torch.equal(cache.read(text), whole.read(text).bfloat16())
+
+
+def test_a_head_in_another_format_than_the_states_is_refused(tmp_path: Path, teacher: LiveTeacher) -> None:
+    cache = filled(tmp_path, teacher)
+    head = cache.folder / "head.safetensors"
+    save_file({name: values.half() for name, values in load_file(head).items()}, head)
+    with pytest.raises(DistillkitError, match="in a wrong format") as caught:
+        CachedTeacher(cache, torch.device("cpu"))
+    assert str(cache.folder) in (caught.value.hint or "")
