@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import signal
 import traceback
@@ -28,6 +29,8 @@ def main(arguments: Sequence[str]) -> int:
         130 / 143 interrupted, 141 the reader of stdout has gone.
     """
     open_closed_streams()
+    # Imported by peft and transformers wherever it is installed, it advises to install something else.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         return _invoke(arguments)
     except BrokenPipeError:
