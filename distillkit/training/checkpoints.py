@@ -7,8 +7,9 @@ written last; older checkpoints go only afterwards. What has no such file, or do
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,11 +70,26 @@ def write(root: Path, step: int, fingerprint: str, fill: Callable[[Path], None],
     """
 
     def committed(folder: Path) -> None:
-        fill(folder)
+        with _no_second_checksums():
+            fill(folder)
         commit(folder, step, fingerprint)
 
     write_folder(checkpoint_folder(root, step), committed, expected_bytes)
     prune(root)
+
+
+@contextlib.contextmanager
+def _no_second_checksums() -> Iterator[None]:
+    """torch.save computes a CRC32 of every tensor, which takes three times as long as writing them; `commit` notes the SHA-256
+    of every file."""
+    from torch.serialization import get_crc32_options, set_crc32_options
+
+    before = get_crc32_options()
+    set_crc32_options(False)
+    try:
+        yield
+    finally:
+        set_crc32_options(before)
 
 
 def _step_of(folder: Path) -> int | None:

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from torch.serialization import get_crc32_options
 
 from distillkit.errors import PreconditionError
 from distillkit.storage import TEMPORARY_PREFIX
@@ -151,3 +153,26 @@ def test_links_are_neither_followed_nor_counted(tmp_path: Path) -> None:
     assert checkpoints.problem(precious) is None
     kept = {path.name for path in root.iterdir()}
     assert {"step-10", "step-15", "step-3", "step-200"} == kept
+
+
+def test_tensors_of_a_checkpoint_have_one_checksum(tmp_path: Path) -> None:
+    """torch's own is left out while a checkpoint is written; it can be read as ever, and what is damaged is noticed."""
+    state = {"moments": torch.arange(1000.0)}
+    during = []
+
+    def fill(folder: Path) -> None:
+        during.append(get_crc32_options())
+        for name in REQUIRED:
+            torch.save(state, folder / name)
+
+    assert get_crc32_options()
+    checkpoints.write(tmp_path, 5, "ours", fill, 10_000)
+    assert during == [False]
+    assert get_crc32_options()
+    optimizer = tmp_path / "step-5" / REQUIRED[0]
+    assert torch.equal(torch.load(optimizer)["moments"], state["moments"])
+    content = bytearray(optimizer.read_bytes())
+    content[content.find(state["moments"][7].numpy().tobytes())] ^= 1
+    optimizer.write_bytes(content)
+    with pytest.raises(PreconditionError, match=f"{REQUIRED[0]} has changed"):
+        newest_valid(tmp_path, "ours")
