@@ -111,3 +111,18 @@ def test_a_launcher_of_one_process_is_none(monkeypatch: pytest.MonkeyPatch, vari
         assert not set(variables) & set(os.environ)
         (line,) = found.lines()
         assert line.startswith("not used, this is one process: ")
+
+
+@pytest.mark.parametrize("theirs", [None, "ONEDNN_PRIMITIVE_CACHE_CAPACITY", "DNNL_PRIMITIVE_CACHE_CAPACITY"])
+def test_compiled_products_are_bounded_unless_the_environment_does(
+    monkeypatch: pytest.MonkeyPatch, theirs: str | None
+) -> None:
+    for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "DNNL_PRIMITIVE_CACHE_CAPACITY"):
+        monkeypatch.delenv(name, raising=False)
+    if theirs is not None:
+        monkeypatch.setenv(theirs, "7")
+    before = dict(os.environ)
+    with neutral_environment():
+        found = {name: value for name, value in os.environ.items() if name.endswith("PRIMITIVE_CACHE_CAPACITY")}
+        assert found == ({"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128"} if theirs is None else {theirs: "7"})
+    assert dict(os.environ) == before
