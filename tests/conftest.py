@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 TESTS = Path(__file__).resolve().parent
 sys.path.insert(0, str(TESTS))
@@ -25,6 +26,10 @@ sys.path.insert(0, str(TESTS))
 # that a test starts.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+
+# Properties are tried on the same examples in every run, so that a change is judged by itself; FUZZ_EXAMPLES=1000 draws others.
+settings.register_profile("the same", derandomize="FUZZ_EXAMPLES" not in os.environ)
+settings.load_profile("the same")
 
 # Read when their libraries are imported, so they must be gone before any test module is.
 _STRAY_VARIABLES = ("HF_ENDPOINT", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_DATASETS_CACHE",

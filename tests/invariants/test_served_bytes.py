@@ -152,6 +152,7 @@ def test_targets_against_loops(s_table, t_table, text, seed, size, scale):
         truth, *_ = naive_row(s_table, server, everything, s_ids[s_row], tuple(row))
         truth /= truth.sum()
         wrong = (dense[s_row] - truth)[dense[s_row] > 0]
+        doubt = max(doubt, 0.0)  # Of a tail that is nothing, rounding leaves a hair below zero.
         assert wrong.clip(min=0).sum() <= doubt + 1e-6
         assert -wrong.clip(max=0).sum() <= doubt + 1e-6
         if size == 1000:
