@@ -10,7 +10,6 @@ from plain_objective import combine, cross_vocabulary_terms
 from torch._dynamo.utils import counters
 
 from distillkit import registry
-from distillkit.device import row_tiles
 from distillkit.losses.chunked import StudentOutput, chunked_loss, token_log_probs
 from distillkit.losses.divergences import Divergence
 from distillkit.losses.linear_head import LinearHead
@@ -79,14 +78,6 @@ class Case:
             output, self.rows, self.targets, weights, kind(self.guided, self.values), soft, alpha=alpha,
             divisor=torch.tensor(17), **options,
         )  # fmt: skip
-
-
-@pytest.fixture(params=[2, None])
-def tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So many rows are passed over at a time; None: as many as there are in a chunk so small."""
-    if request.param is not None:
-        monkeypatch.setattr(row_tiles, "_NUMBERS", request.param * V)
-        monkeypatch.setattr(row_tiles, "_FEWEST", request.param)
 
 
 @pytest.mark.usefixtures("tiles")

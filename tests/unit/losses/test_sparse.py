@@ -7,7 +7,6 @@ import math
 import pytest
 import torch
 
-from distillkit.device import row_tiles
 from distillkit.losses.chunked import StudentOutput, chunked_loss
 from distillkit.losses.divergences import Divergence
 from distillkit.losses.sparse import SparseTargets, finish_sparse, sparse_kl_rows, systematic_counts, top_k
@@ -68,14 +67,6 @@ def test_extreme_logits_stay_finite(size: float) -> None:
     found = sparse_kl_rows(gradient, ids, p.float(), tails.float(), targets, weights.float(), one, one, False)
     for values in (gradient, *found):
         assert torch.isfinite(values).all()
-
-
-@pytest.fixture(params=[2, None])
-def tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So many rows are passed over at a time; None: as many as there are in a chunk so small."""
-    if request.param is not None:
-        monkeypatch.setattr(row_tiles, "_NUMBERS", request.param * V)
-        monkeypatch.setattr(row_tiles, "_FEWEST", request.param)
 
 
 @pytest.mark.usefixtures("tiles")
