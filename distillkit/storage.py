@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,12 @@ from distillkit.errors import DistillkitError
 TEMPORARY_PREFIX = ".tmp-"
 _OUTGOING_PREFIX = f"{TEMPORARY_PREFIX}old-"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Bytes from which on a digest is remembered: less is read in no time.
+_LARGE = 1 << 20
+# Digests of large files that this process has read, by what the system changes with a file's content.
+_known_digests: dict[tuple[int, ...], str] = {}
+# Two writes within one tick of a file system's clock leave the same time. These have finer ones than 20 ms, or whole seconds.
+_CLOCK_TICK_NS, _SECOND_NS = 20_000_000, 1_000_000_000
 # Errors of the disk itself, whatever the program does.
 _DISK_ERRORS = (*_FULL, errno.EIO, errno.EROFS)
 
@@ -264,7 +271,8 @@ def free_disk_bytes(folder: Path) -> int:
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's content, as hex.
+    """SHA-256 of a file's content, as hex. A large file that this process has read and nobody has written since is not read again:
+    every stage of a run asks for the files of those before it.
 
     Raises:
         OSError: the file cannot be read.
@@ -272,9 +280,26 @@ def sha256_of(path: Path) -> str:
     # hashlib.file_digest came with Python 3.11.
     digest = hashlib.sha256()
     with path.open("rb") as stream:
+        before = os.fstat(stream.fileno())
+        state, settled = _state(before), _is_settled(before)
+        if state in _known_digests:
+            return _known_digests[state]
         while block := stream.read(1 << 20):
             digest.update(block)
+        if settled and before.st_size >= _LARGE and _state(os.fstat(stream.fileno())) == state:
+            _known_digests[state] = digest.hexdigest()
     return digest.hexdigest()
+
+
+def _state(status: os.stat_result) -> tuple[int, ...]:
+    """What differs where another file is put in the place of one, or it is written to."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _is_settled(status: os.stat_result) -> bool:
+    """Whether writing to a file from now on would change its time."""
+    whole_seconds = status.st_mtime_ns % _SECOND_NS == 0
+    return not whole_seconds and time.time_ns() - status.st_mtime_ns > _CLOCK_TICK_NS
 
 
 def fingerprint_of(value: Any) -> str:

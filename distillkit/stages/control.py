@@ -69,7 +69,9 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
         check_disk(place.folder, free_control_bytes(run.path), student_disk_bytes(context.config, size), cache=0)
         with explained_memory_errors():
             student = context.pair.load_student(console)
-            training = Training(context, None, rows, place, checkpoint, fingerprint, label="control")
+            training = Training(
+                context, None, rows, place, checkpoint, fingerprint, label="control", start_score=_start_score(run)
+            )
             figures = train_student(training, student)
     except PreconditionError as error:
         # What is damaged is the control's: the run itself need not begin anew.
@@ -93,6 +95,13 @@ def run(config: Parameters, run: RunDirectory, console: Console, *, from_scratch
 def _not_made(choice: ControlChoice, console: Console) -> StageResult:
     summary = console.say("summary.not_made", why=reworded(console.lang, choice.why))
     return StageResult([], {"made": False, "why": choice.why}, summary)
+
+
+def _start_score(run: RunDirectory) -> float | None:
+    """What the student scored before the run's own training, which is how this one begins."""
+    record = run.record("distill")
+    scores = record.metrics.get("held_out", []) if record is not None else []
+    return next((float(score["bits_per_byte"]) for score in scores if score["step"] == 0), None)
 
 
 def _checkpoint(place: TrainingPlace, fingerprint: str, console: Console) -> Path | None:

@@ -31,7 +31,7 @@ def train(values: dict[str, Any], group: Group, console: Console) -> None:
     checkpoint = values["checkpoint"]
     training = Training(
         context, source, rows, TrainingPlace(Path(values["place"])), Path(checkpoint) if checkpoint else None,
-        values["fingerprint"],
+        values["fingerprint"], start_score=values["start_score"],
     )  # fmt: skip
     training.run(context.pair.load_student(console), console, group)
 

@@ -25,6 +25,7 @@ class HeldOutScore:
         remedy: what helps where there is none.
         group: processes that score together; all of them call it.
         divided: whether the model is divided over them.
+        first: the score that the first call would find, where it is known already: nothing is computed for it.
     """
 
     def __init__(
@@ -36,8 +37,10 @@ class HeldOutScore:
         remedy: str = "lower --learning-rate",
         group: Group = ALONE,
         divided: bool = False,
+        first: float | None = None,
     ) -> None:
         self.texts, self.compute = texts, compute
+        self._first = first
         self.name, self.remedy = name, remedy
         self.group, self.divided = group, divided
 
@@ -51,6 +54,9 @@ class HeldOutScore:
         Raises:
             DistillkitError: it is not finite.
         """
+        if self._first is not None:
+            value, self._first = self._first, None
+            return value
         # Steps leave free memory between what is in use: texts are scored, and the student is then written, without it.
         trim_heap()
         value = score(

@@ -101,6 +101,8 @@ class Training:
         fingerprint: what the checkpoints belong to.
         teacher_choice: how `source` is had, for the other processes.
         label: what the progress display calls it.
+        start_score: the held-out score of the student before the first step, where it is known: another training of the run began with
+            the same student.
     """
 
     context: TrainingContext
@@ -111,6 +113,7 @@ class Training:
     fingerprint: str
     teacher_choice: TeacherChoice | None = None
     label: str = "training"
+    start_score: float | None = None
 
     @property
     def resumed_step(self) -> int:
@@ -130,6 +133,7 @@ class Training:
             "fingerprint": self.fingerprint,
             "teacher": None if self.teacher_choice is None else asdict(self.teacher_choice),
             "texts": "true" if self.label == "control" else "all",
+            "start_score": self.start_score,
         }
 
     def trainer(self, student: nn.Module, display: ProgressHandle, compiled: bool, group: Group) -> DistillTrainer:
@@ -175,7 +179,8 @@ class Training:
             beta=config.beta,
             schedule=config.lr_schedule,
             lengths=self.rows.lengths("student_ids").tolist(),
-            held_out_score=_held_out_score(context, group),
+            # A training that goes on from a checkpoint does not score its start.
+            held_out_score=_held_out_score(context, group, self.start_score if checkpoint is None else None),
             fingerprint=self.fingerprint,
             on_best=_keep_best(context, self.place) if config.save_best_model else None,
             metrics_log=MetricsLog(self.place.metrics if saves else None, self.resumed_step),
@@ -310,11 +315,13 @@ class TrainingRows(torch.utils.data.Dataset[dict[str, Any]]):
         return self.rows[index]
 
 
-def _held_out_score(context: TrainingContext, group: Group) -> HeldOutScore:
+def _held_out_score(context: TrainingContext, group: Group, first: float | None) -> HeldOutScore:
     """Of the validation part, by all processes."""
     examples = stored_rows(load_examples(context.run.data / "validation"))
     texts = scored_texts(examples, context.encoders.student, "student")
-    return HeldOutScore(texts, context.compute, group=group, divided=is_divided(context.config, group.size))
+    return HeldOutScore(
+        texts, context.compute, group=group, divided=is_divided(context.config, group.size), first=first
+    )
 
 
 def _keep_best(context: TrainingContext, place: TrainingPlace) -> Callable[[nn.Module], list[dict[str, Any]]]:

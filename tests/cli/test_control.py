@@ -20,6 +20,7 @@ from distillkit.pipeline.running import run_pipeline
 from distillkit.run.directory import RunDirectory
 from distillkit.settings.resolve import Layer, resolve
 from distillkit.storage import bytes_below
+from distillkit.training import held_out_score
 
 Distil = Callable[..., Any]
 VALIDATED = {"skip_validation": False, "quality_gate": "off"}
@@ -110,6 +111,20 @@ def test_neither_teacher_nor_its_cache_is_opened(alone: Path, monkeypatch: pytes
     resolved = resolve({"control": True}, base=Layer("this run", run.manifest.config))
     run_pipeline(resolved, run, ["control"], Console(quiet=True))
     assert recorded(alone)["made"] is True
+
+
+def test_the_start_is_scored_once(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is that of the run itself, whose score is known."""
+    scored: list[int] = []
+    real = held_out_score.score
+    monkeypatch.setattr(held_out_score, "score", lambda *given, **named: scored.append(1) or real(*given, **named))
+    run = RunDirectory.open(alone)
+    run_pipeline(
+        resolve({"control": True}, base=Layer("this run", run.manifest.config)), run, ["control"], Console(quiet=True)
+    )
+    steps = [line["step"] for line in log(alone / "control") if "eval_bits_per_byte" in line]
+    assert steps[0] == 0
+    assert len(scored) == len(steps) - 1
 
 
 # --- what is told of it ----------------------------------------------------------------------------------------------

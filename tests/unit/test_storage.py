@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -138,3 +140,74 @@ def test_where_something_would_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert storage.nearest_existing(tmp_path / "file" / "run") == tmp_path / "file"
     assert storage.free_disk_bytes(tmp_path / "a" / "b") > 0
+
+
+_LARGE = 3 << 20
+
+
+class _Counting:
+    """A SHA-256 that notes how much it is given."""
+
+    seen = 0
+
+    def __init__(self) -> None:
+        self._real = hashlib.sha256()
+
+    def update(self, block: bytes) -> None:
+        _Counting.seen += len(block)
+        self._real.update(block)
+
+    def hexdigest(self) -> str:
+        return self._real.hexdigest()
+
+
+def _digest(path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, int]:
+    """What `sha256_of` says, and how many bytes it has read for that."""
+    _Counting.seen = 0
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "hashlib", type("hashlib", (), {"sha256": _Counting}))
+        return storage.sha256_of(path), _Counting.seen
+
+
+def _written(path: Path, content: bytes) -> Path:
+    """A file that was written a second ago, and not at a whole one."""
+    path.write_bytes(content)
+    then = time.time_ns() // 1000 * 1000 + 1 - 1_000_000_000
+    os.utime(path, ns=(then, then))
+    return path
+
+
+def test_a_large_file_is_read_once_and_a_small_one_always(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for size, again in ((_LARGE, 0), (1000, 1000)):
+        path = _written(tmp_path / str(size), b"1" * size)
+        expected = hashlib.sha256(b"1" * size).hexdigest()
+        assert _digest(path, monkeypatch) == (expected, size)
+        assert _digest(path, monkeypatch) == (expected, again)
+
+
+def test_a_large_file_that_is_written_to_or_replaced_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = _written(tmp_path / "weights", b"1" * _LARGE)
+    _digest(path, monkeypatch)
+    times = path.stat().st_mtime_ns
+    with path.open("rb+") as stream:
+        stream.write(b"2")
+    os.utime(path, ns=(times, times))  # as tools do that keep times
+    damaged = hashlib.sha256(b"2" + b"1" * (_LARGE - 1)).hexdigest()
+    assert _digest(path, monkeypatch) == (damaged, _LARGE)
+    _written(tmp_path / "other", b"3" * _LARGE).replace(path)
+    assert _digest(path, monkeypatch)[0] == hashlib.sha256(b"3" * _LARGE).hexdigest()
+
+
+@pytest.mark.parametrize("written", ["a moment ago", "at a whole second"])
+def test_a_large_file_is_read_again_where_its_time_proves_nothing(
+    written: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = _written(tmp_path / "weights", b"1" * _LARGE)
+    if written == "at a whole second":
+        os.utime(path, ns=(10**18, 10**18))
+    else:
+        monkeypatch.setattr(storage.time, "time_ns", lambda: path.stat().st_mtime_ns + 1_000_000)
+    assert _digest(path, monkeypatch)[1] == _LARGE
+    assert _digest(path, monkeypatch)[1] == _LARGE
