@@ -119,7 +119,13 @@ class TextEncoders:
 
 
 def make_text_encoder(
-    tokenizer: Any, context: int | None, max_length: int, *, needs_bytes: bool, rows: int | None = None
+    tokenizer: Any,
+    context: int | None,
+    max_length: int,
+    *,
+    needs_bytes: bool,
+    rows: int | None = None,
+    table: TokenBytes | None = None,
 ) -> TextEncoder:
     """The encoder of a model.
 
@@ -128,12 +134,13 @@ def make_text_encoder(
         max_length: the longest example, specials included.
         needs_bytes: whether token bytes are indispensable (white box).
         rows: of the model's embedding, where not every id has one.
+        table: the bytes of the tokens, where they have been looked up already.
 
     Raises:
         PreconditionError: they are, and cannot be known.
     """
     try:
-        table = token_bytes(tokenizer)
+        table = token_bytes(tokenizer) if table is None else table
     except PreconditionError:
         if needs_bytes or not getattr(tokenizer, "is_fast", False):
             raise

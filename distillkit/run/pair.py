@@ -13,7 +13,7 @@ from torch import nn
 
 from distillkit.console import Console
 from distillkit.data.template_choice import TemplatePair
-from distillkit.data.text_encoder import TextEncoders, make_text_encoder
+from distillkit.data.text_encoder import TextEncoder, TextEncoders, make_text_encoder
 from distillkit.errors import PreconditionError
 from distillkit.installing import provide
 from distillkit.models.context import context_length
@@ -121,12 +121,18 @@ class ModelPair:
         Raises:
             PreconditionError: a tokenizer cannot be loaded, or the bytes of its tokens cannot be known.
         """
-        encoders = {}
+        encoders: dict[str, TextEncoder] = {}
         roles = {"teacher": self.teacher, "student": self.student}
         if self.teacher.is_served:
             del roles["teacher"]
         for role, located in roles.items():
-            tokenizer = load_tokenizer(located, trust_remote_code=config.trust_remote_code, console=console)
+            # A part of the teacher reads with the teacher's tokenizer, which need not be loaded a second time.
+            shared = encoders.get("teacher") if located.folder == self.teacher.folder else None
+            tokenizer = (
+                load_tokenizer(located, trust_remote_code=config.trust_remote_code, console=console)
+                if shared is None
+                else shared.tokenizer
+            )
             # A teacher with another tokenizer may need more tokens for the same text than the student.
             wanted = config.max_length if role == "student" else 2 * config.max_length
             context = context_length(located, wanted, trust_remote_code=config.trust_remote_code)
@@ -142,6 +148,7 @@ class ModelPair:
             encoders[role] = make_text_encoder(
                 tokenizer, context, longest, needs_bytes=config.box_type == "white",
                 rows=rows if rows is not None or missing is None else missing.rows,
+                table=None if shared is None else shared.table,
             )  # fmt: skip
             if console is not None:
                 _report_missing_ends(role, tokenizer, console)

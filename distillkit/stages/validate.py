@@ -116,7 +116,8 @@ def _scored(
 ) -> dict[str, Any]:
     """Score the models and compare them: validation.json, which is written with its details, without tasks of the harness."""
     test = stored_rows(load_examples(run.data / "test"))
-    scores, figures = _measurements(run, pair, test, compute, console)
+    encoders = pair.text_encoders(pair.config)
+    scores, figures = _measurements(run, pair, encoders, test, compute, console)
     several = _several_teachers(config, run, pair, scores, figures, test, compute, console)
     for name, of_model in scores.items():
         figures[name]["bits_per_byte_ci95"] = interval_ends(bootstrap(of_model, seed=config.seed))
@@ -134,17 +135,21 @@ def _scored(
     # A column as it lies on the disk: texts one by one would take minutes of a large data set.
     trained_on = load_examples(run.data / "train").data.column("student_ids")
     seen = token_counts(part.flatten().to_numpy() for part in trained_on.chunks)
-    details = validation_details(scores, test, seen, pair.text_encoders(config))
+    details = validation_details(scores, test, seen, encoders)
     write_json(run.path / "validation_details.json", details)
     keep_scores(config, run, validation)
     return validation
 
 
 def _measurements(
-    run: RunDirectory, pair: ModelPair, test: StoredRows, compute: Compute, console: Console
+    run: RunDirectory,
+    pair: ModelPair,
+    encoders: TextEncoders,
+    test: StoredRows,
+    compute: Compute,
+    console: Console,
 ) -> tuple[dict[str, Scores], dict[str, dict[str, Any]]]:
     """Scores, and figures for validation.json, of student before, student after and control, and of a teacher that is here."""
-    encoders = pair.text_encoders(pair.config)
     trained = {"after": run.best_student}
     if run.best_control is not None:
         trained["control"] = run.best_control
