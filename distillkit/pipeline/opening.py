@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from distillkit.errors import PreconditionError, UsageError
+from distillkit.errors import DistillkitError, PreconditionError, UsageError
 from distillkit.run.directory import LATEST, RunDirectory, check_free, find_run
 from distillkit.run.source_paths import THIS_RUN
 from distillkit.settings.paths import check_folder_name, new_folder_name, user_path
@@ -64,6 +65,7 @@ def check_place(folder: Path) -> None:
     Raises:
         UsageError: it, or one above it, is a file.
         PreconditionError: it is a link that leads elsewhere, or something else lies there.
+        DistillkitError: this user may write nothing there, or the disk is read-only.
     """
     if folder.is_symlink() or (folder.parent.exists() and not _is_inside(folder, folder.parent)):
         raise PreconditionError(
@@ -72,6 +74,11 @@ def check_place(folder: Path) -> None:
     existing = nearest_existing(folder)
     if existing.exists() and not existing.is_dir():
         raise UsageError(f"{existing} is a file, so no run can lie in it", hint="choose another --output-dir")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise DistillkitError(
+            f"cannot write {folder}: {existing} may not be written to",
+            hint="check the folder's permissions, or choose another --output-dir",
+        )
     if not (folder / "manifest.json").exists():
         check_free(folder)
 
