@@ -221,7 +221,12 @@ class Results:
         self.lines = [json.loads(text) for text in path.read_text("utf-8").splitlines()] if path.exists() else []
 
     def has(self, **facts: Any) -> bool:
-        return any(all(line.get(name) == value for name, value in facts.items()) for line in self.lines)
+        return self.find(**facts) is not None
+
+    def find(self, **facts: Any) -> dict[str, Any] | None:
+        """The first line of which these facts are true."""
+        fitting = (line for line in self.lines if all(line.get(name) == value for name, value in facts.items()))
+        return next(fitting, None)
 
     def add(self, scores: Scores, **facts: Any) -> None:
         line = {

@@ -60,17 +60,23 @@ def main() -> None:
                     wanted = [steps for steps in arguments.steps if not results.has(**facts, steps=steps)]
                     if not wanted:
                         continue
+                    before = results.find(**facts, steps=0)
                     with BlockChain(reader) as chain:
-                        choice = choose_layers(
-                            way, count, len(chain), lambda some, places, chain=chain: boundary_states(chain, some, places),
-                            chain, few, trial, console,
+                        kept = (
+                            before["kept"]
+                            if before is not None
+                            else choose_layers(
+                                way, count, len(chain),
+                                lambda some, places, chain=chain: boundary_states(chain, some, places),
+                                chain, few, trial, console,
+                            ).kept
                         )  # fmt: skip
-                        targets = boundary_states(chain, batches, target_places(choice.kept, len(chain)))
-                    student = keep_layers(whole, choice.kept).eval()
+                        targets = boundary_states(chain, batches, target_places(kept, len(chain)))
+                    student = keep_layers(whole, kept).eval()
                     if start == "fitted":
-                        fit_to_teacher(student, choice.kept, targets, batches, whole=True, autocast=compute.autocast)
-                    if not results.has(**facts, steps=0):
-                        results.add(held_out(student, corpus, corpus.test), **facts, steps=0, kept=choice.kept)
+                        fit_to_teacher(student, kept, targets, batches, whole=True, autocast=compute.autocast)
+                    if before is None:
+                        results.add(held_out(student, corpus, corpus.test), **facts, steps=0, kept=kept)
                     for steps in wanted:
                         torch.manual_seed(seed)
                         own = copy.deepcopy(student)

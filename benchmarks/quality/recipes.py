@@ -41,6 +41,8 @@ TRAININGS = {
     "defaults": {},
     "defaults, annealed": {"temperature_schedule": "anneal"},
     "defaults, decaying": {"alpha_schedule": "decay"},
+    "defaults, constant": {"alpha_schedule": "constant"},
+    "quality": {"temperature": 3.0, "alpha": 0.8, "beta": 0.2},
 }
 
 
