@@ -4,7 +4,8 @@
 
 SmolLM2-135M to the quickstart's student (14 of 30 layers, 62 % of the neurons), 200 texts of at most 128 tokens, one epoch of 50 steps. The search
 starts from the defaults, with seed 42. Its winner and the others are then trained anew with each seed, which also chooses the texts, and compared
-on the held-out test texts. Everything goes through the command line; a search and runs that are complete in FOLDER are not made again.
+on the held-out test texts. Everything goes through the command line; a search and runs that are complete in FOLDER are not made again, and lines that
+are in the file not at all.
 """
 
 from __future__ import annotations
@@ -55,24 +56,31 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
     arguments = parser.parse_args()
     pair = PAIR | {"dataset": str(arguments.texts), "output-dir": str(arguments.work)}
-    search = arguments.work / "search"
-    if not (search / "tune" / "result.json").exists():
-        distillkit("tune", pair | {"minutes": arguments.minutes, "folder-name": search.name})
-    ways = {BEST: {"config": str(search / "tune" / "best.yaml")}}
-    ways |= {name: WAYS[name] for name in arguments.ways}
+    known = (
+        [json.loads(line) for line in arguments.results.read_text().splitlines()] if arguments.results.exists() else []
+    )
+    there = {(line["corpus"], line["seed"], line["way"]) for line in known}
+    corpus, search = arguments.texts.stem, arguments.work / "search"
     for seed in arguments.seeds:
-        runs = {name: arguments.work / f"{name}-{seed}" for name in ways}
-        for name, options in ways.items():
-            if not (runs[name] / "validation.json").exists():
-                own = options | {"seed": str(seed), "folder-name": runs[name].name}
+        wanted = [name for name in (BEST, *arguments.ways) if (corpus, seed, name) not in there]
+        if not wanted:
+            continue
+        if not (search / "tune" / "result.json").exists():
+            distillkit("tune", pair | {"minutes": arguments.minutes, "folder-name": search.name})
+        ways = {BEST: {"config": str(search / "tune" / "best.yaml")}} | {name: WAYS[name] for name in arguments.ways}
+        # The winner is trained in any case: the others are compared with it.
+        runs = {name: arguments.work / f"{name}-{seed}" for name in {BEST: None, **dict.fromkeys(wanted)}}
+        for name, run in runs.items():
+            if not (run / "validation.json").exists():
+                own = ways[name] | {"seed": str(seed), "folder-name": run.name}
                 distillkit("distill", pair | own, "--no-control", "--skip-demo", "--no-save-plot")
         with arguments.results.open("a", encoding="utf-8") as results:
-            for name, run in runs.items():
-                scores = json.loads((run / "validation.json").read_text())
-                line = {"corpus": arguments.texts.stem, "seed": seed, "way": name}
+            for name in wanted:
+                scores = json.loads((runs[name] / "validation.json").read_text())
+                line = {"corpus": corpus, "seed": seed, "way": name}
                 line |= {who: scores[who]["bits_per_byte"] for who in ("before", "after", "teacher")}
                 if name != BEST:
-                    line["tuned_better_by"] = compared(run, runs[BEST])
+                    line["tuned_better_by"] = compared(runs[name], runs[BEST])
                 results.write(json.dumps(line) + "\n")
 
 
