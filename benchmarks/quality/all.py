@@ -24,7 +24,7 @@ EXPERIMENTS: tuple[tuple[str, list[str], str, list[str]], ...] = (
         "recipes.py", ["--trainings", "ce", "kd", "defaults", "defaults, constant", "quality"], "recipes.jsonl",
         ["--keys", "start", "training", "--base", "training=ce"],
     ),
-    ("equal_time.py", [], "equal_time.jsonl", ["--keys", "start", "training", "steps", "--base", "training=ce"]),
+    ("equal_time.py", [], "equal_time.jsonl", ["--keys", "start", "training", "--base", "training=ce", "start=14 narrower"]),
     (
         "share.py", ["--epochs", "1", "2", "--arms", "ce", "kd", "tuned kd"], "share.jsonl",
         ["--keys", "epochs", "training", "--base", "training=ce"],

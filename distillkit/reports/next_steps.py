@@ -16,6 +16,9 @@ from distillkit.words import say
 FAR = 0.5
 # A training was still getting better if the last part of its steps brought at least this part of what all of them brought.
 LAST_STEPS, LAST_GAIN = 0.2, 0.05
+# Bits per byte that the chance of one training can make, whatever the interval over the texts says: in benchmarks/quality the
+# teacher's part differs by so much between seeds, and a rounding in the start alone moves a student by 0.004.
+CHANCE = 0.02
 
 
 def next_steps(
@@ -62,7 +65,17 @@ def next_steps(
     if teacher_gain is not None and (advice := share_advice(teacher_gain, config, texts, lang)):
         lost = teacher_verdict(teacher_gain) == "harmed"
         steps.append(say(lang, "next.lost" if lost else "next.not_helped", advice=advice))
+    if teacher_gain is not None and (again := _again(teacher_gain, config, run, lang)):
+        steps.append(again)
     return steps
+
+
+def _again(teacher_gain: Mapping[str, Any], config: Mapping[str, Any], run: Path, lang: str) -> str:
+    """Where the interval says that the teacher helped or did harm, and by less than another seed may change; else ""."""
+    if teacher_verdict(teacher_gain) == "not shown" or abs(float(teacher_gain["bits_per_byte"])) >= CHANCE:
+        return ""
+    seed, file = int(config["seed"]) + 1, shlex.quote(str(run / "config.yaml"))
+    return say(lang, "next.again", command=f"distillkit distill --config {file} --seed {seed}")
 
 
 def still_falling(held_out: Sequence[Mapping[str, Any]]) -> bool:

@@ -87,6 +87,9 @@ WORDS = {
     "next.far": "the student is still far from its teacher ({closed} % of the gap closed): {ways} bring it nearer",
     "next.lost": "the student lost to its control: {advice}",
     "next.not_helped": "the teacher is not shown to have helped: {advice}",
+    "next.again": (
+        "the teacher's part is small, and its interval is over the texts alone: see whether it stays with other seeds, such as {command}"
+    ),
     "stopping": (
         "the student ends {stopped} of {asked} answers by itself within {limit} tokens, the teacher {theirs} of "
         "{theirs_asked}: it has not learned to stop; more texts, more epochs, or answers that are not cut (--max-length) help"

@@ -11,7 +11,7 @@ from distillkit.reports.next_steps import next_steps, still_falling
 
 CONFIG: dict[str, Any] = {
     "epochs": 2, "learning_rate": 5e-5, "box_type": "white", "temperature": 2.0, "alpha": 0.7, "sample_size": 200,
-    "batch_size": 4, "gradient_accumulation": 1, "max_steps": None,
+    "batch_size": 4, "gradient_accumulation": 1, "max_steps": None, "seed": 42,
 }  # fmt: skip
 SETTLED = [(0, 4.0), (50, 3.2), (100, 3.01), (150, 3.0), (200, 3.0)]
 FALLING = [(0, 4.0), (50, 3.7), (100, 3.4), (150, 3.2), (200, 3.0)]
@@ -58,6 +58,16 @@ def test_lost_to_the_control_or_not_shown_to_help() -> None:
     (lost,), (unsure,) = steps(teacher_gain=HARMED), steps(teacher_gain=UNSURE)
     assert lost.startswith("the student lost to its control: try --temperature 1")
     assert unsure.startswith("the teacher is not shown to have helped: try --temperature 1")
+
+
+def test_a_small_part_of_the_teachers_is_tried_with_another_seed() -> None:
+    small = {"bits_per_byte": 0.007, "ci95": [0.001, 0.012]}
+    (again,) = steps(teacher_gain=small)
+    assert again.endswith("such as distillkit distill --config 'my runs/one/config.yaml' --seed 43")
+    lost, again = steps(teacher_gain={"bits_per_byte": -0.01, "ci95": [-0.015, -0.005]})
+    assert lost.startswith("the student lost to its control")
+    assert again.startswith("the teacher's part is small")
+    assert steps(teacher_gain={"bits_per_byte": 0.02, "ci95": [0.01, 0.03]}) == []
 
 
 def test_still_falling_when_it_stopped() -> None:
