@@ -29,6 +29,7 @@ EXPERIMENTS: tuple[tuple[str, list[str], str, list[str]], ...] = (
         "share.py", ["--epochs", "1", "2", "--arms", "ce", "kd", "tuned kd"], "share.jsonl",
         ["--keys", "epochs", "training", "--base", "training=ce"],
     ),
+    ("chance.py", [], "chance.jsonl", ["--keys", "training", "draw", "--base", "draw=0"]),
     ("tuned_settings.py", ["--work"], "tuned_settings.jsonl", []),
 )  # fmt: skip
 
