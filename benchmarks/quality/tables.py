@@ -74,7 +74,8 @@ def main() -> None:
     parser.add_argument("--base", nargs="+", default=["training=ce"], help="NAME=VALUE of the line to compare with")
     arguments = parser.parse_args()
     lines = [json.loads(text) for text in arguments.results.read_text(encoding="utf-8").splitlines()]
-    base = dict(item.split("=", 1) for item in arguments.base)
+    given = dict(item.split("=", 1) for item in arguments.base)
+    base = {name: int(value) if value.isdigit() else value for name, value in given.items()}
     print(f"| corpus | {' | '.join(arguments.keys)} | seeds | bits per byte | less {' '.join(arguments.base)} |")
     print("|" + "---|" * (len(arguments.keys) + 4))
     print("\n".join(rows(lines, arguments.keys, base)))
